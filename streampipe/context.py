@@ -1,0 +1,109 @@
+"""Facts about a run, frozen: who consumes, under which seed, in which stage. Everything below is handed these."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from streampipe.errors import ConfigError, SampleError, StreampipeError
+from streampipe.policy import ErrorPolicy
+from streampipe.rng import derive, generator, uniform
+
+Sample = dict[str, Any]
+"""Fields by name (bytes until decoded), and metadata whose names start with two underscores."""
+
+
+class Position(NamedTuple):
+    """Where a sample stands: epoch, number of its shard in the URL list, number of the sample in the shard."""
+
+    epoch: int
+    shard: int
+    sample: int
+
+
+@dataclass(frozen=True)
+class Consumer:
+    """One of ``world_size * num_workers`` readers of a dataset."""
+
+    rank: int = 0
+    world_size: int = 1
+    worker: int = 0
+    num_workers: int = 1
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.rank < self.world_size and 0 <= self.worker < self.num_workers):
+            raise ConfigError(
+                f"rank {self.rank} of {self.world_size} and worker {self.worker} of {self.num_workers} do not exist; "
+                f"ranks and workers count from 0"
+            )
+
+    @property
+    def number(self) -> int:
+        """This consumer among all of them."""
+        return self.worker * self.world_size + self.rank
+
+    @property
+    def total(self) -> int:
+        """How many consumers there are."""
+        return self.world_size * self.num_workers
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a stage may know about the run it is part of. A stage that asks for it has a parameter named ``run``.
+
+    ``threads`` is the number that ``loader(threads=)`` asked for, for stages that were not given their own.
+    """
+
+    seed: int = 0
+    stage: str = ""
+    consumer: Consumer = field(default_factory=Consumer)
+    policy: ErrorPolicy = field(default_factory=ErrorPolicy)
+    threads: int = 0
+
+    def in_stage(self, stage: str) -> Run:
+        """The same run, seen from another stage."""
+        return replace(self, stage=stage)
+
+    def seed_of(self, sample: Mapping[str, Any]) -> int:
+        """The seed of this stage's random choices for a sample: a function of (seed, epoch, key, stage) alone."""
+        position = sample.get("__position__")
+        return derive(self.seed, position.epoch if position else 0, str(sample.get("__key__", "")), self.stage)
+
+    def rng(self, sample: Mapping[str, Any]) -> np.random.Generator:
+        """A generator for this stage's random choices for a sample.
+
+        >>> Run(seed=1).rng({"__key__": "a"}).integers(100) == Run(seed=1).rng({"__key__": "a"}).integers(100)
+        True
+        """
+        return generator(self.seed_of(sample))
+
+    def uniform(self, sample: Mapping[str, Any], n: int) -> list[float]:
+        """``n`` numbers in [0, 1) for a sample: cheaper than a generator, and never changed by numpy's releases."""
+        numbers: list[float] = uniform(self.seed_of(sample), 0, n).tolist()
+        return numbers
+
+
+def where(sample: Mapping[str, Any]) -> str:
+    """The sample's place for a message: ``sample '0001' of shard.tar``."""
+    key, url = sample.get("__key__"), sample.get("__url__")
+    return f"sample {key!r}" + (f" of {url}" if url else "")
+
+
+def blame(error: Exception, stage: str, sample: Mapping[str, Any] | None) -> StreampipeError:
+    """An exception from a user's function or a stage as a ``StageError`` that names stage and sample.
+
+    Errors that already say all that (a sample error, a shard error, ...) come back as they are.
+    """
+    from streampipe.errors import StageError
+
+    if isinstance(error, StreampipeError):
+        return error
+    place = f", {where(sample)}" if sample is not None else ""
+    return StageError(f"stage {stage!r}{place}: {type(error).__name__}: {error}")
+
+
+__all__ = ["Consumer", "Position", "Run", "Sample", "SampleError", "blame", "where"]

@@ -1,0 +1,102 @@
+"""``@stage``: a generator function with parameters becomes a stage."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import types
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from streampipe.context import Run
+from streampipe.errors import ConfigError
+
+
+class Stage:
+    """A generator function with all its parameters but the first bound: call it on any iterable.
+
+    It holds nothing but the function and the parameters, so it can be pickled when they can.
+    """
+
+    def __init__(self, define: StageDefinition, parameters: Mapping[str, Any]) -> None:
+        self.define = define
+        self.parameters = dict(parameters)
+
+    @property
+    def name(self) -> str:
+        """The generator function's name."""
+        return self.define.__name__
+
+    def __call__(self, samples: Iterable[Any], run: Run | None = None) -> Iterator[Any]:
+        extra = {"run": run or Run(stage=self.name)} if self.define.wants_run else {}
+        return self.define.function(samples, **self.parameters, **extra)
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{name}={_show(value)}" for name, value in self.parameters.items())
+        return f"{self.name}({shown})"
+
+
+class StageDefinition:
+    """What ``@stage`` makes of a generator function. With parameters alone it gives a ``Stage``; with an iterable first
+    it is the plain generator function that it was.
+    """
+
+    def __init__(self, function: Callable[..., Iterator[Any]]) -> None:
+        functools.update_wrapper(self, function)
+        self.__name__: str
+        self.__qualname__: str
+        self.function = function
+        self.signature = inspect.signature(function)
+        names = list(self.signature.parameters)
+        if not names:
+            raise ConfigError(f"stage {function.__qualname__} needs a first parameter: the samples")
+        self.wants_run = "run" in names[1:]
+
+    def __call__(self, *samples: Iterable[Any], **parameters: Any) -> Any:
+        if len(samples) > 1 or (samples and not isinstance(samples[0], Iterable)):
+            raise ConfigError(
+                f"stage {self.__name__} takes its parameters by name, as in {self.__name__}("
+                f"{', '.join(f'{name}=...' for name in list(self.signature.parameters)[1:])})"
+            )
+        try:
+            self.signature.bind(*(samples or (None,)), **parameters)
+        except TypeError as error:
+            raise ConfigError(f"stage {self.__name__}{self.signature}: {error}") from None
+        bound = Stage(self, parameters)
+        return bound(samples[0]) if samples else bound
+
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        return self if instance is None else types.MethodType(self, instance)
+
+    def __reduce__(self) -> str:
+        return self.__qualname__  # a name to import: the function itself can no longer be found under it
+
+    def __repr__(self) -> str:
+        return f"<stage {self.__name__}{self.signature}>"
+
+
+def stage(function: Callable[..., Iterator[Any]]) -> StageDefinition:
+    """Turn a generator function into a stage: its first parameter is the samples, the others are the stage's own.
+
+    A parameter named ``run`` is filled in by the pipeline with a ``Run`` (seed, consumer, ``run.rng(sample)``).
+
+    >>> @stage
+    ... def repeat(samples, times: int = 2):
+    ...     for sample in samples:
+    ...         for _ in range(times):
+    ...             yield sample
+    >>> repeat(times=3)
+    repeat(times=3)
+    >>> list(repeat(times=3)("ab"))
+    ['a', 'a', 'a', 'b', 'b', 'b']
+    >>> list(repeat("ab"))
+    ['a', 'a', 'b', 'b']
+    """
+    return StageDefinition(function)
+
+
+def _show(value: Any) -> str:
+    if callable(value):
+        return getattr(value, "__name__", None) or repr(value)
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
