@@ -12,57 +12,68 @@ log = logging.getLogger("streampipe")
 
 
 @dataclass
+class _Tally:
+    good: int = 0
+    bad: int = 0
+    in_row: int = 0
+
+
+@dataclass
 class ErrorPolicy:
     """``raise`` (the default): the first error ends the run. ``skip``: a bad shard's rest or a bad sample is left out.
 
-    Every skip is counted by its reason and the 1st, 2nd, 4th, 8th, ... of a reason is logged. More than ``max_share``
-    of all samples (once 100 were skipped), or more than ``max_in_row`` one after the other, raises ``TooManyErrors``
-    anyway: a broken dataset must not look like a small one. Only errors of shards and samples can be skipped.
+    Every skip is counted by its reason, and the 1st, 2nd, 4th, 8th, ... of a reason is logged. Where a place in the
+    pipeline (the shards, a stage) skips more than ``max_in_row`` one after the other, or more than ``max_share`` of
+    what it saw (judged from 100 skips on), ``TooManyErrors`` is raised anyway: a broken dataset must not look like a
+    small one. Only errors of shards and samples can be skipped, never those of set-up, access or disks.
 
     >>> policy = ErrorPolicy("skip", max_in_row=1)
-    >>> policy.failed(SampleError("sample 'a' is bad"))
-    >>> policy.failed(SampleError("sample 'b' is bad"))
+    >>> policy.failed(SampleError("sample 'a' is bad"), "decode")
+    >>> policy.failed(SampleError("sample 'b' is bad"), "decode")
     Traceback (most recent call last):
         ...
-    streampipe.errors.TooManyErrors: skipped 2 of 2, 2 in a row (allowed: 1): check the data, ...
+    streampipe.errors.TooManyErrors: decode skipped 2 of 2, 2 in a row (allowed: 1): check the data, ...
     """
 
     mode: str = "raise"
     max_share: float = 0.01
     max_in_row: int = 100
-    _good: int = field(default=0, repr=False)
-    _bad: int = field(default=0, repr=False)
-    _in_row: int = field(default=0, repr=False)
-    _logged: dict[str, int] = field(default_factory=dict, repr=False)
+    _tallies: dict[str, _Tally] = field(default_factory=dict, repr=False, compare=False)
+    _logged: dict[str, int] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.mode not in ("raise", "skip"):
-            raise ConfigError(f"on_error is 'raise' or 'skip' (or an ErrorPolicy), not {self.mode!r}")
+            raise ConfigError(f"on_error is 'raise', 'skip' or an sp.ErrorPolicy, not {self.mode!r}")
 
     def fresh(self) -> ErrorPolicy:
         """The same policy with nothing counted yet: every pass over the data starts with one."""
         return ErrorPolicy(self.mode, self.max_share, self.max_in_row)
 
-    def passed(self) -> None:
-        """One sample came through."""
-        self._good += 1
-        self._in_row = 0
+    def passed(self, place: str) -> None:
+        """One sample came through at ``place``."""
+        tally = self._tallies.get(place)
+        if tally is None:
+            tally = self._tallies[place] = _Tally()
+        tally.good += 1
+        tally.in_row = 0
 
-    def failed(self, error: StreampipeError) -> None:
-        """One sample or shard did not: raise ``error``, or count it and return."""
+    def failed(self, error: StreampipeError, place: str) -> None:
+        """One sample or shard did not come through: raise ``error``, or count it and return."""
         if self.mode == "raise" or not isinstance(error, (SampleError, ShardError)):
             raise error
         reason = type(error).__name__
         counters.add("skipped", reason)
-        self._bad += 1
-        self._in_row += 1
         seen = self._logged[reason] = self._logged.get(reason, 0) + 1
         if seen & (seen - 1) == 0:
             log.warning("skipped (%s, number %d of its kind): %s", reason, seen, error)
-        total = self._good + self._bad
-        if self._in_row > self.max_in_row or (self._bad >= 100 and self._bad > self.max_share * total):
-            limit = f"{self.max_in_row}" if self._in_row > self.max_in_row else f"{self.max_share:.0%} of all"
+        tally = self._tallies.setdefault(place, _Tally())
+        tally.bad += 1
+        tally.in_row += 1
+        total = tally.good + tally.bad
+        too_long = tally.in_row > self.max_in_row
+        if too_long or (tally.bad >= 100 and tally.bad > self.max_share * total):
+            limit = str(self.max_in_row) if too_long else f"{self.max_share:.2%} of all"
             raise TooManyErrors(
-                f"skipped {self._bad} of {total}, {self._in_row} in a row (allowed: {limit}): check the data, or raise "
-                f"the limits with on_error=sp.ErrorPolicy('skip', max_share=, max_in_row=); the last one was: {error}"
+                f"{place} skipped {tally.bad} of {total}, {tally.in_row} in a row (allowed: {limit}): check the data, "
+                f"or allow more with on_error=sp.ErrorPolicy('skip', max_share=, max_in_row=); the last was: {error}"
             ) from error

@@ -6,7 +6,7 @@ import functools
 import inspect
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, overload
 
 from streampipe.context import Run
 from streampipe.errors import ConfigError
@@ -21,14 +21,12 @@ class Stage:
     def __init__(self, define: StageDefinition, parameters: Mapping[str, Any]) -> None:
         self.define = define
         self.parameters = dict(parameters)
-
-    @property
-    def name(self) -> str:
-        """The generator function's name."""
-        return self.define.__name__
+        fn = self.parameters.get("fn")
+        self.name: str = define.__name__
+        self.label = self.name if fn is None else f"{self.name}({getattr(fn, '__name__', type(fn).__name__)})"
 
     def __call__(self, samples: Iterable[Any], run: Run | None = None) -> Iterator[Any]:
-        extra = {"run": run or Run(stage=self.name)} if self.define.wants_run else {}
+        extra = {"run": run or Run(stage=self.label)} if self.define.wants_run else {}
         return self.define.function(samples, **self.parameters, **extra)
 
     def __repr__(self) -> str:
@@ -41,16 +39,18 @@ class StageDefinition:
     it is the plain generator function that it was.
     """
 
-    def __init__(self, function: Callable[..., Iterator[Any]]) -> None:
+    def __init__(self, function: Callable[..., Iterator[Any]], views: bool = False) -> None:
         functools.update_wrapper(self, function)
+        self.views = views
         self.__name__: str
         self.__qualname__: str
         self.function = function
-        self.signature = inspect.signature(function)
-        names = list(self.signature.parameters)
-        if not names:
+        signature = inspect.signature(function)
+        parameters = list(signature.parameters.values())
+        if not parameters:
             raise ConfigError(f"stage {function.__qualname__} needs a first parameter: the samples")
-        self.wants_run = "run" in names[1:]
+        self.wants_run = any(parameter.name == "run" for parameter in parameters[1:])
+        self.signature = signature.replace(parameters=[each for each in parameters if each.name != "run"])
 
     def __call__(self, *samples: Iterable[Any], **parameters: Any) -> Any:
         if len(samples) > 1 or (samples and not isinstance(samples[0], Iterable)):
@@ -75,10 +75,16 @@ class StageDefinition:
         return f"<stage {self.__name__}{self.signature}>"
 
 
-def stage(function: Callable[..., Iterator[Any]]) -> StageDefinition:
+@overload
+def stage(function: Callable[..., Iterator[Any]], *, views: bool = False) -> StageDefinition: ...
+@overload
+def stage(*, views: bool = False) -> Callable[[Callable[..., Iterator[Any]]], StageDefinition]: ...
+def stage(function: Callable[..., Iterator[Any]] | None = None, *, views: bool = False) -> Any:
     """Turn a generator function into a stage: its first parameter is the samples, the others are the stage's own.
 
     A parameter named ``run`` is filled in by the pipeline with a ``Run`` (seed, consumer, ``run.rng(sample)``).
+    ``views=True`` says that the stage never looks into fields, or can use memoryviews: it is then given fields that
+    were not copied out of the shard yet, where these would be bytes otherwise.
 
     >>> @stage
     ... def repeat(samples, times: int = 2):
@@ -92,7 +98,9 @@ def stage(function: Callable[..., Iterator[Any]]) -> StageDefinition:
     >>> list(repeat("ab"))
     ['a', 'a', 'b', 'b']
     """
-    return StageDefinition(function)
+    if function is None:
+        return functools.partial(StageDefinition, views=views)
+    return StageDefinition(function, views)
 
 
 def _show(value: Any) -> str:

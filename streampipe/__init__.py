@@ -1,0 +1,78 @@
+"""Composable generator stages that stream sharded tar archives into PyTorch. Start with ``stream``."""
+
+from streampipe.context import Consumer, Position, Run
+from streampipe.decorators import SKIP, cached, logged, on_error, retry, timed
+from streampipe.errors import (
+    AccessDenied,
+    ConfigError,
+    CorruptShard,
+    DecodeError,
+    DuplicateKey,
+    LimitExceeded,
+    NameCollision,
+    OutputBusy,
+    PackError,
+    SampleError,
+    ShardChanged,
+    ShardError,
+    ShardMissing,
+    SourceError,
+    SourceUnavailable,
+    StageError,
+    StreampipeError,
+    TooManyErrors,
+    TruncatedShard,
+    UnsafeFormat,
+    UnsafeName,
+    UnsupportedMember,
+)
+from streampipe.loader import Loader
+from streampipe.pipeline import Pipeline
+from streampipe.policy import ErrorPolicy
+from streampipe.stages.stage import Stage, stage
+from streampipe.stream import from_iterable, stream
+from streampipe.tar import Limits
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "SKIP",
+    "AccessDenied",
+    "ConfigError",
+    "Consumer",
+    "CorruptShard",
+    "DecodeError",
+    "DuplicateKey",
+    "ErrorPolicy",
+    "LimitExceeded",
+    "Limits",
+    "Loader",
+    "NameCollision",
+    "OutputBusy",
+    "PackError",
+    "Pipeline",
+    "Position",
+    "Run",
+    "SampleError",
+    "ShardChanged",
+    "ShardError",
+    "ShardMissing",
+    "SourceError",
+    "SourceUnavailable",
+    "Stage",
+    "StageError",
+    "StreampipeError",
+    "TooManyErrors",
+    "TruncatedShard",
+    "UnsafeFormat",
+    "UnsafeName",
+    "UnsupportedMember",
+    "cached",
+    "from_iterable",
+    "logged",
+    "on_error",
+    "retry",
+    "stage",
+    "stream",
+    "timed",
+]

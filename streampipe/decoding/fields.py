@@ -1,0 +1,166 @@
+"""Fields to values: images by their content, everything else by the last part of the field's name.
+
+Only formats that cannot run code are here. The others are refused, and a user who trusts the data registers a decoder.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from streampipe.decoding.image import decode_image
+from streampipe.decoding.sniff import sniff
+from streampipe.errors import ConfigError, DecodeError, UnsafeFormat
+
+MAX_INFLATED = 256 << 20
+"""Bytes that a .gz field or a .npz may inflate to."""
+
+IMAGES = frozenset(("jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "avif", "apng"))
+UNSAFE = frozenset(("pkl", "pickle", "pyd", "pth", "pt", "ckpt", "bin", "joblib", "dill"))
+Decoder = Callable[[bytes], Any]
+
+
+def is_image_field(name: str, data: bytes | memoryview) -> bool:
+    """Whether a field will become an image: by its name, or by its content where the name says nothing.
+
+    >>> is_image_field("jpg", b""), is_image_field("picture", b"\\xff\\xd8\\xff"), is_image_field("txt", b"\\xff\\xd8\\xff")
+    (True, True, False)
+    """
+    extension = _extension(name)
+    if extension in IMAGES:
+        return True
+    return extension not in _DECODERS and extension not in UNSAFE and extension != "gz" and sniff(data) is not None
+
+
+def decode_field(
+    name: str, data: bytes | memoryview, *, decoders: Mapping[str, Decoder] | None = None, **image_options: Any
+) -> Any:
+    """The value of a field. Names may have several parts (``seg.png``, ``txt.gz``): the last one counts, after ``.gz``.
+
+    ``decoders`` (by whole name or extension) come first. A field of an unknown kind stays bytes. ``image_options`` are
+    those of ``decode_image``.
+
+    Raises:
+        DecodeError: the bytes are not what the name says.
+        UnsafeFormat: pickles and the like.
+
+    >>> decode_field("txt", b"a cat"), decode_field("json", b'{"n": 1}'), decode_field("cls", b"7\\n")
+    ('a cat', {'n': 1}, 7)
+    """
+    extension = _extension(name)
+    own = decoders and (decoders.get(name) or decoders.get(extension))
+    if own:
+        return own(bytes(data))
+    if is_image_field(name, data):
+        return decode_image(data, **image_options)
+    if extension == "gz":
+        return decode_field(name[: -len(".gz")] or "bytes", gunzip(data), decoders=decoders, **image_options)
+    if extension in UNSAFE:
+        raise UnsafeFormat(
+            f"a .{extension} file can run code when it is read; if you trust this data, register a decoder: "
+            f"decode(decoders={{{extension!r}: my_function}}), or leave the field out with select(...)"
+        )
+    decoder = _DECODERS.get(extension)
+    if decoder is None:
+        return bytes(data)
+    try:
+        return decoder(bytes(data))
+    except (ConfigError, UnsafeFormat, DecodeError):
+        raise
+    except Exception as error:
+        raise DecodeError(f"{len(data)} bytes are no sound .{extension} ({type(error).__name__}: {error})") from error
+
+
+def gunzip(data: bytes | memoryview) -> bytes:
+    """A gzipped field's content, never more than ``MAX_INFLATED`` bytes."""
+    inflater = zlib.decompressobj(wbits=31)
+    try:
+        content = inflater.decompress(data, MAX_INFLATED)
+    except zlib.error as error:
+        raise DecodeError(f"{len(data)} bytes are no sound gzip data ({error})") from error
+    if inflater.eof:
+        return content
+    if inflater.unconsumed_tail:
+        raise DecodeError(f"{len(data)} bytes of gzip data inflate to more than {MAX_INFLATED} bytes, the most allowed")
+    raise DecodeError(f"the gzip data of {len(data)} bytes ends too early")
+
+
+def _extension(name: str) -> str:
+    return name.rpartition(".")[2].lower()
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8-sig")
+
+
+def _number(data: bytes) -> int:
+    return int(data.decode("ascii").strip())
+
+
+def _npy(data: bytes) -> np.ndarray:
+    file = io.BytesIO(data)
+    version = np.lib.format.read_magic(file)
+    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(version)
+    if read is None:
+        raise DecodeError(f"an .npy file of version {version}, which is not supported; save it as version 1 or 2")
+    shape, _, dtype = read(file)
+    if dtype.hasobject:
+        raise UnsafeFormat(
+            "an .npy file of Python objects can run code when it is read; save plain numbers, or register a decoder: "
+            "decode(decoders={'npy': my_function})"
+        )
+    wanted = int(np.prod(shape, dtype=object)) * dtype.itemsize if shape else dtype.itemsize
+    present = len(data) - file.tell()
+    if wanted != present:
+        raise DecodeError(f"an .npy header of {dtype} {shape} wants {wanted} bytes, {present} are there")
+    file.seek(0)
+    return np.asarray(np.lib.format.read_array(file, allow_pickle=False))
+
+
+def _npz(data: bytes) -> dict[str, np.ndarray]:
+    import zipfile
+
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        total = sum(entry.file_size for entry in archive.infolist())
+        if total > MAX_INFLATED:
+            raise DecodeError(f"an .npz file inflates to {total} bytes, more than the {MAX_INFLATED} allowed")
+        return {entry.filename.removesuffix(".npy"): _npy(archive.read(entry)) for entry in archive.infolist()}
+
+
+def _msgpack(data: bytes) -> Any:
+    try:
+        import msgpack
+    except ImportError:
+        raise ConfigError("msgpack fields need one more package: pip install 'streampipe[msgpack]'") from None
+    return msgpack.unpackb(data)
+
+
+def _cbor(data: bytes) -> Any:
+    try:
+        import cbor2
+    except ImportError:
+        raise ConfigError("cbor fields need one more package: pip install 'streampipe[cbor]'") from None
+    return cbor2.loads(data)
+
+
+def _tenbin(data: bytes) -> list[np.ndarray]:
+    from webdataset import tenbin
+
+    return list(tenbin.decode_buffer(data))
+
+
+_DECODERS: dict[str, Decoder] = {
+    **dict.fromkeys(("txt", "text", "transcript", "caption"), _text),
+    **dict.fromkeys(("json", "jsn"), json.loads),
+    **dict.fromkeys(("cls", "cls2", "index", "inx", "id"), _number),
+    "npy": _npy,
+    "npz": _npz,
+    **dict.fromkeys(("mp", "msg", "msgpack"), _msgpack),
+    "cbor": _cbor,
+    **dict.fromkeys(("ten", "tb"), _tenbin),
+}

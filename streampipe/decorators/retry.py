@@ -1,0 +1,117 @@
+"""``@retry``: once more, a little later."""
+
+from __future__ import annotations
+
+import random
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, overload
+
+from streampipe.counters import counters
+from streampipe.decorators.wrap import F, Open, Upstream, decorate
+from streampipe.errors import ConfigError
+
+Errors = tuple[type[Exception], ...]
+_jitter = random.SystemRandom()  # waiting times need no seed, and must not move anybody's
+
+
+@overload
+def retry(target: F) -> F: ...
+@overload
+def retry(
+    *,
+    tries: int = 3,
+    errors: type[Exception] | Errors = (OSError,),
+    wait: float = 0.1,
+    factor: float = 2.0,
+    max_wait: float = 30.0,
+    sleep: Callable[[float], object] = time.sleep,
+    name: str | None = None,
+) -> Callable[[F], F]: ...
+def retry(
+    target: Any = None,
+    *,
+    tries: int = 3,
+    errors: type[Exception] | Errors = (OSError,),
+    wait: float = 0.1,
+    factor: float = 2.0,
+    max_wait: float = 30.0,
+    sleep: Callable[[float], object] = time.sleep,
+    name: str | None = None,
+) -> Any:
+    """Call again after an error of ``errors``, up to ``tries`` calls in all; then the last error is raised.
+
+    Before the n-th retry it waits a random time up to ``wait * factor**(n-1)`` seconds, at most ``max_wait`` ("full
+    jitter": clients that failed together do not come back together). On a stage, the sample that failed is given to a
+    fresh generator of the stage once more: for stages that hold no samples between.
+
+    >>> attempts = iter([OSError("busy"), 7])
+    >>> @retry(wait=0)
+    ... def fetch():
+    ...     result = next(attempts)
+    ...     if isinstance(result, Exception):
+    ...         raise result
+    ...     return result
+    >>> fetch()
+    7
+    """
+    if tries < 1 or wait < 0 or factor < 1 or max_wait < 0:
+        raise ConfigError(f"retry needs tries >= 1, wait >= 0, factor >= 1: got {tries}, {wait}, {factor}, {max_wait}")
+    kinds = errors if isinstance(errors, tuple) else (errors,)
+    return decorate(Retry(name, tries, kinds, wait, factor, max_wait, sleep), target)
+
+
+@dataclass
+class Retry:
+    """The effect of ``retry``."""
+
+    name: str | None
+    tries: int
+    errors: Errors
+    wait: float
+    factor: float
+    max_wait: float
+    sleep: Callable[[float], object]
+
+    def call(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """One call, and its retries."""
+        tried = 0
+        while True:
+            try:
+                return function(*args, **kwargs)
+            except self.errors as error:
+                tried += 1
+                self._pause(tried, error)
+
+    def iterate(self, start: Open, samples: Iterable[Any]) -> Iterator[Any]:
+        """One stream; each sample has its own tries."""
+        upstream = Upstream(samples)
+        tried, failed = 0, None
+        while True:
+            try:
+                for item in start(upstream):
+                    tried = 0
+                    yield item
+                return
+            except self.errors as error:
+                if upstream.caused(error) or (upstream.ended and upstream.last is failed is None):
+                    raise
+                tried = tried + 1 if upstream.last is failed else 1
+                failed = upstream.last
+                self._pause(tried, error)
+                upstream.push_back()
+
+    def _pause(self, tried: int, error: Exception) -> None:
+        """Wait before the next try, or raise the error if there is none left."""
+        name = self.name or "?"
+        if tried >= self.tries or isinstance(error, StopIteration):
+            counters.add(name, "gave up")
+            if sys.version_info >= (3, 11):
+                error.add_note(
+                    f"{name} was tried {tried} times; raise tries= or wait= if the cause goes away by itself"
+                )
+            raise error
+        counters.add(name, "retries")
+        self.sleep(_jitter.uniform(0, min(self.max_wait, self.wait * self.factor ** (tried - 1))))

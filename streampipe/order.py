@@ -1,0 +1,73 @@
+"""The order of an epoch: a windowed shuffle that can be seeked into.
+
+Sample i of a stream gets the key ``i + window * u(seed, i)`` and the stream is sorted by key. That is what a shuffle
+buffer does, but as a pure function: no sample moves further than ``window`` places, so the samples at positions
+[a, b) can only come from [a - window, b + window), and whoever knows the position knows the buffer.
+
+Two executions of the one law: ``window_slice`` computes any range of a stream of known length in O(range + window);
+``windowed`` is a heap over a stream of unknown length.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+import numpy as np
+
+from streampipe.rng import uniform
+
+T = TypeVar("T")
+_BLOCK = 4096  # keys drawn at once
+
+
+def window_slice(n: int, window: int, seed: int, a: int, b: int) -> np.ndarray:
+    """Which items of range(n) stand at positions [a, b) after the windowed shuffle.
+
+    >>> window_slice(6, 3, 1, 0, 6).tolist() == window_slice(6, 3, 1, 0, 2).tolist() + window_slice(6, 3, 1, 2, 6).tolist()
+    True
+    """
+    lo, hi = max(0, a - window), min(n, b + window)
+    keys = np.arange(lo, hi) + window * uniform(seed, lo, hi)
+    return np.asarray(lo + np.argsort(keys, kind="stable")[a - lo : b - lo])
+
+
+def window_start(position: int, window: int) -> int:
+    """The first item that can still stand at ``position`` or after it: where a stream must be read from to resume."""
+    return max(0, position - window)
+
+
+def windowed(items: Iterable[T], window: int, seed: int, position: int = 0) -> Iterator[T]:
+    """The same permutation over a stream whose length need not be known; it holds at most ``window + 1`` items.
+
+    To resume after ``position`` items were given out, pass that number and a stream that begins at item
+    ``window_start(position, window)``: integers are all the state there is.
+
+    >>> list(windowed("abcdef", 3, seed=1)) == ["abcdef"[i] for i in window_slice(6, 3, 1, 0, 6)]
+    True
+    >>> list(windowed("bcdef", 3, seed=1, position=4)) == list(windowed("abcdef", 3, seed=1))[4:]
+    True
+    """
+    first = window_start(position, window)
+    skip = position - first  # these were given out before: every item before `first` too, and nothing else
+    held: list[tuple[float, int, T]] = []
+    keys: list[float] = []
+    i = first
+    for item in items:
+        if (i - first) % _BLOCK == 0:
+            keys = (np.arange(i, i + _BLOCK) + window * uniform(seed, i, i + _BLOCK)).tolist()
+        while held and held[0][0] <= i:  # nothing that arrives from here on can precede it
+            ready = heapq.heappop(held)[2]
+            if skip:
+                skip -= 1
+            else:
+                yield ready
+        heapq.heappush(held, (keys[(i - first) % _BLOCK], i, item))
+        i += 1
+    while held:
+        ready = heapq.heappop(held)[2]
+        if skip:
+            skip -= 1
+        else:
+            yield ready

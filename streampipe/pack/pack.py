@@ -1,0 +1,256 @@
+"""``pack``: a folder of images with sidecars becomes shards.
+
+A shard is written under a temporary name and renamed when it is complete and on disk, so under its final name there is
+only ever a whole shard. What a run will write follows from the folder and the options alone; ``pack.json`` in the output
+folder remembers a fingerprint of both, so the same command run again keeps what is finished and goes on.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from tqdm import tqdm
+
+from streampipe.errors import ConfigError, OutputBusy, PackError
+from streampipe.pack.scan import File, Item, Scan, scan
+from streampipe.pack.split import split
+from streampipe.tar import TarWriter
+
+log = logging.getLogger("streampipe")
+RECORD = "pack.json"
+SKIPPED = "skipped.jsonl"
+_TEMPORARY = ".part"
+
+
+@dataclass
+class Summary:
+    """What a run of ``pack`` did."""
+
+    out: str
+    samples: int = 0
+    shards: int = 0
+    kept: int = 0  # shards that an earlier run had finished
+    bytes: int = 0
+    without_caption: int = 0
+    orphans: int = 0
+    other: int = 0
+    hidden: int = 0
+    seconds: float = 0.0
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.samples} samples in {self.shards} shards ({self.bytes / 1e6:.1f} MB) in {self.out}, "
+            f"{self.seconds:.1f} s" + (f"; {self.kept} shards were there already" if self.kept else "")
+        ]
+        for number, what in (
+            (self.without_caption, "images without a caption file"),
+            (self.orphans, "sidecar files without an image, not packed"),
+            (self.other, "files of other kinds, not packed"),
+            (self.hidden, "hidden files and folders, passed over"),
+            (len(self.skipped), f"files could not be read, skipped; listed in {SKIPPED}"),
+        ):
+            if number:
+                lines.append(f"  {number} {what}")
+        return "\n".join(lines)
+
+
+def pack(
+    folder: str,
+    out: str,
+    *,
+    max_samples: int = 10_000,
+    max_bytes: int = 1_000_000_000,
+    shuffle: bool = False,
+    seed: int = 0,
+    on_error: str = "raise",
+    progress: bool = True,
+) -> Summary:
+    """Write a folder's images and their sidecars (``.txt``, ``.json``, ``.caption``, ``.cls``) as shards into ``out``.
+
+    Bytes are packed as they are. Samples come in the order of their keys, or in an order shuffled by ``seed``. A shard
+    ends at ``max_samples`` samples or ``max_bytes`` bytes. A run that was interrupted goes on when it is run again.
+
+    Raises:
+        NameCollision: files that would become the same member; found before anything is written.
+        OutputBusy: ``out`` holds other shards, or another run is writing there.
+        PackError: nothing to pack, a file that cannot be read (with ``on_error="skip"`` it is listed in
+            ``skipped.jsonl`` instead), a full disk.
+    """
+    if max_samples < 1 or max_bytes < 1:
+        raise ConfigError(f"max_samples and max_bytes are 1 or more, not {max_samples} and {max_bytes}")
+    if on_error not in ("raise", "skip"):
+        raise ConfigError(f"on_error is 'raise' or 'skip', not {on_error!r}")
+    start = time.perf_counter()
+    found = scan(folder)
+    if found.broken and on_error == "raise":
+        path, why = found.broken[0]
+        raise PackError(f"{path} cannot be read ({why}); mend it, or pass --on-error skip to leave such files out")
+    shards = split(found.items, max_samples, max_bytes, seed if shuffle else None)
+    summary = _summary(found, out, len(shards))
+    with _exclusive(out):
+        _claim(out, _fingerprint(shards, folder), len(shards))
+        with tqdm(total=len(found.items), unit=" samples", desc="pack", disable=not progress) as bar:
+            for number, items in enumerate(shards):
+                _one_shard(os.path.join(out, shard_name(number, len(shards))), items, summary, on_error)
+                bar.update(len(items))
+        _list_skipped(out, summary.skipped)
+    summary.seconds = time.perf_counter() - start
+    return summary
+
+
+def shard_name(number: int, shards: int) -> str:
+    """``00000.tar``; with more digits where there are more than 100,000 shards."""
+    return f"{number:0{max(5, len(str(shards - 1)))}d}.tar"
+
+
+def _summary(found: Scan, out: str, shards: int) -> Summary:
+    captions = {"txt", "json", "caption"}
+    return Summary(
+        out,
+        shards=shards,
+        without_caption=sum(captions.isdisjoint(item.files) for item in found.items),
+        orphans=len(found.orphans),
+        other=len(found.other),
+        hidden=found.hidden,
+        skipped=list(found.broken),
+    )
+
+
+def _one_shard(path: str, items: Sequence[Item], summary: Summary, on_error: str) -> None:
+    if os.path.exists(path):
+        summary.kept += 1
+        summary.samples += len(items)
+        summary.bytes += os.path.getsize(path)
+        return
+    temporary = path + _TEMPORARY
+    try:
+        with open(temporary, "wb") as file:
+            writer = TarWriter(file.write)
+            for item in items:
+                try:
+                    fields = {name: _read(each) for name, each in item.files.items()}
+                except PackError as error:
+                    if on_error == "raise":
+                        raise
+                    summary.skipped.append((item.key, str(error)))
+                    continue
+                writer.add(item.key, fields)
+                summary.samples += 1
+            writer.close()
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise PackError(
+            f"{path} could not be written ({error.strerror or error}); make room or mend the disk, and run the same "
+            f"command again: finished shards are kept"
+        ) from error
+    finally:
+        if os.path.exists(temporary):
+            os.unlink(temporary)
+    _sync_folder(os.path.dirname(path))
+    summary.bytes += os.path.getsize(path)
+
+
+def _read(file: File) -> bytes:
+    try:
+        with open(file.path, "rb") as handle:
+            data = handle.read()
+    except OSError as error:
+        raise PackError(
+            f"{file.path} cannot be read ({error.strerror or error}); mend it, or pass --on-error skip to leave it out"
+        ) from error
+    if len(data) != file.size:
+        raise PackError(f"{file.path} changed while it was packed: {file.size} bytes became {len(data)}; run again")
+    if not data and not file.path.endswith((".txt", ".caption")):
+        raise PackError(f"{file.path} is empty; mend it, or pass --on-error skip to leave it out")
+    return data
+
+
+def _fingerprint(shards: Sequence[Sequence[Item]], folder: str) -> str:
+    """A digest of everything that decides what will be written."""
+    digest = hashlib.sha256()
+    for items in shards:
+        digest.update(b"shard\n")
+        for item in items:
+            for name, file in sorted(item.files.items()):
+                path = os.path.relpath(file.path, folder)
+                digest.update(
+                    f"{item.key}\0{name}\0{path}\0{file.size}\0{file.mtime}\n".encode("utf-8", "surrogateescape")
+                )
+    return digest.hexdigest()
+
+
+def _claim(out: str, fingerprint: str, shards: int) -> None:
+    """Make sure that what is in ``out`` is this very run's earlier work, or nothing."""
+    record = os.path.join(out, RECORD)
+    known = None
+    if os.path.exists(record):
+        with open(record, encoding="utf-8") as file:
+            known = json.load(file).get("fingerprint")
+    present = [name for name in os.listdir(out) if name.endswith(".tar")]
+    if known != fingerprint and present:
+        raise OutputBusy(
+            f"{out} already holds {len(present)} shards of "
+            + ("another folder, other options or changed files" if known else "unknown origin")
+            + "; choose an empty output folder, or delete them"
+        )
+    for name in os.listdir(out):
+        if name.endswith(".tar" + _TEMPORARY):  # of a run that was killed: the lock says that nobody writes it now
+            os.unlink(os.path.join(out, name))
+    text = json.dumps({"version": 1, "fingerprint": fingerprint, "shards": shards}, indent=1)
+    _write_whole(record, text + "\n")
+
+
+def _list_skipped(out: str, skipped: Sequence[tuple[str, str]]) -> None:
+    path = os.path.join(out, SKIPPED)
+    if skipped:
+        _write_whole(path, "".join(json.dumps({"file": name, "reason": why}) + "\n" for name, why in skipped))
+    elif os.path.exists(path):
+        os.unlink(path)
+
+
+def _write_whole(path: str, text: str) -> None:
+    temporary = path + _TEMPORARY
+    with open(temporary, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def _sync_folder(folder: str) -> None:
+    handle = os.open(folder or ".", os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def _exclusive(out: str) -> Iterator[None]:
+    """Hold the output folder. The kernel frees the lock when this process ends, however it ends."""
+    try:
+        os.makedirs(out, exist_ok=True)
+        handle = os.open(os.path.join(out, ".pack.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise PackError(f"{out} cannot be written ({error.strerror or error}); choose another output folder") from error
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise OutputBusy(f"another run is writing to {out}; wait for it, or choose another output folder") from None
+        except OSError as error:  # a file system without locks: go on, two runs at once would write the same bytes
+            log.warning("%s cannot be locked (%s); make sure that only one run writes there", out, error)
+        yield
+    finally:
+        os.close(handle)

@@ -1,0 +1,111 @@
+"""Members become samples: dicts of the fields that share a key.
+
+The rule is webdataset's: key and field are split at the first dot of the member's base name, neighbours with the same
+key form a sample, field names are lower-cased. A sample is given out only when the next key, or a valid end of the
+archive, has been seen; an archive that breaks takes the sample it was in the middle of with it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+
+from streampipe.context import Position, Sample
+from streampipe.counters import counters
+from streampipe.errors import CorruptShard, DuplicateKey, LimitExceeded
+from streampipe.tar import Limits, Member
+
+_RESERVED = re.compile(r"__[^/]*__(/|\Z)")
+_JUNK = (".DS_Store", "Thumbs.db", "desktop.ini")
+
+
+def split_name(name: str) -> tuple[str, str] | None:
+    """Key and field of a member name, or None where it has none.
+
+    >>> split_name("a/b.seg.PNG"), split_name("/x/22.0/1.1.png"), split_name("README"), split_name("a.b/c")
+    (('a/b', 'seg.png'), ('/x/22.0/1', '1.png'), None, None)
+    """
+    base = name.rfind("/") + 1
+    dot = name.find(".", base)
+    return (name[:dot], name[dot + 1 :].lower()) if dot > base else None
+
+
+def group(
+    members: Iterable[Member],
+    url: str,
+    *,
+    epoch: int = 0,
+    shard: int = 0,
+    part: int = 0,
+    parts: int = 1,
+    views: bool = False,
+    limits: Limits | None = None,
+) -> Iterator[Sample]:
+    """The samples of one shard's members: ``__key__``, ``__url__``, ``__position__`` and the fields.
+
+    With ``parts`` only the samples whose number is ``part`` modulo ``parts`` are made. Fields are bytes; with
+    ``views`` they may be memoryviews of the shard. Hidden files (``._x``, ``.DS_Store``) and members without a field
+    are passed over and counted.
+
+    Raises:
+        DuplicateKey: a field twice in a sample, or a key that comes back after another key.
+        CorruptShard: a field with a reserved name (``__key__``).
+        LimitExceeded: more members in a sample than ``limits.max_sample_members``.
+    """
+    most = (limits or Limits()).max_sample_members
+    keys: set[str] = set()
+    key, number, wanted = None, -1, False
+    sample: Sample = {}
+    for member in members:
+        name = member.name
+        base = name.rfind("/") + 1  # split_name, written out: this loop is what reading bytes costs
+        dot = name.find(".", base)
+        if dot <= base or name.startswith("__"):
+            if _ignored(name, dot - base):
+                continue
+        member_key = name[:dot]
+        if member_key != key:
+            if wanted:
+                yield sample
+            if member_key in keys:
+                raise DuplicateKey(
+                    f"{url} has key {member_key!r} a second time, at byte {member.offset}, after other keys: a sample's "
+                    f"members must be neighbours (tar --sort=name), and a key must be unique in its shard"
+                )
+            keys.add(member_key)
+            key, number = member_key, number + 1
+            wanted = parts == 1 or number % parts == part
+            sample = {"__key__": key, "__url__": url, "__position__": Position(epoch, shard, number)}
+        if wanted:
+            field = name[dot + 1 :].lower()
+            if field in sample or field.startswith("__") or len(sample) > most + 3:
+                _refuse(sample, field, url, member, most)
+            data = member.data
+            sample[field] = data if views else bytes(data)
+    if wanted:
+        yield sample
+
+
+def _ignored(name: str, dot: int) -> bool:
+    """Whether a member that looks odd is no part of any sample. ``dot`` is where its base name has its first dot."""
+    if _RESERVED.match(name):
+        counters.add("ignored members", "reserved names")
+    elif dot == 0:
+        base = name[name.rfind("/") + 1 :]
+        counters.add("ignored members", "._*" if base.startswith("._") else base if base in _JUNK else "hidden files")
+    elif dot < 0:
+        counters.add("ignored members", "without a field")
+    else:
+        return False
+    return True
+
+
+def _refuse(sample: Sample, field: str, url: str, member: Member, most: int) -> None:
+    place = f"{url}, sample {sample['__key__']!r}, byte {member.offset}"
+    if len(sample) > most + 3:
+        raise LimitExceeded(
+            f"{place}: more than {most} members in one sample; raise Limits.max_sample_members if meant"
+        )
+    if field.startswith("__"):
+        raise CorruptShard(f"{place}: member {member.name!r} uses the reserved field name {field!r}; rename the member")
+    raise DuplicateKey(f"{place}: field {field!r} comes twice (member {member.name!r}); keep one of the two")

@@ -1,0 +1,30 @@
+"""The stages, one a file. Each is a generator function; the pipeline's methods of the same names add them."""
+
+from streampipe.stages.batch import Collate, batch
+from streampipe.stages.collate import collate
+from streampipe.stages.decode import decode
+from streampipe.stages.filter import filter
+from streampipe.stages.map import map
+from streampipe.stages.rename import rename
+from streampipe.stages.select import select
+from streampipe.stages.shuffle import shuffle
+from streampipe.stages.stage import Stage, StageDefinition, stage
+from streampipe.stages.take import take
+from streampipe.stages.unbatch import unbatch
+
+__all__ = [
+    "Collate",
+    "Stage",
+    "StageDefinition",
+    "batch",
+    "collate",
+    "decode",
+    "filter",
+    "map",
+    "rename",
+    "select",
+    "shuffle",
+    "stage",
+    "take",
+    "unbatch",
+]

@@ -1,0 +1,39 @@
+"""``batch``: so many samples become one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+from streampipe.context import Run
+from streampipe.errors import ConfigError
+from streampipe.stages.collate import collate as default_collate
+from streampipe.stages.stage import stage
+
+Collate = Callable[[Sequence[Any]], Any]
+
+
+@stage
+def batch(
+    samples: Iterable[Any], size: int, collate: Collate | None = None, drop_last: bool = False, *, run: Run
+) -> Iterator[Any]:
+    """``size`` samples as one dict: tensors stacked, everything else a list. ``collate`` replaces that function.
+
+    The last batch of a consumer may be smaller; ``drop_last`` leaves it out.
+
+    >>> list(batch(size=2)([{"n": 1}, {"n": 2}, {"n": 3}]))
+    [{'n': [1, 2]}, {'n': [3]}]
+    """
+    check_size(size)
+    join = collate or default_collate
+    samples = iter(samples)
+    while rows := list(islice(samples, size)):
+        if len(rows) == size or not drop_last:
+            yield join(rows)
+
+
+def check_size(size: int) -> None:
+    """A batch has at least one sample."""
+    if size < 1:
+        raise ConfigError(f"batch takes a size of 1 or more samples, not {size}")

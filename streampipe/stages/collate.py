@@ -1,0 +1,77 @@
+"""Samples to one batch: tensors stacked, everything else a list."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import get_worker_info
+
+from streampipe.errors import StageError
+
+Batch = dict[str, Any]
+
+
+def collate(samples: Sequence[Mapping[str, Any]]) -> Batch:
+    """One dict: tensors (and numpy arrays) of a field stacked along a new first dimension, everything else a list.
+
+    Inside a DataLoader worker the stacked tensors are made in shared memory, so handing them over copies nothing.
+
+    Raises:
+        StageError: the samples have different fields, or a field has tensors of different shapes or dtypes.
+
+    >>> collate([{"__key__": "a", "x": torch.zeros(2)}, {"__key__": "b", "x": torch.ones(2)}])
+    {'__key__': ['a', 'b'], 'x': tensor([[0., 0.],
+            [1., 1.]])}
+    """
+    first = samples[0]
+    if not isinstance(first, Mapping):
+        return list(samples)  # type: ignore[return-value]  # samples of the user's own make: a list of them
+    for sample in samples:
+        if sample.keys() != first.keys():
+            odd = sorted(sample.keys() ^ first.keys())
+            raise StageError(
+                f"samples {first.get('__key__')!r} and {sample.get('__key__')!r} cannot share a batch: only one of them "
+                f"has {', '.join(map(repr, odd))}; use select(...) or rename(image='jpg;png') before batch"
+            )
+    return {name: _stack(name, [sample[name] for sample in samples], samples) for name in first}
+
+
+def _stack(name: str, values: list[Any], samples: Sequence[Mapping[str, Any]]) -> Any:
+    if isinstance(values[0], np.ndarray) and values[0].dtype.kind in "biufc":
+        values = [torch.from_numpy(np.ascontiguousarray(v)) if isinstance(v, np.ndarray) else v for v in values]
+    first = values[0]
+    if not isinstance(first, torch.Tensor):
+        return values
+    for value, sample in zip(values, samples, strict=True):
+        if not isinstance(value, torch.Tensor) or value.shape != first.shape or value.dtype != first.dtype:
+            raise StageError(
+                f"field {name!r} cannot be stacked: it is {_kind(first)} in sample {samples[0].get('__key__')!r} and "
+                f"{_kind(value)} in {sample.get('__key__')!r}; bring all to one size, as in decode(size=512)"
+            )
+    out = empty((len(values), *first.shape), first.dtype, channels_last=_is_channels_last(first))
+    for row, value in zip(out, values, strict=True):
+        row.copy_(value)
+    return out
+
+
+def empty(shape: tuple[int, ...], dtype: torch.dtype, channels_last: bool = False) -> torch.Tensor:
+    """An uninitialised tensor, in shared memory when this process is a DataLoader worker."""
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    if get_worker_info() is None:
+        return torch.empty(shape, dtype=dtype, memory_format=layout)
+    plan = torch.empty(shape, dtype=dtype, device="meta", memory_format=layout)
+    storage = torch.UntypedStorage._new_shared(max(1, plan.numel()) * plan.element_size())
+    return torch.empty(0, dtype=dtype).set_(storage, 0, plan.shape, plan.stride())
+
+
+def _is_channels_last(image: torch.Tensor) -> bool:
+    return image.dim() == 3 and image.stride(0) == 1 and image.shape[0] > 1 and image.permute(1, 2, 0).is_contiguous()
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, torch.Tensor):
+        return f"a {value.dtype} tensor of shape {tuple(value.shape)}"
+    return f"a {type(value).__name__}"

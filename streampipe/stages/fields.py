@@ -1,0 +1,30 @@
+"""Fields by preference: ``"jpg;png;webp"`` is the first of these that a sample has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from streampipe.context import where
+from streampipe.errors import StageError
+
+
+def find(sample: Mapping[str, Any], wanted: str, stage: str) -> str:
+    """The name of the first alternative in ``wanted`` that the sample has.
+
+    >>> find({"__key__": "a", "png": b""}, "jpg;png", "select")
+    'png'
+    """
+    for name in wanted.split(";"):
+        if name in sample:
+            return name
+    have = ", ".join(name for name in sample if not name.startswith("__")) or "no fields"
+    raise StageError(
+        f"stage {stage!r}, {where(sample)}: there is no field {wanted!r} (it has {have}); name what it has, "
+        f"with alternatives as in 'jpg;png', or skip such samples with on_error='skip'"
+    )
+
+
+def metadata(sample: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries whose names start with two underscores: key, URL and position."""
+    return {name: value for name, value in sample.items() if name.startswith("__")}

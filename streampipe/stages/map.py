@@ -1,0 +1,91 @@
+"""``map``: a function over every sample, or over one field of it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from streampipe.context import Run, blame
+from streampipe.decorators.skip import SKIP
+from streampipe.errors import StageError, StreampipeError
+from streampipe.stages.fields import find, metadata
+from streampipe.stages.stage import stage
+from streampipe.threads import ordered
+
+
+@stage
+def map(
+    samples: Iterable[Any],
+    fn: Callable[..., Any],
+    field: str | None = None,
+    threads: int | None = None,
+    *,
+    run: Run,
+) -> Iterator[Any]:
+    """``fn(sample)`` for every sample, or, with ``field``, ``fn(sample[field])`` in place of that field.
+
+    ``field`` may name alternatives (``"jpg;png"``). A function with a parameter named ``rng`` is given a numpy
+    generator seeded by (seed, epoch, key, stage). One that returns ``sp.SKIP`` drops the sample. A new dict without
+    ``__key__`` gets the old one's key, URL and position. With ``threads``, calls overlap and the order stays.
+
+    Raises:
+        StageError: ``fn`` raised, or returned None for a whole sample; it names the stage and the sample.
+
+    >>> list(map(fn=str.upper, field="txt")([{"__key__": "a", "txt": "x"}]))
+    [{'__key__': 'a', 'txt': 'X'}]
+    """
+    call = _caller(fn, field, run)
+    for sample, result in ordered(call, samples, run.threads if threads is None else threads):
+        if isinstance(result, StreampipeError):
+            run.policy.failed(result, run.stage)
+        elif result is not SKIP:
+            run.policy.passed(run.stage)
+            yield result
+        del sample, result  # neither may be kept alive while the consumer works
+
+
+def _caller(fn: Callable[..., Any], field: str | None, run: Run) -> Callable[[Any], tuple[Any, Any]]:
+    """A function of a sample that returns the sample and ``fn``'s result, or the error that it became."""
+    seeded = wants_rng(fn)
+
+    def call(sample: Any) -> tuple[Any, Any]:
+        try:
+            extra = {"rng": run.rng(sample)} if seeded else {}
+            if field is None:
+                result = fn(sample, **extra)
+                return sample, _whole(sample, result, run.stage)
+            name = find(sample, field, run.stage)
+            value = fn(sample[name], **extra)
+            return sample, value if value is SKIP else {**sample, name: value}
+        except Exception as error:
+            return sample, _caused(blame(error, run.stage, sample if isinstance(sample, dict) else None), error)
+
+    return call
+
+
+def _whole(sample: Any, result: Any, stage_name: str) -> Any:
+    if not (isinstance(sample, dict) and "__key__" in sample):
+        return result
+    if result is None:
+        raise StageError(
+            f"stage {stage_name!r}, sample {sample['__key__']!r}: the function returned None; return the sample, or "
+            f"sp.SKIP to drop it"
+        )
+    if type(result) is dict and "__key__" not in result:
+        return {**metadata(sample), **result}
+    return result
+
+
+def _caused(ours: StreampipeError, error: Exception) -> StreampipeError:
+    if ours is not error:
+        ours.__cause__ = error
+    return ours
+
+
+def wants_rng(fn: Callable[..., Any]) -> bool:
+    """Whether a function has a parameter named ``rng``."""
+    try:
+        return "rng" in inspect.signature(fn).parameters
+    except (TypeError, ValueError):  # some built-in functions have no signature
+        return False

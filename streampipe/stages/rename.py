@@ -1,0 +1,38 @@
+"""``rename``: give fields other names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from streampipe.context import Run, where
+from streampipe.errors import StageError
+from streampipe.stages.fields import find
+from streampipe.stages.stage import stage
+
+
+@stage(views=True)
+def rename(samples: Iterable[dict[str, Any]], names: Mapping[str, str], *, run: Run) -> Iterator[dict[str, Any]]:
+    """Each sample with fields renamed: ``{"image": "jpg;png;webp"}`` calls the first of these that is there ``image``.
+
+    Other fields stay as they are. So samples that hold different formats get one name that later stages can use.
+
+    Raises:
+        StageError: a sample has none of the alternatives, or has another field with the new name.
+
+    >>> list(rename(names={"image": "jpg;png"})([{"__key__": "a", "png": 1, "txt": 2}]))
+    [{'__key__': 'a', 'image': 1, 'txt': 2}]
+    """
+    for sample in samples:
+        try:
+            new = {find(sample, old, run.stage): name for name, old in names.items()}
+            for name in new.values():
+                if name in sample and name not in new:
+                    raise StageError(
+                        f"stage {run.stage!r}, {where(sample)}: it already has a field {name!r}; select fields first"
+                    )
+        except StageError as error:
+            run.policy.failed(error, run.stage)
+            continue
+        run.policy.passed(run.stage)
+        yield {new.get(name, name): value for name, value in sample.items()}

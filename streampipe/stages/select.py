@@ -1,0 +1,31 @@
+"""``select``: keep some fields."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from streampipe.context import Run
+from streampipe.errors import StageError
+from streampipe.stages.fields import find, metadata
+from streampipe.stages.stage import stage
+
+
+@stage(views=True)
+def select(samples: Iterable[dict[str, Any]], fields: tuple[str, ...], *, run: Run) -> Iterator[dict[str, Any]]:
+    """The named fields of each sample, and its metadata. ``"jpg;png;webp"`` is the first of these that is there.
+
+    Raises:
+        StageError: a sample has none of the alternatives.
+
+    >>> list(select(fields=("jpg;png",))([{"__key__": "a", "png": 1, "txt": 2}]))
+    [{'__key__': 'a', 'png': 1}]
+    """
+    for sample in samples:
+        try:
+            chosen = [find(sample, field, run.stage) for field in fields]
+        except StageError as error:
+            run.policy.failed(error, run.stage)
+            continue
+        run.policy.passed(run.stage)
+        yield metadata(sample) | {name: sample[name] for name in chosen}

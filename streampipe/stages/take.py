@@ -1,0 +1,25 @@
+"""``take``: the first n samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Any
+
+from streampipe.context import Run
+from streampipe.errors import ConfigError
+from streampipe.stages.stage import stage
+
+
+@stage(views=True)
+def take(samples: Iterable[Any], n: int, *, run: Run) -> Iterator[Any]:
+    """The first ``n`` of the pass. With several consumers (ranks, workers) each takes its share, ``n`` in all.
+
+    >>> list(take(n=2)("abc"))
+    ['a', 'b']
+    """
+    if n < 0:
+        raise ConfigError(f"take takes 0 or more samples, not {n}")
+    consumer = run.consumer
+    share = n // consumer.total + (consumer.number < n % consumer.total)
+    return islice(samples, share)

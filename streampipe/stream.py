@@ -1,0 +1,118 @@
+"""``stream`` and ``from_iterable``: where a pipeline begins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from os import PathLike
+from typing import Any
+
+from streampipe.context import Position, Run
+from streampipe.errors import ConfigError
+from streampipe.pipeline import Pipeline
+from streampipe.policy import ErrorPolicy
+from streampipe.shards import ShardSamples
+from streampipe.source import Opener, Source
+from streampipe.tar import Limits
+from streampipe.urls import expand
+
+SENSIBLE_WINDOW = 2_000
+"""Samples that ``shuffle=True`` mixes over: at 100 kB each 200 MB a worker where shards are not local files."""
+
+
+def stream(
+    urls: str | PathLike[str] | Iterable[str | PathLike[str]],
+    *,
+    seed: int = 0,
+    shuffle: bool | int = False,
+    epochs: int | None = 1,
+    on_error: str | ErrorPolicy = "raise",
+    storage_options: Mapping[str, Any] | None = None,
+    opener: Opener | None = None,
+    limits: Limits | None = None,
+) -> Pipeline:
+    """The samples of tar shards (WebDataset format) as a pipeline.
+
+    Args:
+        urls: a shard, a directory of shards, a glob, a brace range (``"s3://b/{00000..01999}.tar"``), several of these
+            joined by ``::`` or in a list; local paths and fsspec URLs. Brace ranges are expanded one name at a time.
+        seed: of every order and every random choice in the pipeline.
+        shuffle: False: shard order, the same in every epoch. True: shards in a new order every epoch, and a window of
+            2,000 samples shuffled. A number: a window of that many samples.
+        epochs: how many epochs one pass over the pipeline is; None for an endless stream.
+        on_error: ``"raise"``, ``"skip"`` (counted, logged, and given up when it becomes too much), or an
+            ``sp.ErrorPolicy`` with limits of its own.
+        storage_options: for fsspec (credentials, endpoints).
+        opener: a function from a URL to a binary file object, in place of fsspec and local files.
+        limits: how large members, headers and samples may be.
+
+    Each rank and DataLoader worker reads its own share: whole shards, and samples of shared shards where there are too
+    few (see ``streampipe.plan``).
+
+    Raises:
+        ConfigError: nothing is found under ``urls``, or an argument is wrong.
+    """
+    source = Source(storage_options, opener)
+    given = str(urls) if isinstance(urls, PathLike) else urls
+    shards = expand(given if isinstance(given, str) else [str(url) for url in given], lambda: source)
+    policy = on_error if isinstance(on_error, ErrorPolicy) else ErrorPolicy(on_error)
+    samples = ShardSamples(shards, source, _window(shuffle), limits or Limits())
+    return Pipeline(samples, seed=seed, epochs=epochs, policy=policy)
+
+
+def from_iterable(
+    samples: Iterable[Any] | Callable[[], Iterable[Any]],
+    *,
+    seed: int = 0,
+    epochs: int | None = 1,
+    on_error: str | ErrorPolicy = "raise",
+) -> Pipeline:
+    """Any iterable as a pipeline's source: a list, a ``wds.WebDataset``, a function that opens something.
+
+    A list, tuple or other sequence is divided among ranks and workers. Any other iterable is read as it is by every
+    consumer, because only it knows how to divide itself (webdataset's datasets do).
+
+    >>> list(from_iterable([{"__key__": "a", "n": 1}, {"__key__": "b", "n": 2}]).map(lambda n: n + 1, "n").select("n"))
+    [{'__key__': 'a', '__position__': Position(epoch=0, shard=0, sample=0), 'n': 2},
+     {'__key__': 'b', '__position__': Position(epoch=0, shard=0, sample=1), 'n': 3}]
+    """
+    policy = on_error if isinstance(on_error, ErrorPolicy) else ErrorPolicy(on_error)
+    return Pipeline(IterableSamples(samples), seed=seed, epochs=epochs, policy=policy)
+
+
+class IterableSamples:
+    """Any iterable as a source of samples."""
+
+    def __init__(self, samples: Iterable[Any] | Callable[[], Iterable[Any]]) -> None:
+        if not callable(samples) and (isinstance(samples, Iterator) or not isinstance(samples, Iterable)):
+            raise ConfigError(
+                f"from_iterable needs something that can be iterated once an epoch, not {type(samples).__name__}: "
+                f"give a list, an IterableDataset, or a function that returns an iterator"
+            )
+        self.samples = samples
+
+    def __call__(self, run: Run, epoch: int, views: bool = False) -> Iterator[Any]:
+        """One epoch of one consumer."""
+        samples = self.samples() if callable(self.samples) else self.samples
+        divide = hasattr(samples, "__len__") and hasattr(samples, "__getitem__")
+        consumer = run.consumer
+        for number, sample in enumerate(samples):
+            if divide and number % consumer.total != consumer.number:
+                continue
+            if isinstance(sample, dict) and "__key__" in sample:
+                fields = {name: value for name, value in sample.items() if name not in ("__key__", "__url__")}
+                given = {name: sample[name] for name in ("__key__", "__url__") if name in sample}
+                sample = {**given, "__position__": Position(epoch, 0, number), **fields}
+            yield sample
+
+    def __repr__(self) -> str:
+        return f"from_iterable({type(self.samples).__name__})"
+
+
+def _window(shuffle: bool | int) -> int | None:
+    if shuffle is False or shuffle == 0:
+        return None
+    if shuffle is True:
+        return SENSIBLE_WINDOW
+    if shuffle < 0:
+        raise ConfigError(f"shuffle is a number of samples, True or False, not {shuffle}")
+    return shuffle

@@ -1,0 +1,22 @@
+"""Reading and writing tar archives without I/O: bytes in, members out, and the other way round."""
+
+from streampipe.tar.compression import compression_of, decompress
+from streampipe.tar.limits import Limits
+from streampipe.tar.reader import Member, read_members, stream_members
+from streampipe.tar.writer import END, Field, TarWriter, Written, check_key, header_bytes, padding
+
+__all__ = [
+    "END",
+    "Field",
+    "Limits",
+    "Member",
+    "TarWriter",
+    "Written",
+    "check_key",
+    "compression_of",
+    "decompress",
+    "header_bytes",
+    "padding",
+    "read_members",
+    "stream_members",
+]

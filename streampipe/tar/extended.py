@@ -1,0 +1,61 @@
+"""Extended headers: PAX records and GNU long names. They stand before the header that they speak of."""
+
+from __future__ import annotations
+
+import re
+
+_DECIMAL = re.compile(rb"-?\d+(\.\d*)?\Z")
+_SIZE = re.compile(rb"\d{1,19}\Z")
+
+
+class Malformed(ValueError):
+    """An extended header that breaks its own syntax; the reader says where."""
+
+
+def pax_records(data: bytes) -> dict[str, bytes]:
+    """The records ``LENGTH KEYWORD=VALUE\\n`` of a PAX header, in one linear pass.
+
+    >>> pax_records(b"19 mtime=1700000.5\\n")
+    {'mtime': b'1700000.5'}
+    """
+    records: dict[str, bytes] = {}
+    at = 0
+    while at < len(data):
+        space = data.find(b" ", at, at + 11)
+        digits = data[at:space] if space > 0 else b""
+        if not digits.isdigit():
+            raise Malformed("a PAX record does not begin with its length")
+        end = at + int(digits)
+        equals = data.find(b"=", space + 1, end)
+        if end > len(data) or equals < 0 or data[end - 1] != 10:
+            raise Malformed("a PAX record is not 'LENGTH KEYWORD=VALUE' and a line break, as long as it says")
+        keyword = data[space + 1 : equals]
+        if not keyword or not keyword.isascii():
+            raise Malformed("a PAX record has no readable keyword")
+        records[keyword.decode("ascii")] = data[equals + 1 : end - 1]
+        at = end
+    return records
+
+
+def checked(records: dict[str, bytes]) -> dict[str, bytes]:
+    """The records, if those that are used here have values that can be used."""
+    for name in ("mtime", "atime", "ctime"):
+        if name in records and records[name] and not _DECIMAL.match(records[name]):
+            raise Malformed(f"the PAX record {name}={records[name]!r} is no number")
+    if "size" in records and not _SIZE.match(records["size"]):
+        raise Malformed(f"the PAX record size={records['size']!r} is no size")
+    if "path" in records and not records["path"]:
+        raise Malformed("the PAX record path is empty")
+    return records
+
+
+def is_plain_mtime(data: bytes) -> bool:
+    """Whether a PAX header is one sound ``mtime`` record, as webdataset's writer puts before every member."""
+    # "NN mtime=DIGITS.DIGITS\\n", with NN the whole length
+    return (
+        data[2:9] == b" mtime="
+        and data[:2] == b"%d" % len(data)
+        and data[-1] == 10
+        and data[9:-1].replace(b".", b"", 1).isdigit()
+        and data[9] != 46
+    )

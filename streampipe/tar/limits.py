@@ -1,0 +1,20 @@
+"""How large things in a shard may be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds that keep a damaged or hostile shard from eating memory. Sizes in bytes.
+
+    >>> Limits(max_member_bytes=10 << 20).max_member_bytes
+    10485760
+    """
+
+    max_member_bytes: int = 2 << 30
+    max_header_bytes: int = 64 << 10  # one PAX header or long name
+    max_sample_members: int = 1024
+    max_inflate_ratio: int = 200  # output to input of a compressed shard, once inflate_floor bytes came out
+    inflate_floor: int = 64 << 20

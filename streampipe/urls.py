@@ -1,0 +1,218 @@
+"""Shard URLs: what a user writes becomes a sequence that is expanded one URL at a time.
+
+``"data-{000000..999999}.tar"`` names a million shards; the sequence holds the pattern, not the names.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol, overload
+
+from streampipe.errors import ConfigError
+
+SHARD_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.zst")
+_RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)(?:\.\.(-?\d+))?\Z")
+_CHAIN = re.compile(r"[a-z][a-z0-9+_-]*\Z")  # "simplecache" in "simplecache::s3://...": fsspec's chaining
+
+
+class Lister(Protocol):
+    """Looks into a store: the names that match a glob, or None where the path is no directory."""
+
+    def glob(self, pattern: str) -> list[str]: ...
+    def is_directory(self, path: str) -> bool: ...
+
+
+class _Range:
+    """The texts of ``{first..last..step}``, zero-padded as the first or last is written."""
+
+    def __init__(self, first: str, last: str, step: str | None) -> None:
+        a, b = int(first), int(last)
+        size = abs(int(step or 1)) or 1
+        self.values = range(a, b + 1, size) if a <= b else range(a, b - 1, -size)
+        padded = any(len(text.lstrip("-")) > 1 and text.lstrip("-").startswith("0") for text in (first, last))
+        self.width = max(len(first), len(last)) if padded else 0
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, i: int) -> str:
+        return f"{self.values[i]:0{self.width}d}"
+
+
+class _Product:
+    """A pattern: its parts one after the other, each a choice of texts. The last part turns fastest, as in a shell."""
+
+    def __init__(self, parts: list[_Range | _Product | _Union | list[str]]) -> None:
+        self.parts = parts
+        self.size = 1
+        for part in parts:
+            self.size *= len(part)
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, i: int) -> str:
+        texts = []
+        for part in reversed(self.parts):
+            i, digit = divmod(i, len(part))
+            texts.append(part[digit])
+        return "".join(reversed(texts))
+
+
+class _Union:
+    """Several choices, one after the other."""
+
+    def __init__(self, choices: Sequence[_Product | _Union | list[str]]) -> None:
+        self.choices = choices
+        self.ends = list(itertools.accumulate(len(choice) for choice in choices))
+
+    def __len__(self) -> int:
+        return self.ends[-1] if self.ends else 0
+
+    def __getitem__(self, i: int) -> str:
+        which = bisect_right(self.ends, i)
+        return self.choices[which][i - (self.ends[which - 1] if which else 0)]
+
+
+class ShardList(Sequence[str]):
+    """The URLs of a dataset's shards, in order, made when asked for.
+
+    >>> shards = ShardList(["s3://b/{a,b}-{000..499}.tar", "more.tar"])
+    >>> len(shards), shards[0], shards[999], shards[1000]
+    (1001, 's3://b/a-000.tar', 's3://b/b-499.tar', 'more.tar')
+    """
+
+    def __init__(self, urls: Iterable[str]) -> None:
+        # Plain names stay one list: a list of a million must not become a million patterns.
+        choices: list[_Product | _Union | list[str]] = []
+        for url in urls:
+            if "{" in url:
+                choices.append(_parse(url))
+            elif choices and isinstance(choices[-1], list):
+                choices[-1].append(url)
+            else:
+                choices.append([url])
+        self._urls = _Union(choices)
+
+    def __len__(self) -> int:
+        return len(self._urls)
+
+    @overload
+    def __getitem__(self, i: int) -> str: ...
+    @overload
+    def __getitem__(self, i: slice) -> list[str]: ...
+    def __getitem__(self, i: int | slice) -> str | list[str]:
+        if isinstance(i, slice):
+            return [self._urls[j] for j in range(len(self))[i]]
+        return self._urls[range(len(self))[i]]
+
+    def __repr__(self) -> str:
+        if not len(self):
+            return "ShardList([])"
+        return f"<{len(self)} shards, {self[0]!r} to {self[-1]!r}>" if len(self) > 1 else f"<1 shard, {self[0]!r}>"
+
+
+def _parse(pattern: str) -> _Product:
+    """A brace pattern as nested choices; braces without ``..`` or ``,`` stand for themselves, as in a shell."""
+    parts: list[_Range | _Product | _Union | list[str]] = []
+    at = 0
+    while (start := pattern.find("{", at)) >= 0:
+        end = _closing(pattern, start)
+        if end is None:
+            break
+        inside = pattern[start + 1 : end]
+        parts.append([pattern[at:start]])
+        options = _split(inside)
+        if found := _RANGE.match(inside):
+            parts.append(_Range(*found.groups()))
+        elif len(options) > 1:
+            parts.append(_Union([_parse(option) for option in options]))
+        else:
+            parts.append(_Product([["{"], _parse(inside), ["}"]]))
+        at = end + 1
+    parts.append([pattern[at:]])
+    return _Product(parts)
+
+
+def _closing(text: str, start: int) -> int | None:
+    depth = 0
+    for i in range(start, len(text)):
+        depth += (text[i] == "{") - (text[i] == "}")
+        if depth == 0:
+            return i
+    return None
+
+
+def _split(text: str) -> list[str]:
+    """Split at the commas that stand outside inner braces."""
+    parts, depth, at = [], 0, 0
+    for i, char in enumerate(text):
+        depth += (char == "{") - (char == "}")
+        if char == "," and depth == 0:
+            parts.append(text[at:i])
+            at = i + 1
+    return [*parts, text[at:]]
+
+
+def split_joined(urls: str) -> list[str]:
+    """Split ``a::b`` into its parts, and leave fsspec's chains (``simplecache::s3://...``) whole.
+
+    >>> split_joined("a-{0..3}.tar::simplecache::s3://b/c.tar")
+    ['a-{0..3}.tar', 'simplecache::s3://b/c.tar']
+    """
+    parts: list[str] = []
+    chain = ""
+    for part in urls.split("::"):
+        if _CHAIN.match(part):
+            chain += part + "::"
+        else:
+            parts.append(chain + part)
+            chain = ""
+    return [part for part in [*parts, chain.removesuffix("::")] if part]
+
+
+def expand(urls: str | Iterable[str], lister: Callable[[], Lister]) -> ShardList:
+    """The shards that ``urls`` names: a URL or several joined by ``::``, or an iterable of URLs; each may hold brace
+    ranges, a glob, or be a directory. The store is asked (``lister``) only for globs and directories.
+    """
+    names = split_joined(urls) if isinstance(urls, str) else [_checked(url) for url in urls]
+    found: list[str] = []
+    for name in names:
+        if _is_glob(name):
+            found += _matches(name, lister())
+        elif (
+            not name.endswith(SHARD_SUFFIXES)
+            and ("://" not in name or name.endswith("/"))
+            and lister().is_directory(name)
+        ):
+            pattern = name.rstrip("/") + "/*"
+            found += [url for url in _matches(pattern, lister()) if url.endswith(SHARD_SUFFIXES)]
+        else:
+            found.append(name)
+    shards = ShardList(found)
+    if not len(shards):
+        raise ConfigError(f"no shards in {urls!r}: nothing there ends in one of {', '.join(SHARD_SUFFIXES)}")
+    return shards
+
+
+def _checked(url: object) -> str:
+    text = str(url) if hasattr(url, "__fspath__") else url
+    if not isinstance(text, str):
+        raise ConfigError(f"a shard's URL is a string or a path, not {type(url).__name__}: {url!r:.80}")
+    return text
+
+
+def _is_glob(name: str) -> bool:
+    return "*" in name or ("://" not in name and any(char in name for char in "?["))
+
+
+def _matches(pattern: str, lister: Lister) -> list[str]:
+    # A brace pattern around a glob is expanded first: stores know no braces.
+    patterns = _parse(pattern)
+    found = sorted({url for i in range(len(patterns)) for url in lister.glob(patterns[i])})
+    if not found:
+        raise ConfigError(f"no shard matches {pattern!r}: check the folder and the pattern")
+    return found

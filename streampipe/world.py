@@ -1,0 +1,50 @@
+"""Rank and world size, found in one place: torch.distributed if it runs, else the environment."""
+
+from __future__ import annotations
+
+import os
+
+import torch.distributed
+
+from streampipe.errors import ConfigError
+
+
+def find_world(rank: int | None = None, world_size: int | None = None) -> tuple[int, int]:
+    """(rank, world size): as given, else from torch.distributed, else from RANK and WORLD_SIZE, else (0, 1).
+
+    Raises:
+        ConfigError: only one of the two is given, or the environment and torch.distributed disagree.
+
+    >>> find_world(1, 4)
+    (1, 4)
+    """
+    if (rank is None) != (world_size is None):
+        raise ConfigError(f"give rank and world_size together, or neither (got rank={rank}, world_size={world_size})")
+    if rank is not None and world_size is not None:
+        return _checked(rank, world_size, "the arguments")
+    environment = _from_environment()
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        group = (torch.distributed.get_rank(), torch.distributed.get_world_size())
+        if environment is not None and environment != group:
+            raise ConfigError(
+                f"torch.distributed says rank {group[0]} of {group[1]}, the environment rank {environment[0]} of "
+                f"{environment[1]}: pass rank= and world_size= to say which is meant"
+            )
+        return group
+    return environment or (0, 1)
+
+
+def _from_environment() -> tuple[int, int] | None:
+    rank, world_size = os.environ.get("RANK"), os.environ.get("WORLD_SIZE")
+    if rank is None or world_size is None:
+        return None
+    try:
+        return _checked(int(rank), int(world_size), "the environment")
+    except ValueError:
+        raise ConfigError(f"RANK={rank!r} and WORLD_SIZE={world_size!r} in the environment are no numbers") from None
+
+
+def _checked(rank: int, world_size: int, origin: str) -> tuple[int, int]:
+    if not 0 <= rank < world_size:
+        raise ConfigError(f"{origin} name rank {rank} of {world_size}, which does not exist; ranks count from 0")
+    return rank, world_size

@@ -1,0 +1,75 @@
+"""The laws of streampipe as helpers: each takes something to try, and fails with what broke."""
+
+from __future__ import annotations
+
+import pickle
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+from streampipe.context import Consumer
+from streampipe.pipeline import Pipeline
+
+
+def consumers(world_size: int, num_workers: int) -> list[Consumer]:
+    """Every consumer of a job."""
+    return [Consumer(r, world_size, w, num_workers) for r in range(world_size) for w in range(num_workers)]
+
+
+def check_cover(pipe: Pipeline, keys: Iterable[str], world_size: int, num_workers: int, epoch: int = 0) -> None:
+    """Law 1: over an epoch every sample goes to exactly one consumer."""
+    got: Counter[str] = Counter()
+    for consumer in consumers(world_size, num_workers):
+        got.update(sample["__key__"] for sample in pipe.run(consumer, epoch))
+    wanted = Counter(keys)
+    assert got == wanted, f"lost: {sorted(wanted - got)[:5]}, twice: {sorted(got - wanted)[:5]}"
+
+
+def check_epoch_order(pipe: Pipeline, epochs: int = 4) -> None:
+    """The same order on every run, another one in every epoch, the same samples in all of them."""
+    orders = [[sample["__key__"] for sample in pipe.run(Consumer(), epoch)] for epoch in range(epochs)]
+    again = [[sample["__key__"] for sample in pipe.run(Consumer(), epoch)] for epoch in range(epochs)]
+    assert orders == again
+    assert len({tuple(order) for order in orders}) == epochs
+    assert len({tuple(sorted(order)) for order in orders}) == 1
+
+
+def check_picklable(stage: Callable[[Iterable[Any]], Iterable[Any]], samples: Sequence[Any]) -> None:
+    """Law 8: a stage can be pickled, also after it was used, and does the same afterwards."""
+    before = list(stage(iter(samples)))
+    copy = pickle.loads(pickle.dumps(stage))
+    assert repr(copy) == repr(stage)
+    assert _plain(list(copy(iter(samples)))) == _plain(before)
+
+
+def check_resume(make: Callable[[int], Iterator[Any]], total: int) -> None:
+    """Law 4 for a generator that can start anywhere: ``make(n)`` goes on exactly where the first n items end."""
+    whole = list(make(0))
+    assert len(whole) == total
+    for position in range(total + 1):
+        assert list(make(position)) == whole[position:], f"resuming after {position} of {total} differs"
+
+
+def check_lazy(stage: Callable[[Iterable[Any]], Iterable[Any]], samples: Sequence[Any], ahead: int) -> None:
+    """A stage is a generator: it pulls nothing before it is asked, and never much more than it gave out."""
+    pulled = 0
+
+    def source() -> Iterator[Any]:
+        nonlocal pulled
+        for sample in samples:
+            pulled += 1
+            yield sample
+
+    items = iter(stage(source()))
+    assert pulled == 0
+    for given, _ in enumerate(items, start=1):
+        assert pulled <= given + ahead, f"{pulled} samples were pulled for {given} given out"
+
+
+def _plain(value: Any) -> Any:
+    """Something that compares with ==, tensors included."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
