@@ -14,7 +14,7 @@ _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command. Exit status: 0 done, 1 an error (one line on stderr), 2 wrong usage, 3 done but files skipped."""
+    """Run the command. Exit status: 0 done, 1 an error, 2 wrong usage, 3 done but files were skipped."""
     logging.basicConfig(format="%(levelname)s: %(message)s")
     given = _parser().parse_args(arguments)
     try:

@@ -76,8 +76,10 @@ class Run:
     def rng(self, sample: Mapping[str, Any]) -> np.random.Generator:
         """A generator for this stage's random choices for a sample.
 
-        >>> Run(seed=1).rng({"__key__": "a"}).integers(100) == Run(seed=1).rng({"__key__": "a"}).integers(100)
+        >>> Run(seed=1).uniform({"__key__": "a"}, 2) == Run(seed=1).uniform({"__key__": "a"}, 2)
         True
+        >>> Run(seed=1).rng({"__key__": "a"})
+        Generator(Philox) at ...
         """
         return generator(self.seed_of(sample))
 

@@ -22,7 +22,7 @@ class EpochClock:
     """
 
     def __init__(self) -> None:
-        self._cell = torch.zeros(1, dtype=torch.int64).share_memory_()
+        self._cell: torch.Tensor = torch.zeros(1, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
         self._started = 0  # by this process's copy: how many passes it began
         self.set(0)
 

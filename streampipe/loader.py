@@ -95,7 +95,7 @@ class Parcel(NamedTuple):
         """With the batch's tensors in pinned memory; torch calls this where ``pin_memory`` was asked for."""
         from torch.utils.data._utils.pin_memory import pin_memory
 
-        return Parcel(pin_memory(self.batch), self.counts)
+        return Parcel(pin_memory(self.batch), self.counts)  # type: ignore[no-untyped-call]
 
 
 class _Feed(IterableDataset[Parcel]):
@@ -111,7 +111,7 @@ class _Feed(IterableDataset[Parcel]):
         self.world_size = world_size
         self.threads = threads
         self._epoch = 0
-        self._shared_epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
+        self._shared_epoch: torch.Tensor = torch.zeros(1, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
         self._passes = 0
 
     def begin(self, epoch: int) -> None:

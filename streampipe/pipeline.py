@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import count
-from multiprocessing.context import get_spawning_popen  # type: ignore[attr-defined]
+from multiprocessing.context import get_spawning_popen
 from typing import TYPE_CHECKING, Any, Protocol
 
 from torch.utils.data import IterableDataset, get_worker_info

@@ -60,17 +60,16 @@ def group(
         name = member.name
         base = name.rfind("/") + 1  # split_name, written out: this loop is what reading bytes costs
         dot = name.find(".", base)
-        if dot <= base or name.startswith("__"):
-            if _ignored(name, dot - base):
-                continue
+        if (dot <= base or name.startswith("__")) and _ignored(name, dot - base):
+            continue
         member_key = name[:dot]
         if member_key != key:
             if wanted:
                 yield sample
             if member_key in keys:
                 raise DuplicateKey(
-                    f"{url} has key {member_key!r} a second time, at byte {member.offset}, after other keys: a sample's "
-                    f"members must be neighbours (tar --sort=name), and a key must be unique in its shard"
+                    f"{url} has key {member_key!r} a second time, at byte {member.offset}, after other keys: members "
+                    f"of a sample must be neighbours (tar --sort=name), and a key must be unique in its shard"
                 )
             keys.add(member_key)
             key, number = member_key, number + 1

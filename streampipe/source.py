@@ -93,9 +93,10 @@ class Source:
         path = local_path(url)
         if path is not None:
             return open(path, "rb")
-        return _filesystem(url, self.storage_options).open(
+        file: IO[bytes] = _filesystem(url, self.storage_options).open(
             _stripped(url, self.storage_options), "rb", block_size=WINDOW
-        )  # type: ignore[no-any-return]
+        )
+        return file
 
     def glob(self, pattern: str) -> list[str]:
         """The URLs that match a glob, sorted."""

@@ -28,7 +28,8 @@ Decoder = Callable[[bytes], Any]
 def is_image_field(name: str, data: bytes | memoryview) -> bool:
     """Whether a field will become an image: by its name, or by its content where the name says nothing.
 
-    >>> is_image_field("jpg", b""), is_image_field("picture", b"\\xff\\xd8\\xff"), is_image_field("txt", b"\\xff\\xd8\\xff")
+    >>> start = b"\\xff\\xd8\\xff"
+    >>> is_image_field("jpg", b""), is_image_field("picture", start), is_image_field("txt", start)
     (True, True, False)
     """
     extension = _extension(name)

@@ -71,7 +71,7 @@ def cover(
     shown_w, shown_h = (stored_height, stored_width) if swap else (stored_width, stored_height)
     out_h, out_w = size
     zoom = max(out_w / shown_w, out_h / shown_h)
-    width, height = min(shown_w, out_w / zoom), min(shown_h, out_h / zoom)
+    width, height = min(float(shown_w), out_w / zoom), min(float(shown_h), out_h / zoom)
     left, top = (shown_w - width) * position[0], (shown_h - height) * position[1]
     if flip_x:
         left = shown_w - left - width

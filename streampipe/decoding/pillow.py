@@ -52,7 +52,7 @@ def check_pixels(header: ImageHeader, max_pixels: int) -> None:
     """Refuse an image that is too large by its header."""
     if header.width * header.height > max_pixels:
         raise DecodeError(
-            f"the {header.format} image has {header.width} x {header.height} pixels (at most {max_pixels} are decoded); "
+            f"the {header.format} image has {header.width} x {header.height} pixels (at most {max_pixels} allowed); "
             f"raise max_pixels if it is meant"
         )
 

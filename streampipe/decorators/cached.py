@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from os import PathLike
 from typing import Any, overload
 
@@ -72,7 +73,7 @@ class Cached:
     def iterate(self, start: Open, samples: Iterable[Any]) -> Iterator[Any]:
         """One stream, sample by sample."""
         for sample in samples:
-            yield from self._remember((sample,), lambda sample=sample: list(start(iter([sample]))))
+            yield from self._remember((sample,), partial(_all_of, start, sample))
 
     def _remember(self, arguments: Any, compute: Callable[[], Any]) -> Any:
         name = self.name or "?"
@@ -88,6 +89,10 @@ class Cached:
             if gone:
                 counters.add(name, "evictions", gone)
         return value
+
+
+def _all_of(start: Open, sample: Any) -> list[Any]:
+    return list(start(iter([sample])))
 
 
 def _digest(value: Any) -> bytes:

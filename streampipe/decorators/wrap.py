@@ -12,7 +12,7 @@ import inspect
 import sys
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 from streampipe.errors import ConfigError
 from streampipe.stages.stage import Stage, StageDefinition
@@ -54,7 +54,7 @@ class _Wrapper:
     """A callable that keeps the metadata of the one it wraps."""
 
     def __init__(self, effect: Effect, target: Callable[..., Any]) -> None:
-        functools.update_wrapper(self, target)
+        functools.update_wrapper(cast("Any", self), target)
         self.__name__: str = getattr(target, "__name__", type(target).__name__)
         self.__qualname__: str = getattr(target, "__qualname__", self.__name__)
         self.effect = effect

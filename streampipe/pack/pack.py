@@ -1,8 +1,8 @@
 """``pack``: a folder of images with sidecars becomes shards.
 
 A shard is written under a temporary name and renamed when it is complete and on disk, so under its final name there is
-only ever a whole shard. What a run will write follows from the folder and the options alone; ``pack.json`` in the output
-folder remembers a fingerprint of both, so the same command run again keeps what is finished and goes on.
+only ever a whole shard. What a run will write follows from the folder and the options alone; ``pack.json`` in the
+output folder remembers a fingerprint of both, so the same command run again keeps what is finished and goes on.
 """
 
 from __future__ import annotations

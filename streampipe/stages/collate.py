@@ -14,7 +14,7 @@ from streampipe.errors import StageError
 Batch = dict[str, Any]
 
 
-def collate(samples: Sequence[Mapping[str, Any]]) -> Batch:
+def collate(samples: Sequence[Any]) -> Any:
     """One dict: tensors (and numpy arrays) of a field stacked along a new first dimension, everything else a list.
 
     Inside a DataLoader worker the stacked tensors are made in shared memory, so handing them over copies nothing.
@@ -28,13 +28,13 @@ def collate(samples: Sequence[Mapping[str, Any]]) -> Batch:
     """
     first = samples[0]
     if not isinstance(first, Mapping):
-        return list(samples)  # type: ignore[return-value]  # samples of the user's own make: a list of them
+        return list(samples)  # samples of the user's own make: a list of them
     for sample in samples:
         if sample.keys() != first.keys():
             odd = sorted(sample.keys() ^ first.keys())
             raise StageError(
-                f"samples {first.get('__key__')!r} and {sample.get('__key__')!r} cannot share a batch: only one of them "
-                f"has {', '.join(map(repr, odd))}; use select(...) or rename(image='jpg;png') before batch"
+                f"samples {first.get('__key__')!r} and {sample.get('__key__')!r} cannot share a batch: only one "
+                f"of them has {', '.join(map(repr, odd))}; use select(...) or rename(image='jpg;png') before batch"
             )
     return {name: _stack(name, [sample[name] for sample in samples], samples) for name in first}
 
@@ -63,7 +63,8 @@ def empty(shape: tuple[int, ...], dtype: torch.dtype, channels_last: bool = Fals
     if get_worker_info() is None:
         return torch.empty(shape, dtype=dtype, memory_format=layout)
     plan = torch.empty(shape, dtype=dtype, device="meta", memory_format=layout)
-    storage = torch.UntypedStorage._new_shared(max(1, plan.numel()) * plan.element_size())
+    size = max(1, plan.numel()) * plan.element_size()
+    storage = torch.UntypedStorage._new_shared(size)  # type: ignore[no-untyped-call]
     return torch.empty(0, dtype=dtype).set_(storage, 0, plan.shape, plan.stride())
 
 

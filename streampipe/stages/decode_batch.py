@@ -53,9 +53,10 @@ def decode_batch(
     check_size(size)
     bound = decode_stage.signature.bind(samples, **decode)
     bound.apply_defaults()
-    _, *options = bound.args
-    threads = options.pop()
-    decoder = FieldDecoder(*options, run)
+    options = dict(bound.arguments)
+    del options["samples"]
+    threads = options.pop("threads")
+    decoder = FieldDecoder(**options, run=run)
 
     def attempt(placed: Placed) -> Row | StreampipeError:
         sample, rows, block, number = placed

@@ -54,8 +54,8 @@ def _bounded(steps: Iterable[Step], shard: str, limits: Limits) -> Iterator[byte
         made += len(piece)
         if made > limits.inflate_floor and made > limits.max_inflate_ratio * max(read, 1):
             raise LimitExceeded(
-                f"{shard}: {read} compressed bytes have inflated to {made}, more than {limits.max_inflate_ratio} times; "
-                f"raise Limits.max_inflate_ratio if this is meant"
+                f"{shard}: {read} compressed bytes have inflated to {made}, more than "
+                f"{limits.max_inflate_ratio} times; raise Limits.max_inflate_ratio if this is meant"
             )
         if piece:
             yield piece
@@ -100,7 +100,8 @@ def _zstd(chunks: Iterable[bytes], shard: str) -> Iterator[Step]:
     except ImportError:
         raise ConfigError(f"{shard} is compressed with zstd: pip install 'streampipe[zstd]'") from None
     source = _Chunks(chunks)
-    reader: Any = zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(source, read_across_frames=True)
+    inflater: Any = zstandard.ZstdDecompressor(max_window_size=1 << 27)
+    reader = inflater.stream_reader(source, read_across_frames=True)
     before = 0
     try:
         while piece := reader.read(_PIECE):
