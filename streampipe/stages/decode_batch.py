@@ -97,9 +97,9 @@ def _join(ready: list[Row], own: Collate | None) -> Batch:
         return own(samples)  # type: ignore[no-any-return]
     block = ready[0][1]
     if not all(other is block and number == i for i, (_, other, number) in enumerate(ready)):
-        return default_collate(samples)
+        return default_collate(samples)  # type: ignore[no-any-return]
     slots = [name for name in samples[0] if name in block.images]
-    rest = default_collate(
+    rest: Batch = default_collate(
         [{name: None if name in slots else value for name, value in sample.items()} for sample in samples]
     )
     return {name: block.images[name][: len(ready)] if name in slots else values for name, values in rest.items()}
