@@ -77,7 +77,7 @@ def group(
             sample = {"__key__": key, "__url__": url, "__position__": Position(epoch, shard, number)}
         if wanted:
             field = name[dot + 1 :].lower()
-            if field in sample or field.startswith("__") or len(sample) > most + 3:
+            if field in sample or field.startswith("__") or len(sample) >= most + 3:
                 _refuse(sample, field, url, member, most)
             data = member.data
             sample[field] = data if views else bytes(data)
@@ -101,7 +101,7 @@ def _ignored(name: str, dot: int) -> bool:
 
 def _refuse(sample: Sample, field: str, url: str, member: Member, most: int) -> None:
     place = f"{url}, sample {sample['__key__']!r}, byte {member.offset}"
-    if len(sample) > most + 3:
+    if len(sample) >= most + 3:
         raise LimitExceeded(
             f"{place}: more than {most} members in one sample; raise Limits.max_sample_members if meant"
         )
