@@ -11,10 +11,9 @@ from PIL import Image
 
 from streampipe.decoding.geometry import Cut, extent
 from streampipe.decoding.header import ImageHeader, orientation_of
-from streampipe.decoding.resize import turn
+from streampipe.decoding.resize import pillow_resize, turn
 from streampipe.errors import DecodeError
 
-_FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 _Colour = tuple[int, int, int]
 
 
@@ -42,10 +41,8 @@ def decode_pillow(
     bottom = cut.top + extent(cut.top, cut.height, rgb.height)
     if (cut.left, cut.top, right, bottom) != (0, 0, rgb.width, rgb.height):
         rgb = rgb.crop((cut.left, cut.top, right, bottom))
-    target = (cut.out_width, cut.out_height)
-    if rgb.size != target or (cut.width, cut.height) != target:
-        rgb = rgb.resize(target, _FILTERS[interpolation], box=(0, 0, cut.width, cut.height))
-    return turn(torch.from_numpy(np.array(rgb)).permute(2, 0, 1), cut.orientation)
+    pixels = pillow_resize(rgb, cut.width, cut.height, (cut.out_height, cut.out_width), interpolation)
+    return turn(torch.from_numpy(pixels).permute(2, 0, 1), cut.orientation)
 
 
 def check_pixels(header: ImageHeader, max_pixels: int) -> None:

@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from streampipe.decoding.geometry import Cut, extent, turns
 
+_FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 _KERNELS: dict[str, Any] = {
     "bicubic": torch.ops.aten._upsample_bicubic2d_aa,
     "bilinear": torch.ops.aten._upsample_bilinear2d_aa,
@@ -23,24 +25,35 @@ def resize(pixels: np.ndarray, cut: Cut, interpolation: str, out: torch.Tensor |
     left, top, width, height = cut.scaled
     rows = extent(top, height, pixels.shape[0])
     columns = extent(left, width, pixels.shape[1])
-    box = torch.from_numpy(pixels[top : top + rows, left : left + columns]).permute(2, 0, 1)
+    box = pixels[top : top + rows, left : left + columns]
     target = (cut.out_height, cut.out_width)
-    turned = cut.orientation != 1
-    if (rows, columns) == target and (height, width) == target:
-        return _deliver(_turn(box, cut.orientation), out)
-    slot = out if out is not None and not turned and _is_hwc(out) else _hwc(target)
-    _KERNELS[interpolation].out(
-        box[None], target, False, cut.out_height / height, cut.out_width / width, out=slot[None]
-    )
-    return slot if slot is out else _deliver(_turn(slot, cut.orientation), out, own=True)
+    if (rows, columns) == target == (height, width):
+        return _deliver(turn(_chw(box), cut.orientation), out)
+    if (rows == target[0] and rows != height) or (columns == target[1] and columns != width):
+        # torch takes equal sizes for nothing to do, also where the box is a fraction of a pixel smaller
+        return _deliver(
+            turn(_chw(pillow_resize(Image.fromarray(box), width, height, target, interpolation)), cut.orientation), out
+        )
+    slot = out if out is not None and cut.orientation == 1 and _is_hwc(out) else _empty(target)
+    scales = cut.out_height / height, cut.out_width / width
+    _KERNELS[interpolation].out(_chw(box)[None], target, False, *scales, out=slot[None])
+    if slot is out or (out is None and cut.orientation == 1):
+        return slot
+    return _deliver(turn(slot, cut.orientation), out)
+
+
+def pillow_resize(
+    box: Image.Image, width: float, height: float, target: tuple[int, int], interpolation: str
+) -> np.ndarray:
+    """The first ``width`` x ``height`` pixels of a box, resized to ``target`` (height, width) by Pillow."""
+    target = target[1], target[0]
+    if box.size != target or (width, height) != target:
+        box = box.resize(target, _FILTERS[interpolation], box=(0, 0, width, height))
+    return np.array(box)
 
 
 def turn(image: torch.Tensor, orientation: int) -> torch.Tensor:
     """An image (3 x height x width) turned as its EXIF orientation says."""
-    return _turn(image, orientation)
-
-
-def _turn(image: torch.Tensor, orientation: int) -> torch.Tensor:
     swap, flip_x, flip_y = turns(orientation)
     if swap:
         image = image.transpose(1, 2)
@@ -48,17 +61,17 @@ def _turn(image: torch.Tensor, orientation: int) -> torch.Tensor:
     return image.flip(axes) if axes else image
 
 
-def _deliver(image: torch.Tensor, out: torch.Tensor | None, own: bool = False) -> torch.Tensor:
-    if out is not None:
-        return out.copy_(image)
-    if own and _is_hwc(image):
-        return image
-    slot = _hwc((image.shape[1], image.shape[2]))
-    return slot.copy_(image)  # not a view of a decoder's buffer, which is used again
+def _deliver(image: torch.Tensor, out: torch.Tensor | None) -> torch.Tensor:
+    """The image where it was asked for, or in memory of its own: never a view of a decoder's buffer."""
+    return (_empty((image.shape[1], image.shape[2])) if out is None else out).copy_(image)
 
 
-def _hwc(size: tuple[int, int]) -> torch.Tensor:
-    return torch.empty((size[0], size[1], 3), dtype=torch.uint8).permute(2, 0, 1)
+def _empty(size: tuple[int, int]) -> torch.Tensor:
+    return _chw(np.empty((*size, 3), np.uint8))
+
+
+def _chw(pixels: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
 def _is_hwc(image: torch.Tensor) -> bool:
