@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import functools
 import inspect
-import sys
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol, TypeVar, cast
 
 from streampipe.errors import ConfigError
-from streampipe.stages.stage import Stage, StageDefinition
+from streampipe.stages.stage import Stage, StageDefinition, importable
 
 F = TypeVar("F")
 Open = Callable[[Iterable[Any]], Iterator[Any]]
@@ -64,12 +63,7 @@ class _Wrapper:
         return self if instance is None else types.MethodType(self, instance)  # type: ignore[arg-type]
 
     def __reduce__(self) -> Any:
-        found: Any = sys.modules.get(self.__module__)
-        for part in self.__qualname__.split("."):
-            found = getattr(found, part, None)
-        if found is self:
-            return self.__qualname__
-        return type(self), (self.effect, self.target)
+        return self.__qualname__ if importable(self) else (type(self), (self.effect, self.target))
 
     def __repr__(self) -> str:
         return f"<{type(self.effect).__name__.lower()} {self.__qualname__}>"

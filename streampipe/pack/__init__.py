@@ -1,7 +1,7 @@
 """Folders to shards."""
 
-from streampipe.pack.pack import Summary, pack
 from streampipe.pack.scan import Item, Scan, scan
 from streampipe.pack.split import split
+from streampipe.pack.write import Summary, pack
 
 __all__ = ["Item", "Scan", "Summary", "pack", "scan", "split"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, overload
@@ -68,8 +69,9 @@ class StageDefinition:
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         return self if instance is None else types.MethodType(self, instance)
 
-    def __reduce__(self) -> str:
-        return self.__qualname__  # a name to import: the function itself can no longer be found under it
+    def __reduce__(self) -> Any:
+        # By name where that finds this object: the function itself can no longer be found under its name.
+        return self.__qualname__ if importable(self) else (StageDefinition, (self.function, self.views))
 
     def __repr__(self) -> str:
         return f"<stage {self.__name__}{self.signature}>"
@@ -101,6 +103,14 @@ def stage(function: Callable[..., Iterator[Any]] | None = None, *, views: bool =
     if function is None:
         return functools.partial(StageDefinition, views=views)
     return StageDefinition(function, views)
+
+
+def importable(thing: Any) -> bool:
+    """Whether a thing is what its module holds under its name, so that it can be pickled by that name."""
+    found: Any = sys.modules.get(thing.__module__)
+    for part in thing.__qualname__.split("."):
+        found = getattr(found, part, None)
+    return found is thing
 
 
 def _show(value: Any) -> str:

@@ -1,0 +1,253 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import streampipe as sp
+from streampipe.cli import main
+from streampipe.pack import pack, scan, split
+from streampipe.pack.scan import File, Item
+from tests.data import photo
+
+
+def folder_of(path, count=10, **extra):
+    (path / "sub").mkdir(parents=True)
+    for i in range(count):
+        place = path / ("sub" if i % 2 else ".")
+        (place / f"{i:03d}.jpg").write_bytes(photo(i, 40, 30))
+        (place / f"{i:03d}.txt").write_text(f"caption {i}")
+    for name, data in extra.items():
+        (path / name).write_bytes(data)
+    return path
+
+
+def contents(out):
+    return {
+        s["__key__"]: {k: v for k, v in s.items() if not k.startswith("__")}
+        for s in sp.stream(sorted(map(str, Path(out).glob("*.tar"))))
+    }
+
+
+def quiet(folder, out, **options):
+    return pack(str(folder), str(out), progress=False, **options)
+
+
+def test_bytes_are_untouched_and_sidecars_go_along(tmp_path):
+    source = folder_of(tmp_path / "in")
+    (source / "000.json").write_text('{"a": 1}')
+    summary = quiet(source, tmp_path / "out", max_samples=4)
+    assert (summary.samples, summary.shards, summary.skipped) == (10, 3, [])
+    found = contents(tmp_path / "out")
+    assert found["sub/003"] == {"jpg": (source / "sub/003.jpg").read_bytes(), "txt": b"caption 3"}
+    assert found["000"]["json"] == b'{"a": 1}'
+    assert sorted(found) == sorted([f"{i:03d}" for i in range(0, 10, 2)] + [f"sub/{i:03d}" for i in range(1, 10, 2)])
+
+
+def test_order_is_stable_or_shuffled_by_the_seed(tmp_path):
+    source = folder_of(tmp_path / "in")
+    orders = {}
+    for name, options in {
+        "a": {},
+        "b": {},
+        "s": {"shuffle": True},
+        "t": {"shuffle": True},
+        "u": {"shuffle": True, "seed": 1},
+    }.items():
+        quiet(source, tmp_path / name, max_samples=4, **options)
+        orders[name] = (
+            list(contents(tmp_path / name)),
+            b"".join(p.read_bytes() for p in sorted((tmp_path / name).glob("*.tar"))),
+        )
+    assert orders["a"][1] == orders["b"][1]
+    assert orders["a"][0] == sorted(orders["a"][0])
+    assert orders["s"][1] == orders["t"][1]
+    assert len({tuple(orders[n][0]) for n in "asu"}) == 3
+
+
+@given(
+    st.lists(st.integers(0, 5000), min_size=1, max_size=30), st.integers(1, 9), st.integers(1, 60_000), st.booleans()
+)
+def test_shards_stay_within_their_limits(sizes, max_samples, max_bytes, shuffle):
+    items = [Item(f"{i}", {"jpg": File(f"{i}.jpg", size, 0)}) for i, size in enumerate(sizes)]
+    shards = split(items, max_samples, max_bytes, 3 if shuffle else None)
+    assert sorted(item.key for shard in shards for item in shard) == sorted(item.key for item in items)
+    for shard in shards:
+        size = sum(512 + -(-item.files["jpg"].size // 512) * 512 for item in shard) + 1024
+        assert 1 <= len(shard) <= max_samples
+        assert -(-size // 10240) * 10240 <= max_bytes or len(shard) == 1
+
+
+def test_collisions_are_all_listed_before_anything_is_written(tmp_path):
+    source = folder_of(
+        tmp_path / "in",
+        **{"a.jpg": b"x", "a.png": b"y", "b.c.jpg": b"x", "b_c.jpg": b"y", "N.jpg": b"1", "n.jpg": b"2"},
+    )
+    with pytest.raises(sp.NameCollision, match="3 name collisions") as error:
+        quiet(source, tmp_path / "out")
+    assert all(name in str(error.value) for name in ("a.jpg", "a.png", "b.c", "b_c"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_odd_files_are_counted_not_packed(tmp_path):
+    source = folder_of(
+        tmp_path / "in",
+        **{".DS_Store": b"x", "._000.jpg": b"x", "orphan.txt": b"x", "readme.md": b"x", "no-caption.png": b"x"},
+    )
+    os.mkfifo(source / "pipe.jpg")
+    (source / "loop").symlink_to(source, target_is_directory=True)
+    summary = quiet(source, tmp_path / "out")
+    assert (summary.samples, summary.orphans, summary.hidden, summary.without_caption) == (11, 1, 2, 1)
+    assert summary.other >= 2
+    assert "1 images without a caption file" in str(summary)
+
+
+def test_keys_with_dots_are_made_safe(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "img.v1.5.JPG").write_bytes(photo())
+    (tmp_path / "in" / "img.v1.5.txt").write_text("x")
+    quiet(tmp_path / "in", tmp_path / "out")
+    assert {k: sorted(v) for k, v in contents(tmp_path / "out").items()} == {"img_v1_5": ["jpg", "txt"]}
+
+
+def test_an_unreadable_file_stops_or_is_listed(tmp_path):
+    source = folder_of(tmp_path / "in", **{"empty.jpg": b""})
+    (source / "broken.jpg").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(sp.PackError, match=r"broken\.jpg cannot be read"):
+        quiet(source, tmp_path / "out")
+    summary = quiet(source, tmp_path / "out", on_error="skip")
+    assert (summary.samples, len(summary.skipped)) == (10, 2)
+    lines = [json.loads(line) for line in (tmp_path / "out" / "skipped.jsonl").read_text().splitlines()]
+    assert any("empty.jpg is empty" in line["reason"] for line in lines)
+    assert main(["pack", str(source), str(tmp_path / "again"), "--on-error", "skip", "--quiet"]) == 3
+
+
+def test_run_again_keeps_what_is_finished(tmp_path):
+    source = folder_of(tmp_path / "in")
+    quiet(source, tmp_path / "out", max_samples=3)
+    whole = {p.name: p.read_bytes() for p in (tmp_path / "out").glob("*.tar")}
+    (tmp_path / "out" / "00001.tar").unlink()
+    (tmp_path / "out" / "00002.tar.part").write_bytes(b"left by a killed run")
+    summary = quiet(source, tmp_path / "out", max_samples=3)
+    assert (summary.kept, summary.samples) == (3, 10)
+    assert {p.name: p.read_bytes() for p in (tmp_path / "out").glob("*.tar")} == whole
+    assert not list((tmp_path / "out").glob("*.part"))
+
+
+def test_other_shards_are_never_overwritten(tmp_path):
+    source = folder_of(tmp_path / "in")
+    quiet(source, tmp_path / "out", max_samples=3)
+    with pytest.raises(sp.OutputBusy, match="another folder, other options or changed files"):
+        quiet(source, tmp_path / "out", max_samples=4)
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "x.tar").write_bytes(b"")
+    with pytest.raises(sp.OutputBusy, match="unknown origin"):
+        quiet(source, tmp_path / "foreign")
+
+
+SLOW = """
+import sys, time
+import streampipe.pack.write as module
+read = module._read
+def slow(file):
+    print(file.path, flush=True)
+    time.sleep(0.02)
+    return read(file)
+module._read = slow
+module.pack(sys.argv[1], sys.argv[2], max_samples=4, progress=False)
+"""
+
+
+def start(source, out):
+    return subprocess.Popen([sys.executable, "-c", SLOW, str(source), str(out)], stdout=subprocess.PIPE, text=True)
+
+
+def test_a_killed_run_leaves_no_half_shard_and_goes_on(tmp_path):
+    source = folder_of(tmp_path / "in", 20)
+    quiet(source, tmp_path / "reference", max_samples=4)
+    reference = {p.name: p.read_bytes() for p in (tmp_path / "reference").glob("*.tar")}
+    for lines in (1, 9, 17, 30):
+        process = start(source, tmp_path / "out")
+        for _ in range(lines):
+            process.stdout.readline()
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+        for path in (tmp_path / "out").glob("*.tar"):
+            assert path.read_bytes() == reference[path.name]
+    quiet(source, tmp_path / "out", max_samples=4)
+    assert {p.name: p.read_bytes() for p in (tmp_path / "out").glob("*.tar")} == reference
+
+
+def test_two_runs_do_not_write_one_folder(tmp_path):
+    source = folder_of(tmp_path / "in", 20)
+    process = start(source, tmp_path / "out")
+    process.stdout.readline()
+    try:
+        with pytest.raises(sp.OutputBusy, match="another run is writing"):
+            quiet(source, tmp_path / "out", max_samples=4)
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+def test_a_full_disk_is_one_sentence_and_no_shard(tmp_path):
+    source = folder_of(tmp_path / "in")
+    (tmp_path / "small").mkdir()
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", tmp_path / "small"], capture_output=True
+    ).returncode:
+        pytest.skip("this machine does not let us mount")
+    try:
+        with pytest.raises(sp.PackError, match=r"00000\.tar could not be written \(No space left on device\)"):
+            quiet(source, tmp_path / "small")
+        assert not list((tmp_path / "small").glob("*.tar*"))
+    finally:
+        subprocess.run(["umount", tmp_path / "small"], check=True)
+
+
+def test_nothing_to_pack_is_an_error(tmp_path):
+    (tmp_path / "in").mkdir()
+    with pytest.raises(sp.PackError, match="holds no image"):
+        scan(str(tmp_path / "in"))
+    with pytest.raises(sp.PackError, match="is no folder"):
+        scan(str(tmp_path / "nowhere"))
+
+
+def test_the_command_prints_a_summary_and_one_line_for_an_error(tmp_path, capsys):
+    source = folder_of(tmp_path / "in")
+    begin = time.time()
+    assert (
+        main(
+            [
+                "pack",
+                str(source),
+                str(tmp_path / "out"),
+                "--max-samples",
+                "4",
+                "--max-bytes",
+                "1.5M",
+                "--shuffle",
+                "--seed",
+                "2",
+            ]
+        )
+        == 0
+    )
+    assert time.time() - begin < 30
+    assert "10 samples in 3 shards" in capsys.readouterr().out
+    assert main(["pack", str(tmp_path / "no"), str(tmp_path / "out")]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("streampipe: ")
+    assert error.count("\n") == 1
+    for wrong in (["--max-bytes", "lots"], ["--max-samples", "0"]):
+        with pytest.raises(SystemExit):
+            main(["pack", "a", "b", *wrong])
