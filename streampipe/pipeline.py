@@ -149,12 +149,16 @@ class Pipeline(IterableDataset[Any]):
         return items
 
     def _samples(self, run: Run, epoch: int, views: bool) -> Iterator[Sample]:
-        for each in count(epoch) if self.epochs is None else range(epoch, epoch + self.epochs):
+        if self.epochs is not None:
+            for each in range(epoch, epoch + self.epochs):
+                yield from self.source(run, each, views)
+            return
+        for each in count(epoch):
             delivered = False
             for sample in self.source(run, each, views):
                 delivered = True
                 yield sample
-            if not delivered and self.epochs is None:
+            if not delivered:
                 return  # an endless stream of nothing would only look like a hang
 
     def __getstate__(self) -> dict[str, Any]:

@@ -54,35 +54,45 @@ def group(
     """
     most = (limits or Limits()).max_sample_members
     keys: set[str] = set()
-    key, number, wanted = None, -1, False
+    start, number, wanted, given = "/", -1, False, 0  # start: the key and its dot, how the names of a sample begin
     sample: Sample = {}
-    for member in members:
-        name = member.name
-        base = name.rfind("/") + 1  # split_name, written out: this loop is what reading bytes costs
-        dot = name.find(".", base)
-        if (dot <= base or name.startswith("__")) and _ignored(name, dot - base):
-            continue
-        member_key = name[:dot]
-        if member_key != key:
+    try:
+        for member in members:  # this loop is what reading bytes costs
+            name = member.name
+            field = name[len(start) :]
+            if not name.startswith(start) or "/" in field:
+                base = name.rfind("/") + 1  # split_name, written out
+                dot = name.find(".", base)
+                if (dot <= base or name.startswith("__")) and _ignored(name, dot - base):
+                    continue
+                if wanted:
+                    yield sample
+                    given += 1
+                key, start, field = name[:dot], name[: dot + 1], name[dot + 1 :]
+                if key in keys:
+                    wanted = False
+                    raise _twice(url, key, member)
+                keys.add(key)
+                number += 1
+                wanted = parts == 1 or number % parts == part
+                sample = {"__key__": key, "__url__": url, "__position__": Position(epoch, shard, number)}
             if wanted:
-                yield sample
-            if member_key in keys:
-                raise DuplicateKey(
-                    f"{url} has key {member_key!r} a second time, at byte {member.offset}, after other keys: members "
-                    f"of a sample must be neighbours (tar --sort=name), and a key must be unique in its shard"
-                )
-            keys.add(member_key)
-            key, number = member_key, number + 1
-            wanted = parts == 1 or number % parts == part
-            sample = {"__key__": key, "__url__": url, "__position__": Position(epoch, shard, number)}
+                field = field.lower()
+                if field in sample or field.startswith("__") or len(sample) >= most + 3:
+                    _refuse(sample, field, url, member, most)
+                sample[field] = member.data if views else bytes(member.data)
         if wanted:
-            field = name[dot + 1 :].lower()
-            if field in sample or field.startswith("__") or len(sample) >= most + 3:
-                _refuse(sample, field, url, member, most)
-            data = member.data
-            sample[field] = data if views else bytes(data)
-    if wanted:
-        yield sample
+            yield sample
+            given += 1
+    finally:
+        counters.add("reading", "samples", given)
+
+
+def _twice(url: str, key: str, member: Member) -> DuplicateKey:
+    return DuplicateKey(
+        f"{url} has key {key!r} a second time, at byte {member.offset}, after other keys: the members of a sample must "
+        f"be neighbours (tar --sort=name), and a key must be unique in its shard"
+    )
 
 
 def _ignored(name: str, dot: int) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from itertools import chain
 
@@ -10,13 +9,11 @@ from streampipe.context import Run, Sample
 from streampipe.counters import counters
 from streampipe.errors import ShardError
 from streampipe.order import windowed
-from streampipe.plan import Portion, deal, sample_seed, shard_seed
+from streampipe.plan import deal, sample_seed, shard_seed
 from streampipe.samples import group
 from streampipe.source import Source, redact
 from streampipe.tar import Limits, Member, compression_of, decompress, read_members, stream_members
 from streampipe.urls import ShardList
-
-log = logging.getLogger("streampipe")
 
 
 class ShardSamples:
@@ -40,37 +37,24 @@ class ShardSamples:
     def _in_order(self, run: Run, epoch: int, views: bool) -> Iterator[Sample]:
         seed = None if self.window is None else shard_seed(run.seed, epoch)
         for portion in deal(len(self.shards), run.consumer, seed):
-            samples = self._portion(portion, epoch, views)
+            url = self.shards[portion.shard]
+            shown = redact(url)
             try:
-                for sample in samples:
-                    yield sample
-                    run.policy.passed("reading")
+                yield from group(
+                    self._members(url, shown),
+                    shown,
+                    epoch=epoch,
+                    shard=portion.shard,
+                    part=portion.part,
+                    parts=portion.parts,
+                    views=views,
+                    limits=self.limits,
+                )
             except ShardError as error:
                 run.policy.failed(error, "reading")
-
-    def _portion(self, portion: Portion, epoch: int, views: bool) -> Iterator[Sample]:
-        url = self.shards[portion.shard]
-        shown = redact(url)
-        count = 0
-        samples = group(
-            self._members(url, shown),
-            shown,
-            epoch=epoch,
-            shard=portion.shard,
-            part=portion.part,
-            parts=portion.parts,
-            views=views,
-            limits=self.limits,
-        )
-        try:
-            for sample in samples:
-                count += 1
-                yield sample
-        finally:
-            counters.add("reading", "samples", count)
-        counters.add("reading", "shards", 1 / portion.parts)
-        if count == 0 and portion.parts == 1:
-            log.warning("%s is a valid archive with no samples in it", shown)
+            else:
+                run.policy.passed("reading")
+                counters.add("reading", "shards", 1 / portion.parts)
 
     def _members(self, url: str, shown: str) -> Iterator[Member]:
         data = self.source.buffer(url)

@@ -51,11 +51,9 @@ def checked(records: dict[str, bytes]) -> dict[str, bytes]:
 
 def is_plain_mtime(data: bytes) -> bool:
     """Whether a PAX header is one sound ``mtime`` record, as webdataset's writer puts before every member."""
-    # "NN mtime=DIGITS.DIGITS\\n", with NN the whole length
-    return (
-        data[2:9] == b" mtime="
-        and data[:2] == b"%d" % len(data)
-        and data[-1] == 10
-        and data[9:-1].replace(b".", b"", 1).isdigit()
-        and data[9] != 46
-    )
+    return len(data) < 100 and data.startswith(b"%d mtime=" % len(data)) and is_mtime_end(data)
+
+
+def is_mtime_end(record: bytes) -> bool:
+    """Whether a record that begins ``NN mtime=`` ends as one: a plain number, a line break."""
+    return record[-1] == 10 and record[9:-1].replace(b".", b"", 1).isdigit()

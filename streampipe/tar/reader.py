@@ -10,10 +10,11 @@ entry at a time, and asks for as many more as the reader says it is short of.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from zlib import adler32
 
 from streampipe.errors import CorruptShard, LimitExceeded, TruncatedShard, UnsafeName, UnsupportedMember
-from streampipe.tar.extended import Malformed, checked, is_plain_mtime, pax_records
-from streampipe.tar.header import BLOCK, ZERO_BLOCK, checksum, number, signed_checksum, stored_checksum
+from streampipe.tar.extended import Malformed, checked, is_mtime_end, is_plain_mtime, pax_records
+from streampipe.tar.header import BLOCK, EXPECTED_SUMS, ZERO_BLOCK, checksum, number, signed_checksum, stored_checksum
 from streampipe.tar.limits import Limits
 
 _REGULAR = frozenset((b"0", b"\0", b"7"))
@@ -152,6 +153,9 @@ class _Entries:
         self.shard = shard
         self.limits = limits
         self.common: dict[str, bytes] = _NO_RECORDS  # of PAX global headers
+        self._pax_block = b""  # the last sound header of a short PAX header: writers repeat it, byte for byte
+        self._pax_start = b""  # how a lone mtime record of its size begins
+        self._pax_size = 0
 
     def next(self, view: memoryview, at: int, base: int) -> tuple[Member | None, int]:
         """The entry at ``view[at]`` (None for a directory) and where the next one begins. Raises _Short or _End."""
@@ -162,28 +166,32 @@ class _Entries:
             if data_at > total:
                 raise _Short(data_at - start, "in a header")
             block = view[at:data_at].tobytes()
-            if block[154:156] != b"\0 " or _digits(block[148:154]) != checksum(block):  # as nearly all writers write it
+            if block == self._pax_block:
+                after = data_at + BLOCK
+                record = view[data_at:after].tobytes().rstrip(b"\0")
+                if len(record) == self._pax_size and record.startswith(self._pax_start) and is_mtime_end(record):
+                    mtime, at = record[8:-1], after
+                    continue
+            # All bytes below 128: the sum of the block is below 65521, so adler32 gives it exactly.
+            if not block.isascii() or adler32(block) & 0xFFFF != EXPECTED_SUMS[block[148:156]]:
                 if block == ZERO_BLOCK:
                     self._end(view, at, start, base)
                 self._verify(block, base + at)
-            size = _digits(block[124:135]) if block[135] in _TERMINATORS else -1
-            if size < 0:
+            digits = block[124:135]
+            if digits.isdigit() and block[135] in _TERMINATORS and b"8" not in digits and b"9" not in digits:
+                size = int(digits, 8)
+            else:
                 size = self._size(block[124:136], base + at)
             kind = block[156:157]
             if kind not in _EXTENDED:
                 break
-            if size > self.limits.max_header_bytes:
-                raise self._too_large(base + at, "an extended header", size, "max_header_bytes")
             after = data_at + size + (-size & 511)
-            if after > total:
-                raise _Short(after - start, "in an extended header")
-            payload = view[data_at : data_at + size].tobytes()
+            payload = self._payload(view, data_at, size, after, start, base)
             if kind == b"x" and is_plain_mtime(payload):
-                mtime = b"=" + payload[9:-1]
+                mtime = payload[8:-1]
+                self._pax_block, self._pax_start, self._pax_size = block, payload[:9], size
             else:
                 records, long_name = self._extended(kind, payload, records, long_name, base + at)
-            if _first_non_zero(view[data_at + size : after]) is not None:
-                raise self._corrupt(base + data_at + size, "the padding of an extended header is not zero")
             at = after
         if records:
             size = int(records.get("size", size))
@@ -200,6 +208,16 @@ class _Entries:
         if kind == b"5" or name[-1] == "/":  # version 7 archives mark directories by their names
             return None, after
         return Member(name, view[data_at:end], size, base + start, base + data_at, mtime or block[136:148]), after
+
+    def _payload(self, view: memoryview, at: int, size: int, after: int, start: int, base: int) -> bytes:
+        """What an extended header holds: ``size`` bytes at ``view[at]``, and nothing but zeros up to ``after``."""
+        if size > self.limits.max_header_bytes:
+            raise self._too_large(base + at - BLOCK, "an extended header", size, "max_header_bytes")
+        if after > len(view):
+            raise _Short(after - start, "in an extended header")
+        if _first_non_zero(view[at + size : after]) is not None:
+            raise self._corrupt(base + at + size, "the padding of an extended header is not zero")
+        return view[at : at + size].tobytes()
 
     def _end(self, view: memoryview, at: int, start: int, base: int) -> None:
         """A block of zeros at ``at``: raise _End if it is the end marker, or the error that it is."""
@@ -315,13 +333,3 @@ class _Entries:
         return TruncatedShard(
             f"{self.shard} ends at byte {total}, {short.what}, before its end marker; fetch or write the shard again"
         )
-
-
-def _digits(field: bytes) -> int:
-    """Octal digits as a number; -1 where there is anything else."""
-    if field.isdigit():
-        try:
-            return int(field, 8)
-        except ValueError:
-            pass
-    return -1
