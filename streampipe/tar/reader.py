@@ -10,6 +10,8 @@ entry at a time, and asks for as many more as the reader says it is short of.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from mmap import mmap
+from typing import Any
 from zlib import adler32
 
 from streampipe.errors import CorruptShard, LimitExceeded, TruncatedShard, UnsafeName, UnsupportedMember
@@ -80,11 +82,12 @@ def read_members(
         LimitExceeded: a member or an extended header is larger than ``limits`` allow.
     """
     view = memoryview(data)
+    raw: Any = _whole_of(view)
     entries = _Entries(shard, limits or Limits())
     at = 0
     while True:
         try:
-            member, at = entries.next(view, at, 0)
+            member, at = entries.next(view, raw, at, 0)
         except _Short as short:
             raise entries.truncated(len(view), short) from None
         except _End as end:
@@ -106,7 +109,7 @@ def stream_members(
     held, base, at = b"", 0, 0  # held[at:] is unread; held[0] is byte `base` of the archive
     while True:
         try:
-            member, at = entries.next(memoryview(held), at, base)
+            member, at = entries.next(memoryview(held), held, at, base)
         except _Short as short:
             base, at, held = base + at, 0, _gather(held[at:], source, short.need)
             if len(held) < short.need:
@@ -124,6 +127,22 @@ def stream_members(
             continue
         if member is not None:
             yield member
+
+
+def _whole_of(view: memoryview) -> Any:
+    """What a view shows, if it shows all of it and its slices are bytes; else something like that."""
+    whole = view.obj
+    return whole if isinstance(whole, (bytes, mmap)) and len(whole) == view.nbytes else _Slices(view)
+
+
+class _Slices:
+    """A view whose slices are bytes."""
+
+    def __init__(self, view: memoryview) -> None:
+        self._view = view
+
+    def __getitem__(self, where: slice) -> bytes:
+        return self._view[where].tobytes()
 
 
 def _gather(held: bytes, source: Iterator[bytes], need: int) -> bytes:
@@ -153,25 +172,27 @@ class _Entries:
         self.shard = shard
         self.limits = limits
         self.common: dict[str, bytes] = _NO_RECORDS  # of PAX global headers
-        self._pax_block = b""  # the last sound header of a short PAX header: writers repeat it, byte for byte
+        self._pax_block = b"no header"  # the last sound one of a short PAX header: writers repeat it byte for byte
         self._pax_start = b""  # how a lone mtime record of its size begins
         self._pax_size = 0
 
-    def next(self, view: memoryview, at: int, base: int) -> tuple[Member | None, int]:
-        """The entry at ``view[at]`` (None for a directory) and where the next one begins. Raises _Short or _End."""
+    def next(self, view: memoryview, raw: Any, at: int, base: int) -> tuple[Member | None, int]:
+        """The entry at ``view[at]`` (None for a directory) and where the next one begins. Raises _Short or _End.
+
+        ``raw`` is what ``view`` shows; slices of it are bytes, without a view between.
+        """
         start, total = at, len(view)
         records, long_name, mtime = self.common, None, b""
         while True:
+            blocks = raw[at : at + 3 * BLOCK]
+            if blocks.startswith(self._pax_block) and len(blocks) == 3 * BLOCK:
+                record = blocks[BLOCK : 2 * BLOCK].rstrip(b"\0")
+                if len(record) == self._pax_size and record.startswith(self._pax_start) and is_mtime_end(record):
+                    mtime, at, blocks = record[8:-1], at + 2 * BLOCK, blocks[2 * BLOCK :]
             data_at = at + BLOCK
             if data_at > total:
                 raise _Short(data_at - start, "in a header")
-            block = view[at:data_at].tobytes()
-            if block == self._pax_block:
-                after = data_at + BLOCK
-                record = view[data_at:after].tobytes().rstrip(b"\0")
-                if len(record) == self._pax_size and record.startswith(self._pax_start) and is_mtime_end(record):
-                    mtime, at = record[8:-1], after
-                    continue
+            block = blocks[:BLOCK]
             # All bytes below 128: the sum of the block is below 65521, so adler32 gives it exactly.
             if not block.isascii() or adler32(block) & 0xFFFF != EXPECTED_SUMS[block[148:156]]:
                 if block == ZERO_BLOCK:
@@ -196,7 +217,12 @@ class _Entries:
         if records:
             size = int(records.get("size", size))
             mtime = b"=" + records["mtime"] if "mtime" in records and not mtime else mtime
-        name = self._name(block, records, long_name, base + start)
+        if records or long_name is not None or block[345] or not block.isascii():
+            name = self._name(block, records, long_name)
+        else:
+            name = block[:100].partition(b"\0")[0].decode()
+        if not name or name[0] == "/" or ".." in name or not name.isprintable():
+            self._check_name(name, base + start)
         if kind not in _REGULAR or records:
             size = self._special(kind, name, block, records, size, base + start)
         if size > self.limits.max_member_bytes:
@@ -269,7 +295,7 @@ class _Entries:
             return {**found, **records}, long_name
         return {**records, **found}, long_name
 
-    def _name(self, block: bytes, records: dict[str, bytes], long_name: bytes | None, at: int) -> str:
+    def _name(self, block: bytes, records: dict[str, bytes], long_name: bytes | None) -> str:
         if records and "path" in records:
             raw = records["path"]
         elif long_name is not None:
@@ -278,10 +304,7 @@ class _Entries:
             raw = block[:100].partition(b"\0")[0]
             if block[345] and block[257:263] == b"ustar\0":
                 raw = block[345:500].partition(b"\0")[0] + b"/" + raw
-        name = raw.decode("utf-8", "backslashreplace")
-        if not name or name[0] == "/" or ".." in name or not name.isprintable():
-            self._check_name(name, at)
-        return name
+        return raw.decode("utf-8", "backslashreplace")
 
     def _check_name(self, name: str, at: int) -> None:
         if not name:

@@ -1,0 +1,36 @@
+"""The examples run, and do what they say."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from PIL import Image
+
+ROOT = Path(__file__).parent.parent
+
+
+def run(*arguments):
+    done = subprocess.run([sys.executable, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_quickstart_leaves_a_contact_sheet_and_figures(tmp_path):
+    text = run("examples/quickstart.py", "--out", tmp_path)
+    assert Image.open(tmp_path / "contact-sheet.png").size == (1024, 900)
+    assert re.search(r"192 samples, \d+ images/s, \d+% of the time waiting for data", text)
+    assert "3 shards were there already" in run("examples/quickstart.py", "--out", tmp_path, "--workers", "1")
+
+
+def test_the_training_example_learns(tmp_path):
+    text = run("examples/train.py", "--out", tmp_path)
+    accuracy = int(re.search(r"accuracy on 80 unseen images: (\d+)%", text)[1])
+    assert accuracy >= 60
+    assert "waiting for data" in text
+
+
+def test_folder_to_shards(tmp_path):
+    run("examples/make_images.py", tmp_path / "in", "--count", "5")
+    text = run("examples/folder_to_shards.py", tmp_path / "in", tmp_path / "out")
+    assert "5 samples in 1 shards" in text
