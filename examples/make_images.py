@@ -39,6 +39,8 @@ def make_images(folder: Path, count: int = 48, seed: int = 0) -> None:
     """Write ``count`` JPEGs of mixed sizes, each with a caption in a .txt file beside it."""
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(count):
+        if (folder / f"{number:04d}.txt").exists():  # written last: this one is there already
+            continue
         rng = np.random.default_rng([seed, number])
         sky = list(SKIES)[number % len(SKIES)]
         land = list(LANDS)[number // len(SKIES) % len(LANDS)]
