@@ -186,8 +186,13 @@ class _Entries:
         while True:
             blocks = raw[at : at + 3 * BLOCK]
             if blocks.startswith(self._pax_block) and len(blocks) == 3 * BLOCK:
-                record = blocks[BLOCK : 2 * BLOCK].rstrip(b"\0")
-                if len(record) == self._pax_size and record.startswith(self._pax_start) and is_mtime_end(record):
+                end = BLOCK + self._pax_size
+                record = blocks[BLOCK:end]
+                if (
+                    record.startswith(self._pax_start)
+                    and is_mtime_end(record)
+                    and blocks[end : 2 * BLOCK] == ZERO_BLOCK[self._pax_size :]
+                ):
                     mtime, at, blocks = record[8:-1], at + 2 * BLOCK, blocks[2 * BLOCK :]
             data_at = at + BLOCK
             if data_at > total:
@@ -199,9 +204,11 @@ class _Entries:
                     self._end(view, at, start, base)
                 self._verify(block, base + at)
             digits = block[124:135]
-            if digits.isdigit() and block[135] in _TERMINATORS and b"8" not in digits and b"9" not in digits:
-                size = int(digits, 8)
-            else:
+            try:
+                size = int(digits, 8) if digits.isdigit() and block[135] in _TERMINATORS else -1
+            except ValueError:  # an 8 or a 9
+                size = -1
+            if size < 0:
                 size = self._size(block[124:136], base + at)
             kind = block[156:157]
             if kind not in _EXTENDED:
