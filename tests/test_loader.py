@@ -179,7 +179,7 @@ def test_the_background_thread_ends_with_its_consumer(tmp_path):
     next(batches)
     batches.close()
     gc.collect()
-    assert threading.active_count() == before
+    assert threading.active_count() <= before  # threads of earlier loaders may end meanwhile
 
 
 def test_descriptors_stay_constant_over_passes(tmp_path):
