@@ -188,10 +188,11 @@ def test_descriptors_stay_constant_over_passes(tmp_path):
     list(loader)
     gc.collect()
     before = len(os.listdir("/proc/self/fd"))
-    for _ in range(5):
+    for _ in range(12):
         list(loader)
     gc.collect()
-    assert len(os.listdir("/proc/self/fd")) <= before
+    # torch's queues close some of theirs a moment later; a leak would be one or more for each pass
+    assert len(os.listdir("/proc/self/fd")) < before + 12
 
 
 def test_wrong_options_are_refused(tmp_path):
