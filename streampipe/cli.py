@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import sys
 from collections.abc import Sequence
 
 from streampipe.errors import StreampipeError
+from streampipe.index import index
 from streampipe.pack import pack
+from streampipe.source import Source
+from streampipe.urls import expand
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 
@@ -28,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="streampipe", description="Shards of training data: make them.")
+    parser = argparse.ArgumentParser(prog="streampipe", description="Shards of training data: make and index them.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     each = commands.add_parser("pack", help="write a folder of images with .txt/.json sidecars as shards")
     each.add_argument("folder", help="the folder; images are found in all folders below it")
@@ -40,6 +44,13 @@ def _parser() -> argparse.ArgumentParser:
     each.add_argument("--on-error", choices=("raise", "skip"), default="raise", help="for files that cannot be read")
     each.add_argument("--quiet", action="store_true", help="no progress bar, no summary")
     each.set_defaults(run=_pack)
+    each = commands.add_parser("index", help="write an index beside every shard, and a manifest of the dataset")
+    each.add_argument("urls", nargs="+", help="shards, brace ranges, globs or folders, local or remote")
+    each.add_argument("--out", metavar="FOLDER", help="where indexes and manifest go, if not beside the shards")
+    each.add_argument("--threads", type=_positive, default=4, metavar="N", help="shards read at once (4)")
+    each.add_argument("--storage-options", type=_options, default={}, metavar="JSON", help="for fsspec")
+    each.add_argument("--quiet", action="store_true", help="no progress bar, no summary")
+    each.set_defaults(run=_index)
     return parser
 
 
@@ -57,6 +68,25 @@ def _pack(given: argparse.Namespace) -> int:
     if not given.quiet:
         print(summary)
     return 3 if summary.skipped else 0
+
+
+def _index(given: argparse.Namespace) -> int:
+    source = Source(given.storage_options)
+    shards = expand(given.urls, lambda: source)
+    summary = index(shards, source, folder=given.out, threads=given.threads, progress=not given.quiet)
+    if not given.quiet:
+        print(summary)
+    return 0
+
+
+def _options(text: str) -> dict[str, object]:
+    try:
+        options = json.loads(text)
+    except ValueError:
+        options = None
+    if not isinstance(options, dict):
+        raise argparse.ArgumentTypeError(f"{text!r} is no JSON object, as in '{{\"anon\": true}}'")
+    return options
 
 
 def _positive(text: str) -> int:

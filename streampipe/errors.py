@@ -8,7 +8,8 @@
     |  |- ShardMissing        there is nothing at this URL
     |  |- AccessDenied        the store refused; the credentials in use are named, never shown
     |  |- SourceUnavailable   every retry was used up
-    |  `- ShardChanged        the object was replaced while it was read
+    |  |- ShardChanged        the object was replaced while it was read
+    |  `- IndexMismatch       an index is damaged, or does not fit its shard
     |- ShardError             the bytes came, but they are not a whole, well-formed archive
     |  |- CorruptShard        a checksum, a number or the structure is wrong
     |  |- TruncatedShard      it ends before its end marker
@@ -56,6 +57,10 @@ class SourceUnavailable(SourceError):
 
 class ShardChanged(SourceError):
     """The object was replaced while it was being read."""
+
+
+class IndexMismatch(SourceError):
+    """An index is damaged, or of another shard than the one beside it."""
 
 
 class ShardError(StreampipeError, ValueError):

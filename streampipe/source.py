@@ -87,6 +87,69 @@ class Source:
                 f"{redact(url)}: the source ended after {done} of {size} bytes; run again, or check the connection"
             )
 
+    def read(self, url: str, start: int = 0, end: int | None = None) -> bytes:
+        """The bytes [start, end) of an object, or all of it.
+
+        Raises:
+            SourceUnavailable: fewer bytes came than were asked for.
+        """
+        try:
+            path = local_path(url)
+            if path is not None:
+                with open(path, "rb") as file:
+                    file.seek(start)
+                    data = file.read(-1 if end is None else end - start)
+            else:
+                fs, name = _filesystem(url, self.storage_options), _stripped(url, self.storage_options)
+                data = bytes(fs.cat_file(name, start=start or None, end=end))
+        except Exception as error:
+            raise _mapped(error, url) from error
+        if end is not None and len(data) != end - start:
+            raise SourceUnavailable(
+                f"{redact(url)}: {len(data)} of {end - start} bytes came from byte {start} on; it is shorter than its "
+                f"index says, or the connection broke: run again"
+            )
+        return data
+
+    def read_if_there(self, url: str) -> bytes | None:
+        """All bytes of an object; None if there is none."""
+        try:
+            return self.read(url)
+        except ShardMissing:
+            return None
+
+    def size(self, url: str) -> int | None:
+        """How many bytes an object has; None if the store does not say."""
+        try:
+            path = local_path(url)
+            if path is not None:
+                return os.path.getsize(path)
+            size = _filesystem(url, self.storage_options).size(_stripped(url, self.storage_options))
+        except Exception as error:
+            raise _mapped(error, url) from error
+        return None if size is None else int(size)
+
+    def write(self, url: str, data: bytes) -> None:
+        """Put an object in its place at once: whoever looks sees the old one or the whole new one."""
+        path = local_path(url)
+        try:
+            if path is None:  # object stores publish an object when its upload is complete
+                fs = _filesystem(url, self.storage_options)
+                fs.pipe_file(_stripped(url, self.storage_options), data)
+                return
+            temporary = f"{path}.{os.getpid()}.part"
+            try:
+                with open(temporary, "wb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.replace(temporary, path)
+            finally:
+                if os.path.exists(temporary):
+                    os.unlink(temporary)
+        except Exception as error:
+            raise _mapped(error, url, "written") from error
+
     def _open(self, url: str) -> IO[bytes]:
         if self.opener is not None:
             return self.opener(url)
@@ -137,7 +200,7 @@ def _as_given(pattern: str, path: str, fs: Any) -> str:
     return path if os.path.isabs(pattern) else os.path.relpath(path)
 
 
-def _mapped(error: Exception, url: str) -> StreampipeError:
+def _mapped(error: Exception, url: str, done: str = "read") -> StreampipeError:
     """A backend's error as one of ours, by what it is or by the HTTP status that it carries."""
     if isinstance(error, StreampipeError):
         return error
@@ -146,5 +209,5 @@ def _mapped(error: Exception, url: str) -> StreampipeError:
     if isinstance(error, (FileNotFoundError, IsADirectoryError, NotADirectoryError)) or status in (404, 410):
         return ShardMissing(f"{redact(url)} does not exist; check the URL ({text})")
     if isinstance(error, PermissionError) or status in (401, 403):
-        return AccessDenied(f"{redact(url)} may not be read; check the credentials in storage_options= ({text})")
-    return SourceError(f"{redact(url)} could not be read ({text})")
+        return AccessDenied(f"{redact(url)} may not be {done}; check the credentials in storage_options= ({text})")
+    return SourceError(f"{redact(url)} could not be {done} ({text})")

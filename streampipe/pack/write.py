@@ -20,9 +20,12 @@ from dataclasses import dataclass, field
 from tqdm import tqdm
 
 from streampipe.errors import ConfigError, OutputBusy, PackError
+from streampipe.index import index
 from streampipe.pack.scan import File, Item, Scan, scan
 from streampipe.pack.split import split
+from streampipe.source import Source
 from streampipe.tar import TarWriter
+from streampipe.urls import ShardList
 
 log = logging.getLogger("streampipe")
 RECORD = "pack.json"
@@ -76,8 +79,9 @@ def pack(
 ) -> Summary:
     """Write a folder's images and their sidecars (``.txt``, ``.json``, ``.caption``, ``.cls``) as shards into ``out``.
 
-    Bytes are packed as they are. Samples come in the order of their keys, or in an order shuffled by ``seed``. A shard
-    ends at ``max_samples`` samples or ``max_bytes`` bytes. A run that was interrupted goes on when it is run again.
+    Every shard gets an index beside it, and ``out`` a manifest. Bytes are packed as they are. Samples come in the order
+    of their keys, or in an order shuffled by ``seed``. A shard ends at ``max_samples`` samples or ``max_bytes`` bytes.
+    A run that was interrupted goes on when it is run again.
 
     Raises:
         NameCollision: files that would become the same member; found before anything is written.
@@ -103,6 +107,8 @@ def pack(
                 _one_shard(os.path.join(out, shard_name(number, len(shards))), items, summary, on_error)
                 bar.update(len(items))
         _list_skipped(out, summary.skipped)
+        paths = [os.path.join(out, shard_name(number, len(shards))) for number in range(len(shards))]
+        index(ShardList(paths), Source(), progress=progress)
     summary.seconds = time.perf_counter() - start
     return summary
 

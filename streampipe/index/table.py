@@ -1,0 +1,139 @@
+"""A shard's index: the table, how it is stored, and what is read back from it.
+
+Columns: ``key``, ``offset`` and ``size`` (the sample's bytes in the shard, headers included), ``crc32`` (of those
+bytes; null where only headers were read), ``fields`` (name, offset, size of each), ``width`` and ``height`` of the
+first image as shown (after EXIF orientation), and the scalars of the json member under their own names, or as
+``json.NAME`` where that is one of the above.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from streampipe.errors import IndexMismatch
+
+VERSION = 1
+OWN = ("key", "offset", "size", "crc32", "fields", "width", "height")
+MIXED = b"streampipe.mixed"
+"""Marks a column whose values are JSON texts, because its values are not all of one kind."""
+_FIELDS = pa.list_(pa.struct([("name", pa.string()), ("offset", pa.int64()), ("size", pa.int64())]))
+_FACTS = b"streampipe"
+
+
+class ShardIndex:
+    """The index of one shard: its table, and the facts that tie it to the shard (``bytes``, perhaps ``sha256``)."""
+
+    def __init__(self, table: pa.Table, facts: Mapping[str, Any]) -> None:
+        self.table = table
+        self.facts = dict(facts)
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    @property
+    def shard_bytes(self) -> int:
+        """The shard's size."""
+        return int(self.facts["bytes"])
+
+    def keys(self) -> list[str]:
+        """The samples' keys, in the order of the shard."""
+        keys: list[str] = self.table.column("key").to_pylist()
+        return keys
+
+    def places(self) -> tuple[np.ndarray, np.ndarray, list[int | None]]:
+        """Offsets, sizes and checksums of the samples."""
+        column = self.table.column
+        return column("offset").to_numpy(), column("size").to_numpy(), column("crc32").to_pylist()
+
+    def columns(self, names: Iterable[str]) -> dict[str, pa.ChunkedArray]:
+        """Those of the named columns that there are, mixed ones as lists of what they hold."""
+        found = {}
+        for name in names:
+            if name in self.table.column_names and name not in ("offset", "size", "crc32", "fields"):
+                field = self.table.schema.field(name)
+                column = self.table.column(name)
+                mixed = bool(field.metadata) and MIXED in field.metadata
+                found[name] = [t if t is None else json.loads(t) for t in column.to_pylist()] if mixed else column
+        return found
+
+    def to_bytes(self) -> bytes:
+        """As a Parquet file."""
+        facts = json.dumps({"version": VERSION, **self.facts}).encode()
+        sink = io.BytesIO()
+        metadata = {**(self.table.schema.metadata or {}), _FACTS: facts}
+        pq.write_table(self.table.replace_schema_metadata(metadata), sink, compression="zstd")
+        return sink.getvalue()
+
+    @classmethod
+    def from_bytes(cls, data: bytes, name: str) -> ShardIndex:
+        """From a Parquet file called ``name``.
+
+        Raises:
+            IndexMismatch: it is no index of this version.
+        """
+        try:
+            table = pq.read_table(pa.BufferReader(data))
+            facts = json.loads((table.schema.metadata or {})[_FACTS])
+        except KeyError:
+            raise IndexMismatch(f"{name} is no index of streampipe; delete it and run: streampipe index") from None
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise IndexMismatch(f"{name} is damaged ({error}); delete it and run: streampipe index") from error
+        missing = [each for each in OWN if each not in table.column_names]
+        if facts.get("version") != VERSION or missing:
+            what = f"lacks {', '.join(missing)}" if missing else f"has version {facts.get('version')}, not {VERSION}"
+            raise IndexMismatch(f"{name} {what}; delete it and run: streampipe index")
+        return cls(table, facts)
+
+
+def make(rows: list[dict[str, Any]], scalars: list[dict[str, Any]], facts: Mapping[str, Any]) -> ShardIndex:
+    """An index from its rows and from the scalars of each row's json member."""
+    types = [pa.string(), pa.int64(), pa.int64(), pa.uint32(), _FIELDS, pa.int32(), pa.int32()]
+    arrays = {name: pa.array([row[name] for row in rows], kind) for name, kind in zip(OWN, types, strict=True)}
+    fields = [pa.field(name, array.type) for name, array in arrays.items()]
+    names = dict.fromkeys(name for each in scalars for name in each)
+    columns = list(arrays.values())
+    for name in names:
+        field, column = _column(column_name(name), [each.get(name) for each in scalars])
+        fields.append(field)
+        columns.append(column)
+    return ShardIndex(pa.Table.from_arrays(columns, schema=pa.schema(fields)), facts)
+
+
+def column_name(name: str) -> str:
+    """The column of a json member's scalar."""
+    return f"json.{name}" if name in OWN else name
+
+
+def scalars_of(data: bytes | memoryview) -> dict[str, Any]:
+    """The scalars at the top of a json member; nothing if it is damaged or no object (decoding will say so)."""
+    try:
+        value = json.loads(bytes(data))
+    except (ValueError, RecursionError):
+        return {}
+    if not isinstance(value, dict):
+        return {}
+    return {k: v for k, v in value.items() if isinstance(v, (bool, int, float, str)) and k and not _too_long(v)}
+
+
+def _too_long(value: object) -> bool:
+    return isinstance(value, int) and abs(value) >= 1 << 63
+
+
+def _column(name: str, values: list[Any]) -> tuple[pa.Field, pa.Array]:
+    kinds = {type(value) for value in values if value is not None}
+    if kinds <= {int, float} and len(kinds) == 2:
+        kinds = {float}
+    if len(kinds) <= 1:
+        kind = {bool: pa.bool_(), int: pa.int64(), float: pa.float64()}.get(next(iter(kinds), str), pa.string())
+        texts = kind == pa.string()
+        values = [v.encode("utf-8", "replace").decode() if texts and v is not None else v for v in values]
+        return pa.field(name, kind), pa.array(values, kind)
+    texts_of = [None if value is None else json.dumps(value) for value in values]
+    return pa.field(name, pa.string(), metadata={MIXED: b"json"}), pa.array(texts_of, pa.string())

@@ -1,0 +1,11 @@
+"""What all tests share."""
+
+import pytest
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_memory(tmp_path_factory):
+    """Remembered indexes go into a folder of this run, never into the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STREAMPIPE_CACHE", str(tmp_path_factory.mktemp("memory")))
+        yield
