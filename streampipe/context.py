@@ -55,7 +55,8 @@ class Consumer:
 class Run:
     """What a stage may know about the run it is part of. A stage that asks for it has a parameter named ``run``.
 
-    ``threads`` is the number that ``loader(threads=)`` asked for, for stages that were not given their own.
+    ``threads`` is the number that ``loader(threads=)`` asked for, for stages that were not given their own. ``fill`` is
+    how many samples a planned batch must have: where some were skipped, others of the batch take their slots.
     """
 
     seed: int = 0
@@ -63,6 +64,7 @@ class Run:
     consumer: Consumer = field(default_factory=Consumer)
     policy: ErrorPolicy = field(default_factory=ErrorPolicy)
     threads: int = 0
+    fill: int = 0
 
     def in_stage(self, stage: str) -> Run:
         """The same run, seen from another stage."""

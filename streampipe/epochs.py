@@ -40,6 +40,11 @@ class EpochClock:
             self._cell[0] = epoch << _PASS_BITS | identity
         return epoch
 
+    def next(self, epochs: int) -> int:
+        """The epoch that a pass would begin at if it began now."""
+        value = int(self._cell[0])
+        return (value >> _PASS_BITS) + (epochs if value & ((1 << _PASS_BITS) - 1) else 0)
+
     def _identity(self) -> int:
         self._started += 1
         info = get_worker_info()

@@ -81,22 +81,20 @@ def slots(size: int, places: int, rank: int, ranks: int) -> np.ndarray:
     return np.asarray(q[(q % places) % ranks == rank] if places % ranks == 0 else q[q % ranks == rank])
 
 
-def choose(size: int, samples: int, shards: int, ranks: int, workers: int) -> tuple[int, int]:
-    """A number of places and columns to begin with: room for other ranks and workers, no more lanes than shards.
+def choose(size: int, samples: int, shards: int) -> tuple[int, int]:
+    """Numbers of places and columns for a new run: as many lanes as the shards allow, in numbers with many divisors.
 
-    Places are a divisor of the batch size, a multiple of the ranks where that can be, so that a lane has one reader.
+    They follow from the global batch and the dataset alone, so a run begins alike on any number of ranks and workers.
 
-    >>> choose(256, 10_000_000, 1000, 8, 4), choose(16, 1000, 3, 1, 2)
-    ((32, 12), (1, 2))
+    >>> choose(256, 10_000_000, 1000), choose(16, 1000, 3), choose(16, 100_000, 100)
+    ((32, 12), (1, 3), (8, 12))
     """
     deserved = max(1, min(shards, samples // max(1, 4 * size)))
-    divisors = [a for a in range(1, min(size, _MOST_PLACES) + 1) if size % a == 0]
-    matching = [a for a in divisors if a % ranks == 0] or divisors
-    possible = [c for c in range(1, max(_MOST_COLUMNS, workers) + 1) if c * matching[0] <= deserved or c == 1]
-    even = [c for c in possible if c % max(1, workers) == 0 and (_MOST_COLUMNS % c == 0 or c == workers)]
-    columns = max(even or [c for c in possible if _MOST_COLUMNS % c == 0])
-    places = max((a for a in matching if a * columns <= deserved), default=1 if shards < ranks else matching[0])
-    return places, columns
+    places = [a for a in range(1, min(size, _MOST_PLACES) + 1) if size % a == 0]
+    columns = [t for t in range(1, _MOST_COLUMNS + 1) if _MOST_COLUMNS % t == 0]
+    fitting = [(a * t, t, a) for a in places for t in columns if a * t <= deserved]
+    _, most, most_places = max(fitting)
+    return most_places, most
 
 
 class EpochOrder:

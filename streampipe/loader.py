@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import queue
-import threading
-import time
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
-import torch
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from torch.utils.data import DataLoader
 
-from streampipe.context import Consumer
-from streampipe.counters import Counts, counters
+from streampipe.ahead import ahead
 from streampipe.errors import ConfigError
+from streampipe.feed import NOTHING as _NOTHING
+from streampipe.feed import Feed, Parcel, Progress, begin_planned, begin_sequential, unpack
+from streampipe.passes import Division
 from streampipe.pipeline import Pipeline
+from streampipe.planned import VERSION, Plan
 from streampipe.world import find_world
 
 
@@ -28,6 +27,10 @@ class Loader(DataLoader[Any]):
             with ``num_workers=0``, in this process, where batches are then also made ahead in the background.
         rank, world_size: this process among all that train together; found in torch.distributed or the environment
             (RANK, WORLD_SIZE) if not given. Decided here, in the parent, so it holds under every start method.
+        steps_per_epoch: a pass is so many batches on every rank, and the next pass goes on where it stopped. Needed for
+            several ranks where samples are not counted.
+        tail: what becomes of an epoch's last batch, counted samples given: ``"short"`` (the default), ``"drop"`` (the
+            default after ``batch(..., drop_last=True)``), or ``"pad"`` with the epoch's first samples.
         prefetch: batches made ahead: by each worker, or in the background with ``threads``.
         pin_memory, timeout, persistent_workers, multiprocessing_context, worker_init_fn: as in torch's DataLoader.
 
@@ -43,6 +46,8 @@ class Loader(DataLoader[Any]):
         threads: int = 0,
         rank: int | None = None,
         world_size: int | None = None,
+        steps_per_epoch: int | None = None,
+        tail: str | None = None,
         prefetch: int = 2,
         pin_memory: bool = False,
         timeout: float = 0,
@@ -50,12 +55,21 @@ class Loader(DataLoader[Any]):
         multiprocessing_context: Any = None,
         worker_init_fn: Callable[[int], None] | None = None,
     ) -> None:
-        if threads < 0 or prefetch < 1:
-            raise ConfigError(f"threads is 0 or more and prefetch 1 or more, not {threads} and {prefetch}")
+        if threads < 0 or prefetch < 1 or (steps_per_epoch is not None and steps_per_epoch < 1):
+            raise ConfigError(
+                f"threads is 0 or more, prefetch and steps_per_epoch 1 or more, not {threads}, {prefetch} and "
+                f"{steps_per_epoch}"
+            )
         self.pipe = pipe
         self.prefetch = prefetch
-        feed = _Feed(pipe, *find_world(rank, world_size), threads)
+        self.steps_per_epoch = steps_per_epoch
+        feed = Feed(pipe, *find_world(rank, world_size), threads)
         self._feed = feed
+        self._tail = tail
+        self._found: tuple[Plan, Division] | str | None = None
+        self._resume: dict[str, Any] | None = None
+        self._at: Progress | None = None  # of the pass that is running, or the last one
+        self._flow: Iterator[Any] | None = None  # with steps_per_epoch: the stream that passes are cut from
         super().__init__(
             feed,
             batch_size=None,
@@ -71,147 +85,95 @@ class Loader(DataLoader[Any]):
 
     def set_epoch(self, epoch: int) -> None:
         """The next pass is epoch ``epoch``."""
+        self._resume = self._flow = None
         self.pipe.set_epoch(epoch)
 
     def report(self) -> str:
         """What happened so far, as a table: the same as ``pipe.report()``."""
         return self.pipe.report()
 
+    def plan(self) -> tuple[Plan, Division] | str:
+        """The plan of this job, or why there is none; made once, here in the parent."""
+        if self._found is None:
+            self._found = self.pipe.plan(self._feed.world_size, self._tail)
+        return self._found
+
+    def __len__(self) -> int:
+        """Batches of a whole pass.
+
+        Raises:
+            TypeError: nobody knows: the stream is endless, or its samples are not counted.
+        """
+        if self.steps_per_epoch is not None:
+            return self.steps_per_epoch
+        found = self.plan()
+        if isinstance(found, str):
+            raise TypeError(f"this loader has no length, because {found}; give steps_per_epoch=, or make an index")
+        if self.pipe.epochs is None:
+            raise TypeError("this loader has no length, because epochs=None makes it endless; give steps_per_epoch=")
+        return found[0].batches * self.pipe.epochs
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where training stands: after the batch received last, whatever was made ahead. Small, plain JSON.
+
+        In the planned tier it is the same on every rank, and may be loaded on any number of ranks and workers that
+        keeps the global batch. In the sequential tier each rank has its own, for the same ranks and workers.
+        """
+        if self._resume is not None:
+            return dict(self._resume)
+        if self._at is None:
+            return {"streampipe": VERSION, "tier": "new", "epoch": self.pipe._clock.next(self.pipe.epochs or 1)}
+        return self._at.state()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """The next pass continues with the batch after the one that ``state`` was taken at.
+
+        Raises:
+            ConfigError: (when the pass begins) the state is of another dataset, batch size, seed, ... than this loader.
+        """
+        self._resume = dict(state)
+        self._flow = self._iterator = None
+
     def __iter__(self) -> Any:
-        self._feed.begin(self.pipe._clock.begin(self.pipe.epochs or 1))
+        if self.steps_per_epoch is None:
+            return self._stream(endless=self.pipe.epochs is None)
+        return self._cut(self.steps_per_epoch)
+
+    def _cut(self, steps: int) -> Iterator[Any]:
+        """One pass of ``steps`` batches of an endless stream, which the next pass goes on with."""
+        if self._flow is None:
+            self._flow = self._stream(endless=True)
+        at = self._at
+        assert at is not None
+        while at.taken < steps:
+            batch = next(self._flow, _NOTHING)
+            if isinstance(batch, str) and batch == _NOTHING:
+                raise ConfigError("the pipeline gives no samples, so there are no steps; check its filters and shards")
+            at.taken += 1
+            yield batch
+        at.taken = 0
+
+    def _stream(self, endless: bool) -> Iterator[Any]:
+        state, self._resume = self._resume, None
+        if state is not None and state.get("tier") == "new":
+            self.pipe.set_epoch(state["epoch"])
+            state = None
+        found = self.plan()
+        feed = self._feed
+        if isinstance(found, str):
+            if feed.world_size > 1 and not endless:
+                raise ConfigError(
+                    f"{feed.world_size} ranks would take different numbers of steps, and the last one would wait for "
+                    f"ever, because {found}: give loader(steps_per_epoch=n), or make an index (streampipe index)"
+                )
+            self._at = begin_sequential(self.pipe, feed, max(1, self.num_workers), state, endless)
+        else:
+            self._at = begin_planned(self.pipe, feed, *found, state, endless)
         parcels: Iterator[Parcel] = super().__iter__()
-        if self.num_workers == 0 and self._feed.threads:
+        if self.num_workers == 0 and feed.threads:
             parcels = ahead(parcels, self.prefetch)
-        return _unpack(parcels)
-
-
-class Parcel(NamedTuple):
-    """A batch on its way to the parent, with what its worker counted since the last one."""
-
-    batch: Any
-    counts: Counts
-
-    def pin_memory(self) -> Parcel:
-        """With the batch's tensors in pinned memory; torch calls this where ``pin_memory`` was asked for."""
-        from torch.utils.data._utils.pin_memory import pin_memory
-
-        return Parcel(pin_memory(self.batch), self.counts)  # type: ignore[no-untyped-call]
-
-
-class _Feed(IterableDataset[Parcel]):
-    """The pipeline as a loader's dataset. The parent says which epoch a pass is.
-
-    Workers that start for a pass find it in their copy (``_epoch``). Persistent workers keep the copy of their first
-    pass; for later ones they look into shared memory, which the parent writes before it asks them to begin again.
-    """
-
-    def __init__(self, pipe: Pipeline, rank: int, world_size: int, threads: int) -> None:
-        self.pipe = pipe
-        self.rank = rank
-        self.world_size = world_size
-        self.threads = threads
-        self._epoch = 0
-        self._shared_epoch: torch.Tensor = torch.zeros(1, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
-        self._passes = 0
-
-    def begin(self, epoch: int) -> None:
-        """In the parent: the next pass begins at ``epoch``."""
-        self._epoch = epoch
-        self._shared_epoch[0] = epoch
-
-    def __iter__(self) -> Iterator[Parcel]:
-        info = get_worker_info()
-        epoch = self._epoch if info is None or self._passes == 0 else int(self._shared_epoch[0])
-        self._passes += 1
-        worker, num_workers = (info.id, info.num_workers) if info else (0, 1)
-        consumer = Consumer(self.rank, self.world_size, worker, num_workers)
-        return _pack(self.pipe.run(consumer, epoch, self.threads), in_worker=info is not None)
-
-
-def _pack(batches: Iterable[Any], in_worker: bool) -> Iterator[Parcel]:
-    if in_worker:
-        counters.take()  # what a forked worker was born with is the parent's
-    for batch in batches:
-        yield Parcel(batch, counters.take() if in_worker else {})
-    if in_worker:
-        rest = counters.take()
-        if rest:
-            yield Parcel(_NOTHING, rest)
-
-
-_NOTHING = "streampipe: no batch, only counts"
-
-
-def _unpack(parcels: Iterator[Parcel]) -> Iterator[Any]:
-    while True:
-        start = time.perf_counter()
-        parcel = next(parcels, None)
-        counters.add("loader", "wait seconds", time.perf_counter() - start)
-        if parcel is None:
-            return
-        counters.merge(parcel.counts)
-        if isinstance(parcel.batch, str) and parcel.batch == _NOTHING:
-            continue
-        counters.add("loader", "batches")
-        counters.add("loader", "samples", _length(parcel.batch))
-        yield parcel.batch
-        del parcel
-
-
-def _length(batch: Any) -> int:
-    if isinstance(batch, dict) and isinstance(batch.get("__key__"), list):
-        return len(batch["__key__"])
-    return 1
+        return unpack(parcels, self._at, max(1, self.num_workers))
 
 
 def _as_it_is(item: Any) -> Any:
     return item
-
-
-def ahead(items: Iterator[Any], most: int) -> Iterator[Any]:
-    """The items, made in a background thread up to ``most`` before they are asked for. Errors come where they belong.
-
-    >>> list(ahead(iter("abc"), 2))
-    ['a', 'b', 'c']
-    """
-    made: queue.Queue[tuple[str, Any]] = queue.Queue(most)
-    stop = threading.Event()
-
-    def put(kind: str, value: Any = None) -> bool:
-        while not stop.is_set():
-            try:
-                made.put((kind, value), timeout=0.1)
-                return True
-            except queue.Full:
-                continue
-        return False
-
-    def work() -> None:
-        try:
-            for item in items:
-                if not put("item", item):
-                    break
-            else:
-                put("end")
-        except BaseException as error:  # KeyboardInterrupt too: the consumer must not wait for ever
-            put("error", error)
-        finally:
-            close = getattr(items, "close", None)
-            if close is not None:
-                close()
-
-    thread = threading.Thread(target=work, name="streampipe-ahead", daemon=True)
-    thread.start()
-    try:
-        while True:
-            kind, value = made.get()
-            if kind == "item":
-                yield value
-            elif kind == "error":
-                raise value
-            else:
-                return
-            del value
-    finally:
-        stop.set()
-        thread.join()

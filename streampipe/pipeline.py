@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from itertools import count
 from multiprocessing.context import get_spawning_popen
 from typing import TYPE_CHECKING, Any, Protocol
@@ -10,20 +11,27 @@ from typing import TYPE_CHECKING, Any, Protocol
 from torch.utils.data import IterableDataset, get_worker_info
 
 from streampipe import report, stages
-from streampipe.context import Consumer, Run, Sample, blame
+from streampipe.chain import AnyStage, name_of, takes_views, through
+from streampipe.condition import Condition
+from streampipe.context import Consumer, Run, Sample
 from streampipe.counters import counters
+from streampipe.dataset import Uncounted
 from streampipe.epochs import EpochClock
-from streampipe.errors import ConfigError, StreampipeError
+from streampipe.errors import ConfigError, ShardError
+from streampipe.passes import Division, divide
+from streampipe.planned import Plan, make
 from streampipe.policy import ErrorPolicy
-from streampipe.shards import to_bytes
-from streampipe.stages.fuse import fuse
-from streampipe.stages.stage import Stage, StageDefinition
+from streampipe.progress import PlannedPass, SequentialPass
+from streampipe.shards import ShardSamples
+from streampipe.stages.stage import StageDefinition
+from streampipe.stages.where import nothing_left
 from streampipe.world import find_world
 
 if TYPE_CHECKING:
     from streampipe.loader import Loader
 
-AnyStage = Callable[[Iterable[Any]], Iterable[Any]]
+_SHARDS_TO_BLAME = 100
+"""How many shards are looked at to say why a condition keeps nothing."""
 
 
 class SampleSource(Protocol):
@@ -57,6 +65,8 @@ class Pipeline(IterableDataset[Any]):
         self.epochs = epochs
         self.policy = policy or ErrorPolicy()
         self._clock = EpochClock()
+        self._resume: dict[str, Any] | None = None
+        self._pass: PlannedPass | SequentialPass | None = None
         self._world: tuple[int, int] | None = None  # captured where the parent hands the pipeline to a spawned worker
 
     def apply(self, stage: AnyStage | StageDefinition) -> Pipeline:
@@ -77,6 +87,16 @@ class Pipeline(IterableDataset[Any]):
     def map(self, fn: Callable[..., Any], field: str | None = None, *, threads: int | None = None) -> Pipeline:
         """``fn`` over every sample, or over one field of it; see ``streampipe.stages.map``."""
         return self.apply(stages.map(fn=fn, **_given(field=field, threads=threads)))
+
+    def where(self, condition: Any, missing: str = "drop") -> Pipeline:
+        """Only the samples that fulfil a condition: ``"width >= 512 and aesthetic > 5"``, or a pyarrow expression.
+
+        Facts are ``key``, ``width`` and ``height`` of the first image as shown, and the scalars of the json member
+        (``json.width`` where a name is taken). At the head of a chain over counted shards the index answers and nothing
+        is read; else each sample's own json and image header do, with the same result. ``missing``: what to do where a
+        value is not there and the condition is neither true nor false: ``"drop"``, ``"keep"`` or ``"error"``.
+        """
+        return self.apply(stages.where(condition=Condition(condition, missing)))
 
     def filter(self, fn: Callable[[Any], Any]) -> Pipeline:
         """Only the samples for which ``fn(sample)`` is true; see ``streampipe.stages.filter``."""
@@ -126,31 +146,88 @@ class Pipeline(IterableDataset[Any]):
         """What happened so far in this process and its loaders' workers, as a table."""
         return report.render(counters.snapshot())
 
+    def plan(self, world_size: int = 1, tail: str | None = None) -> tuple[Plan, Division] | str:
+        """The plan of a pass of ``world_size`` ranks, or the reason why there can be none (the sequential tier).
+
+        Raises:
+            ConfigError: ``stream(tier="planned")`` was asked for and cannot be.
+        """
+        found = self._plan(world_size, tail)
+        wanted = getattr(self.source, "tier", None)
+        if isinstance(found, str) and wanted == "planned":
+            raise ConfigError(f"tier='planned' cannot be: {found}")
+        return found
+
+    def _plan(self, world_size: int, tail: str | None) -> tuple[Plan, Division] | str:
+        source = self.source
+        if not isinstance(source, ShardSamples):
+            return "the samples come from an iterable"
+        if source.tier == "sequential":
+            return "tier='sequential' was asked for"
+        division = divide(self.chain)
+        if isinstance(division, str):
+            return division
+        try:
+            dataset = source.dataset(division.keep)
+        except Uncounted as reason:
+            return str(reason)
+        except ShardError as error:
+            if self.policy.mode == "raise":
+                raise
+            return f"a shard is damaged, and its readable samples are wanted ({error})"
+        tail = tail or ("drop" if division.drop_last else "short")
+        if division.keep and not dataset.samples:
+            indexes = filter(None, map(source.finder.find, source.shards[:_SHARDS_TO_BLAME]))
+            seen, reasons = 0, Counter[str]()
+            for each in indexes:
+                seen, reasons = seen + len(each), reasons + division.keep.reasons(each)
+            raise nothing_left(division.keep.text, seen, reasons)
+        size = (division.batch or 1) * world_size
+        text = division.keep.text if division.keep else ""
+        return make(dataset, size, source.window, self.seed, tail, text), division
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the pass over this pipeline stands, as small plain JSON; of this process or DataLoader worker alone.
+
+        For torchdata's ``StatefulDataLoader`` and for a DataLoader without workers. ``pipe.loader()`` has its own.
+        """
+        if self._resume is not None:
+            return dict(self._resume)
+        if self._pass is None:
+            return {"streampipe": 1, "tier": "new", "epoch": self._clock.next(self.epochs or 1)}
+        return self._pass.state()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """The next pass continues where ``state`` was taken. Only that pass; the one after it is a new epoch."""
+        self._resume = dict(state)
+
     def __iter__(self) -> Iterator[Any]:
         # Not a generator function: what is decided here is decided when the pass begins, not at its first sample.
         rank, world_size = self._world or find_world()
         info = get_worker_info()
         worker, num_workers = (info.id, info.num_workers) if info else (0, 1)
         consumer = Consumer(rank, world_size, worker, num_workers)
-        return self.run(consumer, self._clock.begin(self.epochs or 1))
+        state, self._resume = self._resume, None
+        if state is not None and state.get("tier") == "new":
+            self._clock.set(state["epoch"])
+            state = None
+        found = self.plan(world_size)
+        if isinstance(found, str):
+            self._pass = SequentialPass(self, consumer, state)
+        else:
+            self._pass = PlannedPass(self, *found, consumer, state)
+        return iter(self._pass)
 
-    def run(self, consumer: Consumer, epoch: int, threads: int = 0) -> Iterator[Any]:
-        """One consumer's pass, from ``epoch`` on. ``threads`` for the stages that were not given a number."""
+    def run(self, consumer: Consumer, epoch: int, threads: int = 0, endless: bool = False) -> Iterator[Any]:
+        """One consumer's pass in the sequential tier, from ``epoch`` on. ``threads`` for stages without a number."""
         run = Run(seed=self.seed, consumer=consumer, policy=self.policy.fresh(), threads=threads)
-        views = _takes_views(self.chain)
-        items = self._samples(run, epoch, views is not None)
-        seen: dict[str, int] = {}
-        for i, stage in enumerate(fuse(self.chain)):
-            if i == views:
-                items = map(to_bytes, items)
-            name = name_of(stage)
-            number = seen[name] = seen.get(name, 0) + 1
-            items = _guarded(stage, items, run.in_stage(name if number == 1 else f"{name}#{number}"))
-        return items
+        views = takes_views(self.chain)
+        items = self._samples(run, epoch, views is not None, None if endless else self.epochs)
+        return through(self.chain, items, run, views)
 
-    def _samples(self, run: Run, epoch: int, views: bool) -> Iterator[Sample]:
-        if self.epochs is not None:
-            for each in range(epoch, epoch + self.epochs):
+    def _samples(self, run: Run, epoch: int, views: bool, epochs: int | None) -> Iterator[Sample]:
+        if epochs is not None:
+            for each in range(epoch, epoch + epochs):
                 yield from self.source(run, each, views)
             return
         for each in count(epoch):
@@ -162,7 +239,7 @@ class Pipeline(IterableDataset[Any]):
                 return  # an endless stream of nothing would only look like a hang
 
     def __getstate__(self) -> dict[str, Any]:
-        state = dict(self.__dict__)
+        state = {**self.__dict__, "_pass": None}  # a pass is live: generators, open shards
         if get_spawning_popen() is not None and self._world is None:
             state["_world"] = find_world()  # a spawned worker knows nothing of the parent's process group
         return state
@@ -171,53 +248,5 @@ class Pipeline(IterableDataset[Any]):
         return "\n  .".join([repr(self.source), *(name_of(stage, parameters=True) for stage in self.chain)])
 
 
-def name_of(stage: AnyStage, parameters: bool = False) -> str:
-    """A stage's name for messages: ``map(augment)``; with ``parameters`` as it would be written."""
-    if not isinstance(stage, Stage):
-        return getattr(stage, "__name__", None) or type(stage).__name__
-    return repr(stage) if parameters else stage.label
-
-
 def _given(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
-
-
-def _takes_views(chain: tuple[AnyStage, ...]) -> int | None:
-    """Where fields must have become bytes: the number of the first stage that cannot use memoryviews of a shard.
-
-    None if that is the first stage, or if nothing in front of it would gain from views.
-    """
-    for i, stage in enumerate(chain):
-        if isinstance(stage, Stage) and stage.name == "decode":
-            return len(chain)  # decode leaves no view behind
-        if not (isinstance(stage, Stage) and stage.define.views):
-            return i or None
-    return None
-
-
-def _guarded(stage: AnyStage, items: Iterable[Any], run: Run) -> Iterator[Any]:
-    """The stage over the items. What it raises names the stage and the last sample that it was given."""
-    last = _Last(items) if not isinstance(stage, Stage) or stage.name not in stages.__all__ else None
-    try:
-        source = items if last is None else last
-        yield from stage(source, run) if isinstance(stage, Stage) else stage(source)
-    except StreampipeError:
-        raise
-    except Exception as error:
-        sample = last.item if last is not None and isinstance(last.item, Mapping) else None
-        raise blame(error, run.stage, sample) from error
-
-
-class _Last:
-    """An iterator that remembers what it gave out last."""
-
-    def __init__(self, items: Iterable[Any]) -> None:
-        self._items = iter(items)
-        self.item: Any = None
-
-    def __iter__(self) -> _Last:
-        return self
-
-    def __next__(self) -> Any:
-        self.item = next(self._items)
-        return self.item

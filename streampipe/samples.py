@@ -40,12 +40,13 @@ def group(
     parts: int = 1,
     views: bool = False,
     limits: Limits | None = None,
+    place: str = "reading",
 ) -> Iterator[Sample]:
     """The samples of one shard's members: ``__key__``, ``__url__``, ``__position__`` and the fields.
 
     With ``parts`` only the samples whose number is ``part`` modulo ``parts`` are made. Fields are bytes; with
     ``views`` they may be memoryviews of the shard. Hidden files (``._x``, ``.DS_Store``) and members without a field
-    are passed over and counted.
+    are passed over and counted; samples are counted under ``place``.
 
     Raises:
         DuplicateKey: a field twice in a sample, or a key that comes back after another key.
@@ -85,7 +86,7 @@ def group(
             yield sample
             given += 1
     finally:
-        counters.add("reading", "samples", given)
+        counters.add(place, "samples", given)
 
 
 def _twice(url: str, key: str, member: Member) -> DuplicateKey:

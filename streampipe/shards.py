@@ -1,13 +1,16 @@
-"""Shards as a source of samples: what one consumer reads in one epoch, in order. Sequential tier."""
+"""Shards as a source of samples: what one consumer reads in one epoch, in order; or, for a plan, their counts."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import chain
 
+from streampipe.condition import Keep
 from streampipe.context import Run, Sample
 from streampipe.counters import counters
+from streampipe.dataset import Dataset, count
 from streampipe.errors import ShardError
+from streampipe.index import Finder
 from streampipe.order import windowed
 from streampipe.plan import deal, sample_seed, shard_seed
 from streampipe.samples import group
@@ -19,11 +22,33 @@ from streampipe.urls import ShardList
 class ShardSamples:
     """The samples of a list of shards. Calling it with a run and an epoch reads one consumer's share."""
 
-    def __init__(self, shards: ShardList, source: Source, window: int | None, limits: Limits) -> None:
+    def __init__(
+        self,
+        shards: ShardList,
+        source: Source,
+        window: int | None,
+        limits: Limits,
+        index: str | None = None,
+        tier: str | None = None,
+    ) -> None:
         self.shards = shards
         self.source = source
         self.window = window  # None: shard order; 0: shards shuffled, samples not; else the shuffle's window
         self.limits = limits
+        self.tier = tier  # None: planned if it can be
+        self.finder = Finder(source, limits, index)
+        self._datasets: dict[str, Dataset] = {}  # by filter
+
+    def dataset(self, keep: Keep | None = None) -> Dataset:
+        """The samples of the shards that ``keep`` keeps, counted; the first call may have to look at every shard.
+
+        Raises:
+            Uncounted: they cannot be counted.
+        """
+        text = keep.text if keep else ""
+        if text not in self._datasets:
+            self._datasets[text] = count(self.shards, self.finder, keep)
+        return self._datasets[text]
 
     def __call__(self, run: Run, epoch: int, views: bool = False) -> Iterator[Sample]:
         """One epoch of one consumer. Fields are bytes; with ``views`` they may be memoryviews of a shard."""
@@ -33,6 +58,11 @@ class ShardSamples:
         seed = sample_seed(run.seed, epoch, run.consumer)
         shuffled = windowed(self._in_order(run, epoch, True), self.window, seed)
         return shuffled if views else map(to_bytes, shuffled)
+
+    def __repr__(self) -> str:
+        names = [redact(self.shards[i]).rpartition("/")[2] for i in (0, len(self.shards) - 1)]
+        shuffle = "" if self.window is None else f", shuffle={self.window or True}"
+        return f"stream({len(self.shards)} shards, {names[0]} to {names[1]}{shuffle})"
 
     def _in_order(self, run: Run, epoch: int, views: bool) -> Iterator[Sample]:
         seed = None if self.window is None else shard_seed(run.seed, epoch)

@@ -25,6 +25,8 @@ def stream(
     seed: int = 0,
     shuffle: bool | int = False,
     epochs: int | None = 1,
+    index: str | None = None,
+    tier: str | None = None,
     on_error: str | ErrorPolicy = "raise",
     storage_options: Mapping[str, Any] | None = None,
     opener: Opener | None = None,
@@ -39,6 +41,9 @@ def stream(
         shuffle: False: shard order, the same in every epoch. True: shards in a new order every epoch, and a window of
             2,000 samples shuffled. A number: a window of that many samples.
         epochs: how many epochs one pass over the pipeline is; None for an endless stream.
+        index: the folder of the shards' indexes where that is not beside them (``streampipe index --out``).
+        tier: None: planned if the samples can be counted (local shards, or indexed ones) and the stages allow it, else
+            sequential. ``"planned"`` makes it an error if they do not; ``"sequential"`` never counts.
         on_error: ``"raise"``, ``"skip"`` (counted, logged, and given up when it becomes too much), or an
             ``sp.ErrorPolicy`` with limits of its own.
         storage_options: for fsspec (credentials, endpoints).
@@ -55,7 +60,9 @@ def stream(
     given = str(urls) if isinstance(urls, PathLike) else urls
     shards = expand(given if isinstance(given, str) else [str(url) for url in given], lambda: source)
     policy = on_error if isinstance(on_error, ErrorPolicy) else ErrorPolicy(on_error)
-    samples = ShardSamples(shards, source, _window(shuffle), limits or Limits())
+    if tier not in (None, "planned", "sequential"):
+        raise ConfigError(f"tier is None, 'planned' or 'sequential', not {tier!r}")
+    samples = ShardSamples(shards, source, _window(shuffle), limits or Limits(), index, tier)
     return Pipeline(samples, seed=seed, epochs=epochs, policy=policy)
 
 

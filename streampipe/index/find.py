@@ -10,7 +10,7 @@ from streampipe.errors import IndexMismatch, SourceError
 from streampipe.index.scan import scan
 from streampipe.index.table import ShardIndex
 from streampipe.source import Source, local_path, redact
-from streampipe.tar import Limits
+from streampipe.tar import Limits, compression_of
 from streampipe.urls import SHARD_SUFFIXES
 
 log = logging.getLogger("streampipe")
@@ -44,7 +44,7 @@ class Finder:
         self.folder = folder
 
     def find(self, url: str) -> ShardIndex | None:
-        """The index of a shard; None where there is none and the shard is not a local file that could be scanned.
+        """The index of a shard; None where there is none and the shard is no local, plain tar that could be scanned.
 
         Raises:
             IndexMismatch: there is one, but it is damaged or does not fit the shard.
@@ -54,7 +54,16 @@ class Finder:
         if data is not None:
             return self._fitting(ShardIndex.from_bytes(data, redact(place)), url, redact(place))
         path = local_path(url)
-        return None if path is None else self._remembered(url, path)
+        if path is None or self._is_compressed(url, path):
+            return None
+        return self._remembered(url, path)
+
+    def _is_compressed(self, url: str, path: str) -> bool:
+        try:
+            head = self.source.read(url, 0, min(8, os.path.getsize(path)))
+        except (OSError, SourceError):
+            return False  # scanning says what is wrong with it
+        return compression_of(url, head) is not None
 
     def _fitting(self, found: ShardIndex, url: str, name: str) -> ShardIndex:
         size = self.source.size(url)

@@ -10,7 +10,7 @@ from typing import Any
 from streampipe.decoding.fields import is_image_field
 from streampipe.decoding.header import probe
 from streampipe.errors import DecodeError
-from streampipe.index.table import ShardIndex, make, scalars_of
+from streampipe.index.table import ShardIndex, column_name, make, scalars_of
 from streampipe.samples import group
 from streampipe.source import Source, redact
 from streampipe.tar import Limits, Member, read_members, stream_members
@@ -53,7 +53,7 @@ def _rows(
             seen.append(member)
             yield member
 
-    for sample in group(watched(), shown, views=True, limits=limits):
+    for sample in group(watched(), shown, views=True, limits=limits, place="indexing"):
         # Seen, but not of this sample: hidden files, and the next sample's first member.
         names = {f"{sample['__key__']}.{name}": name for name in sample if not name.startswith("__")}
         mine = [(each, _field_of(each.name, names)) for each in seen]
@@ -82,6 +82,14 @@ def _field_of(name: str, names: dict[str, str]) -> str | None:
     base = name.rfind("/") + 1
     dot = name.find(".", base)
     return names.get(name[:dot] + name[dot:].lower()) if dot > base else None
+
+
+def facts_of(sample: dict[str, Any]) -> dict[str, Any]:
+    """What an index would hold of a sample: key, width, height and the scalars of its json member."""
+    width, height = _image_size(sample)
+    scalars = scalars_of(sample["json"]) if "json" in sample else {}
+    own = {"key": sample.get("__key__"), "width": width, "height": height}
+    return {**{column_name(name): value for name, value in scalars.items()}, **own}
 
 
 def _image_size(sample: dict[str, Any]) -> tuple[int | None, int | None]:

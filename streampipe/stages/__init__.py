@@ -11,6 +11,7 @@ from streampipe.stages.shuffle import shuffle
 from streampipe.stages.stage import Stage, StageDefinition, stage
 from streampipe.stages.take import take
 from streampipe.stages.unbatch import unbatch
+from streampipe.stages.where import where
 
 __all__ = [
     "Collate",
@@ -27,4 +28,5 @@ __all__ = [
     "stage",
     "take",
     "unbatch",
+    "where",
 ]

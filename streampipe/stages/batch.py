@@ -7,6 +7,7 @@ from itertools import islice
 from typing import Any
 
 from streampipe.context import Run
+from streampipe.counters import counters
 from streampipe.errors import ConfigError
 from streampipe.stages.collate import collate as default_collate
 from streampipe.stages.stage import stage
@@ -29,8 +30,17 @@ def batch(
     join = collate or default_collate
     samples = iter(samples)
     while rows := list(islice(samples, size)):
-        if len(rows) == size or not drop_last:
-            yield join(rows)
+        if len(rows) == size or run.fill or not drop_last:
+            yield join(filled(rows, run))
+
+
+def filled(rows: list[Any], run: Run) -> list[Any]:
+    """The rows, and for every one that a planned batch lacks another one of them again; counted."""
+    missing = run.fill - len(rows)
+    if missing <= 0:
+        return rows
+    counters.add(run.stage, "slots filled", missing)
+    return rows + [rows[i % len(rows)] for i in range(missing)]
 
 
 def check_size(size: int) -> None:

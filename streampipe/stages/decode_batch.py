@@ -9,7 +9,7 @@ import torch
 
 from streampipe.context import Run, Sample
 from streampipe.errors import StreampipeError
-from streampipe.stages.batch import Collate, check_size
+from streampipe.stages.batch import Collate, check_size, filled
 from streampipe.stages.collate import Batch, empty
 from streampipe.stages.collate import collate as default_collate
 from streampipe.stages.decode import FieldDecoder
@@ -78,8 +78,8 @@ def decode_batch(
             ready = []
             yield whole
             del whole
-    if ready and not drop_last:
-        yield _join(ready, collate)
+    if ready and (run.fill or not drop_last):
+        yield _join(filled(ready, run), collate)
 
 
 def _placed(samples: Iterable[Sample], size: int, decoder: FieldDecoder) -> Iterator[Placed]:

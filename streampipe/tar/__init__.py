@@ -2,7 +2,7 @@
 
 from streampipe.tar.compression import compression_of, decompress
 from streampipe.tar.limits import Limits
-from streampipe.tar.reader import Member, read_members, stream_members
+from streampipe.tar.reader import Member, read_members, read_range, stream_members
 from streampipe.tar.writer import END, Field, TarWriter, Written, check_key, header_bytes, padding
 
 __all__ = [
@@ -18,5 +18,6 @@ __all__ = [
     "header_bytes",
     "padding",
     "read_members",
+    "read_range",
     "stream_members",
 ]

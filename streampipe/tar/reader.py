@@ -129,6 +129,28 @@ def stream_members(
             yield member
 
 
+def read_range(data: bytes | memoryview, *, shard: str, base: int, limits: Limits | None = None) -> Iterator[Member]:
+    """The members of a piece of an archive that an index knows: whole entries, from byte ``base`` of it on.
+
+    Raises:
+        TruncatedShard: the piece ends inside an entry.
+        CorruptShard, UnsupportedMember, UnsafeName, LimitExceeded: as ``read_members``.
+    """
+    view = memoryview(data)
+    raw: Any = _whole_of(view)
+    entries = _Entries(shard, limits or Limits())
+    at = 0
+    while at < len(view):
+        try:
+            member, at = entries.next(view, raw, at, base)
+        except _Short as short:
+            raise entries.truncated(base + len(view), short) from None
+        except _End as end:
+            raise entries.early_end(end.at) from None
+        if member is not None:
+            yield member
+
+
 def _whole_of(view: memoryview) -> Any:
     """What a view shows, if it shows all of it and its slices are bytes; else something like that."""
     whole = view.obj
@@ -357,6 +379,10 @@ class _Entries:
         return LimitExceeded(
             self._at(at, f"{what} of {size} bytes (at most {most}); raise Limits.{limit} if it is meant")
         )
+
+    def early_end(self, at: int) -> CorruptShard:
+        """The error for an end marker where an index says that members are."""
+        return self._corrupt(at - 2 * BLOCK, "the end of the archive, in the middle of a sample")
 
     def truncated(self, total: int, short: _Short) -> TruncatedShard:
         """The error for an archive that ends after ``total`` bytes."""

@@ -1,0 +1,221 @@
+"""A dataset whose samples are counted: which there are, and the bytes of any of them.
+
+Held in memory are numbers by shard, never by sample: a shard's index is read when the first of its samples is wanted
+and let go with the shard.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from tqdm import tqdm
+
+from streampipe.context import Position, Sample
+from streampipe.counters import counters
+from streampipe.errors import CorruptShard, IndexMismatch
+from streampipe.index import Finder, ShardIndex
+from streampipe.index.manifest import NAME
+from streampipe.index.manifest import counts as read_manifest
+from streampipe.rng import derive, permutation
+from streampipe.samples import group
+from streampipe.source import local_path, redact
+from streampipe.tar import read_range
+from streampipe.urls import SHARD_SUFFIXES, ShardList
+
+Keep = Callable[[ShardIndex], np.ndarray]
+"""From a shard's index to the numbers of the samples that are kept, in order."""
+
+_OPEN_SHARDS = 64
+_THREADS = 16
+
+
+class Uncounted(Exception):
+    """Why the samples of a dataset cannot be counted without reading it: planning must do without."""
+
+
+class Dataset:
+    """The counted samples of a list of shards. It is picklable and opens nothing before ``reader``."""
+
+    def __init__(self, shards: ShardList, finder: Finder, counts: np.ndarray, keep: Keep | None = None) -> None:
+        self.shards = shards
+        self.finder = finder
+        self.counts = counts
+        self.keep = keep
+        self.samples = int(counts.sum())
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of the shards' number and kept samples; where they lie is not part of it, so data may move."""
+        whole = f"{len(self.shards)} {zlib.crc32(np.ascontiguousarray(self.counts, np.int64).tobytes())}"
+        return f"{derive('dataset', whole):016x}"
+
+    def stream(self, seed: int | None) -> EpochStream:
+        """The order of one epoch's shards: as listed, or shuffled by ``seed``."""
+        return EpochStream(self.counts, seed)
+
+    def reader(self) -> Reader:
+        """Opens shards as samples of them are wanted."""
+        return Reader(self)
+
+
+class EpochStream:
+    """Positions in an epoch's stream of samples, the shards one after the other, as (shard, number in it)."""
+
+    def __init__(self, counts: np.ndarray, seed: int | None) -> None:
+        self._shards = np.arange(len(counts)) if seed is None else permutation(len(counts), seed)
+        self._ends = np.cumsum(counts[self._shards])
+
+    def find(self, positions: np.ndarray) -> list[tuple[int, int]]:
+        """Shard and number in the shard of each position."""
+        which = np.searchsorted(self._ends, positions, side="right")
+        starts = np.where(which > 0, self._ends[np.maximum(which, 1) - 1], 0)
+        return list(zip(self._shards[which].tolist(), (positions - starts).tolist(), strict=True))
+
+
+class _OpenShard:
+    """A shard in use: what its index says, and its bytes where they are mapped."""
+
+    def __init__(self, dataset: Dataset, number: int) -> None:
+        url = dataset.shards[number]
+        found = dataset.finder.find(url)
+        if found is None:
+            raise IndexMismatch(f"the index of {redact(url)} is gone; run streampipe index again")
+        self.url = url
+        self.shown = redact(url)
+        self.kept = None if dataset.keep is None else dataset.keep(found)
+        held = len(found) if self.kept is None else len(self.kept)
+        if held != dataset.counts[number]:
+            raise IndexMismatch(
+                f"{self.shown} has {held} samples, the plan counted {int(dataset.counts[number])}: shard or index "
+                f"changed; run streampipe index again, and start a new epoch"
+            )
+        self.keys = found.keys()
+        self.offsets, self.sizes, self.sums = found.places()
+        self.data = dataset.finder.source.buffer(url)
+
+
+class Reader:
+    """Reads single samples. The shards used last stay open; a sample is checked against the index."""
+
+    def __init__(self, dataset: Dataset, most_open: int = _OPEN_SHARDS) -> None:
+        self.dataset = dataset
+        self._most = most_open
+        self._open: OrderedDict[int, _OpenShard] = OrderedDict()
+
+    def keep_open(self, shards: int) -> None:
+        """Let so many shards stay open."""
+        self._most = max(self._most, shards)
+
+    def sample(self, shard: int, number: int, epoch: int, views: bool = False) -> Sample:
+        """Sample ``number`` of the kept ones of a shard. Fields are bytes; with ``views`` perhaps views of the shard.
+
+        Raises:
+            IndexMismatch: there is another sample at that place.
+            CorruptShard: its bytes are not those that the index has a checksum of.
+        """
+        opened = self.opened(shard)
+        row = number if opened.kept is None else int(opened.kept[number])
+        start, size = int(opened.offsets[row]), int(opened.sizes[row])
+        source = self.dataset.finder.source
+        if opened.data is None:
+            data: bytes | memoryview = source.read(opened.url, start, start + size)
+        else:
+            data = opened.data[start : start + size]
+        wanted = opened.sums[row]
+        key = opened.keys[row]
+        if wanted is not None and zlib.crc32(data) != wanted:
+            raise CorruptShard(
+                f"{opened.shown}, sample {key!r}, byte {start}: its {size} bytes are not those that were indexed "
+                f"(crc32); fetch the shard again, or run streampipe index if it was rewritten"
+            )
+        limits = self.dataset.finder.limits
+        members = read_range(data, shard=opened.shown, base=start, limits=limits)
+        samples = list(group(members, opened.shown, epoch=epoch, shard=shard, views=views, limits=limits))
+        if len(samples) != 1 or samples[0]["__key__"] != key:
+            found = ", ".join(repr(sample["__key__"]) for sample in samples)
+            raise IndexMismatch(
+                f"{opened.shown}, byte {start}: the index has sample {key!r} here, the shard has {found or 'none'}; "
+                f"run streampipe index again"
+            )
+        samples[0]["__position__"] = Position(epoch, shard, row)
+        return samples[0]
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether samples come over a network: then several are worth fetching at once."""
+        return local_path(self.dataset.shards[0]) is None
+
+    def opened(self, shard: int) -> _OpenShard:
+        """The shard, opened if it is not open yet. Not from several threads at once for a new one."""
+        opened = self._open.get(shard)
+        if opened is None:
+            opened = self._open[shard] = _OpenShard(self.dataset, shard)
+            counters.add("reading", "shards opened")
+            while len(self._open) > self._most:
+                self._open.popitem(last=False)
+        else:
+            self._open.move_to_end(shard)
+        return opened
+
+
+def count(shards: ShardList, finder: Finder, keep: Keep | None = None) -> Dataset:
+    """Count the samples of shards from their manifest or indexes; local shards without one are scanned.
+
+    Raises:
+        Uncounted: a shard cannot be counted, or single samples of it cannot be read: it is compressed, read through
+            an ``opener``, or remote without an index.
+        IndexMismatch, ShardError: an index or a shard is damaged.
+    """
+    if finder.source.opener is not None:
+        raise Uncounted("shards come from opener=, which reads forward only")
+    for url in _some(shards):
+        if url.endswith(SHARD_SUFFIXES) and not url.endswith(".tar"):
+            raise Uncounted(f"{redact(url)} is compressed: single samples of it cannot be read")
+    if keep is None:
+        known = _from_manifest(shards, finder)
+        if known is not None:
+            return Dataset(shards, finder, known)
+
+    def one(url: str) -> int:
+        found = finder.find(url)
+        if found is None:
+            raise Uncounted(f"{redact(url)} has no index and is remote or compressed (streampipe index makes one)")
+        return len(found) if keep is None else len(keep(found))
+
+    one(shards[0])  # the usual case of no index at all costs one look, not sixteen
+    pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="streampipe-index")
+    try:
+        bar = tqdm(pool.map(one, shards), total=len(shards), unit=" shards", desc="counting samples", delay=2)
+        numbers = np.fromiter(bar, np.int64, len(shards))
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+    return Dataset(shards, finder, numbers, keep)
+
+
+def _some(shards: ShardList) -> Iterator[str]:
+    """All shards of a short list; of a long one (a pattern, mostly) the first and last."""
+    yield from shards if len(shards) <= 10_000 else (shards[0], shards[len(shards) - 1])
+
+
+def _from_manifest(shards: ShardList, finder: Finder) -> np.ndarray | None:
+    """The counts of the shards where one manifest beside the first has them all; remote shards only.
+
+    Local shards are cheap to look at, and may have changed since.
+    """
+    first = shards[0]
+    if "://" not in first or first.startswith("file://"):
+        return None
+    folder = finder.folder.rstrip("/") if finder.folder else first.rpartition("/")[0]
+    data = finder.source.read_if_there(f"{folder}/{NAME}")
+    if data is None:
+        return None
+    names, numbers = read_manifest(data, redact(f"{folder}/{NAME}"))
+    row = {name: i for i, name in enumerate(names)}
+    rows = [row.get(url.rpartition("/")[2]) for url in shards]
+    if any(each is None for each in rows):
+        return None
+    return numbers[np.array(rows, np.int64)]

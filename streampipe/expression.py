@@ -1,0 +1,313 @@
+"""``where`` conditions: a small expression language over columns. Parsed with ``ast``, checked, never run as Python.
+
+Grammar: names (``aesthetic``, ``exif.iso``), numbers, texts, True, False; ``< <= > >= == !=`` (chains too), ``in`` and
+``not in`` a list of constants or a text, ``is None`` and ``is not None``; ``and or not``; ``+ - * / // %``; ``abs``,
+``min``, ``max``, ``len``.
+
+Strategy: every value is a column: an array and a mask of what is known. A single sample is a column of length one, so a
+dataset filtered by its index and a stream filtered sample by sample cannot differ. Unknown follows SQL: a comparison
+with it is unknown, ``unknown and False`` is False, ``unknown or True`` is True.
+"""
+
+from __future__ import annotations
+
+import ast
+import operator
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from streampipe.errors import ConfigError
+
+MOST_CHARACTERS = 10_000
+_COMPARE: dict[type, Callable[[Any, Any], Any]] = {
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+}
+_ARITHMETIC: dict[type, Callable[[Any, Any], Any]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.FloorDiv: operator.floordiv,
+    ast.Mod: operator.mod,
+}
+_FUNCTIONS = ("abs", "min", "max", "len")
+
+
+class Column(NamedTuple):
+    """Values of one kind (float64, int64, bool or objects), and which of them are known."""
+
+    values: np.ndarray
+    known: np.ndarray
+
+
+def column(values: Sequence[Any]) -> Column:
+    """A column from Python values; None and NaN are unknown.
+
+    >>> column([1, None, 3]).known.tolist()
+    [True, False, True]
+    """
+    known = np.array([v is not None and v == v for v in values], bool)
+    kinds = {type(v) for v, k in zip(values, known, strict=True) if k}
+    if kinds <= {int, float}:
+        kind: Any = np.int64 if kinds == {int} else np.float64
+        return Column(np.array([v if k else 0 for v, k in zip(values, known, strict=True)], kind), known)
+    if kinds == {bool}:
+        return Column(np.array([bool(v) for v in values]), known)
+    held = np.empty(len(values), object)
+    held[:] = list(values)
+    return Column(held, known)
+
+
+class Expression:
+    """A parsed condition. Call it with columns by name and the number of rows; it gives a column of truth values.
+
+    Raises:
+        ConfigError: the text is no expression of the language; it says which part is not.
+
+    >>> fits = Expression("width >= 512 and aesthetic > 5")
+    >>> sorted(fits.names)
+    ['aesthetic', 'width']
+    >>> fits({"width": column([512, 100, 600]), "aesthetic": column([6, 6, None])}, 3).known.tolist()
+    [True, True, False]
+    >>> Expression("__import__('os').system('ls')")
+    Traceback (most recent call last):
+        ...
+    streampipe.errors.ConfigError: where: __import__('os').system('ls') cannot be used: only abs(), min(), max() ...
+    """
+
+    def __init__(self, text: str) -> None:
+        if len(text) > MOST_CHARACTERS:
+            raise ConfigError(f"where: a condition of {len(text)} characters; at most {MOST_CHARACTERS} can be used")
+        self.text = text
+        try:
+            self._tree = ast.parse(text.strip(), mode="eval").body
+            self.names: frozenset[str] = frozenset(self._checked(self._tree))
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+            if isinstance(error, ConfigError):
+                raise
+            raise ConfigError(f"where: {text!r} is no expression ({error})") from error
+
+    def __repr__(self) -> str:
+        return f"Expression({self.text!r})"
+
+    def __reduce__(self) -> Any:
+        return Expression, (self.text,)
+
+    def __call__(self, columns: Mapping[str, Column], rows: int) -> Column:
+        """The condition over ``rows`` rows. A column that is missing is unknown in every row.
+
+        Raises:
+            ConfigError: a text is compared in size with a number, or counted with.
+        """
+        return _truth(self._value(self._tree, columns, rows), self._tree)
+
+    def reasons(self, columns: Mapping[str, Column], rows: int) -> Counter[str]:
+        """Why rows were dropped: for each part that stands between ``and``, how often it was false, or unknown."""
+        tree = self._tree
+        parts = tree.values if isinstance(tree, ast.BoolOp) and isinstance(tree.op, ast.And) else [tree]
+        found: Counter[str] = Counter()
+        for part in parts:
+            value = _truth(self._value(part, columns, rows), part)
+            text = ast.unparse(part)
+            found[f"{text} is false"] += int((value.known & ~value.values.astype(bool)).sum())
+            found[f"{text} is unknown"] += int((~value.known).sum())
+        return +found
+
+    def _checked(self, node: ast.expr) -> set[str]:
+        """The names in a tree. Refuses what is not of the language."""
+        if isinstance(node, (ast.Name, ast.Attribute)):
+            return {_name(node)}
+        if isinstance(node, ast.Constant) and isinstance(node.value, (bool, int, float, str)):
+            return set()
+        parts: Sequence[ast.expr]
+        if isinstance(node, ast.BoolOp):
+            parts = node.values
+        elif isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.Not, ast.USub, ast.UAdd)):
+            parts = [node.operand]
+        elif isinstance(node, ast.BinOp) and type(node.op) in _ARITHMETIC:
+            parts = [node.left, node.right]
+        elif isinstance(node, ast.Compare):
+            return self._checked_compare(node)
+        elif isinstance(node, ast.Call) and not node.keywords and node.args:
+            if not (isinstance(node.func, ast.Name) and node.func.id in _FUNCTIONS):
+                raise ConfigError(f"where: {ast.unparse(node)} cannot be used: only abs(), min(), max() and len() can")
+            parts = node.args
+        else:
+            raise ConfigError(
+                f"where: {ast.unparse(node)} cannot be used; write comparisons, and/or/not, in, is None, arithmetic"
+            )
+        return set().union(*(self._checked(part) for part in parts))
+
+    def _checked_compare(self, node: ast.Compare) -> set[str]:
+        names = self._checked(node.left)
+        for op, right in zip(node.ops, node.comparators, strict=True):
+            if isinstance(op, (ast.Is, ast.IsNot)):
+                if not (isinstance(right, ast.Constant) and right.value is None):
+                    raise ConfigError(f"where: {ast.unparse(node)}: 'is' goes with None only; use ==")
+            elif isinstance(op, (ast.In, ast.NotIn)) and isinstance(right, (ast.List, ast.Tuple, ast.Set)):
+                _constants(right)
+            elif isinstance(right, ast.Constant) and right.value is None:
+                raise ConfigError(f"where: {ast.unparse(node)} is never true; write 'is None' or 'is not None'")
+            else:
+                names |= self._checked(right)
+        return names
+
+    def _value(self, node: ast.expr, columns: Mapping[str, Column], rows: int) -> Column:
+        if isinstance(node, (ast.Name, ast.Attribute)):
+            return columns.get(_name(node)) or Column(np.zeros(rows), np.zeros(rows, bool))
+        if isinstance(node, ast.Constant):
+            return _constant(node.value, rows)
+        if isinstance(node, ast.BoolOp):
+            parts = [_truth(self._value(part, columns, rows), part) for part in node.values]
+            return _all(parts) if isinstance(node.op, ast.And) else _not(_all([_not(part) for part in parts]))
+        if isinstance(node, ast.UnaryOp):
+            value = self._value(node.operand, columns, rows)
+            if isinstance(node.op, ast.Not):
+                return _not(_truth(value, node.operand))
+            numbers = _numbers(value, node.operand)
+            return numbers if isinstance(node.op, ast.UAdd) else Column(-numbers.values, numbers.known)
+        if isinstance(node, ast.BinOp):
+            left = _numbers(self._value(node.left, columns, rows), node.left)
+            return _arithmetic(node.op, left, _numbers(self._value(node.right, columns, rows), node.right))
+        if isinstance(node, ast.Compare):
+            return self._compare(node, columns, rows)
+        assert isinstance(node, ast.Call)
+        assert isinstance(node.func, ast.Name)
+        return _call(node.func.id, [self._value(each, columns, rows) for each in node.args], node)
+
+    def _compare(self, node: ast.Compare, columns: Mapping[str, Column], rows: int) -> Column:
+        left = self._value(node.left, columns, rows)
+        found = []
+        for op, right in zip(node.ops, node.comparators, strict=True):
+            if isinstance(op, (ast.Is, ast.IsNot)):
+                known = left.known if isinstance(op, ast.IsNot) else ~left.known
+                found.append(Column(known, np.ones(rows, bool)))
+                continue
+            if isinstance(op, (ast.In, ast.NotIn)):
+                inside = self._inside(left, right, columns, rows)
+                found.append(inside if isinstance(op, ast.In) else _not(inside))
+                continue
+            value = self._value(right, columns, rows)
+            found.append(_compared(_COMPARE[type(op)], left, value, node))
+            left = value
+        return _all(found) if len(found) > 1 else found[0]
+
+    def _inside(self, left: Column, right: ast.expr, columns: Mapping[str, Column], rows: int) -> Column:
+        if isinstance(right, (ast.List, ast.Tuple, ast.Set)):
+            wanted = _constants(right)
+            return Column(np.array([each in wanted for each in left.values.tolist()], bool), left.known)
+        whole = self._value(right, columns, rows)
+        known = left.known & whole.known
+        pairs = zip(left.values.tolist(), whole.values.tolist(), known.tolist(), strict=True)
+        values = [isinstance(a, str) and isinstance(b, str) and a in b for a, b, k in pairs]
+        return Column(np.array(values, bool), known)
+
+
+def _name(node: ast.expr) -> str:
+    if isinstance(node, ast.Attribute):
+        return f"{_name(node.value)}.{node.attr}"
+    if isinstance(node, ast.Name):
+        return node.id
+    raise ConfigError(f"where: {ast.unparse(node)} is no column")
+
+
+def _constants(node: ast.expr) -> set[Any]:
+    """The constants after ``in``."""
+    try:
+        found = set(ast.literal_eval(node))
+    except (ValueError, TypeError):
+        found = {None}
+    if None in found:
+        raise ConfigError(f"where: {ast.unparse(node)}: the list after 'in' holds constants only, and no None")
+    return found
+
+
+def _constant(value: Any, rows: int) -> Column:
+    if isinstance(value, str):
+        held = np.empty(rows, object)
+        held[:] = value
+        return Column(held, np.ones(rows, bool))
+    try:
+        return Column(np.full(rows, value), np.ones(rows, bool))
+    except OverflowError:
+        return Column(np.full(rows, float(value)), np.ones(rows, bool))
+
+
+def _truth(value: Column, node: ast.expr) -> Column:
+    if value.values.dtype == object:
+        if any(not isinstance(v, bool) for v, k in zip(value.values, value.known, strict=True) if k):
+            raise ConfigError(f"where: {ast.unparse(node)} is no condition: it holds texts; compare it with something")
+        return Column(np.array([v is True for v in value.values], bool), value.known)
+    return Column(value.values.astype(bool), value.known)
+
+
+def _numbers(value: Column, node: ast.expr) -> Column:
+    if value.values.dtype == object:
+        bad = [v for v, k in zip(value.values, value.known, strict=True) if k and isinstance(v, str)]
+        if bad:
+            raise ConfigError(f"where: {ast.unparse(node)} is no number: it holds the text {bad[0]!r:.60}")
+        return Column(
+            np.array([v if k else 0 for v, k in zip(value.values, value.known, strict=True)], float), value.known
+        )
+    return Column(value.values.astype(float), value.known)
+
+
+def _not(value: Column) -> Column:
+    return Column(~value.values.astype(bool), value.known)
+
+
+def _all(parts: Sequence[Column]) -> Column:
+    """Kleene's and: false where one is known to be false, else unknown where one is unknown."""
+    false = np.logical_or.reduce([part.known & ~part.values.astype(bool) for part in parts])
+    known = false | np.logical_and.reduce([part.known for part in parts])
+    return Column(~false, known)
+
+
+def _arithmetic(op: ast.operator, left: Column, right: Column) -> Column:
+    """In float64. What has no value (a division by zero) is unknown."""
+    with np.errstate(all="ignore"):
+        values = _ARITHMETIC[type(op)](left.values, right.values)
+    finite = np.isfinite(values)
+    return Column(np.where(finite, values, 0.0), left.known & right.known & finite)
+
+
+def _compared(op: Callable[[Any, Any], Any], left: Column, right: Column, node: ast.Compare) -> Column:
+    known = left.known & right.known
+    if left.values.dtype != object and right.values.dtype != object:
+        return Column(op(left.values, right.values), known)
+    values = np.zeros(len(known), bool)
+    for i in np.flatnonzero(known):
+        try:
+            values[i] = op(left.values[i], right.values[i])
+        except TypeError:
+            raise ConfigError(
+                f"where: {ast.unparse(node)} compares {left.values[i]!r:.40} with {right.values[i]!r:.40}: a text "
+                f"and a number have no order"
+            ) from None
+    return Column(values, known)
+
+
+def _call(name: str, args: list[Column], node: ast.Call) -> Column:
+    if name == "len":
+        values = args[0].values
+        texts = [len(v) if isinstance(v, str) else 0 for v in values.tolist()]
+        if len(args) != 1 or any(
+            k and not isinstance(v, str) for v, k in zip(values.tolist(), args[0].known, strict=True)
+        ):
+            raise ConfigError(f"where: {ast.unparse(node)}: len() takes one text")
+        return Column(np.array(texts), args[0].known)
+    numbers = [_numbers(each, node) for each in args]
+    if name == "abs":
+        if len(args) != 1:
+            raise ConfigError(f"where: {ast.unparse(node)}: abs() takes one number")
+        return Column(np.abs(numbers[0].values), numbers[0].known)
+    reduce = np.minimum.reduce if name == "min" else np.maximum.reduce
+    return Column(reduce([each.values for each in numbers]), np.logical_and.reduce([each.known for each in numbers]))

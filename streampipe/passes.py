@@ -1,0 +1,110 @@
+"""One pass of one consumer over a planned pipeline: batches with the cursor behind each.
+
+A planned batch is made on its own: its samples are read, go through the chain together, and come out as one batch. So a
+batch needs nothing but its number, and a sample that fails is replaced inside its own batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import takewhile
+from typing import Any, NamedTuple
+
+from streampipe.chain import AnyStage, name_of, takes_views, through
+from streampipe.condition import Keep
+from streampipe.context import Run, Sample
+from streampipe.counters import counters
+from streampipe.dataset import Reader
+from streampipe.errors import ShardError, TooManyErrors
+from streampipe.planned import Cursor, Plan, RankReader
+from streampipe.stages.stage import Stage
+from streampipe.threads import ordered
+
+ONE_TO_ONE = ("map", "select", "rename", "decode")
+"""Stages of which a sample comes out for each that goes in, so that batches can be decided before them."""
+_MOST_OPEN = 256
+_REMOTE_READS = 16
+
+
+@dataclass(frozen=True)
+class Division:
+    """A chain as the planner sees it: what is decided in integers, and what then runs as generators."""
+
+    keep: Keep | None  # the conditions that the index answers
+    stages: tuple[AnyStage, ...]
+    batch: int | None  # samples of a rank's batch; None where the chain has no batch
+    drop_last: bool = False
+
+
+def divide(chain: Sequence[AnyStage]) -> Division | str:
+    """The chain for the planner, or the reason why its batches cannot be decided before it runs."""
+    size, drop_last = None, False
+    pushed = list(takewhile(lambda stage: _is(stage, "where"), chain))
+    for stage in chain[len(pushed) :]:
+        if size is None and isinstance(stage, Stage) and _is(stage, "batch"):
+            size, drop_last = stage.parameters["size"], bool(stage.parameters.get("drop_last"))
+        elif not _one_to_one(stage, after_batch=size is not None):
+            return f"stage {name_of(stage, parameters=True)} may give out more or fewer samples than it is given"
+    conditions = tuple(stage.parameters["condition"] for stage in pushed if isinstance(stage, Stage))
+    return Division(Keep(conditions) if conditions else None, tuple(chain[len(pushed) :]), size, drop_last)
+
+
+def _one_to_one(stage: AnyStage, after_batch: bool) -> bool:
+    return any(_is(stage, name) for name in (("map",) if after_batch else ONE_TO_ONE))
+
+
+def _is(stage: AnyStage, name: str) -> bool:
+    return isinstance(stage, Stage) and stage.define.__module__ == f"streampipe.stages.{name}"
+
+
+class Made(NamedTuple):
+    """What a step gave (nothing where its only sample was skipped), and the cursor behind it."""
+
+    items: list[Any]
+    after: Cursor
+
+
+def make_batches(
+    plan: Plan, division: Division, run: Run, cursor: Cursor, first: int = 0, stride: int = 1
+) -> Iterator[Made]:
+    """A consumer's steps from ``cursor`` on: the ``first``, and every ``stride``-th after it."""
+    consumer = run.consumer
+    places = RankReader(plan, consumer.rank, consumer.world_size)
+    reader = plan.dataset.reader()
+    window = plan.lanes.window * max(1, len(plan.dataset.shards)) // max(1, plan.lanes.samples)
+    reader.keep_open(min(_MOST_OPEN, plan.lanes.number * (2 + window)))
+    views = takes_views(division.stages)
+    for at in plan.steps(cursor, first, stride):
+        wanted = places.places(at.epoch, at.step)
+        samples = _read(reader, wanted, at.epoch, run, views is not None)
+        mine = replace(run, fill=len(wanted) if division.batch else 0)
+        items = list(through(division.stages, samples, mine, views)) if division.stages else list(samples)
+        if division.batch and len(items) != 1:
+            raise TooManyErrors(
+                f"all {len(wanted)} samples of batch {at.step} of epoch {at.epoch} were skipped, so nothing is left to "
+                f"fill it with; check the data, or use on_error='raise' to see the first error"
+            )
+        yield Made(items, plan.after(at))
+
+
+def _read(reader: Reader, wanted: list[tuple[int, int]], epoch: int, run: Run, views: bool) -> Iterator[Sample]:
+    """The samples at those places. What cannot be read is up to the error policy."""
+    remote = reader.is_remote
+    if remote:
+        for shard, _ in wanted:
+            reader.opened(shard)  # here, because the threads only read
+
+    def read(place: tuple[int, int]) -> Sample | ShardError:
+        try:
+            return reader.sample(*place, epoch, views)
+        except ShardError as error:
+            return error
+
+    for found in ordered(read, wanted, _REMOTE_READS if remote else 0):
+        if isinstance(found, ShardError):
+            run.policy.failed(found, "reading")
+            counters.add("reading", "samples skipped")
+        else:
+            run.policy.passed("reading")
+            yield found

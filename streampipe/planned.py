@@ -1,0 +1,147 @@
+"""The planned tier: an epoch's batches as lists of places in shards, for one rank, from any step on.
+
+The state of a run is a handful of numbers: the step, and what the order depends on. Nothing is remembered by workers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from streampipe.dataset import Dataset
+from streampipe.errors import ConfigError
+from streampipe.lanes import EpochOrder, Lanes, batch_seed, choose, rank_reader
+from streampipe.plan import shard_seed
+
+VERSION = 1
+
+
+class Cursor(NamedTuple):
+    """A place in a run: the next step of an epoch, and the epoch before which the pass ends (None: it never does)."""
+
+    epoch: int
+    step: int
+    until: int | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that decides which samples a rank gets in which batch."""
+
+    dataset: Dataset
+    lanes: Lanes
+    seed: int
+    shuffled: bool
+    filter: str = ""
+
+    @property
+    def batches(self) -> int:
+        """Batches of an epoch, the same on every rank."""
+        return self.lanes.batches
+
+    def steps(self, cursor: Cursor, first: int = 0, stride: int = 1) -> Iterator[Cursor]:
+        """Every ``stride``-th step from the ``first`` after ``cursor`` on: a worker's share. Each as a cursor at it."""
+        if self.batches == 0:
+            return
+        step, epoch, until = cursor.step + first, cursor.epoch, cursor.until
+        while True:
+            epoch, step = epoch + step // self.batches, step % self.batches
+            if until is not None and epoch >= until:
+                return
+            yield Cursor(epoch, step, until)
+            step += stride
+
+    def after(self, cursor: Cursor, steps: int = 1) -> Cursor:
+        """The cursor ``steps`` steps later."""
+        if self.batches == 0:
+            return cursor
+        epochs, step = divmod(cursor.step + steps, self.batches)
+        return Cursor(cursor.epoch + epochs, step, cursor.until)
+
+    def remaining(self, cursor: Cursor) -> int | None:
+        """Steps from ``cursor`` to the end of the pass; None for an endless one."""
+        if cursor.until is None:
+            return None
+        return max(0, (cursor.until - cursor.epoch) * self.batches - cursor.step)
+
+    def state(self, cursor: Cursor) -> dict[str, Any]:
+        """What ``load`` needs to go on at ``cursor``, as plain JSON."""
+        lanes = self.lanes
+        return {
+            "streampipe": VERSION,
+            "tier": "planned",
+            "epoch": cursor.epoch,
+            "step": cursor.step,
+            "until": cursor.until,
+            "seed": self.seed,
+            "batch": lanes.size,
+            "lanes": [lanes.places, lanes.columns],
+            "window": lanes.window if self.shuffled else None,
+            "tail": lanes.tail,
+            "samples": lanes.samples,
+            "dataset": self.dataset.fingerprint,
+            "filter": self.filter,
+        }
+
+    def load(self, state: Mapping[str, Any]) -> tuple[Plan, Cursor]:
+        """The plan that a state was saved with, and where it goes on.
+
+        Raises:
+            ConfigError: the state is of another dataset, filter, batch size, seed, shuffle or version; it names both.
+        """
+        if state.get("streampipe") != VERSION or state.get("tier") != "planned":
+            raise ConfigError(
+                f"this state is of tier {state.get('tier')!r} and version {state.get('streampipe')!r}, the pipeline is "
+                f"planned and reads version {VERSION}: load it where it was saved, or start a new epoch"
+            )
+        mine = self.state(Cursor(0, 0, None))
+        for name, what in _MUST_AGREE.items():
+            if state.get(name) != mine[name]:
+                raise ConfigError(
+                    f"{what} is {mine[name]!r} here and was {state.get(name)!r} when the state was saved: the order "
+                    f"would be another one; restore it, or start a new epoch without the state (set_epoch)"
+                )
+        places, columns = state["lanes"]
+        plan = replace(self, lanes=replace(self.lanes, places=places, columns=columns))
+        return plan, Cursor(state["epoch"], state["step"], state["until"])
+
+
+_MUST_AGREE = {
+    "batch": "the global batch (batch size times ranks)",
+    "samples": "the number of samples",
+    "filter": "the filter (where)",
+    "dataset": "the dataset's fingerprint",
+    "seed": "the seed",
+    "window": "the shuffle's window",
+    "tail": "the tail policy",
+}
+
+
+class RankReader:
+    """From a step to the places (shard, number in shard) of one rank's samples, slot by slot."""
+
+    def __init__(self, plan: Plan, rank: int, ranks: int) -> None:
+        self.plan = plan
+        self.rank = rank
+        self.ranks = ranks
+        self._epoch = -1
+
+    def places(self, epoch: int, step: int) -> list[tuple[int, int]]:
+        """Where the rank's samples of a batch are."""
+        if epoch != self._epoch:
+            plan = self.plan
+            self._stream = plan.dataset.stream(shard_seed(plan.seed, epoch) if plan.shuffled else None)
+            self._read = rank_reader(EpochOrder(plan.lanes, batch_seed(plan.seed, epoch)), self.rank, self.ranks)
+            self._epoch = epoch
+        positions: np.ndarray = self._read(step)
+        return self._stream.find(positions)
+
+
+def make(dataset: Dataset, batch: int, window: int | None, seed: int, tail: str, filter: str = "") -> Plan:
+    """A plan for a new run over batches of ``batch`` samples of all ranks. ``window`` None: the shards' own order."""
+    places, columns = (1, 1) if window is None else choose(batch, dataset.samples, len(dataset.shards))
+    lanes = Lanes(dataset.samples, batch, places, columns, window or 0, tail)
+    return Plan(dataset, lanes, seed, window is not None, filter)
