@@ -81,19 +81,19 @@ def slots(size: int, places: int, rank: int, ranks: int) -> np.ndarray:
     return np.asarray(q[(q % places) % ranks == rank] if places % ranks == 0 else q[q % ranks == rank])
 
 
-def choose(size: int, samples: int, shards: int) -> tuple[int, int]:
+def choose(size: int, samples: int, shards: int, ranks: int = 1) -> tuple[int, int]:
     """Numbers of places and columns for a new run: as many lanes as the shards allow, in numbers with many divisors.
 
-    They follow from the global batch and the dataset alone, so a run begins alike on any number of ranks and workers.
+    Places are a multiple of the ranks where that can be: then no lane is read by two ranks.
 
-    >>> choose(256, 10_000_000, 1000), choose(16, 1000, 3), choose(16, 100_000, 100)
-    ((32, 12), (1, 3), (8, 12))
+    >>> choose(256, 10_000_000, 1000), choose(16, 1000, 3), choose(16, 100_000, 100), choose(144, 10**6, 900, ranks=36)
+    ((32, 12), (1, 3), (8, 12), (36, 12))
     """
     deserved = max(1, min(shards, samples // max(1, 4 * size)))
-    places = [a for a in range(1, min(size, _MOST_PLACES) + 1) if size % a == 0]
+    places = [a for a in range(1, min(size, max(ranks, _MOST_PLACES)) + 1) if size % a == 0]
     columns = [t for t in range(1, _MOST_COLUMNS + 1) if _MOST_COLUMNS % t == 0]
     fitting = [(a * t, t, a) for a in places for t in columns if a * t <= deserved]
-    _, most, most_places = max(fitting)
+    _, most, most_places = max([each for each in fitting if each[2] % ranks == 0] or fitting)
     return most_places, most
 
 

@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader
 
 from streampipe.ahead import ahead
 from streampipe.errors import ConfigError
+from streampipe.explain import explain
 from streampipe.feed import NOTHING as _NOTHING
 from streampipe.feed import Feed, Parcel, Progress, begin_planned, begin_sequential, unpack
 from streampipe.passes import Division
@@ -91,6 +92,10 @@ class Loader(DataLoader[Any]):
     def report(self) -> str:
         """What happened so far, as a table: the same as ``pipe.report()``."""
         return self.pipe.report()
+
+    def explain(self) -> str:
+        """What a pass of this loader will do, as a table."""
+        return explain(self.pipe, self._feed.world_size, self.num_workers, self.plan())
 
     def plan(self) -> tuple[Plan, Division] | str:
         """The plan of this job, or why there is none; made once, here in the parent."""

@@ -142,6 +142,12 @@ class Pipeline(IterableDataset[Any]):
 
         return Loader(self, num_workers, **options)
 
+    def explain(self, world_size: int = 1, num_workers: int = 0) -> str:
+        """What a pass of such a job will do: tier and why, what is pushed down, guarantees, samples, steps, bytes."""
+        from streampipe.explain import explain
+
+        return explain(self, world_size, num_workers, self.plan(world_size))
+
     def report(self) -> str:
         """What happened so far in this process and its loaders' workers, as a table."""
         return report.render(counters.snapshot())
@@ -184,7 +190,7 @@ class Pipeline(IterableDataset[Any]):
             raise nothing_left(division.keep.text, seen, reasons)
         size = (division.batch or 1) * world_size
         text = division.keep.text if division.keep else ""
-        return make(dataset, size, source.window, self.seed, tail, text), division
+        return make(dataset, size, world_size, source.window, self.seed, tail, text), division
 
     def state_dict(self) -> dict[str, Any]:
         """Where the pass over this pipeline stands, as small plain JSON; of this process or DataLoader worker alone.

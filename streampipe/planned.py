@@ -140,8 +140,8 @@ class RankReader:
         return self._stream.find(positions)
 
 
-def make(dataset: Dataset, batch: int, window: int | None, seed: int, tail: str, filter: str = "") -> Plan:
-    """A plan for a new run over batches of ``batch`` samples of all ranks. ``window`` None: the shards' own order."""
-    places, columns = (1, 1) if window is None else choose(batch, dataset.samples, len(dataset.shards))
+def make(dataset: Dataset, batch: int, ranks: int, window: int | None, seed: int, tail: str, filter: str = "") -> Plan:
+    """A plan for a new run: batches of ``batch`` samples of all ranks together; ``window`` None for the shards' order."""
+    places, columns = (1, 1) if window is None else choose(batch, dataset.samples, len(dataset.shards), ranks)
     lanes = Lanes(dataset.samples, batch, places, columns, window or 0, tail)
     return Plan(dataset, lanes, seed, window is not None, filter)

@@ -37,13 +37,18 @@ ORDER = [  # each may import from those before it, and from itself
     "passes",
     "progress",
     "pipeline",
+    "explain",
     "ahead",
     "feed",
     "loader",
     "stream",
     "cli",
 ]
-LATER = {("pipeline", "loader"), ("progress", "pipeline")}  # inside a method: the loader's own name on the pipeline
+LATER = {
+    ("pipeline", "loader"),
+    ("pipeline", "explain"),
+    ("progress", "pipeline"),
+}  # inside a method: the loader's own name on the pipeline
 ONLY = {
     "torch": {"decoding", "stages", "decorators", "world", "epochs", "pipeline", "feed", "loader"},
     "fsspec": {"source"},

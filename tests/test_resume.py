@@ -156,7 +156,7 @@ def many(tmp_path_factory):
 
 
 def test_a_run_of_8_ranks_and_3_workers_continues_on_any_other_number(many):
-    whole, _ = global_batches(many, 1, 0)
+    whole, _ = global_batches(many, 8, 3)
     first, state = global_batches(many, 8, 3, limit=4)
     assert len(state["lanes"]) == 2
     assert len(json.dumps(state)) < 400
