@@ -31,7 +31,7 @@ from streampipe.loader import Loader
 from streampipe.pipeline import Pipeline
 from streampipe.policy import ErrorPolicy
 from streampipe.stages.stage import Stage, stage
-from streampipe.stream import from_iterable, stream
+from streampipe.stream import from_iterable, mix, stream
 from streampipe.tar import Limits
 
 __version__ = "0.1.0"
@@ -72,6 +72,7 @@ __all__ = [
     "cached",
     "from_iterable",
     "logged",
+    "mix",
     "on_error",
     "retry",
     "stage",

@@ -20,6 +20,9 @@ from streampipe.errors import CorruptShard, IndexMismatch
 from streampipe.index import Finder, ShardIndex
 from streampipe.index.manifest import NAME
 from streampipe.index.manifest import counts as read_manifest
+from streampipe.lanes import EpochOrder, batch_seed, rank_reader
+from streampipe.plan import shard_seed
+from streampipe.planned import Place, Plan
 from streampipe.rng import derive, permutation
 from streampipe.samples import group
 from streampipe.source import local_path, redact
@@ -57,6 +60,10 @@ class Dataset:
         """The order of one epoch's shards: as listed, or shuffled by ``seed``."""
         return EpochStream(self.counts, seed)
 
+    def places(self, plan: Plan, rank: int, ranks: int) -> RankPlaces:
+        """A rank's places, step by step."""
+        return RankPlaces(self, plan, rank, ranks)
+
     def reader(self) -> Reader:
         """Opens shards as samples of them are wanted."""
         return Reader(self)
@@ -74,6 +81,25 @@ class EpochStream:
         which = np.searchsorted(self._ends, positions, side="right")
         starts = np.where(which > 0, self._ends[np.maximum(which, 1) - 1], 0)
         return list(zip(self._shards[which].tolist(), (positions - starts).tolist(), strict=True))
+
+
+class RankPlaces:
+    """From a step to the places of one rank's samples, slot by slot."""
+
+    def __init__(self, dataset: Dataset, plan: Plan, rank: int, ranks: int) -> None:
+        self._dataset = dataset
+        self._plan = plan
+        self._rank = (rank, ranks)
+        self._epoch = -1
+
+    def __call__(self, epoch: int, step: int) -> list[Place]:
+        """Where the rank's samples of a batch are."""
+        if epoch != self._epoch:
+            plan = self._plan
+            self._stream = self._dataset.stream(shard_seed(plan.seed, epoch) if plan.shuffled else None)
+            self._read = rank_reader(EpochOrder(plan.lanes, batch_seed(plan.seed, epoch)), *self._rank)
+            self._epoch = epoch
+        return [Place(shard, number, epoch) for shard, number in self._stream.find(self._read(step))]
 
 
 class _OpenShard:
@@ -110,13 +136,18 @@ class Reader:
         """Let so many shards stay open."""
         self._most = max(self._most, shards)
 
-    def sample(self, shard: int, number: int, epoch: int, views: bool = False) -> Sample:
-        """Sample ``number`` of the kept ones of a shard. Fields are bytes; with ``views`` perhaps views of the shard.
+    def prepare(self, place: Place) -> None:
+        """Open the shard of a place, so that ``sample`` may then be called in several threads."""
+        self.opened(place.shard)
+
+    def sample(self, place: Place, views: bool = False) -> Sample:
+        """The sample at a place. Fields are bytes; with ``views`` perhaps views of the shard.
 
         Raises:
             IndexMismatch: there is another sample at that place.
             CorruptShard: its bytes are not those that the index has a checksum of.
         """
+        shard, number, epoch, _ = place
         opened = self.opened(shard)
         row = number if opened.kept is None else int(opened.kept[number])
         start, size = int(opened.offsets[row]), int(opened.sizes[row])

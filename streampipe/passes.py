@@ -15,9 +15,8 @@ from streampipe.chain import AnyStage, name_of, takes_views, through
 from streampipe.condition import Keep
 from streampipe.context import Run, Sample
 from streampipe.counters import counters
-from streampipe.dataset import Reader
 from streampipe.errors import ShardError, TooManyErrors
-from streampipe.planned import Cursor, Plan, RankReader
+from streampipe.planned import Cursor, Place, Plan
 from streampipe.stages.stage import Stage
 from streampipe.threads import ordered
 
@@ -70,14 +69,14 @@ def make_batches(
 ) -> Iterator[Made]:
     """A consumer's steps from ``cursor`` on: the ``first``, and every ``stride``-th after it."""
     consumer = run.consumer
-    places = RankReader(plan, consumer.rank, consumer.world_size)
+    places = plan.dataset.places(plan, consumer.rank, consumer.world_size)
     reader = plan.dataset.reader()
     window = plan.lanes.window * max(1, len(plan.dataset.shards)) // max(1, plan.lanes.samples)
     reader.keep_open(min(_MOST_OPEN, plan.lanes.number * (2 + window)))
     views = takes_views(division.stages)
     for at in plan.steps(cursor, first, stride):
-        wanted = places.places(at.epoch, at.step)
-        samples = _read(reader, wanted, at.epoch, run, views is not None)
+        wanted = places(at.epoch, at.step)
+        samples = _read(reader, wanted, run, views is not None)
         mine = replace(run, fill=len(wanted) if division.batch else 0)
         items = list(through(division.stages, samples, mine, views)) if division.stages else list(samples)
         if division.batch and len(items) != 1:
@@ -88,23 +87,28 @@ def make_batches(
         yield Made(items, plan.after(at))
 
 
-def _read(reader: Reader, wanted: list[tuple[int, int]], epoch: int, run: Run, views: bool) -> Iterator[Sample]:
-    """The samples at those places. What cannot be read is up to the error policy."""
-    remote = reader.is_remote
-    if remote:
-        for shard, _ in wanted:
-            reader.opened(shard)  # here, because the threads only read
+def _read(reader: Any, wanted: Sequence[Place], run: Run, views: bool) -> Iterator[Sample]:
+    """The samples at those places, in a mixture through the stages of their part. Errors are up to the error policy."""
+    if reader.is_remote:
+        for place in wanted:
+            reader.prepare(place)  # here, because the threads only read
+    chains = getattr(reader, "chains", None)
 
-    def read(place: tuple[int, int]) -> Sample | ShardError:
+    def read(place: Place) -> Sample | ShardError:
         try:
-            return reader.sample(*place, epoch, views)
+            sample: Sample = reader.sample(place, views and chains is None)
+            return sample
         except ShardError as error:
             return error
 
-    for found in ordered(read, wanted, _REMOTE_READS if remote else 0):
-        if isinstance(found, ShardError):
-            run.policy.failed(found, "reading")
+    found = ordered(read, wanted, _REMOTE_READS if reader.is_remote else 0)
+    for place, sample in zip(wanted, found, strict=True):
+        if isinstance(sample, ShardError):
+            run.policy.failed(sample, "reading")
             counters.add("reading", "samples skipped")
+            continue
+        run.policy.passed("reading")
+        if chains is None:
+            yield sample
         else:
-            run.policy.passed("reading")
-            yield found
+            yield from through(chains[place.part], [sample], run, None)

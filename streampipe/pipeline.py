@@ -18,6 +18,8 @@ from streampipe.counters import counters
 from streampipe.dataset import Uncounted
 from streampipe.epochs import EpochClock
 from streampipe.errors import ConfigError, ShardError
+from streampipe.lanes import Lanes
+from streampipe.mix import MixDataset, MixSamples, Part
 from streampipe.passes import Division, divide
 from streampipe.planned import Plan, make
 from streampipe.policy import ErrorPolicy
@@ -166,6 +168,8 @@ class Pipeline(IterableDataset[Any]):
 
     def _plan(self, world_size: int, tail: str | None) -> tuple[Plan, Division] | str:
         source = self.source
+        if isinstance(source, MixSamples):
+            return self._plan_mix(source, world_size)
         if not isinstance(source, ShardSamples):
             return "the samples come from an iterable"
         if source.tier == "sequential":
@@ -191,6 +195,21 @@ class Pipeline(IterableDataset[Any]):
         size = (division.batch or 1) * world_size
         text = division.keep.text if division.keep else ""
         return make(dataset, size, world_size, source.window, self.seed, tail, text), division
+
+    def _plan_mix(self, source: MixSamples, world_size: int) -> tuple[Plan, Division] | str:
+        division = divide(self.chain)
+        if isinstance(division, str) or division.keep:
+            return division if isinstance(division, str) else "where stands behind mix; put it into the parts"
+        parts = []
+        for pipe in source.pipes:
+            found = pipe._plan(1, None)
+            if isinstance(found, str):
+                return f"a part of the mixture is not planned: {found}"
+            plan, inner = found
+            parts.append(Part(plan.dataset, pipe.seed, pipe.source.window, inner.stages, plan.filter))
+        size = (division.batch or 1) * world_size
+        dataset = MixDataset(parts, source.weights)
+        return Plan(dataset, Lanes(dataset.samples, size, tail="pad"), self.seed, False), division
 
     def state_dict(self) -> dict[str, Any]:
         """Where the pass over this pipeline stands, as small plain JSON; of this process or DataLoader worker alone.

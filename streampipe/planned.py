@@ -5,16 +5,12 @@ The state of a run is a handful of numbers: the step, and what the order depends
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
-import numpy as np
-
-from streampipe.dataset import Dataset
 from streampipe.errors import ConfigError
-from streampipe.lanes import EpochOrder, Lanes, batch_seed, choose, rank_reader
-from streampipe.plan import shard_seed
+from streampipe.lanes import Lanes, choose
 
 VERSION = 1
 
@@ -27,11 +23,33 @@ class Cursor(NamedTuple):
     until: int | None
 
 
+class Place(NamedTuple):
+    """Where a sample is: its number among the kept ones of a shard; in a mixture, of the dataset ``part``."""
+
+    shard: int
+    number: int
+    epoch: int
+    part: int = 0
+
+
+class Counted(Protocol):
+    """What a plan needs of a dataset."""
+
+    samples: int
+
+    @property
+    def shards(self) -> Sequence[str]: ...
+    @property
+    def fingerprint(self) -> str: ...
+    def places(self, plan: Any, rank: int, ranks: int) -> Callable[[int, int], list[Any]]: ...
+    def reader(self) -> Any: ...
+
+
 @dataclass(frozen=True)
 class Plan:
     """Everything that decides which samples a rank gets in which batch."""
 
-    dataset: Dataset
+    dataset: Counted
     lanes: Lanes
     seed: int
     shuffled: bool
@@ -120,28 +138,8 @@ _MUST_AGREE = {
 }
 
 
-class RankReader:
-    """From a step to the places (shard, number in shard) of one rank's samples, slot by slot."""
-
-    def __init__(self, plan: Plan, rank: int, ranks: int) -> None:
-        self.plan = plan
-        self.rank = rank
-        self.ranks = ranks
-        self._epoch = -1
-
-    def places(self, epoch: int, step: int) -> list[tuple[int, int]]:
-        """Where the rank's samples of a batch are."""
-        if epoch != self._epoch:
-            plan = self.plan
-            self._stream = plan.dataset.stream(shard_seed(plan.seed, epoch) if plan.shuffled else None)
-            self._read = rank_reader(EpochOrder(plan.lanes, batch_seed(plan.seed, epoch)), self.rank, self.ranks)
-            self._epoch = epoch
-        positions: np.ndarray = self._read(step)
-        return self._stream.find(positions)
-
-
-def make(dataset: Dataset, batch: int, ranks: int, window: int | None, seed: int, tail: str, filter: str = "") -> Plan:
-    """A plan for a new run: batches of ``batch`` samples of all ranks together; ``window`` None for the shards' order."""
+def make(dataset: Counted, batch: int, ranks: int, window: int | None, seed: int, tail: str, filter: str = "") -> Plan:
+    """A plan for a new run of batches of ``batch`` samples over all ranks; ``window`` None for the shards' order."""
     places, columns = (1, 1) if window is None else choose(batch, dataset.samples, len(dataset.shards), ranks)
     lanes = Lanes(dataset.samples, batch, places, columns, window or 0, tail)
     return Plan(dataset, lanes, seed, window is not None, filter)

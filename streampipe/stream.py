@@ -1,13 +1,15 @@
-"""``stream`` and ``from_iterable``: where a pipeline begins."""
+"""``stream``, ``mix`` and ``from_iterable``: where a pipeline begins."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from os import PathLike
 from typing import Any
 
+from streampipe.chain import name_of
 from streampipe.context import Position, Run
 from streampipe.errors import ConfigError
+from streampipe.mix import MixSamples
 from streampipe.pipeline import Pipeline
 from streampipe.policy import ErrorPolicy
 from streampipe.shards import ShardSamples
@@ -84,6 +86,48 @@ def from_iterable(
     """
     policy = on_error if isinstance(on_error, ErrorPolicy) else ErrorPolicy(on_error)
     return Pipeline(IterableSamples(samples), seed=seed, epochs=epochs, policy=policy)
+
+
+def mix(
+    pipes: Sequence[Pipeline],
+    weights: Sequence[float] | None = None,
+    *,
+    seed: int = 0,
+    epochs: int | None = 1,
+    on_error: str | ErrorPolicy = "raise",
+) -> Pipeline:
+    """Several pipelines as one, each with its share of every batch: planned, exact, resumable at any step.
+
+    Args:
+        pipes: ``sp.stream(...)`` with stages of one sample in, one sample out, and ``where``; not batched.
+        weights: how the samples are shared out; by default as many of each as there are. Shares are exact: after any
+            number of batches each part is within two samples of its own.
+        seed: of random choices in the stages behind. Each part's order has its own seed.
+        epochs: an epoch of the mixture has as many samples as all parts together; a part that is used up begins anew,
+            in a new order. None for an endless stream.
+        on_error: as in ``stream``.
+
+    Raises:
+        ConfigError: a part cannot be planned (samples not counted), is batched, or a weight is not above 0.
+    """
+    pipes = list(pipes)
+    if not pipes or any(_is_batched(pipe) for pipe in pipes):
+        raise ConfigError("mix takes one or more pipelines that are not batched: batch behind it")
+    shares = [float(each) for each in weights] if weights is not None else None
+    if shares is not None and (len(shares) != len(pipes) or not all(0 < each < float("inf") for each in shares)):
+        raise ConfigError(f"mix takes a weight above 0 for each of its {len(pipes)} pipelines, not {weights}")
+    if shares is None:
+        found = [pipe.plan() for pipe in pipes]
+        for each in found:
+            if isinstance(each, str):
+                raise ConfigError(f"a part of the mixture cannot be planned: {each}")
+        shares = [float(each[0].lanes.samples) for each in found if not isinstance(each, str)]
+    policy = on_error if isinstance(on_error, ErrorPolicy) else ErrorPolicy(on_error)
+    return Pipeline(MixSamples(pipes, shares), seed=seed, epochs=epochs, policy=policy)
+
+
+def _is_batched(pipe: Pipeline) -> bool:
+    return any(name_of(stage) == "batch" for stage in pipe.chain)
 
 
 class IterableSamples:

@@ -1,0 +1,174 @@
+"""``mix``: several pipelines as one, with exact shares, planned.
+
+Draw i of the mixture, counted over all batches and epochs, belongs to one dataset and is its j-th draw; both follow
+from i alone. A dataset's own draws go through it epoch after epoch in its own shuffled order, so a small one is
+repeated and a large one is not cut short. The state is the number of the step, as in any plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+from streampipe.chain import AnyStage
+from streampipe.context import Run, Sample
+from streampipe.dataset import Dataset, Reader
+from streampipe.errors import ConfigError
+from streampipe.lanes import EpochOrder, Lanes, batch_seed, choose, slots
+from streampipe.plan import shard_seed
+from streampipe.planned import Place, Plan
+from streampipe.rng import derive
+
+
+class Shares:
+    """Which part a draw belongs to: after any number of draws every part has its share, give or take one or two.
+
+    The first part takes draw i where ``floor(w * (i + 1) + 1/2)`` is one more than ``floor(w * i + 1/2)``; the draws
+    that it leaves are numbered anew and shared by the others in the same way. In fractions, so no draw is ever lost.
+
+    >>> Shares([3, 1]).owner(np.arange(8))[0].tolist()
+    [0, 0, 1, 0, 0, 0, 1, 0]
+    """
+
+    def __init__(self, weights: Sequence[float]) -> None:
+        rest = sum((Fraction(str(weight)) for weight in weights), Fraction())
+        self._shares = []
+        for weight in weights:
+            share = (Fraction(str(weight)) / rest).limit_denominator(1_000_000) if rest else Fraction(1)
+            self._shares.append(share)
+            rest -= Fraction(str(weight))
+
+    def owner(self, draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """For each draw its part, and its number among the draws of that part."""
+        part, number = np.full(len(draws), -1), draws.astype(np.int64)
+        for i, share in enumerate(self._shares):
+            left = part < 0
+            before, after = _taken(share, number), _taken(share, number + 1)
+            mine = left & (after > before)
+            part[mine] = i
+            number = np.where(mine, before, np.where(left, number - before, number))
+        return part, number
+
+
+def _taken(share: Fraction, draws: np.ndarray) -> np.ndarray:
+    """floor(share * draws + 1/2) in integers that do not overflow below 10^12 draws."""
+    a, b = share.numerator, share.denominator
+    whole, rest = np.divmod(draws, b)
+    return np.asarray(whole * a + (2 * a * rest + b) // (2 * b))
+
+
+@dataclass(frozen=True)
+class Part:
+    """One dataset of a mixture: its samples, its order, and its own stages."""
+
+    dataset: Dataset
+    seed: int
+    window: int | None
+    stages: tuple[AnyStage, ...]
+    filter: str
+
+
+class MixDataset:
+    """The counted samples of a mixture: what a plan needs of a dataset."""
+
+    def __init__(self, parts: Sequence[Part], weights: Sequence[float]) -> None:
+        self.parts = tuple(parts)
+        self.weights = tuple(weights)
+        self.shards = [url for part in parts for url in _few(part)]
+        self.samples = sum(part.dataset.samples for part in parts)
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of all parts and their weights."""
+        of_parts = [f"{p.dataset.fingerprint} {p.seed} {p.window} {p.filter}" for p in self.parts]
+        return f"{derive('mix', *of_parts, repr(self.weights)):016x}"
+
+    def places(self, plan: Plan, rank: int, ranks: int) -> MixPlaces:
+        """A rank's places, step by step."""
+        return MixPlaces(self, plan, rank, ranks)
+
+    def reader(self) -> MixReader:
+        """Opens shards as samples of them are wanted."""
+        return MixReader(self)
+
+
+def _few(part: Part) -> list[str]:
+    return [part.dataset.shards[0]]
+
+
+class MixPlaces:
+    """From a step to the places of one rank's samples."""
+
+    def __init__(self, dataset: MixDataset, plan: Plan, rank: int, ranks: int) -> None:
+        self._parts = dataset.parts
+        self._plan = plan
+        self._shares = Shares(dataset.weights)
+        self._slots = slots(plan.lanes.size, 1, rank, ranks)
+        self._orders: dict[int, tuple[int, Any, EpochOrder]] = {}  # by part: of the epoch that it is in
+
+    def __call__(self, epoch: int, step: int) -> list[Place]:
+        """Where the rank's samples of a batch are."""
+        plan = self._plan
+        draws = (epoch * plan.batches + step) * plan.lanes.size + self._slots
+        parts, numbers = self._shares.owner(draws)
+        return [self._place(part, number) for part, number in zip(parts.tolist(), numbers.tolist(), strict=True)]
+
+    def _place(self, part: int, number: int) -> Place:
+        mine = self._parts[part]
+        epoch, at = divmod(number, mine.dataset.samples)
+        known = self._orders.get(part)
+        if known is None or known[0] != epoch:
+            shuffled = mine.window is not None
+            stream = mine.dataset.stream(shard_seed(mine.seed, epoch) if shuffled else None)
+            # Lanes take turns draw by draw: a batch of as many samples as there are lanes, one from each.
+            most = choose(48, mine.dataset.samples, len(mine.dataset.shards))[0] if shuffled else 1
+            lanes = Lanes(mine.dataset.samples, most, most, 1, mine.window or 0)
+            known = self._orders[part] = (epoch, stream, EpochOrder(lanes, batch_seed(mine.seed, epoch)))
+        _, stream, order = known
+        batch, slot = divmod(at, order.lanes.size)
+        shard, row = stream.find(order.batch(batch, np.array([slot])))[0]
+        return Place(shard, row, epoch, part)
+
+
+class MixReader:
+    """Reads single samples of a mixture."""
+
+    def __init__(self, dataset: MixDataset) -> None:
+        self._readers: list[Reader] = [part.dataset.reader() for part in dataset.parts]
+        self.is_remote = any(reader.is_remote for reader in self._readers)
+        self.chains = [part.stages for part in dataset.parts]
+
+    def keep_open(self, shards: int) -> None:
+        """Let so many shards of every part stay open."""
+        for reader in self._readers:
+            reader.keep_open(shards)
+
+    def prepare(self, place: Place) -> None:
+        """Open the shard of a place."""
+        self._readers[place.part].prepare(place)
+
+    def sample(self, place: Place, views: bool = False) -> Sample:
+        """The sample at a place."""
+        return self._readers[place.part].sample(place, views)
+
+
+class MixSamples:
+    """The source of a mixture. It runs in the planned tier only: without counts nobody knows when a part is used up."""
+
+    tier = "planned"
+
+    def __init__(self, pipes: Sequence[Any], weights: Sequence[float]) -> None:
+        self.pipes = list(pipes)
+        self.weights = list(weights)
+
+    def __call__(self, run: Run, epoch: int, views: bool = False) -> Iterator[Any]:
+        """Refused: see above."""
+        raise ConfigError("mix needs parts whose samples are counted; make their indexes with: streampipe index")
+
+    def __repr__(self) -> str:
+        parts = ", ".join(" ".join(repr(pipe).split()) for pipe in self.pipes)
+        return f"mix([{parts}], weights={self.weights})"
