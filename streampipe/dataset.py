@@ -75,12 +75,25 @@ class EpochStream:
     def __init__(self, counts: np.ndarray, seed: int | None) -> None:
         self._shards = np.arange(len(counts)) if seed is None else permutation(len(counts), seed)
         self._ends = np.cumsum(counts[self._shards])
+        self._last = (0, 0, 0)  # start, end and number of the shard that was found last
 
     def find(self, positions: np.ndarray) -> list[tuple[int, int]]:
         """Shard and number in the shard of each position."""
+        if len(positions) == 1:
+            return [self._find_one(int(positions[0]))]
         which = np.searchsorted(self._ends, positions, side="right")
         starts = np.where(which > 0, self._ends[np.maximum(which, 1) - 1], 0)
         return list(zip(self._shards[which].tolist(), (positions - starts).tolist(), strict=True))
+
+    def _find_one(self, position: int) -> tuple[int, int]:
+        """The same for one position: mostly in the shard of the one before."""
+        start, end, shard = self._last
+        if not start <= position < end:
+            which = int(self._ends.searchsorted(position, side="right"))
+            start = int(self._ends[which - 1]) if which else 0
+            shard = int(self._shards[which])
+            self._last = (start, int(self._ends[which]), shard)
+        return shard, position - start
 
 
 class RankPlaces:
@@ -131,6 +144,7 @@ class Reader:
         self.dataset = dataset
         self._most = most_open
         self._open: OrderedDict[int, _OpenShard] = OrderedDict()
+        self.is_remote = local_path(dataset.shards[0]) is None  # then several samples are worth fetching at once
 
     def keep_open(self, shards: int) -> None:
         """Let so many shards stay open."""
@@ -174,11 +188,6 @@ class Reader:
             )
         samples[0]["__position__"] = Position(epoch, shard, row)
         return samples[0]
-
-    @property
-    def is_remote(self) -> bool:
-        """Whether samples come over a network: then several are worth fetching at once."""
-        return local_path(self.dataset.shards[0]) is None
 
     def opened(self, shard: int) -> _OpenShard:
         """The shard, opened if it is not open yet. Not from several threads at once for a new one."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -60,12 +61,12 @@ class Lanes:
         """Samples that a lane gives to each batch of its column."""
         return self.size // self.places
 
-    @property
+    @cached_property
     def full(self) -> int:
         """Batches that are built from lanes; those after them are built from what the lanes have left."""
         return self.samples // self.number // self.draws * self.columns
 
-    @property
+    @cached_property
     def batches(self) -> int:
         """Batches of an epoch, the same for every rank."""
         return self.samples // self.size if self.tail == "drop" else -(-self.samples // self.size)
@@ -167,6 +168,8 @@ class EpochOrder:
         return lane, used + at - before
 
     def _each(self, lanes: np.ndarray, draws: np.ndarray) -> np.ndarray:
+        if not self.lanes.window:
+            return np.asarray(lanes * self.lanes.samples // self.lanes.number + draws)
         out = np.empty(len(lanes), np.int64)
         for i, (lane, draw) in enumerate(zip(lanes.tolist(), draws.tolist(), strict=True)):
             out[i] = self._draw(lane, draw)
@@ -174,8 +177,6 @@ class EpochOrder:
 
     def _draw(self, lane: int, draw: int) -> int:
         start, end = self.lanes.bounds(lane)
-        if not self.lanes.window:
-            return start + draw
         first, piece = self._pieces.get(lane, (0, _NOTHING))
         if not first <= draw < first + len(piece):
             # As many as the window: sorting then costs the same few operations a sample whatever the window is.

@@ -77,8 +77,9 @@ def make_batches(
     for at in plan.steps(cursor, first, stride):
         wanted = places(at.epoch, at.step)
         samples = _read(reader, wanted, run, views is not None)
-        mine = replace(run, fill=len(wanted) if division.batch else 0)
-        items = list(through(division.stages, samples, mine, views)) if division.stages else list(samples)
+        if division.batch and run.fill != len(wanted):
+            run = replace(run, fill=len(wanted))
+        items = list(through(division.stages, samples, run, views)) if division.stages else list(samples)
         if division.batch and len(items) != 1:
             raise TooManyErrors(
                 f"all {len(wanted)} samples of batch {at.step} of epoch {at.epoch} were skipped, so nothing is left to "

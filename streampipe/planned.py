@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
 from streampipe.errors import ConfigError
@@ -55,18 +56,19 @@ class Plan:
     shuffled: bool
     filter: str = ""
 
-    @property
+    @cached_property
     def batches(self) -> int:
         """Batches of an epoch, the same on every rank."""
         return self.lanes.batches
 
     def steps(self, cursor: Cursor, first: int = 0, stride: int = 1) -> Iterator[Cursor]:
         """Every ``stride``-th step from the ``first`` after ``cursor`` on: a worker's share. Each as a cursor at it."""
-        if self.batches == 0:
+        batches = self.batches
+        if batches == 0:
             return
         step, epoch, until = cursor.step + first, cursor.epoch, cursor.until
         while True:
-            epoch, step = epoch + step // self.batches, step % self.batches
+            epoch, step = epoch + step // batches, step % batches
             if until is not None and epoch >= until:
                 return
             yield Cursor(epoch, step, until)
@@ -74,9 +76,9 @@ class Plan:
 
     def after(self, cursor: Cursor, steps: int = 1) -> Cursor:
         """The cursor ``steps`` steps later."""
-        if self.batches == 0:
-            return cursor
-        epochs, step = divmod(cursor.step + steps, self.batches)
+        if cursor.step + steps < (batches := self.batches) or batches == 0:
+            return Cursor(cursor.epoch, cursor.step + (steps if batches else 0), cursor.until)
+        epochs, step = divmod(cursor.step + steps, batches)
         return Cursor(cursor.epoch + epochs, step, cursor.until)
 
     def remaining(self, cursor: Cursor) -> int | None:
