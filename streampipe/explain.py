@@ -17,7 +17,10 @@ def explain(pipe: Pipeline, world_size: int, num_workers: int, found: tuple[Plan
             ("tier", f"sequential: {found}"),
             ("generators", _names([name_of(stage, parameters=True) for stage in pipe.chain])),
             ("order", "each consumer reads whole shards; another number of ranks or workers is another order"),
-            ("resume", "exact, on the same ranks and workers; it goes again through what was read"),
+            (
+                "resume",
+                "exact on the same ranks and workers, dealt again on others; it goes again through what was read",
+            ),
             ("several ranks", "need loader(steps_per_epoch=n)"),
         ]
     else:

@@ -8,7 +8,7 @@ parcels until all are done: so whose turn it is follows from the number of batch
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, NamedTuple
@@ -53,12 +53,26 @@ class PlannedTask:
 
 @dataclass(frozen=True)
 class SequentialTask:
-    """A pass in the sequential tier: each worker goes on behind what it gave before; ``turn`` says who begins."""
+    """A pass in the sequential tier: each worker goes on behind what it gave before; ``turn`` says who begins.
+
+    ``dealt``: the streams of another job's consumers, which those of this one take over, to the end of the pass.
+    """
 
     epoch: int
     given: tuple[int, ...]
     turn: int
     endless: bool
+    dealt: tuple[Lane, ...] = ()
+
+
+class Lane(NamedTuple):
+    """The stream of one consumer in the sequential tier, and how much of it was given out."""
+
+    rank: int
+    world_size: int
+    worker: int
+    num_workers: int
+    given: int
 
 
 class Progress:
@@ -145,7 +159,7 @@ class Feed(IterableDataset[Parcel]):
             if isinstance(task, PlannedTask):
                 task = replace(task, cursor=Cursor(epoch, step, None if until < 0 else until))
             else:
-                task = replace(task, epoch=epoch, given=(0,) * len(task.given), turn=0)
+                task = replace(task, epoch=epoch, given=(0,) * len(task.given), turn=0, dealt=())
         self._passes += 1
         worker, num_workers = (info.id, info.num_workers) if info else (0, 1)
         return self._parcels(task, worker, num_workers, info is not None)
@@ -178,8 +192,17 @@ class Feed(IterableDataset[Parcel]):
     def _sequential(self, task: SequentialTask, worker: int, num_workers: int) -> Iterator[tuple[Any, Cursor | None]]:
         mine = (worker + task.turn) % num_workers
         consumer = Consumer(self.rank, self.world_size, mine, num_workers)
-        items = self.pipe.run(consumer, task.epoch, self.threads, endless=task.endless)
+        lanes = task.dealt[consumer.rank :: self.world_size][mine::num_workers]
+        streams = [self._rest(lane, task) for lane in lanes]
+        items = (
+            in_turn(streams) if task.dealt else self._rest(Lane(self.rank, self.world_size, mine, num_workers, 0), task)
+        )
         return ((item, None) for item in islice(items, task.given[mine], None))
+
+    def _rest(self, lane: Lane, task: SequentialTask) -> Iterator[Any]:
+        """What a consumer did not give out yet. The whole stream is gone through: without counts nobody can seek."""
+        items = self.pipe.run(Consumer(*lane[:4]), task.epoch, self.threads, endless=task.endless)
+        return islice(items, lane.given, None)
 
 
 def begin_planned(
@@ -196,29 +219,74 @@ def begin_planned(
 
 
 def begin_sequential(
-    pipe: Pipeline, feed: Feed, workers: int, state: Mapping[str, Any] | None, endless: bool
+    pipe: Pipeline, feed: Feed, workers: int, states: Sequence[Mapping[str, Any]], endless: bool
 ) -> Progress:
-    """Set up a sequential pass: at a new epoch, or where a loader's state says."""
+    """Set up a sequential pass: at a new epoch, or where the states of a loader's ranks say."""
     consumer = Consumer(feed.rank, feed.world_size)
-    given, turn, taken = (0,) * workers, 0, 0
-    if state is None:
-        epoch = pipe._clock.begin(pipe.epochs or 1)
+    common = sequential_state(description(pipe), pipe.seed, consumer, 0, 0)
+    if not states:
+        task = SequentialTask(pipe._clock.begin(pipe.epochs or 1), (0,) * workers, 0, endless)
+        taken = 0
     else:
-        check_sequential(state, sequential_state(description(pipe), pipe.seed, consumer, 0, 0))
-        epoch, turn, taken = state["epoch"], state["turn"], state["taken"]
-        given = tuple(state["given"])
-        if len(given) != workers:
-            raise ConfigError(
-                f"the state was saved with {len(given)} workers, this loader has {workers}: without counts a stream "
-                f"can only go on as it was; use num_workers={len(given)}, or make an index and start a new epoch"
-            )
-        pipe._clock.set(epoch)
+        for state in states:
+            check_sequential(state, common)
+        task = _resumed(states, consumer, workers, endless)
+        taken = states[0]["taken"]
+        pipe._clock.set(task.epoch)
         pipe._clock.begin(pipe.epochs or 1)
-    feed.begin(SequentialTask(epoch, given, turn, endless))
-    common = sequential_state(description(pipe), pipe.seed, consumer, epoch, 0)
-    progress = SequentialProgress(common, given, turn)
+    feed.begin(task)
+    dealt = {"dealt": [list(lane) for lane in task.dealt]} if task.dealt else {}
+    progress = SequentialProgress({**common, "epoch": task.epoch, **dealt}, task.given, task.turn)
     progress.taken = taken
     return progress
+
+
+def _resumed(states: Sequence[Mapping[str, Any]], consumer: Consumer, workers: int, endless: bool) -> SequentialTask:
+    """The task that goes on where the states are: on the same consumers as it was, on others with the streams dealt."""
+    mine = [consumer.rank, consumer.world_size]
+    for state in states:
+        if list(state["rank"]) == mine and len(state["given"]) == workers:
+            dealt = tuple(Lane(*lane) for lane in state.get("dealt", ()))
+            return SequentialTask(state["epoch"], tuple(state["given"]), state["turn"], endless, dealt)
+    ranks = states[0]["rank"][1]
+    if sorted(state["rank"][0] for state in states) != list(range(ranks)):
+        raise ConfigError(
+            f"the state was saved on {ranks} ranks with {len(states[0]['given'])} workers, this job has "
+            f"{consumer.world_size} with {workers}: to deal the streams again, load a list of the states of "
+            f"all {ranks} ranks"
+        )
+    if any(state.get("dealt") for state in states):
+        raise ConfigError(
+            "the streams of this state were dealt to other consumers once already: finish the pass on the same ranks "
+            "and workers, or make an index"
+        )
+    lanes = [
+        Lane(state["rank"][0], ranks, worker, len(state["given"]), given)
+        for state in sorted(states, key=lambda state: int(state["rank"][0]))
+        for worker, given in enumerate(state["given"])
+    ]
+    if len(lanes) < consumer.world_size:
+        raise ConfigError(
+            f"{len(lanes)} streams cannot be dealt to {consumer.world_size} ranks: use at most {len(lanes)} ranks, or "
+            f"make an index and start a new epoch"
+        )
+    return SequentialTask(states[0]["epoch"], (0,) * workers, 0, endless, tuple(lanes))
+
+
+def in_turn(streams: Sequence[Iterator[Any]]) -> Iterator[Any]:
+    """One item of each stream after the other, until all have ended.
+
+    >>> "".join(in_turn([iter("abc"), iter("x")]))
+    'axbc'
+    """
+    running = list(streams)
+    while running:
+        for stream in list(running):
+            item = next(stream, END)
+            if isinstance(item, str) and item == END:
+                running.remove(stream)
+            else:
+                yield item
 
 
 def unpack(parcels: Iterator[Parcel], progress: Progress, workers: int) -> Iterator[Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from torch.utils.data import DataLoader
@@ -68,7 +68,7 @@ class Loader(DataLoader[Any]):
         self._feed = feed
         self._tail = tail
         self._found: tuple[Plan, Division] | str | None = None
-        self._resume: dict[str, Any] | None = None
+        self._resume: list[dict[str, Any]] = []  # what the next pass begins with: the states of one or all ranks
         self._at: Progress | None = None  # of the pass that is running, or the last one
         self._flow: Iterator[Any] | None = None  # with steps_per_epoch: the stream that passes are cut from
         super().__init__(
@@ -86,7 +86,7 @@ class Loader(DataLoader[Any]):
 
     def set_epoch(self, epoch: int) -> None:
         """The next pass is epoch ``epoch``."""
-        self._resume = self._flow = None
+        self._resume, self._flow = [], None
         self.pipe.set_epoch(epoch)
 
     def report(self) -> str:
@@ -109,8 +109,8 @@ class Loader(DataLoader[Any]):
         Raises:
             TypeError: nobody knows: the stream is endless, or its samples are not counted.
         """
-        if self.steps_per_epoch is not None:
-            return self.steps_per_epoch
+        if (steps := self._steps()) is not None:
+            return steps
         found = self.plan()
         if isinstance(found, str):
             raise TypeError(f"this loader has no length, because {found}; give steps_per_epoch=, or make an index")
@@ -124,25 +124,35 @@ class Loader(DataLoader[Any]):
         In the planned tier it is the same on every rank, and may be loaded on any number of ranks and workers that
         keeps the global batch. In the sequential tier each rank has its own, for the same ranks and workers.
         """
-        if self._resume is not None:
-            return dict(self._resume)
+        if self._resume:
+            return dict(self._resume[0])
         if self._at is None:
             return {"streampipe": VERSION, "tier": "new", "epoch": self.pipe._clock.next(self.pipe.epochs or 1)}
         return self._at.state()
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> None:
         """The next pass continues with the batch after the one that ``state`` was taken at.
+
+        In the sequential tier, a list of the states of all ranks may be loaded on other ranks and workers: the streams
+        of the former consumers are dealt to the new ones, nothing lost and nothing twice.
 
         Raises:
             ConfigError: (when the pass begins) the state is of another dataset, batch size, seed, ... than this loader.
         """
-        self._resume = dict(state)
+        self._resume = [dict(state)] if isinstance(state, Mapping) else [dict(each) for each in state]
         self._flow = self._iterator = None
 
     def __iter__(self) -> Any:
-        if self.steps_per_epoch is None:
-            return self._stream(endless=self.pipe.epochs is None)
-        return self._cut(self.steps_per_epoch)
+        steps = self._steps()
+        return self._stream(endless=self.pipe.epochs is None) if steps is None else self._cut(steps)
+
+    def _steps(self) -> int | None:
+        """Steps that a pass is cut into: as asked for, or, for ranks that read uncounted shards, by a known total."""
+        if self.steps_per_epoch is None and self._feed.world_size > 1 and isinstance(self.plan(), str):
+            total = self.pipe.known_samples()
+            if total is not None and self.pipe.epochs is not None:
+                self.steps_per_epoch = max(1, total * self.pipe.epochs // self._feed.world_size)
+        return self.steps_per_epoch
 
     def _cut(self, steps: int) -> Iterator[Any]:
         """One pass of ``steps`` batches of an endless stream, which the next pass goes on with."""
@@ -159,10 +169,10 @@ class Loader(DataLoader[Any]):
         at.taken = 0
 
     def _stream(self, endless: bool) -> Iterator[Any]:
-        state, self._resume = self._resume, None
-        if state is not None and state.get("tier") == "new":
-            self.pipe.set_epoch(state["epoch"])
-            state = None
+        states, self._resume = self._resume, []
+        if states and states[0].get("tier") == "new":
+            self.pipe.set_epoch(states[0]["epoch"])
+            states = []
         found = self.plan()
         feed = self._feed
         if isinstance(found, str):
@@ -171,9 +181,9 @@ class Loader(DataLoader[Any]):
                     f"{feed.world_size} ranks would take different numbers of steps, and the last one would wait for "
                     f"ever, because {found}: give loader(steps_per_epoch=n), or make an index (streampipe index)"
                 )
-            self._at = begin_sequential(self.pipe, feed, max(1, self.num_workers), state, endless)
+            self._at = begin_sequential(self.pipe, feed, max(1, self.num_workers), states, endless)
         else:
-            self._at = begin_planned(self.pipe, feed, *found, state, endless)
+            self._at = begin_planned(self.pipe, feed, *found, states[0] if states else None, endless)
         parcels: Iterator[Parcel] = super().__iter__()
         if self.num_workers == 0 and feed.threads:
             parcels = ahead(parcels, self.prefetch)

@@ -18,6 +18,7 @@ from streampipe.counters import counters
 from streampipe.dataset import Uncounted
 from streampipe.epochs import EpochClock
 from streampipe.errors import ConfigError, ShardError
+from streampipe.index.known import known_samples
 from streampipe.lanes import Lanes
 from streampipe.mix import MixDataset, MixSamples, Part
 from streampipe.passes import Division, divide
@@ -210,6 +211,16 @@ class Pipeline(IterableDataset[Any]):
         size = (division.batch or 1) * world_size
         dataset = MixDataset(parts, source.weights)
         return Plan(dataset, Lanes(dataset.samples, size, tail="pad"), self.seed, False), division
+
+    def known_samples(self) -> int | None:
+        """Items of an epoch where a file of another tool beside the shards says how many samples there are, and stages
+        keep that number; in batches where the chain has one.
+        """
+        division = divide(self.chain)
+        if isinstance(division, str) or division.keep or not isinstance(self.source, ShardSamples):
+            return None
+        total = known_samples(self.source.shards, self.source.source)
+        return None if total is None else total // (division.batch or 1)
 
     def state_dict(self) -> dict[str, Any]:
         """Where the pass over this pipeline stands, as small plain JSON; of this process or DataLoader worker alone.

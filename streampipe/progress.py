@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -70,7 +70,8 @@ class SequentialPass:
         if state is None:
             self._epoch = pipe._clock.begin(epochs)
         else:
-            check_sequential(state, sequential_state(self._description, pipe.seed, consumer, 0, 0))
+            mine = sequential_state(self._description, pipe.seed, consumer, 0, 0)
+            check_sequential(state, mine, ("streampipe", "tier", "seed", "rank", "pipeline"))
             _check_worker(state, consumer)
             self._epoch, self._given = state["epoch"], state["given"]
             pipe._clock.set(self._epoch)
@@ -109,13 +110,15 @@ def sequential_state(pipeline: str, seed: int, consumer: Consumer, epoch: int, g
     return state
 
 
-def check_sequential(state: Mapping[str, Any], mine: Mapping[str, Any]) -> None:
-    """Refuse a state of another tier, seed, rank or pipeline.
+def check_sequential(
+    state: Mapping[str, Any], mine: Mapping[str, Any], names: Iterable[str] = ("streampipe", "tier", "seed", "pipeline")
+) -> None:
+    """Refuse a state of another tier, seed or pipeline.
 
     Raises:
         ConfigError: it names both values.
     """
-    for name in ("streampipe", "tier", "seed", "rank", "pipeline"):
+    for name in names:
         if state.get(name) != mine[name]:
             raise ConfigError(
                 f"the state was saved with {name} {state.get(name)!r}, here it is {mine[name]!r}: without counts a "

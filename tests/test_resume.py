@@ -200,17 +200,47 @@ def test_a_state_of_another_dataset_is_refused(shards, many):
         next(iter(loader))
 
 
-def test_a_sequential_state_needs_the_same_workers_ranks_and_tier(shards):
-    state, _ = stopped(sequential(shards), 2, {"num_workers": 2})
+def test_a_sequential_state_is_refused_by_another_tier_and_without_all_ranks(shards):
+    state, _ = stopped(sequential(shards, epochs=None), 2, {"num_workers": 2, "rank": 0, "world_size": 2})
     for pipe, options, words in [
-        (sequential(shards), {"num_workers": 3}, "saved with 2 workers, this loader has 3"),
-        (sequential(shards, epochs=None), {"num_workers": 2, "rank": 1, "world_size": 2}, r"rank \[0, 1\], here"),
+        (sequential(shards), {"num_workers": 3}, "load a list of the states of all 2 ranks"),
         (planned(shards), {}, "the pipeline is planned"),
+        (sequential(shards, seed=4), {}, "saved with seed 3, here it is 4"),
     ]:
         loader = pipe.loader(**options)
         loader.load_state_dict(state)
         with pytest.raises(sp.ConfigError, match=words):
             next(iter(loader))
+
+
+def run_job(shards, ranks, workers, states, steps):
+    """Some steps on every rank: their states, by way of text, and (epoch, key) of all that was received."""
+    after, seen = [], []
+    for rank in range(ranks):
+        options = {"num_workers": workers, "rank": rank, "world_size": ranks, "steps_per_epoch": 1000}
+        loader = sequential(shards, 2).loader(**options)
+        if states:
+            loader.load_state_dict(states[rank])
+        for _, batch in zip(range(steps), loader, strict=False):
+            seen += [(p.epoch, k) for k, p in zip(batch["__key__"], batch["__position__"], strict=True)]
+        after.append(json.loads(json.dumps(loader.state_dict())))
+    return after, seen
+
+
+@pytest.mark.parametrize(("ranks", "workers"), [(1, 0), (1, 3), (2, 2), (3, 1)])
+def test_sequential_streams_are_dealt_again_to_another_job(shards, ranks, workers):
+    """Saved on 2 ranks with 3 workers in mid-epoch: nothing is lost and nothing twice, after a second stop too."""
+    states, seen = run_job(shards, 2, 3, [], steps=2)
+    again, more = run_job(shards, ranks, workers, [states] * ranks, steps=4)
+    _, rest = run_job(shards, ranks, workers, again, steps=60)
+    everything = seen + more + rest
+    assert len(everything) == len(set(everything))
+    assert len([key for epoch, key in everything if epoch == 0]) == 30
+    if ranks == 3:
+        other = sequential(shards, 2).loader(num_workers=5, rank=0, world_size=2, steps_per_epoch=60)
+        other.load_state_dict(again)
+        with pytest.raises(sp.ConfigError, match="dealt to other consumers once already"):
+            next(iter(other))
 
 
 @pytest.mark.parametrize("make", [planned, sequential])

@@ -10,6 +10,7 @@ from typing import Any
 from streampipe.decoding.fields import is_image_field
 from streampipe.decoding.header import probe
 from streampipe.errors import DecodeError
+from streampipe.index.known import columns_beside
 from streampipe.index.table import ShardIndex, column_name, make, scalars_of
 from streampipe.samples import group
 from streampipe.source import Source, redact
@@ -19,7 +20,8 @@ from streampipe.tar import Limits, Member, read_members, stream_members
 def scan(url: str, source: Source, limits: Limits, *, checksums: bool = True) -> ShardIndex:
     """Read a shard once, front to back, strictly: damage is an error as in any other reading of it.
 
-    With ``checksums`` all bytes are read; without, of a local shard only headers, image headers and json members.
+    Columns of img2dataset's Parquet file beside it are taken over. With ``checksums`` all bytes are read; without, of a
+    local shard only headers, image headers and json members.
     """
     shown = redact(url)
     data = source.buffer(url)
@@ -35,6 +37,9 @@ def scan(url: str, source: Source, limits: Limits, *, checksums: bool = True) ->
         members = stream_members(tape, shard=shown, limits=limits)
         rows, scalars = _rows(members, shown, limits, tape.crc32)
         size = tape.end
+    beside = columns_beside(url, source)
+    if beside:
+        scalars = [{**beside.get(row["key"], {}), **own} for row, own in zip(rows, scalars, strict=True)]
     facts: dict[str, Any] = {"bytes": size}
     if checksums:
         facts["sha256"] = digest.hexdigest()

@@ -1,0 +1,92 @@
+"""Facts that other tools left beside shards: img2dataset, open_clip, wids."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from streampipe.errors import IndexMismatch
+from streampipe.source import Source, redact
+from streampipe.urls import SHARD_SUFFIXES, ShardList
+
+_NOT_FACTS = ("key", "status", "error_message")
+
+
+def columns_beside(url: str, source: Source) -> dict[str, dict[str, Any]]:
+    """img2dataset's ``00000.parquet``: the scalars of each key whose download succeeded; nothing if there is none.
+
+    Raises:
+        IndexMismatch: the file is there and damaged.
+    """
+    place = f"{_stem(url)}.parquet"
+    data = source.read_if_there(place)
+    if data is None:
+        return {}
+    try:
+        table = pq.read_table(pa.BufferReader(data))
+    except (pa.ArrowException, OSError) as error:
+        raise IndexMismatch(f"{redact(place)} is damaged ({error}); fetch it again, or delete it") from error
+    if "key" not in table.column_names:
+        return {}
+    found = {}
+    for row in table.to_pylist():
+        if row.get("status", "success") == "success":
+            found[str(row["key"])] = {name: v for name, v in row.items() if name not in _NOT_FACTS and _is_scalar(v)}
+    return found
+
+
+def known_samples(shards: ShardList, source: Source) -> int | None:
+    """The samples of all shards together by open_clip's ``sizes.json``, wids' ``shardindex.json`` or img2dataset's
+    ``00000_stats.json``; None where none of them knows every shard.
+    """
+    folder = shards[0].rpartition("/")[0]
+    names = [url.rpartition("/")[2] for url in shards]
+    for counts in (_sizes(f"{folder}/sizes.json", source), _shardindex(f"{folder}/shardindex.json", source)):
+        if counts and all(name in counts for name in names):
+            return sum(counts[name] for name in names)
+    first = _successes(shards[0], source)
+    if first is None:
+        return None
+    with ThreadPoolExecutor(16) as pool:
+        numbers = list(pool.map(lambda url: _successes(url, source), shards))
+    return None if any(number is None for number in numbers) else sum(filter(None, numbers))
+
+
+def _sizes(place: str, source: Source) -> Mapping[str, int]:
+    found = _json(place, source)
+    return {name: int(count) for name, count in found.items()} if isinstance(found, dict) else {}
+
+
+def _shardindex(place: str, source: Source) -> Mapping[str, int]:
+    found = _json(place, source)
+    shards = found.get("shardlist", []) if isinstance(found, dict) else []
+    return {str(each["url"]).rpartition("/")[2]: int(each["nsamples"]) for each in shards}
+
+
+def _successes(url: str, source: Source) -> int | None:
+    found = _json(f"{_stem(url)}_stats.json", source)
+    return int(found["successes"]) if isinstance(found, dict) and "successes" in found else None
+
+
+def _json(place: str, source: Source) -> Any:
+    data = source.read_if_there(place)
+    if data is None:
+        return None
+    try:
+        return json.loads(data)
+    except ValueError as error:
+        raise IndexMismatch(f"{redact(place)} is no JSON ({error}); mend it, or delete it") from error
+
+
+def _stem(url: str) -> str:
+    suffix = next((each for each in SHARD_SUFFIXES if url.endswith(each)), "")
+    return url[: len(url) - len(suffix)]
+
+
+def _is_scalar(value: Any) -> bool:
+    return isinstance(value, (bool, int, float, str)) and not (isinstance(value, int) and abs(value) >= 1 << 63)
