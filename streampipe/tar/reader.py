@@ -12,59 +12,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from mmap import mmap
 from typing import Any
-from zlib import adler32
 
-from streampipe.errors import CorruptShard, LimitExceeded, TruncatedShard, UnsafeName, UnsupportedMember
-from streampipe.tar.extended import Malformed, checked, is_mtime_end, is_plain_mtime, pax_records
-from streampipe.tar.header import BLOCK, EXPECTED_SUMS, ZERO_BLOCK, checksum, number, signed_checksum, stored_checksum
+from streampipe.tar.entries import End, Entries, Member, Short, first_non_zero
+from streampipe.tar.header import BLOCK
 from streampipe.tar.limits import Limits
 
-_REGULAR = frozenset((b"0", b"\0", b"7"))
-_EXTENDED = frozenset((b"x", b"g", b"L", b"K"))
-_NOT_FILES = {b"3": "character device", b"4": "block device", b"6": "fifo", b"S": "sparse file"}
-_TERMINATORS = (0, 32)
-_NO_RECORDS: dict[str, bytes] = {}
-
-
-class Member:
-    """One file of an archive: its name and bytes, and where they stand in it."""
-
-    __slots__ = ("_mtime", "data", "data_offset", "name", "offset", "size")
-
-    def __init__(
-        self, name: str, data: memoryview | bytes, size: int, offset: int, data_offset: int, mtime: bytes
-    ) -> None:
-        self.name = name
-        self.data = data
-        self.size = size
-        self.offset = offset  # of the member's first header, extended headers included
-        self.data_offset = data_offset
-        self._mtime = mtime  # a header's field, or a PAX value with a "=" before it
-
-    @property
-    def mtime(self) -> float:
-        """Seconds since 1970, fractional where a PAX header says so."""
-        if self._mtime[:1] == b"=":
-            return float(self._mtime[1:] or 0)
-        return float(number(self._mtime) or 0)
-
-    def __repr__(self) -> str:
-        return f"Member({self.name!r}, {self.size} bytes at {self.data_offset})"
-
-
-class _Short(Exception):
-    """The data ends too early: ``need`` bytes are needed to go on, for ``what``."""
-
-    def __init__(self, need: int, what: str) -> None:
-        self.need = need
-        self.what = what
-
-
-class _End(Exception):
-    """The end marker was read; ``at`` is the first byte behind it."""
-
-    def __init__(self, at: int) -> None:
-        self.at = at
+__all__ = ["Member", "read_members", "read_range", "stream_members"]
 
 
 def read_members(
@@ -83,15 +36,15 @@ def read_members(
     """
     view = memoryview(data)
     raw: Any = _whole_of(view)
-    entries = _Entries(shard, limits or Limits())
+    entries = Entries(shard, limits or Limits())
     at = 0
     while True:
         try:
             member, at = entries.next(view, raw, at, 0)
-        except _Short as short:
+        except Short as short:
             raise entries.truncated(len(view), short) from None
-        except _End as end:
-            following = _first_non_zero(view[end.at :])
+        except End as end:
+            following = first_non_zero(view[end.at :])
             if following is None:
                 return
             at = entries.next_archive(end.at, following, concatenated)
@@ -104,20 +57,20 @@ def stream_members(
     chunks: Iterable[bytes], *, shard: str, limits: Limits | None = None, concatenated: bool = False
 ) -> Iterator[Member]:
     """The same over a stream of chunks of any size; at most one member and one chunk are held."""
-    entries = _Entries(shard, limits or Limits())
+    entries = Entries(shard, limits or Limits())
     source = iter(chunks)
     held, base, at = b"", 0, 0  # held[at:] is unread; held[0] is byte `base` of the archive
     while True:
         try:
             member, at = entries.next(memoryview(held), held, at, base)
-        except _Short as short:
+        except Short as short:
             base, at, held = base + at, 0, _gather(held[at:], source, short.need)
             if len(held) < short.need:
                 raise entries.truncated(base + len(held), short) from None
             continue
-        except _End as end:
+        except End as end:
             base, held = end.at, held[end.at - base :]
-            while (following := _first_non_zero(held)) is None:  # zeros may fill up the last record: let them pass
+            while (following := first_non_zero(held)) is None:  # zeros may fill up the last record: let them pass
                 skipped = len(held) - len(held) % BLOCK
                 piece = next(source, None)
                 if piece is None:
@@ -138,14 +91,14 @@ def read_range(data: bytes | memoryview, *, shard: str, base: int, limits: Limit
     """
     view = memoryview(data)
     raw: Any = _whole_of(view)
-    entries = _Entries(shard, limits or Limits())
+    entries = Entries(shard, limits or Limits())
     at = 0
     while at < len(view):
         try:
             member, at = entries.next(view, raw, at, base)
-        except _Short as short:
+        except Short as short:
             raise entries.truncated(base + len(view), short) from None
-        except _End as end:
+        except End as end:
             raise entries.early_end(end.at) from None
         if member is not None:
             yield member
@@ -176,216 +129,3 @@ def _gather(held: bytes, source: Iterator[bytes], need: int) -> bytes:
         pieces.append(piece)
         size += len(piece)
     return b"".join(pieces)
-
-
-def _first_non_zero(data: memoryview | bytes) -> int | None:
-    """The number of the first byte that is not zero."""
-    for start in range(0, len(data), 1 << 16):
-        piece = bytes(data[start : start + (1 << 16)])
-        if rest := piece.lstrip(b"\0"):
-            return start + len(piece) - len(rest)
-    return None
-
-
-class _Entries:
-    """Parses one entry after the other: a member with the extended headers before it."""
-
-    def __init__(self, shard: str, limits: Limits) -> None:
-        self.shard = shard
-        self.limits = limits
-        self.common: dict[str, bytes] = _NO_RECORDS  # of PAX global headers
-        self._pax_block = b"no header"  # the last sound one of a short PAX header: writers repeat it byte for byte
-        self._pax_start = b""  # how a lone mtime record of its size begins
-        self._pax_size = 0
-
-    def next(self, view: memoryview, raw: Any, at: int, base: int) -> tuple[Member | None, int]:
-        """The entry at ``view[at]`` (None for a directory) and where the next one begins. Raises _Short or _End.
-
-        ``raw`` is what ``view`` shows; slices of it are bytes, without a view between.
-        """
-        start, total = at, len(view)
-        records, long_name, mtime = self.common, None, b""
-        while True:
-            blocks = raw[at : at + 3 * BLOCK]
-            if blocks.startswith(self._pax_block) and len(blocks) == 3 * BLOCK:
-                end = BLOCK + self._pax_size
-                record = blocks[BLOCK:end]
-                if (
-                    record.startswith(self._pax_start)
-                    and is_mtime_end(record)
-                    and blocks[end : 2 * BLOCK] == ZERO_BLOCK[self._pax_size :]
-                ):
-                    mtime, at, blocks = record[8:-1], at + 2 * BLOCK, blocks[2 * BLOCK :]
-            data_at = at + BLOCK
-            if data_at > total:
-                raise _Short(data_at - start, "in a header")
-            block = blocks[:BLOCK]
-            # All bytes below 128: the sum of the block is below 65521, so adler32 gives it exactly.
-            if not block.isascii() or adler32(block) & 0xFFFF != EXPECTED_SUMS[block[148:156]]:
-                if block == ZERO_BLOCK:
-                    self._end(view, at, start, base)
-                self._verify(block, base + at)
-            digits = block[124:135]
-            try:
-                size = int(digits, 8) if digits.isdigit() and block[135] in _TERMINATORS else -1
-            except ValueError:  # an 8 or a 9
-                size = -1
-            if size < 0:
-                size = self._size(block[124:136], base + at)
-            kind = block[156:157]
-            if kind not in _EXTENDED:
-                break
-            after = data_at + size + (-size & 511)
-            payload = self._payload(view, data_at, size, after, start, base)
-            if kind == b"x" and is_plain_mtime(payload):
-                mtime = payload[8:-1]
-                self._pax_block, self._pax_start, self._pax_size = block, payload[:9], size
-            else:
-                records, long_name = self._extended(kind, payload, records, long_name, base + at)
-            at = after
-        if records:
-            size = int(records.get("size", size))
-            mtime = b"=" + records["mtime"] if "mtime" in records and not mtime else mtime
-        if records or long_name is not None or block[345] or not block.isascii():
-            name = self._name(block, records, long_name)
-        else:
-            name = block[:100].partition(b"\0")[0].decode()
-        if not name or name[0] == "/" or ".." in name or not name.isprintable():
-            self._check_name(name, base + start)
-        if kind not in _REGULAR or records:
-            size = self._special(kind, name, block, records, size, base + start)
-        if size > self.limits.max_member_bytes:
-            raise self._too_large(base + start, f"member {name!r}", size, "max_member_bytes")
-        end = data_at + size
-        after = end + (-size & 511)
-        if after > total:
-            raise _Short(after - start, f"inside {name!r} (of {size} bytes)")
-        if kind == b"5" or name[-1] == "/":  # version 7 archives mark directories by their names
-            return None, after
-        return Member(name, view[data_at:end], size, base + start, base + data_at, mtime or block[136:148]), after
-
-    def _payload(self, view: memoryview, at: int, size: int, after: int, start: int, base: int) -> bytes:
-        """What an extended header holds: ``size`` bytes at ``view[at]``, and nothing but zeros up to ``after``."""
-        if size > self.limits.max_header_bytes:
-            raise self._too_large(base + at - BLOCK, "an extended header", size, "max_header_bytes")
-        if after > len(view):
-            raise _Short(after - start, "in an extended header")
-        if _first_non_zero(view[at + size : after]) is not None:
-            raise self._corrupt(base + at + size, "the padding of an extended header is not zero")
-        return view[at : at + size].tobytes()
-
-    def _end(self, view: memoryview, at: int, start: int, base: int) -> None:
-        """A block of zeros at ``at``: raise _End if it is the end marker, or the error that it is."""
-        if at != start:
-            raise self._corrupt(base + at, "zeros where the header should be that an extended header speaks of")
-        if at + 2 * BLOCK > len(view):
-            raise _Short(at + 2 * BLOCK - start, "in the end marker")
-        if view[at + BLOCK : at + 2 * BLOCK] != ZERO_BLOCK:
-            raise self._corrupt(base + at, "a lone block of zeros (the end marker is two)")
-        raise _End(base + at + 2 * BLOCK)
-
-    def next_archive(self, behind: int, following: int, concatenated: bool) -> int:
-        """Where another archive begins whose first byte is ``following`` bytes behind the end marker."""
-        if not concatenated:
-            raise self._corrupt(
-                behind + following, "more data behind the end marker (archives put together? pass concatenated=True)"
-            )
-        self.common = _NO_RECORDS
-        return behind + following - following % BLOCK
-
-    def _verify(self, block: bytes, at: int) -> None:
-        stored = stored_checksum(block)
-        if stored is not None and stored in (checksum(block), signed_checksum(block)):
-            return
-        raise self._corrupt(at, f"no tar header, or a damaged one (checksum); it begins {block[:32]!r}")
-
-    def _size(self, field: bytes, at: int) -> int:
-        size = number(field)
-        if size is None or size < 0:
-            raise self._corrupt(at, f"the size field {field!r} is no size")
-        return size
-
-    def _extended(
-        self, kind: bytes, payload: bytes, records: dict[str, bytes], long_name: bytes | None, at: int
-    ) -> tuple[dict[str, bytes], bytes | None]:
-        if kind == b"L":
-            name = payload.rstrip(b"\0")
-            if not name:
-                raise self._corrupt(at, "an empty long name")
-            return records, name
-        if kind == b"K":  # a link's target: the link itself is refused
-            return records, long_name
-        try:
-            found = checked(pax_records(payload))
-        except Malformed as error:
-            raise self._corrupt(at, str(error)) from None
-        if kind == b"g":
-            self.common = {**self.common, **found}
-            return {**found, **records}, long_name
-        return {**records, **found}, long_name
-
-    def _name(self, block: bytes, records: dict[str, bytes], long_name: bytes | None) -> str:
-        if records and "path" in records:
-            raw = records["path"]
-        elif long_name is not None:
-            raw = long_name
-        else:
-            raw = block[:100].partition(b"\0")[0]
-            if block[345] and block[257:263] == b"ustar\0":
-                raw = block[345:500].partition(b"\0")[0] + b"/" + raw
-        return raw.decode("utf-8", "backslashreplace")
-
-    def _check_name(self, name: str, at: int) -> None:
-        if not name:
-            raise self._corrupt(at, "a member without a name")
-        if name[0] == "/" or ".." in name.split("/"):
-            raise UnsafeName(
-                self._at(at, f"member {name!r} is absolute or climbs out of its folder; give it a relative name")
-            )
-        if any(char in name for char in "\0\n\r"):
-            raise UnsafeName(self._at(at, f"member {name!r} has a NUL or a line break in its name; rename it"))
-
-    def _special(self, kind: bytes, name: str, block: bytes, records: dict[str, bytes], size: int, at: int) -> int:
-        """Refuse what is no plain file or directory, and give the size of its data in the archive."""
-        if any(record.startswith("GNU.sparse.") for record in records):
-            raise self._unsupported(name, "sparse file", at)
-        if kind in _REGULAR:
-            return size
-        if kind == b"5":
-            return 0 if block[257:262] == b"ustar" else size
-        if kind in (b"1", b"2"):
-            target = records["linkpath"] if "linkpath" in records else block[157:257].partition(b"\0")[0]
-            shown = target.decode("utf-8", "backslashreplace")
-            raise self._unsupported(name, f"{'hard' if kind == b'1' else 'symbolic'} link to {shown!r}", at)
-        raise self._unsupported(name, _NOT_FILES.get(kind, f"member of unknown type {kind!r}"), at)
-
-    def _unsupported(self, name: str, what: str, at: int) -> UnsupportedMember:
-        return UnsupportedMember(
-            self._at(
-                at,
-                f"member {name!r} is a {what}: its bytes are not in the archive; pack the files themselves "
-                f"(tar --dereference --hard-dereference, without --sparse)",
-            )
-        )
-
-    def _corrupt(self, at: int, what: str) -> CorruptShard:
-        return CorruptShard(self._at(at, what + "; fetch or write the shard again"))
-
-    def _at(self, at: int, what: str) -> str:
-        return f"{self.shard}, byte {at}: {what}"
-
-    def _too_large(self, at: int, what: str, size: int, limit: str) -> LimitExceeded:
-        most = getattr(self.limits, limit)
-        return LimitExceeded(
-            self._at(at, f"{what} of {size} bytes (at most {most}); raise Limits.{limit} if it is meant")
-        )
-
-    def early_end(self, at: int) -> CorruptShard:
-        """The error for an end marker where an index says that members are."""
-        return self._corrupt(at - 2 * BLOCK, "the end of the archive, in the middle of a sample")
-
-    def truncated(self, total: int, short: _Short) -> TruncatedShard:
-        """The error for an archive that ends after ``total`` bytes."""
-        return TruncatedShard(
-            f"{self.shard} ends at byte {total}, {short.what}, before its end marker; fetch or write the shard again"
-        )
