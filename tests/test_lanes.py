@@ -121,6 +121,20 @@ def test_sixteen_job_sizes_continue_the_same_batches(size, ranks):
         assert [merged[q] for q in range(size)] == whole[t]
 
 
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 16_384), st.integers(1, 22), st.sampled_from([1, 8]), st.integers(1, 10), st.integers(1, 200))
+def test_cover_and_equal_steps_in_the_ranges_of_mosaicmls_partition_tests(samples, nodes, per_node, batch, shards):
+    ranks = nodes * per_node
+    places, columns = choose(batch * ranks, samples, shards, ranks)
+    lanes = Lanes(samples, batch * ranks, places, columns, 50, "pad")
+    parts = all_ranks(lanes, 7, ranks)
+    assert {len(part) for part in parts} == {-(-samples // lanes.size)}
+    assert {len(each) for part in parts for each in part} == {batch}
+    got = Counter(x for part in parts for each in part for x in each)
+    assert set(got) == set(range(samples))
+    assert sum(got.values()) - samples == -samples % lanes.size
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.integers(1, 1024), st.integers(0, 10**6), st.integers(1, 2000))
 def test_the_chosen_lanes_are_no_more_than_shards_and_fit_the_batch(size, samples, shards):
