@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
+from typing import TypeVar
 
 from streampipe.condition import Keep
 from streampipe.context import Run, Sample
@@ -12,11 +14,15 @@ from streampipe.dataset import Dataset, count
 from streampipe.errors import ShardError
 from streampipe.index import Finder
 from streampipe.order import windowed
-from streampipe.plan import deal, sample_seed, shard_seed
+from streampipe.plan import Portion, deal, sample_seed, shard_seed
 from streampipe.samples import group
 from streampipe.source import Source, redact
 from streampipe.tar import Limits, Member, compression_of, decompress, read_members, stream_members
 from streampipe.urls import ShardList
+
+T = TypeVar("T")
+
+_AHEAD = 3  # shards that a source is told of before they are wanted
 
 
 class ShardSamples:
@@ -66,37 +72,59 @@ class ShardSamples:
 
     def _in_order(self, run: Run, epoch: int, views: bool) -> Iterator[Sample]:
         seed = None if self.window is None else shard_seed(run.seed, epoch)
-        for portion in deal(len(self.shards), run.consumer, seed):
-            url = self.shards[portion.shard]
-            shown = redact(url)
-            try:
-                yield from group(
-                    self._members(url, shown),
-                    shown,
-                    epoch=epoch,
-                    shard=portion.shard,
-                    part=portion.part,
-                    parts=portion.parts,
-                    views=views,
-                    limits=self.limits,
-                )
-            except ShardError as error:
-                run.policy.failed(error, "reading")
-            else:
-                run.policy.passed("reading")
-                counters.add("reading", "shards", 1 / portion.parts)
+        portions = deal(len(self.shards), run.consumer, seed)
+        try:
+            for portion, coming in with_next(portions, _AHEAD):
+                yield from self._shard(run, epoch, portion, [self.shards[each.shard] for each in coming], views)
+        finally:
+            self.source.close()
 
-    def _members(self, url: str, shown: str) -> Iterator[Member]:
+    def _shard(self, run: Run, epoch: int, portion: Portion, coming: Sequence[str], views: bool) -> Iterator[Sample]:
+        url = self.shards[portion.shard]
+        shown = redact(url)
+        try:
+            yield from group(
+                self._members(url, shown, coming),
+                shown,
+                epoch=epoch,
+                shard=portion.shard,
+                part=portion.part,
+                parts=portion.parts,
+                views=views,
+                limits=self.limits,
+            )
+        except ShardError as error:
+            run.policy.failed(error, "reading")
+        else:
+            run.policy.passed("reading")
+            counters.add("reading", "shards", 1 / portion.parts)
+
+    def _members(self, url: str, shown: str, coming: Sequence[str]) -> Iterator[Member]:
         data = self.source.buffer(url)
         if data is not None and compression_of(url, bytes(data[:8])) is None:
             return read_members(data, shard=shown, limits=self.limits)
-        chunks = self.source.chunks(url)
+        chunks = self.source.chunks(url, coming)
         head = next(chunks, b"")
         whole: Iterator[bytes] = chain([head] if head else [], chunks)
         kind = compression_of(url, head[:8])
         if kind is not None:
             whole = decompress(whole, shard=shown, kind=kind, limits=self.limits)
         return stream_members(whole, shard=shown, limits=self.limits)
+
+
+def with_next(items: Iterable[T], most: int) -> Iterator[tuple[T, list[T]]]:
+    """Each item with those that come after it, at most so many.
+
+    >>> list(with_next("abc", 2))
+    [('a', ['b', 'c']), ('b', ['c']), ('c', [])]
+    """
+    coming: deque[T] = deque()
+    for item in items:
+        coming.append(item)
+        if len(coming) > most:
+            yield coming.popleft(), list(coming)
+    while coming:
+        yield coming.popleft(), list(coming)
 
 
 def to_bytes(sample: Sample) -> Sample:

@@ -13,7 +13,7 @@ from streampipe.mix import MixSamples
 from streampipe.pipeline import Pipeline
 from streampipe.policy import ErrorPolicy
 from streampipe.shards import ShardSamples
-from streampipe.source import Opener, Source
+from streampipe.source import Cache, Network, Opener, Source
 from streampipe.tar import Limits
 from streampipe.urls import expand
 
@@ -32,6 +32,8 @@ def stream(
     on_error: str | ErrorPolicy = "raise",
     storage_options: Mapping[str, Any] | None = None,
     opener: Opener | None = None,
+    cache: str | PathLike[str] | Cache | None = None,
+    network: Network | None = None,
     limits: Limits | None = None,
 ) -> Pipeline:
     """The samples of tar shards (WebDataset format) as a pipeline.
@@ -50,6 +52,9 @@ def stream(
             ``sp.ErrorPolicy`` with limits of its own.
         storage_options: for fsspec (credentials, endpoints).
         opener: a function from a URL to a binary file object, in place of fsspec and local files.
+        cache: a folder of this machine in which remote shards are kept for later epochs, other workers and other jobs
+            (or an ``sp.Cache`` with a size; by default 5 % of the disk are left free).
+        network: an ``sp.Network``: tries, timeouts, memory. The defaults are safe and fast.
         limits: how large members, headers and samples may be.
 
     Each rank and DataLoader worker reads its own share: whole shards, and samples of shared shards where there are too
@@ -58,7 +63,8 @@ def stream(
     Raises:
         ConfigError: nothing is found under ``urls``, or an argument is wrong.
     """
-    source = Source(storage_options, opener)
+    kept = cache if isinstance(cache, Cache) or cache is None else Cache(cache)
+    source = Source(storage_options, opener, network, kept)
     given = str(urls) if isinstance(urls, PathLike) else urls
     shards = expand(given if isinstance(given, str) else [str(url) for url in given], lambda: source)
     policy = on_error if isinstance(on_error, ErrorPolicy) else ErrorPolicy(on_error)

@@ -44,6 +44,7 @@ ORDER = [  # each may import from those before it, and from itself
     "loader",
     "stream",
     "cli",
+    "testing",
 ]
 LATER = {
     ("pipeline", "loader"),
@@ -53,6 +54,7 @@ LATER = {
 ONLY = {
     "torch": {"decoding", "stages", "decorators", "world", "epochs", "pipeline", "feed", "loader"},
     "fsspec": {"source"},
+    "urllib3": {"source"},
     "PIL": {"decoding"},
     "simplejpeg": {"decoding"},
     "webdataset": {"decoding"},

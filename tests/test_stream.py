@@ -103,7 +103,7 @@ def test_fsspec_urls_and_openers(tmp_path):
         return io.BytesIO(data)
 
     assert [s["__key__"] for s in sp.stream("store:{0..1}.tar", opener=opener)] == ["a", "a"]
-    assert opened == ["store:0.tar", "store:1.tar"]
+    assert sorted(opened) == ["store:0.tar", "store:1.tar"]  # the next shard is opened ahead of need
 
 
 def test_a_missing_shard_and_one_that_may_not_be_read_are_named(tmp_path):

@@ -1,0 +1,223 @@
+"""Shards kept on this machine, for later epochs, other workers, other jobs.
+
+A kept shard is one file: the shard's bytes, then a line of JSON with its size, version and crc32, and a mark by which
+the cache knows its own. It gets its name at once and whole (written under another, synced, renamed), so whatever
+happens to a process or a disk, a file under its final name is whole or is found out when it is opened: size and crc32
+are compared with what was downloaded, version and size with what the store has now.
+
+Processes share the folder through the file system alone. Locks (flock) only save work: who cannot have one downloads
+for itself. A shard in use is locked shared, which keeps it from being evicted; it stays readable even if it is.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import logging
+import os
+import stat
+import time
+import zlib
+from collections.abc import Generator
+from pathlib import Path
+
+from streampipe.counters import counters
+from streampipe.errors import ConfigError
+from streampipe.source.disk import (
+    delete_abandoned,
+    evict,
+    is_same,
+    lock,
+    mapped,
+    other_version,
+    progress_of,
+    read_tail,
+    unlink,
+)
+from streampipe.source.http import Pin
+from streampipe.source.location import redact
+from streampipe.source.part import PART, Part
+
+_SUFFIX, _LOCK = ".shard", ".lock"
+_SPARE = 0.05  # of a disk that is left free where no size is given
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
+_log = logging.getLogger("streampipe")
+
+
+class Cache:
+    """A folder of shards, shared by all processes of a machine.
+
+    Args:
+        folder: made if it is not there, for this user only.
+        max_bytes: how large it may become; None: until 5 % of the disk are left.
+
+    Raises:
+        ConfigError: the folder belongs to somebody else, or others may write to it.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], max_bytes: int | None = None) -> None:
+        self.folder = Path(folder).absolute()
+        self.max_bytes = max_bytes
+        self._checked: dict[str, tuple[int, int]] = {}  # files whose crc32 this process has compared: inode, mtime
+        self._warned = False
+        if max_bytes is not None and max_bytes <= 0:
+            raise ConfigError(f"a cache has a size above 0, not {max_bytes}")
+        self._own()
+
+    def _own(self) -> None:
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            facts = self.folder.stat()
+        except OSError as error:
+            raise ConfigError(f"cache={str(self.folder)!r} cannot be made: {error}; choose another folder") from error
+        if not stat.S_ISDIR(facts.st_mode):
+            raise ConfigError(f"cache={str(self.folder)!r} is no folder")
+        if facts.st_uid != os.geteuid():
+            raise ConfigError(
+                f"cache={str(self.folder)!r} belongs to user {facts.st_uid}, not to you: whoever owns it could plant "
+                f"training data; choose another folder"
+            )
+        if facts.st_mode & 0o022:
+            raise ConfigError(
+                f"cache={str(self.folder)!r} can be written by others, who could plant training data; "
+                f"chmod go-w it, or choose another folder"
+            )
+
+    def path(self, url: str) -> Path:
+        """Where a shard is kept: the same name in another bucket is another file."""
+        return self.folder / (hashlib.sha256(url.encode()).hexdigest()[:40] + _SUFFIX)
+
+    def has(self, url: str) -> bool:
+        """Whether some version of a shard is kept."""
+        return self.path(url).exists()
+
+    def view(self, url: str, pin: Pin) -> memoryview | None:
+        """The kept bytes of the version ``pin``, mapped; None if there are none, or damaged ones."""
+        path = self.path(url)
+        try:
+            with open(path, "rb") as file:
+                lock(file.fileno(), fcntl.LOCK_SH)  # held by the mapping, which has the same open file
+                facts = os.fstat(file.fileno())
+                kept = read_tail(file.fileno(), facts.st_size)
+                if kept is None:
+                    return None  # not ours, or cut off: replaced by the next download
+                if other_version(kept, pin):
+                    return None
+                view = mapped(file.fileno(), kept.size)
+            mark = (facts.st_ino, facts.st_mtime_ns)
+            if self._checked.get(path.name) != mark and zlib.crc32(view) != kept.crc:
+                counters.add("cache", "damaged shards")
+                _log.warning("%s: its copy in the cache is damaged (crc32); it is fetched again", redact(url))
+                return None
+            os.utime(path)
+            self._checked[path.name] = (facts.st_ino, path.stat().st_mtime_ns)
+            counters.add("cache", "hits")
+            return view
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            self.failed(error)
+            return None
+
+    def finished(self, url: str) -> None:
+        """The plan does not need a shard any more in this epoch: the last one finished is the first to go.
+
+        It is the one that is needed again latest, if the epochs' orders are alike.
+        """
+        now = time.time()
+        try:
+            os.utime(self.path(url), (now, 1e9 - now / 1e3))
+        except OSError:
+            return
+
+    def turn(self, url: str, patience: float) -> Generator[bool]:
+        """Wait for whoever downloads this shard now; then True where it is ours to do, as long as the generator lives.
+
+        False where locks do not work, or where the other brings nothing for ``patience`` seconds.
+        """
+        path = self.path(url).with_suffix(_LOCK)
+        try:
+            file = self._locked(path, patience)
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                self.failed(error)
+            file = None
+        if file is None:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            unlink(path)  # while it is ours; who waits on the old file finds that it is gone
+            os.close(file)
+
+    def _locked(self, path: Path, patience: float) -> int | None:
+        seen, since = -1, time.monotonic()
+        while True:
+            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if is_same(file, path):
+                    return file
+                os.close(file)
+                continue
+            except BlockingIOError:
+                os.close(file)
+            except OSError:
+                os.close(file)
+                raise
+            done = sum(progress_of(part) for part in self.folder.glob(f"{path.stem}.*{PART}"))
+            if done != seen:
+                seen, since = done, time.monotonic()
+            if time.monotonic() - since > patience:
+                return None
+            time.sleep(0.02)
+
+    def part(self, url: str, size: int | None) -> Part:
+        """A new file for a shard that is downloaded, with room made for it."""
+        self.make_room(size or 0)
+        try:
+            return Part(self.path(url), size)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            self.make_room(2 * (size or 0))
+            return Part(self.path(url), size)
+
+    def make_room(self, size: int) -> None:
+        """Evict until so many bytes fit. Only files of the cache's own are touched, and none that are in use."""
+        entries = []
+        used = 0
+        for path in self.folder.iterdir():
+            try:
+                facts = path.lstat()
+            except OSError:
+                continue
+            if path.suffix == PART and delete_abandoned(path):
+                continue
+            if path.suffix in (PART, _SUFFIX):
+                used += facts.st_size
+            if path.suffix == _SUFFIX and stat.S_ISREG(facts.st_mode):
+                entries.append((facts.st_mtime_ns, facts.st_size, path))
+        disk = os.statvfs(self.folder)
+        over = size + int(_SPARE * disk.f_blocks * disk.f_frsize) - disk.f_bavail * disk.f_frsize
+        if self.max_bytes is not None:
+            over = max(over if size else 0, used + size - self.max_bytes)
+        for _, bytes_, path in sorted(entries):
+            if over <= 0:
+                return
+            if evict(path):
+                counters.add("cache", "evicted")
+                over -= bytes_
+        if over > 0 and self.max_bytes is not None and size > self.max_bytes:
+            raise OSError(errno.ENOSPC, f"a shard of {size} bytes is larger than the cache ({self.max_bytes})")
+        if over > 0:
+            raise OSError(errno.ENOSPC, "all of the cache is in use")
+
+    def failed(self, error: OSError) -> None:
+        """The disk does not do: say so once; shards are then read past the cache."""
+        counters.add("cache", "disk errors")
+        if not self._warned:
+            self._warned = True
+            _log.warning("the cache at %s cannot be used (%s): shards are read past it", self.folder, error)

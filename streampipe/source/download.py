@@ -1,0 +1,150 @@
+"""A shard that is copied into the cache in the background, and read while it comes.
+
+The copy does not wait for whoever reads it: others may wait for the shard, and a reader that waits for them in turn (as
+the workers of a DataLoader do) would never go on.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+
+from streampipe.counters import counters
+from streampipe.source.cache import Cache
+from streampipe.source.forward import Forward
+from streampipe.source.part import Part
+
+_BLOCK = 1 << 20
+
+
+class Download:
+    """One shard on its way into a cache.
+
+    Args:
+        forward: the shard's bytes.
+        again: its bytes from a given byte on, past the cache: used when the disk fails on the way.
+        patience: how long another process that downloads the same shard may bring nothing (seconds).
+    """
+
+    def __init__(
+        self, cache: Cache, forward: Forward, again: Callable[[int], Iterator[bytes]], patience: float
+    ) -> None:
+        self.url = forward.url
+        self._cache = cache
+        self._forward = forward
+        self._again = again
+        self._patience = patience
+        self._changed = threading.Condition()
+        self._part: Part | None = None
+        self._state = "waiting"  # then "coming", then "there", "past" (the cache could not take it) or "failed"
+        self._error: BaseException | None = None
+        threading.Thread(target=self._run, name="streampipe-cache", daemon=True).start()
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing more will come."""
+        return self._state in ("there", "past", "failed")
+
+    def pieces(self) -> Iterator[bytes]:
+        """The shard's bytes in order, as they come.
+
+        Raises:
+            SourceError: what reading it raised.
+        """
+        at, file = 0, -1
+        try:
+            while True:
+                with self._changed:
+                    while not self.done and (self._part is None or self._part.written <= at):
+                        self._changed.wait()
+                    state, part = self._state, self._part
+                    if file < 0 and part is not None and state == "coming":
+                        file = part.reader()
+                if file < 0:  # it came and went before we looked, or somebody else made it
+                    yield from self._kept(at, state)
+                    return
+                end = part.written if part is not None else at
+                while at < end:
+                    piece = os.pread(file, min(_BLOCK, end - at), at)
+                    at += len(piece)
+                    yield piece
+                if state == "there" and part is not None and at == part.written:
+                    return
+                if state in ("past", "failed"):
+                    yield from self._kept(at, state)
+                    return
+        finally:
+            if file >= 0:
+                os.close(file)
+
+    def _kept(self, at: int, state: str) -> Iterator[bytes]:
+        if state == "failed" and self._error is not None:
+            raise self._error
+        view = self._cache.view(self.url, self._forward.pin) if state == "there" else None
+        if view is None:
+            yield from self._again(at)
+            return
+        for start in range(at, len(view), _BLOCK):
+            yield bytes(view[start : start + _BLOCK])
+
+    def _run(self) -> None:
+        turn = self._cache.turn(self.url, self._patience)
+        try:
+            next(turn)
+            if self._cache.view(self.url, self._forward.pin) is not None:
+                self._end("there")
+            else:  # without a lock it may be done twice, which costs time only
+                self._copy()
+        except OSError as error:
+            self._cache.failed(error)
+            self._end("past")
+        except BaseException as error:
+            self._error = error
+            self._end("failed")
+        finally:
+            turn.close()
+            self._forward.close()
+
+    def _copy(self) -> None:
+        chunks = iter(self._forward)
+        try:
+            first = next(chunks, b"")
+        except Exception as error:
+            self._error = error
+            self._end("failed")
+            return
+        part = self._cache.part(self.url, self._forward.pin.size)
+        try:
+            self._take(part, first)
+            while True:
+                try:
+                    chunk = next(chunks, None)
+                except Exception as error:
+                    self._error = error
+                    self._end("failed")
+                    part.discard()
+                    return
+                if chunk is None:
+                    break
+                self._take(part, chunk)
+            part.publish(self._forward.pin.version)
+        except BaseException:
+            with self._changed:
+                self._end("past")
+            part.discard()
+            raise
+        counters.add("cache", "downloads")
+        self._end("there")
+        part.close()
+
+    def _take(self, part: Part, chunk: bytes) -> None:
+        part.write(chunk)
+        with self._changed:
+            self._part, self._state = part, "coming"
+            self._changed.notify_all()
+
+    def _end(self, state: str) -> None:
+        with self._changed:
+            self._state = state
+            self._changed.notify_all()

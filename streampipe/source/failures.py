@@ -1,0 +1,117 @@
+"""What a backend's error means: which of ours it is, and whether to try again.
+
+Backends raise what they like: aiohttp's, botocore's and Azure's own classes, OSError, even IndexError. So the meaning
+is read off an HTTP status where the error, or what caused it, carries one; else off its class; and whatever is not
+known to be final is worth another try.
+"""
+
+from __future__ import annotations
+
+import errno
+import time
+from collections.abc import Iterator, Mapping
+from email.utils import parsedate_to_datetime
+from typing import Any, NamedTuple
+
+from streampipe.errors import AccessDenied, ConfigError, ShardChanged, ShardMissing, SourceError, StreampipeError
+from streampipe.source.location import redact, redacted
+
+
+class HttpError(Exception):
+    """An answer with a status that is no success."""
+
+    def __init__(self, status: int, reason: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(f"HTTP {status} {reason}".strip())
+        self.status = status
+        self.headers = headers or {}
+
+
+class Ended(Exception):
+    """The connection ended in good order before all bytes had come."""
+
+
+class Failure(NamedTuple):
+    """An error as one of ours; whether another try may help; how long the server asks to wait (seconds)."""
+
+    error: StreampipeError
+    again: bool
+    wait: float = 0.0
+
+
+_FINAL = (ValueError, TypeError, AttributeError, ImportError, NotImplementedError, KeyError)
+_LOCAL = (errno.ENOSPC, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.EDQUOT)
+
+
+def failure(error: BaseException, url: str, done: str = "read") -> Failure:
+    """The meaning of a backend's error."""
+    if isinstance(error, StreampipeError):
+        return Failure(error, False)
+    shown = redact(url)
+    text = redacted(f"{type(error).__name__}: {error}", url)
+    status = next((found for found in map(_status, _causes(error)) if found), None)
+    names = {type(each).__name__ for each in _causes(error)}
+    if status is None or (status < 500 and status not in (408, 425, 429)):
+        if status in (404, 410) or isinstance(error, (FileNotFoundError, IsADirectoryError, NotADirectoryError)):
+            return Failure(ShardMissing(f"{shown} does not exist; check the URL ({text})"), False)
+        if status in (401, 403) or isinstance(error, PermissionError) or names & _CREDENTIALS:
+            return Failure(AccessDenied(f"{shown} may not be {done}; check the credentials in use ({text})"), False)
+        if status == 412 or "FileExpired" in names:
+            return Failure(changed(url, "the store has another version now"), False)
+        if status is not None and status >= 300:
+            return Failure(SourceError(f"{shown} could not be {done} ({text}); check the URL and the server"), False)
+        if isinstance(error, _FINAL):
+            return Failure(ConfigError(f"{shown} could not be {done} ({text}); check storage_options="), False)
+        if isinstance(error, OSError) and error.errno in _LOCAL:
+            return Failure(SourceError(f"{shown} could not be {done} ({text})"), False)
+    return Failure(SourceError(f"{shown} could not be {done} ({text})"), True, _wait(error))
+
+
+_CREDENTIALS = {"NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "TokenRetrievalError"}
+
+
+def changed(url: str, how: str) -> ShardChanged:
+    """The error of an object that was replaced while it was read."""
+    return ShardChanged(
+        f"{redact(url)} was replaced while it was read ({how}): samples given out so far are whole and of one version; "
+        f"begin the epoch anew, and run streampipe index again if there is an index"
+    )
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    seen: BaseException | None = error
+    for _ in range(8):
+        if seen is None:
+            return
+        yield seen
+        seen = seen.__cause__ or seen.__context__
+
+
+def _status(error: BaseException) -> int | None:
+    """The HTTP status that an error carries: as aiohttp, gcsfs, Azure and botocore spell it."""
+    for name in ("status", "status_code", "code"):
+        value = getattr(error, name, None)
+        if isinstance(value, int) and 100 <= value < 600:
+            return value
+        if isinstance(value, str) and value.isdigit():
+            return int(value)
+    response: Any = getattr(error, "response", None)
+    if isinstance(response, Mapping):
+        value = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+        return value if isinstance(value, int) else None
+    return None
+
+
+def _wait(error: BaseException) -> float:
+    """Seconds that Retry-After asks for: a number of them, or a date."""
+    for each in _causes(error):
+        headers = getattr(each, "headers", None)
+        asked = headers.get("Retry-After") if isinstance(headers, Mapping) else None
+        if not asked:
+            continue
+        if asked.strip().isdigit():
+            return float(asked)
+        try:
+            return max(0.0, parsedate_to_datetime(asked).timestamp() - time.time())
+        except (TypeError, ValueError):
+            return 0.0
+    return 0.0

@@ -1,0 +1,141 @@
+"""Exactly the bytes that were asked for, of one version of an object, however often the connection breaks.
+
+A broken request is made again from the first byte that is missing; what came stays. A server that ignores Range sends
+the whole object each time: what lies before that byte is thrown away.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Protocol
+
+from streampipe.counters import counters
+from streampipe.errors import AccessDenied
+from streampipe.source.failures import Ended, failure
+from streampipe.source.http import Answer, Pin
+from streampipe.source.network import Network
+from streampipe.source.retry import Tries
+
+
+class Store(Protocol):
+    """A backend."""
+
+    ranges: bool  # whether any range can be asked for
+
+    def conditional(self, url: str) -> bool:
+        """Whether each request is for the pinned version only, or says which version it answers with."""
+
+    def renew(self) -> None:
+        """Forget credentials and connections."""
+
+    def pin(self, url: str) -> Pin:
+        """The object's size and version."""
+
+    def get(self, url: str, start: int, end: int | None, pin: Pin) -> Answer:
+        """The bytes [start, end) of the pinned version."""
+
+
+class Fetch:
+    """The bytes [start, end) of an object as an iterator of pieces; ``pin`` is known once the first piece is there.
+
+    Args:
+        end: None for all to the end of the object.
+        stop: when set, waiting for a next try ends at once.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        url: str,
+        network: Network,
+        start: int = 0,
+        end: int | None = None,
+        pin: Pin | None = None,
+        stop: threading.Event | None = None,
+    ) -> None:
+        self.pin = pin or Pin()
+        self.whole = False  # the server ignores Range
+        self._ended = False  # an answer of unknown length ended in good order
+        self._store = store
+        self._url = url
+        self._network = network
+        self._start = start
+        self._end = end
+        self._tries = Tries(url, network, stop)
+        self._renewed = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        at = self._start
+        while self._end is None or at < self._end:
+            try:
+                for piece in self._request(at):
+                    at += len(piece)
+                    self._tries.progress()
+                    counters.add("network", "bytes", len(piece))
+                    yield piece
+                if self._arrived(at):
+                    return
+                raise Ended(f"nothing came beyond byte {at}")
+            except GeneratorExit:
+                raise
+            except Exception as error:  # backends raise what they like
+                if not self._renew(error, at):
+                    self._tries.again(error, at)
+
+    def _arrived(self, at: int) -> bool:
+        if self._ended:
+            return True
+        end = self._end if self.pin.size is None else min(self.pin.size, self._end or self.pin.size)
+        return end is None or at >= end
+
+    def _request(self, at: int) -> Iterator[bytes]:
+        counters.add("network", "requests")
+        answer = self._store.get(self._url, at, self._end, self.pin)
+        self.pin = _both(self.pin, answer.pin)
+        self.whole = self.whole or answer.whole
+        skip = at - answer.start
+        left = None if self._end is None else self._end - at
+        for piece in answer.pieces:
+            if skip:
+                counters.add("network", "bytes thrown away", min(skip, len(piece)))
+                piece, skip = piece[skip:], max(0, skip - len(piece))
+            if left is not None:
+                piece = piece[:left]
+                left -= len(piece)
+            if piece:
+                yield piece
+            if left == 0 and self.whole:
+                return  # else the answer ends here by itself, and its connection can be used again
+        self._ended = self.whole and self.pin.size is None and not skip
+
+    def _renew(self, error: Exception, at: int) -> bool:
+        """Tokens run out: with fresh credentials once more, where they were good before."""
+        if self._renewed or not isinstance(failure(error, self._url).error, AccessDenied):
+            return False
+        if at == self._start and self.pin == Pin():
+            return False
+        self._renewed = True
+        counters.add("network", "credentials renewed")
+        self._store.renew()
+        self.pin = self.pin._replace(handle=None)
+        return True
+
+
+def _both(old: Pin, new: Pin) -> Pin:
+    """What two answers together say of the object."""
+    return Pin(
+        new.size if old.size is None else old.size,
+        old.version or new.version,
+        new.handle if new.handle is not None else old.handle,
+    )
+
+
+def attempt(store: Store, url: str, network: Network, what: str = "read") -> Pin:
+    """The object's size and version, asked for until there is an answer."""
+    tries = Tries(url, network)
+    while True:
+        try:
+            return store.pin(url)
+        except Exception as error:
+            tries.again(error, 0, what)

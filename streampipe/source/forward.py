@@ -1,0 +1,178 @@
+"""A whole object, front to back, asked for ahead of need.
+
+The first window is small, so that the first sample is there soon; its answer says how large the object is and which
+version it has. The windows after it grow, and as many of them are on the way at once as the budget of bytes allows.
+When all of an object has been asked for, the windows of the next one follow (``then``), so the link never waits at the
+border of a shard.
+
+Where a server ignores ranges or does not say the size, and for a user's opener, the object is read as one stream, a
+block ahead.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future
+
+from streampipe.source.fetch import Fetch, Store, attempt
+from streampipe.source.http import Pin, check_pin
+from streampipe.source.location import redact
+from streampipe.source.network import Network
+from streampipe.source.traffic import Traffic
+
+_FIRST = 256 << 10
+_BLOCK = 1 << 20
+_log = logging.getLogger("streampipe")
+_warned: set[str] = set()
+
+
+class Forward:
+    """The chunks of an object, in order. Begin with ``start``, iterate once, ``close`` at any time."""
+
+    def __init__(self, store: Store, url: str, network: Network, traffic: Traffic, pin: Pin | None = None) -> None:
+        self.url = url
+        self.pin = pin or Pin()
+        self.then: Forward | None = None  # what is wanted after this
+        self._store = store
+        self._network = network
+        self._traffic = traffic
+        self._stop = threading.Event()
+        self._waiting: deque[tuple[Future[bytes], int]] = deque()
+        self._known = False  # what the first answer says
+        self._asked = 0  # bytes of the object, from its beginning, that were asked for
+        self._window = min(_FIRST, network.window)
+        self._ignored = False  # the server ignores ranges
+        self._fetch: Fetch | None = None  # once it is read as one stream
+        self._stream: Iterator[bytes] = iter(())
+        self._ended = False  # the stream is
+
+    def start(self) -> None:
+        """Ask for the first window."""
+        if self._asked or self._fetch is not None:
+            return
+        if self._store.ranges:
+            self._traffic.take(self._window, needed=True)
+            self._waiting.append((self._traffic.submit(self._first), self._window))
+            self._asked = self._window
+        else:
+            self._as_stream(0)
+
+    def __iter__(self) -> Iterator[bytes]:
+        self.start()
+        try:
+            while self._waiting:
+                future, size = self._waiting.popleft()
+                try:
+                    data = future.result()
+                finally:
+                    self._traffic.give_back(size)
+                self._more()
+                if data:
+                    yield data
+                del data, future
+            self._verify()
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Give up what is on the way."""
+        self._stop.set()
+        while self._waiting:
+            future, size = self._waiting.popleft()
+            future.cancel()
+            self._traffic.give_back(size)
+
+    def more(self) -> bool:
+        """Ask for as much as the budget allows, if the first answer is there. Whether the whole object is asked for."""
+        if self._stop.is_set() or (self._waiting and not self._answered()):
+            return False
+        return self._more()
+
+    def _answered(self) -> bool:
+        return self._known
+
+    def _more(self) -> bool:
+        if self._fetch is not None:
+            if not self._ended and not self._waiting:
+                self._next_block()
+            return self._ended
+        size = self.pin.size
+        if (size is None or self._ignored) and self._asked != size:
+            self._as_stream(self._asked)
+            return False
+        while size is not None and self._asked < size:
+            self._window = min(2 * self._window, self._network.window)
+            window = min(self._window, size - self._asked)
+            if not self._traffic.take(window, needed=not self._waiting):
+                return False
+            self._ask(window)
+        if self.then is not None:
+            self.then.start()
+            self.then.more()
+        return True
+
+    def _ask(self, window: int) -> None:
+        start, end = self._asked, self._asked + window
+        fetch = Fetch(self._store, self.url, self._network, start, end, self.pin, self._stop)
+        self._waiting.append((self._traffic.submit(lambda: _joined(fetch)), window))
+        self._asked = end
+
+    def _first(self) -> bytes:
+        """The first window, which says what the rest is."""
+        fetch = Fetch(self._store, self.url, self._network, 0, self._window, self.pin, self._stop)
+        data = _joined(fetch)
+        size = fetch.pin.size
+        if size is None and fetch.whole:
+            size = attempt(self._store, self.url, self._network).size
+        if size is None and len(data) < self._window:
+            size = len(data)
+        self._ignored = fetch.whole
+        self._asked = len(data)
+        self.pin = fetch.pin._replace(size=size)
+        self._known = True
+        return data
+
+    def _as_stream(self, at: int) -> None:
+        if self._store.ranges and redact(self.url).rpartition("/")[0] not in _warned:
+            _warned.add(redact(self.url).rpartition("/")[0])
+            _log.warning(
+                "%s: the server %s: its shards are read as one stream each, and from their beginning after a break",
+                redact(self.url),
+                "ignores Range" if self._ignored else "does not say how large it is",
+            )
+        self._fetch = Fetch(self._store, self.url, self._network, at, None, self.pin, self._stop)
+        self._stream = iter(self._fetch)
+        self._next_block()
+
+    def _next_block(self) -> None:
+        self._traffic.take(_BLOCK, needed=True)
+        self._waiting.append((self._traffic.submit(self._block), _BLOCK))
+
+    def _block(self) -> bytes:
+        pieces, size = [], 0
+        for piece in self._stream:
+            pieces.append(piece)
+            size += len(piece)
+            if size >= _BLOCK:
+                return b"".join(pieces)
+        self._ended = True
+        return b"".join(pieces)
+
+    def _verify(self) -> None:
+        """Once more what the store has now, where its answers do not say which version they are of."""
+        if not self._store.conditional(self.url):
+            check_pin(self.url, self.pin, attempt(self._store, self.url, self._network))
+
+
+def _joined(fetch: Fetch) -> bytes:
+    pieces = list(fetch)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def fetched(store: Store, url: str, network: Network, start: int, end: int | None, pin: Pin) -> tuple[bytes, Pin]:
+    """Exactly the bytes [start, end) of an object, and which version they are of."""
+    fetch = Fetch(store, url, network, start, end, pin)
+    return _joined(fetch), fetch.pin

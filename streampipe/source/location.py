@@ -1,0 +1,75 @@
+"""Where bytes lie: which URLs are allowed, which are local, and how a URL is shown."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from urllib.parse import urlsplit, urlunsplit
+
+from streampipe.errors import ConfigError
+
+SCHEMES = frozenset(("file", "http", "https", "s3", "gs", "gcs", "az", "abfs", "abfss", "hf", "memory"))
+"""What may be read without being asked for by name: object stores, the web, files. Others may do more than read."""
+
+_SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)(?:://|::)")
+
+
+def redact(url: str) -> str:
+    """The URL without user name, password, query and fragment.
+
+    >>> redact("https://me:secret@host/a.tar?token=abc")
+    'https://host/a.tar'
+    >>> redact("data/a.tar")
+    'data/a.tar'
+    """
+    if "://" not in url:
+        return url
+    head, _, last = url.rpartition("::")
+    parts = urlsplit(last)
+    clean = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    if not parts.netloc and not clean.startswith(f"{parts.scheme}://"):
+        clean = clean.replace(f"{parts.scheme}:", f"{parts.scheme}://", 1)
+    return f"{head}::{clean}" if head else clean
+
+
+def redacted(text: str, url: str) -> str:
+    """A backend's message with every URL in it redacted.
+
+    >>> redacted("GET https://h/a?sig=1 failed", "https://h/a?sig=1")
+    'GET https://h/a failed'
+    """
+    text = text.replace(url, redact(url))
+    return re.sub(r"[a-z][a-z0-9+.-]*://[^\s'\"<>)]+", lambda found: redact(found[0]), text)
+
+
+def scheme_of(url: str) -> str:
+    """The scheme of a URL in lower case; ``file`` for a path."""
+    found = _SCHEME.match(url)
+    return found[1].lower() if found else "file"
+
+
+def local_path(url: str) -> str | None:
+    """The path of a local file's URL; None for any other URL."""
+    if url.startswith("file://"):
+        return url[len("file://") :]
+    return None if _SCHEME.match(url) or url.startswith("pipe:") else url
+
+
+def check_scheme(url: str, more: Sequence[str] = ()) -> None:
+    """Refuse what the allow-list does not hold.
+
+    Raises:
+        ConfigError: the URL is a command, or of a scheme that is not allowed.
+    """
+    if url.startswith(("pipe:", "exec:")):
+        raise ConfigError(
+            "a URL that is a command (pipe:) is never run; "
+            "give opener=, a function of yours from a URL to a binary file"
+        )
+    for part in url.split("::"):
+        scheme = part.lower() if "::" in url and "://" not in part else scheme_of(part)
+        if scheme not in SCHEMES and scheme not in more:
+            raise ConfigError(
+                f"{redact(url)}: URLs of scheme {scheme!r} are not read unless you allow them: "
+                f"network=sp.Network(schemes=({scheme!r},)); without that: {', '.join(sorted(SCHEMES))}"
+            )

@@ -1,0 +1,73 @@
+"""How often to try again, and when: a budget of tries that bring nothing, with growing random pauses between them.
+
+The pause before try k is drawn evenly from [0, min(longest, first * 2^k)] ("full jitter": many readers that a store
+threw out at once do not come back at once), or is what the server asks for, if that is longer.
+https://aws.amazon.com/builders-library/timeouts-retries-and-backoff-with-jitter/
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+
+from streampipe.counters import counters
+from streampipe.errors import SourceUnavailable, TruncatedShard
+from streampipe.source.failures import Ended, Failure, failure
+from streampipe.source.location import redact
+from streampipe.source.network import Network
+
+
+class Tries:
+    """The tries at one piece of work. ``progress`` begins the count anew."""
+
+    def __init__(self, url: str, network: Network, stop: threading.Event | None = None) -> None:
+        self._url = url
+        self._stop = stop or threading.Event()
+        self._network = network
+        self._begun = time.monotonic()
+        self._random = random.Random()  # pauses must differ between processes; nothing of the data depends on them
+        self.made = 0
+        self._only_ends = True
+
+    def progress(self) -> None:
+        """Something new came."""
+        if self.made:
+            self.made, self._only_ends = 0, True
+
+    def again(self, error: BaseException, byte: int, done: str = "read") -> None:
+        """After a failure: pause and return, or raise what it was.
+
+        Raises:
+            TruncatedShard: every try ended in good order at this byte: there are no more.
+            SourceUnavailable: every try failed.
+            SourceError: another try would not help.
+        """
+        found: Failure = failure(error, self._url, done)
+        if not found.again:
+            raise found.error from error
+        counters.add("network", "failed requests")
+        self.made += 1
+        self._only_ends = self._only_ends and isinstance(error, Ended)
+        if self.made >= self._network.tries:
+            self._give_up(error, byte, done)
+        longest = self._network.longest_wait
+        pause = self._random.uniform(0, min(longest, self._network.first_wait * 2 ** (self.made - 1)))
+        pause = max(pause, min(found.wait, 3 * longest))
+        counters.add("network", "wait seconds", pause)
+        if self._stop.wait(pause):
+            raise found.error from error
+
+    def _give_up(self, error: BaseException, byte: int, done: str) -> None:
+        shown = redact(self._url)
+        if self._only_ends:
+            raise TruncatedShard(
+                f"{shown} ends at byte {byte}, in {self.made} tries ({error}): it is shorter than it says; "
+                f"upload it again"
+            ) from error
+        seconds = time.monotonic() - self._begun
+        text = failure(error, self._url, done).error
+        raise SourceUnavailable(
+            f"{text}: {self.made} tries at byte {byte} brought nothing, in {seconds:.1f} s; check the connection "
+            f"and the store, then run again (tries and pauses: network=sp.Network(...))"
+        ) from error

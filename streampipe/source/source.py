@@ -1,0 +1,270 @@
+"""The door to all bytes: local files mapped, remote objects fetched, kept shards from the cache."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from streampipe.errors import ConfigError, ShardMissing, SourceUnavailable
+from streampipe.source.cache import Cache
+from streampipe.source.download import Download
+from streampipe.source.failures import failure
+from streampipe.source.fetch import Fetch, Store, attempt
+from streampipe.source.forward import Forward, fetched
+from streampipe.source.http import HttpStore, Pin
+from streampipe.source.location import check_scheme, local_path, redact, scheme_of
+from streampipe.source.network import Network
+from streampipe.source.stores import FsspecStore, Opener, OpenerStore
+from streampipe.source.traffic import Traffic
+
+_BLOCK = 8 << 20
+_AHEAD = 3  # shards whose first window is asked for before they are wanted
+
+
+class _Live:
+    """What a process has open. Never pickled, never used after a fork."""
+
+    def __init__(self, source: Source) -> None:
+        self.process = os.getpid()
+        self.traffic = Traffic(source.network)
+        self.stores: dict[str, Store] = {}
+        self.pins: dict[str, Pin] = {}
+        self.coming: dict[str, Forward] = {}
+        self.downloads: dict[str, Download] = {}
+
+
+class Source:
+    """Opens shards. Holds settings only, nothing live, so it can be pickled and used after a fork.
+
+    Args:
+        storage_options: for fsspec; for http(s) ``headers``.
+        opener: a function from a URL to a binary file, used for every URL.
+        network: how remote objects are read.
+        cache: where shards are kept.
+    """
+
+    def __init__(
+        self,
+        storage_options: Mapping[str, Any] | None = None,
+        opener: Opener | None = None,
+        network: Network | None = None,
+        cache: Cache | None = None,
+    ) -> None:
+        self.storage_options = dict(storage_options or {})
+        self.opener = opener
+        self.network = network or Network()
+        self.cache = cache
+        self._now: _Live | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_now": None}
+
+    @property
+    def _live(self) -> _Live:
+        if self._now is None or self._now.process != os.getpid():
+            self._now = _Live(self)
+        return self._now
+
+    def is_remote(self, url: str) -> bool:
+        """Whether a shard is read through a store."""
+        return self.opener is not None or local_path(url) is None
+
+    def buffer(self, url: str) -> memoryview | None:
+        """All bytes of a local or kept shard, mapped; None where there is only a stream."""
+        if self.is_remote(url):
+            if self.cache is None or self.opener is not None or not self.cache.has(url):
+                return None
+            return self.cache.view(url, self._pin(url))
+        try:
+            with open(local_path(url) or "", "rb") as file:
+                if os.fstat(file.fileno()).st_size == 0:
+                    return memoryview(b"")
+                return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        except OSError as error:
+            raise failure(error, url).error from error
+
+    def chunks(self, url: str, then: Sequence[str] = ()) -> Iterator[bytes]:
+        """All bytes of a shard, front to back, asked for ahead of need; and the beginnings of those that come ``then``.
+
+        Raises:
+            ShardChanged: it was replaced meanwhile.
+            TruncatedShard, SourceUnavailable: not all of it came.
+        """
+        if not self.is_remote(url):
+            return self._file(url)
+        if self.cache is not None and self.opener is None:
+            return self._through_cache(url, then)
+        forward = self._forward(url)
+        last = forward
+        for next_url in then[:_AHEAD]:
+            if self.is_remote(next_url):
+                last.then = self._live.coming.setdefault(next_url, self._forward(next_url))
+                last = last.then
+                last.start()
+        self._live.coming.pop(url, None)
+        return iter(forward)
+
+    def close(self) -> None:
+        """Give up what was asked for ahead."""
+        if self._now is None or self._now.process != os.getpid():
+            return
+        while self._now.coming:
+            self._now.coming.popitem()[1].close()
+        self._now.downloads.clear()
+
+    def download(self, url: str) -> Download | None:
+        """Begin to copy a shard into the cache, or the copy that was begun; None if there is no cache."""
+        if self.cache is None or not self.is_remote(url) or self.opener is not None:
+            return None
+        live = self._live
+        if url not in live.downloads:
+            for old in [each for each, download in live.downloads.items() if download.done]:
+                del live.downloads[old]
+            pin = self._pin(url)
+            forward = Forward(self._store(url), url, self.network, live.traffic, pin)
+            patience = self.network.stall + self.network.longest_wait
+            live.downloads[url] = Download(self.cache, forward, lambda at: self._from(url, at, pin), patience)
+        return live.downloads[url]
+
+    def finished(self, url: str) -> None:
+        """The plan does not need a shard any more in this epoch."""
+        if self.cache is not None and self.is_remote(url):
+            self.cache.finished(url)
+
+    def read(self, url: str, start: int = 0, end: int | None = None) -> bytes:
+        """The bytes [start, end) of an object, or all of it.
+
+        Raises:
+            SourceUnavailable: fewer bytes came than were asked for.
+        """
+        path = local_path(url)
+        if path is None:
+            live = self._live
+            data, pin = fetched(self._store(url), url, self.network, start, end, live.pins.get(url, Pin()))
+            if end is not None:  # of objects that are read in parts, the parts must be of one version
+                live.pins[url] = pin
+        else:
+            try:
+                with open(path, "rb") as file:
+                    file.seek(start)
+                    data = file.read(-1 if end is None else end - start)
+            except OSError as error:
+                raise failure(error, url).error from error
+        if end is not None and len(data) != end - start:
+            raise SourceUnavailable(
+                f"{redact(url)}: {len(data)} of {end - start} bytes came from byte {start} on; it is shorter than its "
+                f"index says: run streampipe index again, or check how it was uploaded"
+            )
+        return data
+
+    def read_if_there(self, url: str) -> bytes | None:
+        """All bytes of an object; None if there is none."""
+        try:
+            return self.read(url)
+        except ShardMissing:
+            return None
+
+    def size(self, url: str) -> int | None:
+        """How many bytes an object has; None if the store does not say."""
+        path = local_path(url)
+        if path is None:
+            return attempt(self._store(url), url, self.network).size
+        try:
+            return os.path.getsize(path)
+        except OSError as error:
+            raise failure(error, url).error from error
+
+    def write(self, url: str, data: bytes) -> None:
+        """Put an object in its place at once: whoever looks sees the old one or the whole new one."""
+        path = local_path(url)
+        try:
+            if path is None:  # object stores publish an object when its upload is complete
+                store = self._fsspec(url)
+                store.filesystem(url).pipe_file(store.path(url), data)
+                return
+            temporary = f"{path}.{os.getpid()}.part"
+            try:
+                with open(temporary, "wb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.replace(temporary, path)
+            finally:
+                if os.path.exists(temporary):
+                    os.unlink(temporary)
+        except Exception as error:
+            raise failure(error, url, "written").error from error
+
+    def glob(self, pattern: str) -> list[str]:
+        """The URLs that match a glob, sorted."""
+        try:
+            store = self._fsspec(pattern)
+            fs = store.filesystem(pattern)
+            found = fs.glob(store.path(pattern))
+        except Exception as error:
+            raise failure(error, pattern).error from error
+        return sorted(_as_given(pattern, path, fs) for path in found)
+
+    def is_directory(self, path: str) -> bool:
+        """Whether there is a directory at this URL."""
+        try:
+            store = self._fsspec(path)
+            return bool(store.filesystem(path).isdir(store.path(path)))
+        except Exception as error:
+            raise failure(error, path).error from error
+
+    def _file(self, url: str) -> Iterator[bytes]:
+        try:
+            with open(local_path(url) or "", "rb") as file:
+                while chunk := file.read(_BLOCK):
+                    yield chunk
+        except OSError as error:
+            raise failure(error, url).error from error
+
+    def _forward(self, url: str) -> Forward:
+        found = self._live.coming.get(url)
+        return found or Forward(self._store(url), url, self.network, self._live.traffic)
+
+    def _through_cache(self, url: str, then: Sequence[str]) -> Iterator[bytes]:
+        download = self.download(url)
+        for next_url in then[:1]:
+            self.download(next_url)
+        if download is not None:
+            yield from download.pieces()
+            self._live.downloads.pop(url, None)
+
+    def _from(self, url: str, at: int, pin: Pin) -> Iterator[bytes]:
+        return iter(Fetch(self._store(url), url, self.network, at, None, pin))
+
+    def _pin(self, url: str) -> Pin:
+        pins = self._live.pins
+        if url not in pins:
+            pins[url] = attempt(self._store(url), url, self.network)
+        return pins[url]
+
+    def _store(self, url: str) -> Store:
+        stores = self._live.stores
+        if self.opener is not None:
+            return stores.setdefault("opener", OpenerStore(self.opener))
+        check_scheme(url, self.network.schemes)
+        if scheme_of(url) in ("http", "https") and "::" not in url:
+            if "http" not in stores:
+                stores["http"] = HttpStore(self.network, **self.storage_options)
+            return stores["http"]
+        return self._fsspec(url)
+
+    def _fsspec(self, url: str) -> FsspecStore:
+        check_scheme(url, self.network.schemes)
+        store = self._live.stores.setdefault("fsspec", FsspecStore(self.storage_options))
+        if not isinstance(store, FsspecStore):  # pragma: no cover
+            raise ConfigError(f"{redact(url)} is not read by fsspec")
+        return store
+
+
+def _as_given(pattern: str, path: str, fs: Any) -> str:
+    """A path from a store's listing, written as the user wrote the pattern: with its scheme, relative if it was."""
+    if "://" in pattern:
+        return path if "://" in path else str(fs.unstrip_protocol(path))
+    return path if os.path.isabs(pattern) else os.path.relpath(path)
