@@ -30,6 +30,7 @@ from streampipe.errors import (
 from streampipe.loader import Loader
 from streampipe.pipeline import Pipeline
 from streampipe.policy import ErrorPolicy
+from streampipe.source import Cache, Network
 from streampipe.stages.stage import Stage, stage
 from streampipe.stream import from_iterable, mix, stream
 from streampipe.tar import Limits
@@ -39,6 +40,7 @@ __version__ = "0.1.0"
 __all__ = [
     "SKIP",
     "AccessDenied",
+    "Cache",
     "ConfigError",
     "Consumer",
     "CorruptShard",
@@ -50,6 +52,7 @@ __all__ = [
     "Limits",
     "Loader",
     "NameCollision",
+    "Network",
     "OutputBusy",
     "PackError",
     "Pipeline",
