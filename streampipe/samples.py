@@ -7,6 +7,7 @@ archive, has been seen; an archive that breaks takes the sample it was in the mi
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterable, Iterator
 
@@ -15,6 +16,7 @@ from streampipe.counters import counters
 from streampipe.errors import CorruptShard, DuplicateKey, LimitExceeded
 from streampipe.tar import Limits, Member
 
+log = logging.getLogger("streampipe")
 _RESERVED = re.compile(r"__[^/]*__(/|\Z)")
 _JUNK = (".DS_Store", "Thumbs.db", "desktop.ini")
 
@@ -46,7 +48,7 @@ def group(
 
     With ``parts`` only the samples whose number is ``part`` modulo ``parts`` are made. Fields are bytes; with
     ``views`` they may be memoryviews of the shard. Hidden files (``._x``, ``.DS_Store``) and members without a field
-    are passed over and counted; samples are counted under ``place``.
+    are passed over and counted; samples are counted under ``place``. A shard without samples is counted and logged.
 
     Raises:
         DuplicateKey: a field twice in a sample, or a key that comes back after another key.
@@ -85,6 +87,9 @@ def group(
         if wanted:
             yield sample
             given += 1
+        if number < 0:
+            counters.add(place, "empty shards")
+            log.warning("%s holds no sample: an empty archive, or nothing in it has a key and a field", url)
     finally:
         counters.add(place, "samples", given)
 

@@ -108,6 +108,19 @@ def test_a_broken_archive_takes_its_last_sample_with_it():
         assert "b" not in found
 
 
+def test_a_shard_without_samples_is_counted_and_logged_once(tmp_path, caplog):
+    (tmp_path / "zeros.tar").write_bytes(bytes(10240))
+    (tmp_path / "a.tar").write_bytes(tar("a.txt"))
+    counters.take()
+    for tier in ("planned", "sequential"):
+        caplog.clear()
+        pipe = sp.stream([str(tmp_path / "zeros.tar"), str(tmp_path / "a.tar")], tier=tier)
+        assert [sample["__key__"] for sample in pipe] == ["a"]
+        assert [record.getMessage() for record in caplog.records if "holds no sample" in record.getMessage()] == [
+            f"{tmp_path}/zeros.tar holds no sample: an empty archive, or nothing in it has a key and a field"
+        ]
+
+
 def test_views_are_offered_only_where_asked_for():
     assert type(samples("a.txt")[0]["txt"]) is bytes
     assert type(samples("a.txt", views=True)[0]["txt"]) is memoryview

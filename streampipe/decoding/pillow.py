@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from streampipe.counters import counters
 from streampipe.decoding.geometry import Cut, extent
 from streampipe.decoding.header import ImageHeader, orientation_of
 from streampipe.decoding.resize import pillow_resize, turn
@@ -32,6 +33,8 @@ def decode_pillow(
             check_pixels(header, max_pixels)
             image.load()
             rgb = to_rgb(image, background)
+            if _is_animated(image):
+                counters.add("decode", "animations, first frame taken")
     except DecodeError:
         raise
     except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error, its bomb error, ...
@@ -43,6 +46,14 @@ def decode_pillow(
         rgb = rgb.crop((cut.left, cut.top, right, bottom))
     pixels = pillow_resize(rgb, cut.width, cut.height, (cut.out_height, cut.out_width), interpolation)
     return turn(torch.from_numpy(pixels).permute(2, 0, 1), cut.orientation)
+
+
+def _is_animated(image: Image.Image) -> bool:
+    """Whether there are more frames; they may be damaged, which does not concern the first one."""
+    try:
+        return bool(getattr(image, "is_animated", False))
+    except Exception:
+        return False
 
 
 def check_pixels(header: ImageHeader, max_pixels: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 from zlib import adler32
 
+from streampipe.counters import counters
 from streampipe.errors import CorruptShard, LimitExceeded, TruncatedShard, UnsafeName, UnsupportedMember
 from streampipe.tar.extended import Malformed, checked, is_mtime_end, is_plain_mtime, pax_records
 from streampipe.tar.header import BLOCK, EXPECTED_SUMS, ZERO_BLOCK, checksum, number, signed_checksum, stored_checksum
@@ -14,6 +15,8 @@ _REGULAR = frozenset((b"0", b"\0", b"7"))
 _EXTENDED = frozenset((b"x", b"g", b"L", b"K"))
 _NOT_FILES = {b"3": "character device", b"4": "block device", b"6": "fifo", b"S": "sparse file"}
 _TERMINATORS = (0, 32)
+_USED = frozenset(("path", "size", "mtime", "linkpath"))
+_SPARSE = "GNU.sparse."
 _NO_RECORDS: dict[str, bytes] = {}
 
 
@@ -146,8 +149,8 @@ class Entries:
 
     def _payload(self, view: memoryview, at: int, size: int, after: int, start: int, base: int) -> bytes:
         """What an extended header holds: ``size`` bytes at ``view[at]``, and nothing but zeros up to ``after``."""
-        if size > self.limits.max_header_bytes:
-            raise self._too_large(base + at - BLOCK, "an extended header", size, "max_header_bytes")
+        if (whole := at - BLOCK - start + size) > self.limits.max_header_bytes:
+            raise self._too_large(base + at - BLOCK, "extended headers before one member", whole, "max_header_bytes")
         if after > len(view):
             raise Short(after - start, "in an extended header")
         if first_non_zero(view[at + size : after]) is not None:
@@ -164,11 +167,12 @@ class Entries:
             raise self._corrupt(base + at, "a lone block of zeros (the end marker is two)")
         raise End(base + at + 2 * BLOCK)
 
-    def next_archive(self, behind: int, following: int, concatenated: bool) -> int:
+    def next_archive(self, behind: int, following: int) -> int:
         """Where another archive begins whose first byte is ``following`` bytes behind the end marker."""
-        if not concatenated:
+        if not self.limits.concatenated:
             raise self._corrupt(
-                behind + following, "more data behind the end marker (archives put together? pass concatenated=True)"
+                behind + following,
+                "more data behind the end marker (archives put together? allow it: sp.Limits(concatenated=True))",
             )
         self.common = _NO_RECORDS
         return behind + following - following % BLOCK
@@ -199,8 +203,13 @@ class Entries:
             found = checked(pax_records(payload))
         except Malformed as error:
             raise self._corrupt(at, str(error)) from None
-        if kind == b"g":
-            self.common = {**self.common, **found}
+        if kind == b"g":  # kept is only what is used here: there may be any number of them
+            used = {
+                _SPARSE if name.startswith(_SPARSE) else name: each
+                for name, each in found.items()
+                if name in _USED or name.startswith(_SPARSE)
+            }
+            self.common = {**self.common, **used}
             return {**found, **records}, long_name
         return {**records, **found}, long_name
 
@@ -213,7 +222,11 @@ class Entries:
             raw = block[:100].partition(b"\0")[0]
             if block[345] and block[257:263] == b"ustar\0":
                 raw = block[345:500].partition(b"\0")[0] + b"/" + raw
-        return raw.decode("utf-8", "backslashreplace")
+        try:
+            return raw.decode()
+        except UnicodeDecodeError:
+            counters.add("reading", "names that are not UTF-8")
+            return raw.decode("utf-8", "backslashreplace")
 
     def _check_name(self, name: str, at: int) -> None:
         if not name:
@@ -227,7 +240,7 @@ class Entries:
 
     def _special(self, kind: bytes, name: str, block: bytes, records: dict[str, bytes], size: int, at: int) -> int:
         """Refuse what is no plain file or directory, and give the size of its data in the archive."""
-        if any(record.startswith("GNU.sparse.") for record in records):
+        if any(record.startswith(_SPARSE) for record in records):
             raise self._unsupported(name, "sparse file", at)
         if kind in _REGULAR:
             return size

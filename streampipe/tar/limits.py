@@ -14,7 +14,9 @@ class Limits:
     """
 
     max_member_bytes: int = 2 << 30
-    max_header_bytes: int = 64 << 10  # one PAX header or long name
+    max_header_bytes: int = 64 << 10  # the PAX headers and long names before one member
     max_sample_members: int = 1024
     max_inflate_ratio: int = 200  # output to input of a compressed shard, once inflate_floor bytes came out
     inflate_floor: int = 64 << 20
+    max_index_bytes: int = 1 << 30  # an index or a manifest, unpacked
+    concatenated: bool = False  # whether another archive may follow the end of one

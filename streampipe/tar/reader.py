@@ -20,12 +20,10 @@ from streampipe.tar.limits import Limits
 __all__ = ["Member", "read_members", "read_range", "stream_members"]
 
 
-def read_members(
-    data: bytes | bytearray | memoryview, *, shard: str, limits: Limits | None = None, concatenated: bool = False
-) -> Iterator[Member]:
+def read_members(data: bytes | bytearray | memoryview, *, shard: str, limits: Limits | None = None) -> Iterator[Member]:
     """The regular files of an archive in memory; each member's ``data`` is a view of ``data``.
 
-    Directories are passed over. With ``concatenated`` an archive may follow the end of another one.
+    Directories are passed over. With ``Limits(concatenated=True)`` an archive may follow the end of another one.
 
     Raises:
         TruncatedShard: the archive ends before its end marker.
@@ -47,15 +45,13 @@ def read_members(
             following = first_non_zero(view[end.at :])
             if following is None:
                 return
-            at = entries.next_archive(end.at, following, concatenated)
+            at = entries.next_archive(end.at, following)
             continue
         if member is not None:
             yield member
 
 
-def stream_members(
-    chunks: Iterable[bytes], *, shard: str, limits: Limits | None = None, concatenated: bool = False
-) -> Iterator[Member]:
+def stream_members(chunks: Iterable[bytes], *, shard: str, limits: Limits | None = None) -> Iterator[Member]:
     """The same over a stream of chunks of any size; at most one member and one chunk are held."""
     entries = Entries(shard, limits or Limits())
     source = iter(chunks)
@@ -76,7 +72,7 @@ def stream_members(
                 if piece is None:
                     return
                 base, held = base + skipped, held[skipped:] + piece
-            at = entries.next_archive(base, following, concatenated) - base
+            at = entries.next_archive(base, following) - base
             continue
         if member is not None:
             yield member

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 import streampipe as sp
+from streampipe.counters import counters
 from streampipe.decoding import decode_image, probe
 from streampipe.decoding.geometry import cover
 from streampipe.threads import ordered
@@ -143,7 +144,11 @@ def test_the_first_frame_of_an_animation_is_taken(kind):
     frames = [Image.new("RGB", (8, 8), colour) for colour in ((255, 0, 0), (0, 255, 0))]
     options = {"lossless": True} if kind == "WEBP" else {}
     data = encoded(frames[0], kind, save_all=True, append_images=frames[1:], **options)
+    counters.take()
     assert decode_image(data)[:, 4, 4].tolist() == [255, 0, 0]
+    assert counters.get("decode", "animations, first frame taken") == 1
+    decode_image(encoded(frames[0], kind))
+    assert counters.get("decode", "animations, first frame taken") == 1
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])

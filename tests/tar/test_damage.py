@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import streampipe as sp
-from streampipe.tar import read_members, stream_members
+from streampipe.tar import Limits, read_members, stream_members
 from tests.data import shard
 
 LONG = "d" * 90 + "/" + "n" * 90 + ".txt"
@@ -141,8 +141,8 @@ def test_an_archive_of_zeros_alone_is_empty():
 
 
 def test_concatenated_archives_are_read_where_asked_for():
-    data = ARCHIVES["ours"] + ARCHIVES["ustar"]
-    names = [member.name for member in read_members(data, shard="s", concatenated=True)]
+    data, both = ARCHIVES["ours"] + ARCHIVES["ustar"], Limits(concatenated=True)
+    names = [member.name for member in read_members(data, shard="s", limits=both)]
     assert names == ["a.jpg", "a.txt", "b.txt", "a.jpg", "b.txt"]
     chunks = [data[i : i + 1000] for i in range(0, len(data), 1000)]
-    assert [member.name for member in stream_members(chunks, shard="s", concatenated=True)] == names
+    assert [member.name for member in stream_members(chunks, shard="s", limits=both)] == names

@@ -1,12 +1,15 @@
 import io
 import subprocess
 import tarfile
+import time
+import tracemalloc
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import streampipe as sp
+from streampipe.counters import counters
 from streampipe.tar import Limits, read_members, stream_members
 
 FORMATS = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}
@@ -64,6 +67,8 @@ def test_reads_what_gnu_tar_writes(tmp_path, format_):
         (tarfile.LNKTYPE, "hard link to 'a.jpg'"),
         (tarfile.SYMTYPE, "symbolic link to 'a.jpg'"),
         (tarfile.FIFOTYPE, "fifo"),
+        (tarfile.CHRTYPE, "character device"),
+        (tarfile.BLKTYPE, "block device"),
     ],
 )
 def test_what_is_no_file_is_refused_by_name(kind, words):
@@ -126,14 +131,70 @@ def test_large_extended_headers_are_refused_before_they_are_read():
     assert len(list(read_members(data, shard="s", limits=Limits(max_header_bytes=1 << 20)))) == 1
 
 
-def test_names_that_are_not_utf8_can_be_printed():
+def test_a_size_in_base_256_is_read():
+    (member,) = read_members(with_size(b"\x80" + (4).to_bytes(11, "big")), shard="s")
+    assert bytes(member.data) == b"data"
+
+
+def test_an_empty_file_is_an_empty_field():
+    (member,) = read_members(pack([(info("a.txt"), b"")], tarfile.PAX_FORMAT), shard="s")
+    assert bytes(member.data) == b""
+
+
+def extended(kind, payload):
+    """An extended header alone, without the member that it speaks of."""
+    return info("x", len(payload), type=kind).tobuf(tarfile.USTAR_FORMAT) + payload + bytes(-len(payload) % 512)
+
+
+def record(name, value):
+    size = len(name) + len(value) + 3
+    size += len(str(size + len(str(size))))
+    return b"%d %s=%s\n" % (size, name, value)
+
+
+@pytest.mark.parametrize("kind", [b"x", b"g", b"L"])
+def test_extended_headers_before_one_member_are_bounded_together(kind):
+    payload = b"n" * 5000 if kind == b"L" else record(b"comment", b"c" * 5000)
+    data = extended(kind, payload) * 14 + pack([(info("a.jpg", 4), b"data")], tarfile.USTAR_FORMAT)
+    for read in (read_members(data, shard="s"), stream_members([data[:9000], data[9000:]], shard="s")):
+        with pytest.raises(sp.LimitExceeded, match="max_header_bytes"):
+            list(read)
+
+
+def test_any_number_of_global_headers_costs_linear_time_and_no_memory():
+    member = pack([(info("a.jpg", 4), b"data")], tarfile.USTAR_FORMAT)[:1024]
+    records = [b"".join(record(b"k%d" % (1000 * i + j), b"v") for j in range(1000)) for i in range(200)]
+    entries = [extended(b"g", each) + member for each in records]
+    start = time.process_time()
+    list(read_members(b"".join(entries[:100]) + bytes(1024), shard="s"))
+    half = time.process_time()
+    tracemalloc.start()
+    assert sum(1 for _ in stream_members([*entries, bytes(1024)], shard="s")) == 200
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1 << 20
+    assert half - start < 10  # a second at most; squared it would be a minute
+
+
+def test_a_global_header_speaks_of_all_members_behind_it():
+    member = pack([(info("a.jpg", 4), b"data")], tarfile.USTAR_FORMAT)[:1024]
+    data = extended(b"g", record(b"mtime", b"7.5") + record(b"comment", b"hello")) + member + member + bytes(1024)
+    assert [m.mtime for m in read_members(data, shard="s")] == [7.5, 7.5]
+    sparse = extended(b"g", record(b"GNU.sparse.major", b"1")) + member + bytes(1024)
+    with pytest.raises(sp.UnsupportedMember, match="sparse"):
+        list(read_members(sparse, shard="s"))
+
+
+def test_names_that_are_not_utf8_can_be_printed_and_are_counted():
     data = bytearray(pack([(info("a.jpg"), b"")], tarfile.USTAR_FORMAT))
     data[0] = 0xE4
     from streampipe.tar.header import checksum
 
     data[148:156] = b"%06o\0 " % checksum(bytes(data[:512]))
+    counters.take()
     (member,) = read_members(bytes(data), shard="s")
     assert member.name == "\\xe4.jpg"
+    assert counters.get("reading", "names that are not UTF-8") == 1
 
 
 def test_payloads_over_a_buffer_are_views_not_copies():
