@@ -1,4 +1,4 @@
-"""A dataset whose samples are counted: which there are, and the bytes of any of them.
+"""A dataset whose samples are counted: how many each shard has, and where the samples of a step are.
 
 Held in memory are numbers by shard, never by sample: a shard's index is read when the first of its samples is wanted
 and let go with the shard.
@@ -7,16 +7,12 @@ and let go with the shard.
 from __future__ import annotations
 
 import zlib
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from tqdm import tqdm
 
-from streampipe.context import Position, Sample
-from streampipe.counters import counters
-from streampipe.errors import CorruptShard, IndexMismatch
 from streampipe.index import Finder, ShardIndex
 from streampipe.index.manifest import NAME
 from streampipe.index.manifest import counts as read_manifest
@@ -24,15 +20,12 @@ from streampipe.lanes import EpochOrder, batch_seed, rank_reader
 from streampipe.plan import shard_seed
 from streampipe.planned import Place, Plan
 from streampipe.rng import derive, permutation
-from streampipe.samples import group
-from streampipe.source import local_path, redact
-from streampipe.tar import read_range
+from streampipe.source import redact
 from streampipe.urls import SHARD_SUFFIXES, ShardList
 
 Keep = Callable[[ShardIndex], np.ndarray]
 """From a shard's index to the numbers of the samples that are kept, in order."""
 
-_OPEN_SHARDS = 64
 _THREADS = 16
 
 
@@ -41,7 +34,9 @@ class Uncounted(Exception):
 
 
 class Dataset:
-    """The counted samples of a list of shards. It is picklable and opens nothing before ``reader``."""
+    """The counted samples of a list of shards. It is picklable and holds nothing open."""
+
+    chains = None  # a mixture has stages for each of its parts
 
     def __init__(self, shards: ShardList, finder: Finder, counts: np.ndarray, keep: Keep | None = None) -> None:
         self.shards = shards
@@ -64,9 +59,9 @@ class Dataset:
         """A rank's places, step by step."""
         return RankPlaces(self, plan, rank, ranks)
 
-    def reader(self) -> Reader:
-        """Opens shards as samples of them are wanted."""
-        return Reader(self)
+    def parts(self) -> tuple[Dataset, ...]:
+        """The datasets that a place's ``part`` counts: of a mixture several, here this one."""
+        return (self,)
 
 
 class EpochStream:
@@ -113,93 +108,6 @@ class RankPlaces:
             self._read = rank_reader(EpochOrder(plan.lanes, batch_seed(plan.seed, epoch)), *self._rank)
             self._epoch = epoch
         return [Place(shard, number, epoch) for shard, number in self._stream.find(self._read(step))]
-
-
-class _OpenShard:
-    """A shard in use: what its index says, and its bytes where they are mapped."""
-
-    def __init__(self, dataset: Dataset, number: int) -> None:
-        url = dataset.shards[number]
-        found = dataset.finder.find(url)
-        if found is None:
-            raise IndexMismatch(f"the index of {redact(url)} is gone; run streampipe index again")
-        self.url = url
-        self.shown = redact(url)
-        self.kept = None if dataset.keep is None else dataset.keep(found)
-        held = len(found) if self.kept is None else len(self.kept)
-        if held != dataset.counts[number]:
-            raise IndexMismatch(
-                f"{self.shown} has {held} samples, the plan counted {int(dataset.counts[number])}: shard or index "
-                f"changed; run streampipe index again, and start a new epoch"
-            )
-        self.keys = found.keys()
-        self.offsets, self.sizes, self.sums = found.places()
-        self.data = dataset.finder.source.buffer(url)
-
-
-class Reader:
-    """Reads single samples. The shards used last stay open; a sample is checked against the index."""
-
-    def __init__(self, dataset: Dataset, most_open: int = _OPEN_SHARDS) -> None:
-        self.dataset = dataset
-        self._most = most_open
-        self._open: OrderedDict[int, _OpenShard] = OrderedDict()
-        self.is_remote = local_path(dataset.shards[0]) is None  # then several samples are worth fetching at once
-
-    def keep_open(self, shards: int) -> None:
-        """Let so many shards stay open."""
-        self._most = max(self._most, shards)
-
-    def prepare(self, place: Place) -> None:
-        """Open the shard of a place, so that ``sample`` may then be called in several threads."""
-        self.opened(place.shard)
-
-    def sample(self, place: Place, views: bool = False) -> Sample:
-        """The sample at a place. Fields are bytes; with ``views`` perhaps views of the shard.
-
-        Raises:
-            IndexMismatch: there is another sample at that place.
-            CorruptShard: its bytes are not those that the index has a checksum of.
-        """
-        shard, number, epoch, _ = place
-        opened = self.opened(shard)
-        row = number if opened.kept is None else int(opened.kept[number])
-        start, size = int(opened.offsets[row]), int(opened.sizes[row])
-        source = self.dataset.finder.source
-        if opened.data is None:
-            data: bytes | memoryview = source.read(opened.url, start, start + size)
-        else:
-            data = opened.data[start : start + size]
-        wanted = opened.sums[row]
-        key = opened.keys[row]
-        if wanted is not None and zlib.crc32(data) != wanted:
-            raise CorruptShard(
-                f"{opened.shown}, sample {key!r}, byte {start}: its {size} bytes are not those that were indexed "
-                f"(crc32); fetch the shard again, or run streampipe index if it was rewritten"
-            )
-        limits = self.dataset.finder.limits
-        members = read_range(data, shard=opened.shown, base=start, limits=limits)
-        samples = list(group(members, opened.shown, epoch=epoch, shard=shard, views=views, limits=limits))
-        if len(samples) != 1 or samples[0]["__key__"] != key:
-            found = ", ".join(repr(sample["__key__"]) for sample in samples)
-            raise IndexMismatch(
-                f"{opened.shown}, byte {start}: the index has sample {key!r} here, the shard has {found or 'none'}; "
-                f"run streampipe index again"
-            )
-        samples[0]["__position__"] = Position(epoch, shard, row)
-        return samples[0]
-
-    def opened(self, shard: int) -> _OpenShard:
-        """The shard, opened if it is not open yet. Not from several threads at once for a new one."""
-        opened = self._open.get(shard)
-        if opened is None:
-            opened = self._open[shard] = _OpenShard(self.dataset, shard)
-            counters.add("reading", "shards opened")
-            while len(self._open) > self._most:
-                self._open.popitem(last=False)
-        else:
-            self._open.move_to_end(shard)
-        return opened
 
 
 def count(shards: ShardList, finder: Finder, keep: Keep | None = None) -> Dataset:

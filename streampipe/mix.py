@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from streampipe.chain import AnyStage
-from streampipe.context import Run, Sample
-from streampipe.dataset import Dataset, Reader
+from streampipe.context import Run
+from streampipe.dataset import Dataset
 from streampipe.errors import ConfigError
 from streampipe.lanes import EpochOrder, Lanes, batch_seed, choose, slots
 from streampipe.plan import shard_seed
@@ -76,7 +76,7 @@ class MixDataset:
     """The counted samples of a mixture: what a plan needs of a dataset."""
 
     def __init__(self, parts: Sequence[Part], weights: Sequence[float]) -> None:
-        self.parts = tuple(parts)
+        self._parts = tuple(parts)
         self.weights = tuple(weights)
         self.shards = [url for part in parts for url in _few(part)]
         self.samples = sum(part.dataset.samples for part in parts)
@@ -84,16 +84,21 @@ class MixDataset:
     @property
     def fingerprint(self) -> str:
         """A digest of all parts and their weights."""
-        of_parts = [f"{p.dataset.fingerprint} {p.seed} {p.window} {p.filter}" for p in self.parts]
+        of_parts = [f"{p.dataset.fingerprint} {p.seed} {p.window} {p.filter}" for p in self._parts]
         return f"{derive('mix', *of_parts, repr(self.weights)):016x}"
 
     def places(self, plan: Plan, rank: int, ranks: int) -> MixPlaces:
         """A rank's places, step by step."""
         return MixPlaces(self, plan, rank, ranks)
 
-    def reader(self) -> MixReader:
-        """Opens shards as samples of them are wanted."""
-        return MixReader(self)
+    def parts(self) -> tuple[Dataset, ...]:
+        """The datasets that a place's ``part`` counts."""
+        return tuple(part.dataset for part in self._parts)
+
+    @property
+    def chains(self) -> list[tuple[AnyStage, ...]]:
+        """The stages of each part."""
+        return [part.stages for part in self._parts]
 
 
 def _few(part: Part) -> list[str]:
@@ -104,7 +109,7 @@ class MixPlaces:
     """From a step to the places of one rank's samples."""
 
     def __init__(self, dataset: MixDataset, plan: Plan, rank: int, ranks: int) -> None:
-        self._parts = dataset.parts
+        self._parts = dataset._parts
         self._plan = plan
         self._shares = Shares(dataset.weights)
         self._slots = slots(plan.lanes.size, 1, rank, ranks)
@@ -132,28 +137,6 @@ class MixPlaces:
         batch, slot = divmod(at, order.lanes.size)
         shard, row = stream.find(order.batch(batch, np.array([slot])))[0]
         return Place(shard, row, epoch, part)
-
-
-class MixReader:
-    """Reads single samples of a mixture."""
-
-    def __init__(self, dataset: MixDataset) -> None:
-        self._readers: list[Reader] = [part.dataset.reader() for part in dataset.parts]
-        self.is_remote = any(reader.is_remote for reader in self._readers)
-        self.chains = [part.stages for part in dataset.parts]
-
-    def keep_open(self, shards: int) -> None:
-        """Let so many shards of every part stay open."""
-        for reader in self._readers:
-            reader.keep_open(shards)
-
-    def prepare(self, place: Place) -> None:
-        """Open the shard of a place."""
-        self._readers[place.part].prepare(place)
-
-    def sample(self, place: Place, views: bool = False) -> Sample:
-        """The sample at a place."""
-        return self._readers[place.part].sample(place, views)
 
 
 class MixSamples:

@@ -6,7 +6,7 @@ batch needs nothing but its number, and a sample that fails is replaced inside i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import Any, NamedTuple
@@ -17,13 +17,12 @@ from streampipe.context import Run, Sample
 from streampipe.counters import counters
 from streampipe.errors import ShardError, TooManyErrors
 from streampipe.planned import Cursor, Place, Plan
+from streampipe.reader import Reader
 from streampipe.stages.stage import Stage
-from streampipe.threads import ordered
 
 ONE_TO_ONE = ("map", "select", "rename", "decode")
 """Stages of which a sample comes out for each that goes in, so that batches can be decided before them."""
-_MOST_OPEN = 256
-_REMOTE_READS = 16
+_FEW_OPEN, _MOST_OPEN = 64, 256  # shards
 
 
 @dataclass(frozen=True)
@@ -68,42 +67,39 @@ def make_batches(
     plan: Plan, division: Division, run: Run, cursor: Cursor, first: int = 0, stride: int = 1
 ) -> Iterator[Made]:
     """A consumer's steps from ``cursor`` on: the ``first``, and every ``stride``-th after it."""
-    consumer = run.consumer
-    places = plan.dataset.places(plan, consumer.rank, consumer.world_size)
-    reader = plan.dataset.reader()
-    window = plan.lanes.window * max(1, len(plan.dataset.shards)) // max(1, plan.lanes.samples)
-    reader.keep_open(min(_MOST_OPEN, plan.lanes.number * (2 + window)))
     views = takes_views(division.stages)
-    for at in plan.steps(cursor, first, stride):
-        wanted = places(at.epoch, at.step)
-        samples = _read(reader, wanted, run, views is not None)
-        if division.batch and run.fill != len(wanted):
-            run = replace(run, fill=len(wanted))
+    chains = plan.dataset.chains
+    for at, places, found in read_steps(plan, run, cursor, first, stride, views is not None and chains is None):
+        samples = _good(places, found, run, chains)
+        if division.batch and run.fill != len(places):
+            run = replace(run, fill=len(places))
         items = list(through(division.stages, samples, run, views)) if division.stages else list(samples)
         if division.batch and len(items) != 1:
             raise TooManyErrors(
-                f"all {len(wanted)} samples of batch {at.step} of epoch {at.epoch} were skipped, so nothing is left to "
+                f"all {len(places)} samples of batch {at.step} of epoch {at.epoch} were skipped, so nothing is left to "
                 f"fill it with; check the data, or use on_error='raise' to see the first error"
             )
         yield Made(items, plan.after(at))
 
 
-def _read(reader: Any, wanted: Sequence[Place], run: Run, views: bool) -> Iterator[Sample]:
-    """The samples at those places, in a mixture through the stages of their part. Errors are up to the error policy."""
-    if reader.is_remote:
-        for place in wanted:
-            reader.prepare(place)  # here, because the threads only read
-    chains = getattr(reader, "chains", None)
+def read_steps(
+    plan: Plan, run: Run, cursor: Cursor, first: int, stride: int, views: bool
+) -> Iterator[tuple[Cursor, Sequence[Place], Iterator[Sample | ShardError]]]:
+    """The steps with their places and, in the same order, their samples, or the error of each that failed."""
+    consumer = run.consumer
+    places = plan.dataset.places(plan, consumer.rank, consumer.world_size)
+    steps = ((at, places(at.epoch, at.step)) for at in plan.steps(cursor, first, stride))
+    parts = plan.dataset.parts()
+    window = plan.lanes.window * max(1, len(plan.dataset.shards)) // max(1, plan.lanes.samples)
+    few = len(parts) == 1 and plan.lanes.number * (2 + window) < _MOST_OPEN
+    return Reader(parts, max(_FEW_OPEN, plan.lanes.number * (2 + window)) if few else _MOST_OPEN).read(steps, views)
 
-    def read(place: Place) -> Sample | ShardError:
-        try:
-            sample: Sample = reader.sample(place, views and chains is None)
-            return sample
-        except ShardError as error:
-            return error
 
-    found = ordered(read, wanted, _REMOTE_READS if reader.is_remote else 0)
-    for place, sample in zip(wanted, found, strict=True):
+def _good(
+    places: Sequence[Place], found: Iterable[Sample | ShardError], run: Run, chains: Sequence[Any] | None
+) -> Iterator[Sample]:
+    """The samples that came, in a mixture through the stages of their part. Errors are up to the error policy."""
+    for place, sample in zip(places, found, strict=True):
         if isinstance(sample, ShardError):
             run.policy.failed(sample, "reading")
             counters.add("reading", "samples skipped")

@@ -26,6 +26,8 @@ ORDER = [  # each may import from those before it, and from itself
     "condition",
     "planned",
     "dataset",
+    "indexed",
+    "reader",
     "shards",
     "stages.stage",
     "decorators",
