@@ -1,5 +1,6 @@
 """Composable generator stages that stream sharded tar archives into PyTorch. Start with ``stream``."""
 
+from streampipe.captions import Tags
 from streampipe.context import Consumer, Position, Run
 from streampipe.decorators import SKIP, cached, logged, on_error, retry, timed
 from streampipe.errors import (
@@ -67,6 +68,7 @@ __all__ = [
     "Stage",
     "StageError",
     "StreampipeError",
+    "Tags",
     "TooManyErrors",
     "TruncatedShard",
     "UnsafeFormat",

@@ -20,7 +20,7 @@ from streampipe.planned import Cursor, Place, Plan
 from streampipe.reader import Reader
 from streampipe.stages.stage import Stage
 
-ONE_TO_ONE = ("map", "select", "rename", "decode")
+ONE_TO_ONE = ("map", "select", "rename", "decode", "caption", "join")
 """Stages of which a sample comes out for each that goes in, so that batches can be decided before them."""
 _FEW_OPEN, _MOST_OPEN = 64, 256  # shards
 

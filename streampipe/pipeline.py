@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import count
 from multiprocessing.context import get_spawning_popen
 from typing import TYPE_CHECKING, Any, Protocol
@@ -120,6 +120,10 @@ class Pipeline(IterableDataset[Any]):
     def decode(self, size: int | tuple[int, int] | None = None, **options: Any) -> Pipeline:
         """Bytes become images, texts, numbers, arrays; see ``streampipe.stages.decode`` for the options."""
         return self.apply(stages.decode(**_given(size=size), **options))
+
+    def caption(self, keys: str | Sequence[str] | None = None, **options: Any) -> Pipeline:
+        """One text ``caption`` of every sample, from where it is; see ``streampipe.stages.caption`` for the options."""
+        return self.apply(stages.caption(**_given(keys=keys), **options))
 
     def batch(self, size: int, *, collate: stages.Collate | None = None, drop_last: bool = False) -> Pipeline:
         """``size`` samples as one dict of stacked tensors and lists; see ``streampipe.stages.batch``."""

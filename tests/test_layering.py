@@ -8,6 +8,7 @@ ROOT = Path(__file__).parent.parent / "streampipe"
 ORDER = [  # each may import from those before it, and from itself
     "errors",
     "counters",
+    "aliases",
     "rng",
     "expression",
     "policy",
@@ -22,6 +23,7 @@ ORDER = [  # each may import from those before it, and from itself
     "samples",
     "threads",
     "decoding",
+    "captions",
     "index",
     "condition",
     "planned",

@@ -15,6 +15,7 @@ import numpy as np
 
 from streampipe.decoding.image import decode_image
 from streampipe.decoding.sniff import sniff
+from streampipe.decoding.text import decode_text
 from streampipe.errors import ConfigError, DecodeError, UnsafeFormat
 
 MAX_INFLATED = 256 << 20
@@ -95,10 +96,6 @@ def _extension(name: str) -> str:
     return name.rpartition(".")[2].lower()
 
 
-def _text(data: bytes) -> str:
-    return data.decode("utf-8-sig")
-
-
 def _number(data: bytes) -> int:
     return int(data.decode("ascii").strip())
 
@@ -156,7 +153,7 @@ def _tenbin(data: bytes) -> list[np.ndarray]:
 
 
 _DECODERS: dict[str, Decoder] = {
-    **dict.fromkeys(("txt", "text", "transcript", "caption"), _text),
+    **dict.fromkeys(("txt", "text", "transcript", "caption"), decode_text),
     **dict.fromkeys(("json", "jsn"), json.loads),
     **dict.fromkeys(("cls", "cls2", "index", "inx", "id"), _number),
     "npy": _npy,

@@ -1,6 +1,7 @@
 """The stages, one a file. Each is a generator function; the pipeline's methods of the same names add them."""
 
 from streampipe.stages.batch import Collate, batch
+from streampipe.stages.caption import caption
 from streampipe.stages.collate import collate
 from streampipe.stages.decode import decode
 from streampipe.stages.filter import filter
@@ -18,6 +19,7 @@ __all__ = [
     "Stage",
     "StageDefinition",
     "batch",
+    "caption",
     "collate",
     "decode",
     "filter",
