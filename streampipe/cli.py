@@ -42,6 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     each.add_argument("--shuffle", action="store_true", help="shuffle the samples over all shards")
     each.add_argument("--seed", type=int, default=0, metavar="S", help="of the shuffle (0)")
     each.add_argument("--on-error", choices=("raise", "skip"), default="raise", help="for files that cannot be read")
+    each.add_argument("--follow-symlinks", metavar="ROOT", help="links may lead into ROOT, not only into the folder")
     each.add_argument("--quiet", action="store_true", help="no progress bar, no summary")
     each.set_defaults(run=_pack)
     each = commands.add_parser("index", help="write an index beside every shard, and a manifest of the dataset")
@@ -63,6 +64,7 @@ def _pack(given: argparse.Namespace) -> int:
         shuffle=given.shuffle,
         seed=given.seed,
         on_error=given.on_error,
+        follow_symlinks=given.follow_symlinks,
         progress=not given.quiet,
     )
     if not given.quiet:

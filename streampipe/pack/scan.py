@@ -43,8 +43,12 @@ class Scan:
     broken: list[tuple[str, str]] = field(default_factory=list)  # (path, why it cannot be read)
 
 
-def scan(folder: str) -> Scan:
+def scan(folder: str, follow_symlinks: str | None = None) -> Scan:
     """Find the samples of a folder: an image and the sidecars that share its path up to the last dot.
+
+    Symbolic links to files are followed as long as they stay in the folder, or in the folder ``follow_symlinks``; one
+    that leads elsewhere counts as a file that cannot be read, lest somebody else's files end up in a dataset. Links to
+    folders are not followed.
 
     A key is the image's path below the folder without its suffix; dots in its last part become ``_``, because readers
     split names at the first dot there.
@@ -55,20 +59,21 @@ def scan(folder: str) -> Scan:
     """
     if not os.path.isdir(folder):
         raise PackError(f"{folder} is no folder; give the folder that holds the images")
+    if follow_symlinks is not None and not os.path.isdir(follow_symlinks):
+        raise PackError(f"{follow_symlinks} is no folder; give the folder that symbolic links may lead into")
     result = Scan()
+    allowed = [os.path.realpath(each) for each in (folder, follow_symlinks) if each is not None]
     stems: dict[str, dict[str, File]] = {}
+    collisions: list[str] = []
     for path, entry in _walk(folder, "", result):
         stem, _, suffix = path.rpartition(".")
         suffix = suffix.lower()
         if suffix not in IMAGES + SIDECARS or not stem or stem.endswith("/"):
             result.other.append(path)
             continue
-        stems.setdefault(stem, {}).setdefault(suffix, entry)
-        if stems[stem][suffix] is not entry:
-            raise NameCollision(
-                f"{stems[stem][suffix].path} and {entry.path} would both be field {suffix!r} of one sample; rename one"
-            )
-    collisions: list[str] = []
+        file = _file(entry, allowed, result)
+        if file is not None and stems.setdefault(stem, {}).setdefault(suffix, file) is not file:
+            collisions.append(f"{stems[stem][suffix].path} and {file.path} would both be field {suffix!r} of a sample")
     keys: dict[str, str] = {}
     for stem in sorted(stems):
         files = stems[stem]
@@ -97,10 +102,11 @@ def scan(folder: str) -> Scan:
     return result
 
 
-def _walk(folder: str, below: str, result: Scan) -> Iterator[tuple[str, File]]:
-    """Files below a folder as (path below it, File), in the order of their names. Links to folders are not followed."""
+def _walk(folder: str, below: str, result: Scan) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """What is below a folder and no folder, as (path below it, entry), in the order of their names."""
     try:
-        entries = sorted(os.scandir(os.path.join(folder, below)), key=lambda entry: entry.name)
+        with os.scandir(os.path.join(folder, below)) as found:
+            entries = sorted(found, key=lambda entry: entry.name)
     except OSError as error:
         result.broken.append((os.path.join(folder, below), _why(error)))
         return
@@ -110,15 +116,28 @@ def _walk(folder: str, below: str, result: Scan) -> Iterator[tuple[str, File]]:
         elif entry.is_dir(follow_symlinks=False):
             yield from _walk(folder, f"{below}{entry.name}/", result)
         else:
-            try:
-                facts = entry.stat()
-            except OSError as error:
-                result.broken.append((entry.path, _why(error)))
-                continue
-            if stat.S_ISREG(facts.st_mode):
-                yield f"{below}{entry.name}", File(entry.path, facts.st_size, facts.st_mtime_ns)
-            else:
-                result.other.append(entry.path)
+            yield f"{below}{entry.name}", entry
+
+
+def _file(entry: os.DirEntry[str], allowed: list[str], result: Scan) -> File | None:
+    """The file of an entry; None for what is no file or cannot be read, which ``result`` then has."""
+    try:
+        facts = entry.stat()
+    except OSError as error:
+        result.broken.append((entry.path, _why(error)))
+        return None
+    if not stat.S_ISREG(facts.st_mode):
+        result.other.append(entry.path)
+        return None
+    if entry.is_symlink():
+        target = os.path.realpath(entry.path)
+        if not any(os.path.commonpath((target, root)) == root for root in allowed):
+            why = (
+                f"a symbolic link out of the folder, to {target}; --follow-symlinks {os.path.dirname(target)} allows it"
+            )
+            result.broken.append((entry.path, why))
+            return None
+    return File(entry.path, facts.st_size, facts.st_mtime_ns)
 
 
 def _why(error: OSError) -> str:

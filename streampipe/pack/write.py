@@ -12,17 +12,20 @@ import hashlib
 import json
 import logging
 import os
+import re
+import stat
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from tqdm import tqdm
 
-from streampipe.errors import ConfigError, OutputBusy, PackError
+from streampipe.errors import ConfigError, OutputBusy, PackError, StreampipeError
 from streampipe.index import index
 from streampipe.pack.scan import File, Item, Scan, scan
-from streampipe.pack.split import split
+from streampipe.pack.split import packed_size, split
 from streampipe.source import Source
 from streampipe.tar import TarWriter
 from streampipe.urls import ShardList
@@ -31,6 +34,16 @@ log = logging.getLogger("streampipe")
 RECORD = "pack.json"
 SKIPPED = "skipped.jsonl"
 _TEMPORARY = ".part"
+_LEFT_OVER = re.compile(rf"(\d+\.tar|{RECORD}|{SKIPPED}|(\d+\.index|manifest)\.parquet\.\d+)\{_TEMPORARY}")
+_AGAIN = "make room or mend the disk, and run the same command again: finished shards are kept"
+
+
+class Skipped(NamedTuple):
+    """What was left out: a file or a key, why, and of which shard (None if it was not read at all)."""
+
+    file: str
+    reason: str
+    shard: str | None = None
 
 
 @dataclass
@@ -47,7 +60,7 @@ class Summary:
     other: int = 0
     hidden: int = 0
     seconds: float = 0.0
-    skipped: list[tuple[str, str]] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
 
     def __str__(self) -> str:
         lines = [
@@ -75,13 +88,15 @@ def pack(
     shuffle: bool = False,
     seed: int = 0,
     on_error: str = "raise",
+    follow_symlinks: str | None = None,
     progress: bool = True,
 ) -> Summary:
     """Write a folder's images and their sidecars (``.txt``, ``.json``, ``.caption``, ``.cls``) as shards into ``out``.
 
     Every shard gets an index beside it, and ``out`` a manifest. Bytes are packed as they are. Samples come in the order
     of their keys, or in an order shuffled by ``seed``. A shard ends at ``max_samples`` samples or ``max_bytes`` bytes.
-    A run that was interrupted goes on when it is run again.
+    A run that was interrupted goes on when it is run again. Symbolic links are followed inside ``folder``, and into the
+    folder ``follow_symlinks``.
 
     Raises:
         NameCollision: files that would become the same member; found before anything is written.
@@ -94,21 +109,29 @@ def pack(
     if on_error not in ("raise", "skip"):
         raise ConfigError(f"on_error is 'raise' or 'skip', not {on_error!r}")
     start = time.perf_counter()
-    found = scan(folder)
+    found = scan(folder, follow_symlinks)
     if found.broken and on_error == "raise":
         path, why = found.broken[0]
         raise PackError(f"{path} cannot be read ({why}); mend it, or pass --on-error skip to leave such files out")
     shards = split(found.items, max_samples, max_bytes, seed if shuffle else None)
     summary = _summary(found, out, len(shards))
-    with _exclusive(out):
-        _claim(out, _fingerprint(shards, folder), len(shards))
-        with tqdm(total=len(found.items), unit=" samples", desc="pack", disable=not progress) as bar:
-            for number, items in enumerate(shards):
-                _one_shard(os.path.join(out, shard_name(number, len(shards))), items, summary, on_error)
-                bar.update(len(items))
-        _list_skipped(out, summary.skipped)
-        paths = [os.path.join(out, shard_name(number, len(shards))) for number in range(len(shards))]
-        index(ShardList(paths), Source(), progress=progress)
+    try:
+        with _exclusive(out):
+            _claim(out, _fingerprint(shards, folder), len(shards))
+            earlier = _skipped_earlier(out)
+            with tqdm(total=len(found.items), unit=" samples", desc="pack", disable=not progress) as bar:
+                for number, items in enumerate(shards):
+                    path = os.path.join(out, shard_name(number, len(shards)))
+                    _one_shard(path, items, summary, on_error, earlier)
+                    bar.update(len(items))
+            _list_skipped(out, summary.skipped)
+            paths = [os.path.join(out, shard_name(number, len(shards))) for number in range(len(shards))]
+            index(ShardList(paths), Source(), progress=progress)
+    except StreampipeError:
+        raise
+    except OSError as error:
+        where = error.filename2 or error.filename or out
+        raise PackError(f"{where} could not be written ({error.strerror or error}); {_AGAIN}") from error
     summary.seconds = time.perf_counter() - start
     return summary
 
@@ -127,38 +150,45 @@ def _summary(found: Scan, out: str, shards: int) -> Summary:
         orphans=len(found.orphans),
         other=len(found.other),
         hidden=found.hidden,
-        skipped=list(found.broken),
+        skipped=[Skipped(path, why) for path, why in found.broken],
     )
 
 
-def _one_shard(path: str, items: Sequence[Item], summary: Summary, on_error: str) -> None:
+def _one_shard(
+    path: str, items: Sequence[Item], summary: Summary, on_error: str, earlier: Mapping[str, list[Skipped]]
+) -> None:
+    name = os.path.basename(path)
     if os.path.exists(path):
         summary.kept += 1
-        summary.samples += len(items)
+        summary.skipped += earlier.get(name, [])
+        summary.samples += len(items) - len(earlier.get(name, []))
         summary.bytes += os.path.getsize(path)
         return
     temporary = path + _TEMPORARY
+    before = len(summary.skipped)
     try:
         with open(temporary, "wb") as file:
             writer = TarWriter(file.write)
             for item in items:
                 try:
-                    fields = {name: _read(each) for name, each in item.files.items()}
+                    fields = {suffix: _read(each) for suffix, each in item.files.items()}
                 except PackError as error:
                     if on_error == "raise":
                         raise
-                    summary.skipped.append((item.key, str(error)))
+                    summary.skipped.append(Skipped(item.key, str(error), name))
                     continue
                 writer.add(item.key, fields)
                 summary.samples += 1
             writer.close()
             file.flush()
             os.fsync(file.fileno())
+        if len(summary.skipped) > before:  # before the shard: what is kept later must have its skips listed
+            _list_skipped(os.path.dirname(path), summary.skipped)
         os.replace(temporary, path)
     except OSError as error:
+        needed = sum(map(packed_size, items))
         raise PackError(
-            f"{path} could not be written ({error.strerror or error}); make room or mend the disk, and run the same "
-            f"command again: finished shards are kept"
+            f"{path} could not be written ({error.strerror or error}): it needs {needed} bytes; {_AGAIN}"
         ) from error
     finally:
         if os.path.exists(temporary):
@@ -169,14 +199,19 @@ def _one_shard(path: str, items: Sequence[Item], summary: Summary, on_error: str
 
 def _read(file: File) -> bytes:
     try:
-        with open(file.path, "rb") as handle:
-            data = handle.read()
+        # Not blocking: where the file was made a fifo meanwhile, opening it would wait for ever.
+        with open(os.open(file.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY), "rb") as handle:
+            regular = stat.S_ISREG(os.fstat(handle.fileno()).st_mode)
+            data = handle.read(file.size + 1) if regular else b""
     except OSError as error:
         raise PackError(
             f"{file.path} cannot be read ({error.strerror or error}); mend it, or pass --on-error skip to leave it out"
         ) from error
+    if not regular:
+        raise PackError(f"{file.path} changed while it was packed: it is no file any more; run again")
     if len(data) != file.size:
-        raise PackError(f"{file.path} changed while it was packed: {file.size} bytes became {len(data)}; run again")
+        became = "more" if len(data) > file.size else len(data)
+        raise PackError(f"{file.path} changed while it was packed: {file.size} bytes became {became}; run again")
     if not data and not file.path.endswith((".txt", ".caption")):
         raise PackError(f"{file.path} is empty; mend it, or pass --on-error skip to leave it out")
     return data
@@ -200,9 +235,13 @@ def _claim(out: str, fingerprint: str, shards: int) -> None:
     """Make sure that what is in ``out`` is this very run's earlier work, or nothing."""
     record = os.path.join(out, RECORD)
     known = None
-    if os.path.exists(record):
+    try:
         with open(record, encoding="utf-8") as file:
-            known = json.load(file).get("fingerprint")
+            known = json.load(file)["fingerprint"]
+    except FileNotFoundError:
+        pass
+    except (ValueError, KeyError, TypeError):
+        log.warning("%s is damaged: nobody knows any more what %s holds", record, out)
     present = [name for name in os.listdir(out) if name.endswith(".tar")]
     if known != fingerprint and present:
         raise OutputBusy(
@@ -211,16 +250,31 @@ def _claim(out: str, fingerprint: str, shards: int) -> None:
             + "; choose an empty output folder, or delete them"
         )
     for name in os.listdir(out):
-        if name.endswith(".tar" + _TEMPORARY):  # of a run that was killed: the lock says that nobody writes it now
+        if _LEFT_OVER.fullmatch(name):  # of a run that was killed: the lock says that nobody writes it now
             os.unlink(os.path.join(out, name))
     text = json.dumps({"version": 1, "fingerprint": fingerprint, "shards": shards}, indent=1)
     _write_whole(record, text + "\n")
 
 
-def _list_skipped(out: str, skipped: Sequence[tuple[str, str]]) -> None:
+def _skipped_earlier(out: str) -> dict[str, list[Skipped]]:
+    """What earlier runs left out of each shard."""
+    found: dict[str, list[Skipped]] = {}
+    try:
+        with open(os.path.join(out, SKIPPED), encoding="utf-8") as file:
+            for line in file:
+                each = Skipped(**json.loads(line))
+                found.setdefault(each.shard or "", []).append(each)
+    except FileNotFoundError:
+        pass
+    except (ValueError, TypeError) as error:
+        raise PackError(f"{os.path.join(out, SKIPPED)} is damaged ({error}); delete {out} and pack anew") from error
+    return found
+
+
+def _list_skipped(out: str, skipped: Sequence[Skipped]) -> None:
     path = os.path.join(out, SKIPPED)
     if skipped:
-        _write_whole(path, "".join(json.dumps({"file": name, "reason": why}) + "\n" for name, why in skipped))
+        _write_whole(path, "".join(json.dumps(each._asdict()) + "\n" for each in skipped))
     elif os.path.exists(path):
         os.unlink(path)
 

@@ -1,13 +1,17 @@
 import json
 import os
+import re
+import resource
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+import unicodedata
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import streampipe as sp
@@ -15,6 +19,20 @@ from streampipe.cli import main
 from streampipe.pack import pack, scan, split
 from streampipe.pack.scan import File, Item
 from tests.data import photo
+
+TWINS = (
+    "a.jpg",
+    "A.jpg",
+    "a.JPG",
+    "a.png",
+    "a.txt",
+    "a.TXT",
+    "\u00e9.jpg",
+    "e\u0301.jpg",
+    "i.v2.jpg",
+    "i_v2.jpg",
+    "d/a.jpg",
+)
 
 
 def folder_of(path, count=10, **extra):
@@ -108,6 +126,35 @@ def test_odd_files_are_counted_not_packed(tmp_path):
     assert "1 images without a caption file" in str(summary)
 
 
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.sampled_from(TWINS), min_size=1, max_size=5, unique=True))
+def test_no_two_files_become_one_member_on_any_file_system(tmp_path_factory, names):
+    source = tmp_path_factory.mktemp("twins")
+    for name in names:
+        (source / name).parent.mkdir(exist_ok=True)
+        (source / name).write_bytes(b"x")
+    images = [name for name in names if not name.lower().endswith("txt")]
+    stems = {unicodedata.normalize("NFC", name.rpartition(".")[0].replace(".", "_")).casefold() for name in images}
+    twins = any(
+        a != b and a.lower() == b.lower() and a.rpartition(".")[0] == b.rpartition(".")[0] for a in names for b in names
+    )
+    if not images:
+        with pytest.raises(sp.PackError, match="holds no image|would both be field"):
+            scan(str(source))
+    elif len(stems) < len(images) or twins:
+        with pytest.raises(sp.NameCollision, match="nothing was written"):
+            scan(str(source))
+    else:
+        assert len(scan(str(source)).items) == len(images)
+
+
+def test_all_collisions_are_listed_those_of_suffixes_too(tmp_path):
+    source = folder_of(tmp_path / "in", **{"x.jpg": b"1", "x.JPG": b"2", "y.png": b"1", "Y.png": b"2"})
+    with pytest.raises(sp.NameCollision, match="2 name collisions") as error:
+        scan(str(source))
+    assert all(name in str(error.value) for name in ("x.JPG", "x.jpg", "Y", "y"))
+
+
 def test_keys_with_dots_are_made_safe(tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "img.v1.5.JPG").write_bytes(photo())
@@ -126,6 +173,96 @@ def test_an_unreadable_file_stops_or_is_listed(tmp_path):
     lines = [json.loads(line) for line in (tmp_path / "out" / "skipped.jsonl").read_text().splitlines()]
     assert any("empty.jpg is empty" in line["reason"] for line in lines)
     assert main(["pack", str(source), str(tmp_path / "again"), "--on-error", "skip", "--quiet"]) == 3
+
+
+def test_links_are_followed_inside_the_folder_only_or_where_allowed(tmp_path, capsys):
+    source, secret = folder_of(tmp_path / "in", 2), tmp_path / "secret"
+    secret.mkdir()
+    (secret / "id.jpg").write_bytes(photo())
+    (source / "inside.jpg").symlink_to("sub/001.jpg")
+    quiet(source, tmp_path / "a")
+    assert contents(tmp_path / "a")["inside"]["jpg"] == (source / "sub/001.jpg").read_bytes()
+    (source / "outside.jpg").symlink_to(secret / "id.jpg")
+    (source / "up.jpg").symlink_to("../secret/id.jpg")
+    (source / "loop.jpg").symlink_to("loop.jpg")
+    (source / "notes.md").symlink_to(secret / "id.jpg")  # not packed anyway
+    words = rf"outside\.jpg cannot be read \(a symbolic link out of the folder, to {secret}/id\.jpg; --follow-symlinks"
+    (source / "loop.jpg").unlink()
+    with pytest.raises(sp.PackError, match=words):
+        quiet(source, tmp_path / "b")
+    (source / "loop.jpg").symlink_to("loop.jpg")
+    summary = quiet(source, tmp_path / "b", on_error="skip")
+    assert [each.file.rpartition("/")[2] for each in summary.skipped] == ["loop.jpg", "outside.jpg", "up.jpg"]
+    assert sorted(contents(tmp_path / "b")) == ["000", "inside", "sub/001"]
+    (source / "loop.jpg").unlink()
+    assert main(["pack", str(source), str(tmp_path / "c"), "--quiet", "--follow-symlinks", str(secret)]) == 0
+    assert sorted(contents(tmp_path / "c")) == ["000", "inside", "outside", "sub/001", "up"]
+    assert main(["pack", str(source), str(tmp_path / "d"), "--follow-symlinks", str(tmp_path / "no")]) == 1
+    assert "is no folder" in capsys.readouterr().err
+
+
+def shrink(path):
+    path.write_bytes(b"x")
+
+
+def grow(path):
+    path.write_bytes(path.read_bytes() * 2)
+
+
+def fifo(path):
+    path.unlink()
+    os.mkfifo(path)
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (Path.unlink, "No such file"),
+        (shrink, "bytes became 1;"),
+        (grow, "bytes became more;"),
+        (fifo, "it is no file any more"),
+    ],
+)
+def test_a_file_that_changes_between_finding_and_reading_stops_or_is_listed(tmp_path, monkeypatch, change, words):
+    source = folder_of(tmp_path / "in", 4)
+    found = scan(str(source))
+    monkeypatch.setattr("streampipe.pack.write.scan", lambda *_: found)
+    change(source / "002.jpg")
+    with pytest.raises(sp.PackError, match=rf"002\.jpg .*{words}"):
+        quiet(source, tmp_path / "out")
+    summary = quiet(source, tmp_path / "out", on_error="skip")
+    assert [(each.file, each.shard) for each in summary.skipped] == [("002", "00000.tar")]
+    assert sorted(contents(tmp_path / "out")) == ["000", "sub/001", "sub/003"]
+
+
+@pytest.fixture
+def as_nobody(tmp_path_factory):
+    """A folder that a user without rights can use, and that user for as long as the test runs."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o777)
+        root = os.geteuid() == 0
+        if root:
+            os.seteuid(65534)
+        try:
+            if not os.access(folder, os.W_OK, effective_ids=True):  # pragma: no cover
+                pytest.skip("the folder for temporary files is closed to other users")
+            yield Path(folder)
+        finally:
+            if root:
+                os.seteuid(0)
+
+
+def test_a_file_without_permission_stops_or_is_listed(as_nobody):
+    source = folder_of(as_nobody / "in", 4)
+    (source / "000.jpg").chmod(0)
+    (source / "sub").chmod(0)
+    with pytest.raises(sp.PackError, match=r"in/sub cannot be read \(Permission denied\)|000\.jpg cannot be read"):
+        quiet(source, as_nobody / "out")
+    summary = quiet(source, as_nobody / "out", on_error="skip")
+    assert [each.file.rpartition("/")[2] for each in summary.skipped] == ["sub", "000"]
+    assert list(contents(as_nobody / "out")) == ["002"]
+    (source / "sub").chmod(0o700)
 
 
 def test_run_again_keeps_what_is_finished(tmp_path):
@@ -172,7 +309,7 @@ def test_a_killed_run_leaves_no_half_shard_and_goes_on(tmp_path):
     source = folder_of(tmp_path / "in", 20)
     quiet(source, tmp_path / "reference", max_samples=4)
     reference = {p.name: p.read_bytes() for p in (tmp_path / "reference").glob("*.tar")}
-    for lines in (1, 9, 17, 30):
+    for lines in (9, 30):
         process = start(source, tmp_path / "out")
         for _ in range(lines):
             process.stdout.readline()
@@ -198,18 +335,63 @@ def test_two_runs_do_not_write_one_folder(tmp_path):
         process.stdout.close()
 
 
+def test_at_every_step_a_failure_or_a_kill_leaves_no_half_file_and_the_next_run_ends_the_same(tmp_path):
+    folder_of(tmp_path / "in", 5, **{"002a.jpg": b""})
+    (tmp_path / "work").mkdir()
+    script = Path(__file__).parent / "steps.py"
+    done = subprocess.run(
+        [sys.executable, str(script), tmp_path / "in", tmp_path / "work"], capture_output=True, text=True, check=False
+    )
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert done.returncode == 0
+    assert found["wrong"] == 0, done.stderr
+    assert found["steps"] > 40
+    assert not any(name.endswith(".part") for name in found["files"])
+
+
+def test_a_file_that_grows_past_a_limit_is_one_sentence_and_no_shard(tmp_path, capsys):
+    source = folder_of(tmp_path / "in")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (12 << 10, hard))
+    try:
+        assert main(["pack", str(source), str(tmp_path / "out"), "--quiet"]) == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    error = capsys.readouterr().err
+    assert re.search(r"out/00000\.tar could not be written \(File too large\): it needs \d+ bytes; make room", error)
+    assert error.count("\n") == 1
+    assert not list((tmp_path / "out").glob("*.tar*"))
+    assert main(["pack", str(source), str(tmp_path / "out"), "--quiet"]) == 0
+    assert len(contents(tmp_path / "out")) == 10
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
-def test_a_full_disk_is_one_sentence_and_no_shard(tmp_path):
+def test_a_full_disk_is_one_sentence_and_what_is_finished_is_kept(tmp_path, capsys):
     source = folder_of(tmp_path / "in")
     (tmp_path / "small").mkdir()
-    if subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", tmp_path / "small"], capture_output=True
-    ).returncode:
+
+    def mount(options):
+        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", tmp_path / "small"]
+        return subprocess.run(command, capture_output=True, check=False).returncode
+
+    if mount("size=16k"):
         pytest.skip("this machine does not let us mount")
     try:
-        with pytest.raises(sp.PackError, match=r"00000\.tar could not be written \(No space left on device\)"):
-            quiet(source, tmp_path / "small")
-        assert not list((tmp_path / "small").glob("*.tar*"))
+        kept = -1
+        for size in (16, 32, 48, 64, 512):
+            assert mount(f"remount,size={size}k") == 0
+            status = main(["pack", str(source), str(tmp_path / "small"), "--max-samples", "4", "--quiet"])
+            error = capsys.readouterr().err
+            shards = list((tmp_path / "small").glob("*.tar"))
+            assert len(shards) >= kept
+            kept = len(shards)
+            if size < 512 and status:
+                assert status == 1
+                assert "No space left on device" in error
+                assert error.count("\n") == 1
+                assert not list((tmp_path / "small").glob("*.part"))
+        assert status == 0
+        assert len(contents(tmp_path / "small")) == 10
     finally:
         subprocess.run(["umount", tmp_path / "small"], check=True)
 
