@@ -108,7 +108,7 @@ def _walk(folder: str, below: str, result: Scan) -> Iterator[tuple[str, os.DirEn
         with os.scandir(os.path.join(folder, below)) as found:
             entries = sorted(found, key=lambda entry: entry.name)
     except OSError as error:
-        result.broken.append((os.path.join(folder, below), _why(error)))
+        result.broken.append((os.path.join(folder, below).rstrip("/"), _why(error)))
         return
     for entry in entries:
         if entry.name.startswith(".") or entry.name in _PASSED_OVER:

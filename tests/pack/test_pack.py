@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 import unicodedata
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -236,33 +237,39 @@ def test_a_file_that_changes_between_finding_and_reading_stops_or_is_listed(tmp_
     assert sorted(contents(tmp_path / "out")) == ["000", "sub/001", "sub/003"]
 
 
-@pytest.fixture
-def as_nobody(tmp_path_factory):
-    """A folder that a user without rights can use, and that user for as long as the test runs."""
-    with tempfile.TemporaryDirectory() as folder:
-        os.chmod(folder, 0o777)
-        root = os.geteuid() == 0
+@contextmanager
+def without_rights():
+    """As a user who may read only what everybody may: permissions do not hold up root."""
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
         if root:
-            os.seteuid(65534)
+            os.seteuid(0)
+
+
+def test_a_file_without_permission_stops_or_is_listed():
+    with tempfile.TemporaryDirectory() as folder:
+        source, out = folder_of(Path(folder) / "in", 4), Path(folder) / "out"
+        quiet(source, Path(folder) / "warm")  # everything that is imported late is imported now, with all rights
+        out.mkdir()
+        for path in (Path(folder), out):
+            path.chmod(0o777)
+        (source / "000.jpg").chmod(0)
+        (source / "sub").chmod(0)
         try:
-            if not os.access(folder, os.W_OK, effective_ids=True):  # pragma: no cover
-                pytest.skip("the folder for temporary files is closed to other users")
-            yield Path(folder)
+            with without_rights():
+                if not os.access(out, os.W_OK, effective_ids=True):  # pragma: no cover
+                    pytest.skip("the folder for temporary files is closed to other users")
+                with pytest.raises(sp.PackError, match=r"in/sub cannot be read \(Permission denied\)"):
+                    quiet(source, out)
+                summary = quiet(source, out, on_error="skip")
         finally:
-            if root:
-                os.seteuid(0)
-
-
-def test_a_file_without_permission_stops_or_is_listed(as_nobody):
-    source = folder_of(as_nobody / "in", 4)
-    (source / "000.jpg").chmod(0)
-    (source / "sub").chmod(0)
-    with pytest.raises(sp.PackError, match=r"in/sub cannot be read \(Permission denied\)|000\.jpg cannot be read"):
-        quiet(source, as_nobody / "out")
-    summary = quiet(source, as_nobody / "out", on_error="skip")
-    assert [each.file.rpartition("/")[2] for each in summary.skipped] == ["sub", "000"]
-    assert list(contents(as_nobody / "out")) == ["002"]
-    (source / "sub").chmod(0o700)
+            (source / "sub").chmod(0o700)
+        assert [each.file.rpartition("/")[2] for each in summary.skipped] == ["sub", "000"]
+        assert list(contents(out)) == ["002"]
 
 
 def test_run_again_keeps_what_is_finished(tmp_path):
