@@ -15,7 +15,7 @@ from streampipe.feed import Feed, Parcel, Progress, begin_planned, begin_sequent
 from streampipe.passes import Division
 from streampipe.pipeline import Pipeline
 from streampipe.planned import VERSION, Plan
-from streampipe.world import find_world
+from streampipe.world import check_world, find_world
 
 
 class Loader(DataLoader[Any]):
@@ -65,6 +65,7 @@ class Loader(DataLoader[Any]):
         self.prefetch = prefetch
         self.steps_per_epoch = steps_per_epoch
         feed = Feed(pipe, *find_world(rank, world_size), threads)
+        self._world_was_found = rank is None
         self._feed = feed
         self._tail = tail
         self._found: tuple[Plan, Division] | str | None = None
@@ -169,6 +170,8 @@ class Loader(DataLoader[Any]):
         at.taken = 0
 
     def _stream(self, endless: bool) -> Iterator[Any]:
+        if self._world_was_found:
+            check_world(self._feed.rank, self._feed.world_size)
         states, self._resume = self._resume, []
         if states and states[0].get("tier") == "new":
             self.pipe.set_epoch(states[0]["epoch"])

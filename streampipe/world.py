@@ -34,6 +34,21 @@ def find_world(rank: int | None = None, world_size: int | None = None) -> tuple[
     return environment or (0, 1)
 
 
+def check_world(rank: int, world_size: int) -> None:
+    """Refuse what was found before the process group was made, if the group says something else.
+
+    Raises:
+        ConfigError: a loader made too early would read another rank's samples, or all of them.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        group = (torch.distributed.get_rank(), torch.distributed.get_world_size())
+        if group != (rank, world_size):
+            raise ConfigError(
+                f"this loader was made for rank {rank} of {world_size}, before torch.distributed said rank {group[0]} "
+                f"of {group[1]}: make it after init_process_group, or pass rank= and world_size="
+            )
+
+
 def _from_environment() -> tuple[int, int] | None:
     rank, world_size = os.environ.get("RANK"), os.environ.get("WORLD_SIZE")
     if rank is None or world_size is None:

@@ -1,7 +1,12 @@
 """Loaders with real worker processes: the same samples under every start method, in order, with nothing left behind."""
 
 import gc
+import json
+import multiprocessing
 import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -38,9 +43,8 @@ def explode(sample):
     return sample
 
 
-def kill_worker(sample):
-    if sample["__key__"].endswith("5"):
-        os._exit(9)
+def pause(sample):
+    time.sleep(0.001)
     return sample
 
 
@@ -149,12 +153,104 @@ def test_an_error_in_a_function_names_stage_and_sample(tmp_path, options):
         list(sp.stream(tmp_path).map(explode).batch(2).loader(**options))
 
 
-def test_a_killed_worker_is_an_error_not_a_hang(tmp_path):
-    write_shards(tmp_path, [8])
+@pytest.mark.parametrize("tier", ["planned", "sequential"])
+def test_a_killed_worker_is_an_error_at_once_and_the_state_goes_on_exactly(tmp_path, tier):
+    keys = write_shards(tmp_path, [20, 9, 14])
+
+    def make():
+        return sp.stream(tmp_path, shuffle=6, tier=tier).map(pause).batch(2).loader(num_workers=2)
+
+    loader = make()
+    batches, got = iter(loader), []
+    for _ in range(3):
+        got += next(batches)["__key__"]
+    os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
     start = time.monotonic()
     with pytest.raises(RuntimeError, match="worker"):
-        list(sp.stream(tmp_path).map(kill_worker).batch(2).loader(num_workers=1))
-    assert time.monotonic() - start < 30
+        for batch in batches:
+            got += batch["__key__"]
+    assert time.monotonic() - start < 5
+    resumed = make()
+    resumed.load_state_dict(json.loads(json.dumps(loader.state_dict())))
+    assert sorted(got + keys_of(resumed)) == keys
+
+
+def children():
+    """Processes and open descriptors of this process."""
+    gc.collect()
+    return len(multiprocessing.active_children()), len(os.listdir("/proc/self/fd"))
+
+
+@pytest.mark.parametrize(
+    ("how", "persistent"), [("break", False), ("break", True), ("close", False), ("drop", False), ("raise", False)]
+)
+def test_a_pass_that_is_broken_off_leaves_nothing_behind(tmp_path, how, persistent):
+    write_shards(tmp_path, [40, 40])
+    list(pipeline(tmp_path).loader(num_workers=2))  # what torch opens once and keeps
+    before = children()
+
+    def use(loader):
+        batches = iter(loader)
+        next(batches)
+        if how == "close":
+            batches.close()
+        elif how == "break":
+            for _ in batches:
+                break
+        elif how == "raise":
+            raise ZeroDivisionError
+
+    for _ in range(2):
+        loader = pipeline(tmp_path).loader(num_workers=2, persistent_workers=persistent)
+        try:
+            use(loader)
+        except ZeroDivisionError:
+            pass
+        del loader
+    end = time.monotonic() + 5
+    while (now := children()) > before and time.monotonic() < end:
+        time.sleep(0.02)
+    assert now[0] == 0
+    assert now[1] <= before[1] + 2  # a leak would be several for each of the passes
+
+
+INTERRUPTED = """
+import multiprocessing, sys
+import streampipe as sp
+
+@sp.stage
+def endless(samples):
+    for sample in samples:
+        while True:
+            yield sample
+
+loader = sp.stream(sys.argv[1]).apply(endless()).batch(2).loader(num_workers=int(sys.argv[2]), threads=int(sys.argv[3]))
+for number, batch in enumerate(loader):
+    if number == 3:
+        print(*[child.pid for child in multiprocessing.active_children()], flush=True)
+"""
+
+
+@pytest.mark.parametrize(("workers", "threads"), [(2, 0), (0, 2)])
+def test_an_interrupt_is_one_traceback_and_the_end_of_all_workers(tmp_path, workers, threads):
+    write_shards(tmp_path, [5, 5])
+    command = [sys.executable, "-W", "error::ResourceWarning", "-c", INTERRUPTED, tmp_path, str(workers), str(threads)]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        pids = [int(pid) for pid in process.stdout.readline().split()]
+        assert len(pids) == workers
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of them
+        start = time.monotonic()
+        _, errors = process.communicate(timeout=30)
+    finally:
+        process.kill()
+        process.communicate()
+    assert time.monotonic() - start < 5
+    assert errors.count("Traceback") == 1, errors
+    assert errors.rstrip().endswith("KeyboardInterrupt")
+    assert not any(os.path.exists(f"/proc/{pid}") for pid in pids)
 
 
 def test_counts_of_workers_reach_the_parent(tmp_path):
@@ -211,5 +307,21 @@ def test_environment_and_process_group_must_agree(tmp_path, monkeypatch):
         monkeypatch.setenv("WORLD_SIZE", "2")
         with pytest.raises(sp.ConfigError, match=r"torch.distributed says rank 0 of 1, the environment rank 1 of 2"):
             pipeline(tmp_path).loader()
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def test_a_loader_that_was_made_before_the_process_group_is_refused(tmp_path, monkeypatch):
+    write_shards(tmp_path, [4])
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    early, told = pipeline(tmp_path).loader(), pipeline(tmp_path).loader(rank=1, world_size=2)
+    monkeypatch.delenv("RANK")
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/rendezvous", rank=0, world_size=1)
+    try:
+        with pytest.raises(sp.ConfigError, match=r"made for rank 1 of 2, before torch.distributed said rank 0 of 1"):
+            next(iter(early))
+        assert len(keys_of(told)) == 2
+        assert len(keys_of(pipeline(tmp_path).loader())) == 4
     finally:
         torch.distributed.destroy_process_group()

@@ -192,6 +192,15 @@ def test_a_state_of_another_order_is_refused_with_both_values(shards, change, wo
         next(iter(loader))
 
 
+@pytest.mark.parametrize("make", [planned, sequential])
+def test_a_state_of_another_version_is_refused_with_both(shards, make):
+    state, _ = stopped(make(shards), 2, {})
+    loader = make(shards).loader()
+    loader.load_state_dict({**state, "streampipe": 99})
+    with pytest.raises(sp.ConfigError, match=r"99.*1"):
+        next(iter(loader))
+
+
 def test_a_state_of_another_dataset_is_refused(shards, many):
     state, _ = stopped(planned(shards), 2, {})
     loader = planned(many).loader()
