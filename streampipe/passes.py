@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from streampipe.chain import AnyStage, name_of, takes_views, through
 from streampipe.condition import Keep
-from streampipe.context import Run, Sample
+from streampipe.context import Consumer, Run, Sample
 from streampipe.counters import counters
 from streampipe.errors import ShardError, TooManyErrors
 from streampipe.planned import Cursor, Place, Plan
@@ -80,6 +80,15 @@ def make_batches(
                 f"fill it with; check the data, or use on_error='raise' to see the first error"
             )
         yield Made(items, plan.after(at))
+
+
+def read_batch(plan: Plan, epoch: int, step: int, run: Run, views: bool) -> Iterator[Sample]:
+    """The samples of one global batch, those of all ranks."""
+    chains = plan.dataset.chains
+    alone = replace(run, consumer=Consumer())
+    at = Cursor(epoch, step, epoch + 1)
+    for _, places, found in read_steps(plan, alone, at, 0, plan.batches, views and chains is None):
+        yield from _good(places, found, run, chains)
 
 
 def read_steps(

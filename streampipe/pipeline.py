@@ -26,12 +26,14 @@ from streampipe.planned import Plan, make
 from streampipe.policy import ErrorPolicy
 from streampipe.progress import PlannedPass, SequentialPass
 from streampipe.shards import ShardSamples
+from streampipe.source import Source
 from streampipe.stages.stage import StageDefinition
 from streampipe.stages.where import nothing_left
 from streampipe.world import find_world
 
 if TYPE_CHECKING:
     from streampipe.loader import Loader
+    from streampipe.write import Summary
 
 _SHARDS_TO_BLAME = 100
 """How many shards are looked at to say why a condition keeps nothing."""
@@ -148,6 +150,70 @@ class Pipeline(IterableDataset[Any]):
         from streampipe.loader import Loader
 
         return Loader(self, num_workers, **options)
+
+    def write(
+        self,
+        pattern: str,
+        *,
+        max_samples: int = 1000,
+        num_workers: int = 0,
+        threads: int = 0,
+        rank: int | None = None,
+        world_size: int | None = None,
+        on_error: str | ErrorPolicy | None = None,
+        version: str = "",
+        quality: int = 95,
+        storage_options: Mapping[str, Any] | None = None,
+        multiprocessing_context: Any = None,
+        progress: bool = True,
+    ) -> Summary:
+        """Write one pass as shards, each with its index, and a manifest: ``pipe.map(encode).write("out/{:05d}.tar")``.
+
+        Where samples are counted, shard k is made of the pipeline's samples ``k * max_samples`` and on, through a chain
+        of its own: a function of pipeline and number. A run that was killed, however and wherever, goes on when it is
+        run again, with any number of workers and ranks, and the bytes are those of an unbroken run. Every shard appears
+        whole. Where samples are not counted, one process writes, and goes through what is there again.
+
+        Fields become bytes by the last part of their name (``npy``, ``safetensors``, ``json``, ``txt``, ``cls``,
+        ``png``, ``jpg``, ``webp``); where it names no format, the kind of the value decides and is added to the name
+        (``latent`` becomes ``latent.npy``). Bytes stay as they are.
+
+        Args:
+            pattern: names of the shards, local or fsspec.
+            max_samples: samples that go into a shard; fewer come out where stages drop some.
+            num_workers: processes that write; 0 for this one. A GPU is best used by one process: see ``sp.inference``.
+            threads: for the stages that decode or map and were not given their own number.
+            rank, world_size: as in ``loader``. Each rank writes its share; who finishes last writes the manifest.
+            on_error: as in ``stream``, whose choice it replaces.
+            version: change it when a function that the chain calls changes: the pipeline's names, parameters, code
+                and weights are compared with those of the shards that are there, what they call is not.
+            quality: of JPEGs.
+            storage_options: for fsspec.
+            multiprocessing_context: how workers start: ``"fork"``, ``"spawn"``, ``"forkserver"``.
+            progress: show a bar.
+
+        Raises:
+            OutputBusy: the folder holds shards of another job; it names what differs.
+            StageError: a field has no safe format; everything was dropped. DuplicateKey: a key twice in a shard.
+            PackError: a full disk, a worker that died.
+        """
+        from streampipe.write import Options, write
+
+        policy = self.policy if on_error is None else on_error
+        policy = policy if isinstance(policy, ErrorPolicy) else ErrorPolicy(policy)
+        options = Options(
+            max_samples=max_samples,
+            num_workers=num_workers,
+            threads=threads,
+            world=find_world(rank, world_size),
+            policy=policy,
+            version=version,
+            quality=quality,
+            source=Source(storage_options),
+            context=multiprocessing_context,
+            progress=progress,
+        )
+        return write(self, pattern, options)
 
     def explain(self, world_size: int = 1, num_workers: int = 0) -> str:
         """What a pass of such a job will do: tier and why, what is pushed down, guarantees, samples, steps, bytes."""

@@ -43,6 +43,7 @@ ORDER = [  # each may import from those before it, and from itself
     "progress",
     "pipeline",
     "explain",
+    "write",
     "ahead",
     "feed",
     "loader",
@@ -53,13 +54,14 @@ ORDER = [  # each may import from those before it, and from itself
 LATER = {
     ("pipeline", "loader"),
     ("pipeline", "explain"),
+    ("pipeline", "write"),
     ("progress", "pipeline"),
 }  # inside a method: the loader's own name on the pipeline
 ONLY = {
-    "torch": {"decoding", "stages", "decorators", "world", "epochs", "pipeline", "feed", "loader"},
+    "torch": {"decoding", "stages", "decorators", "world", "epochs", "pipeline", "feed", "loader", "write"},
     "fsspec": {"source"},
     "urllib3": {"source"},
-    "PIL": {"decoding"},
+    "PIL": {"decoding", "write"},
     "simplejpeg": {"decoding"},
     "webdataset": {"decoding"},
 }

@@ -1,0 +1,207 @@
+"""Values to the bytes of a field: the counterpart of ``decode``, in formats that cannot run code.
+
+The last part of a field's name says which format, as in decoding. Where it names none, the kind of the value decides,
+and the format is added to the name: an array in ``latent`` becomes ``latent.npy``.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from streampipe.context import where
+from streampipe.decoding.fields import UNSAFE
+from streampipe.errors import StageError
+
+QUALITY = 95
+"""Of JPEGs, which are written without chroma subsampling."""
+
+_TEXTS = frozenset(("txt", "text", "transcript", "caption"))
+_NUMBERS = frozenset(("cls", "cls2", "index", "inx", "id"))
+_IMAGES = {"png": "PNG", "jpg": "JPEG", "jpeg": "JPEG", "webp": "WEBP"}
+
+
+def encode_sample(sample: Mapping[str, Any], quality: int = QUALITY) -> dict[str, bytes]:
+    """All fields of a sample as bytes, under the names they get. Metadata (``__key__``, ...) is left out.
+
+    Raises:
+        StageError: a field cannot be encoded, or two would get one name; it names sample and field.
+
+    >>> encode_sample({"__key__": "a", "txt": "a cat", "size": (3, 2), "jpg": b"..."})
+    {'txt': b'a cat', 'size.json': b'[3, 2]', 'jpg': b'...'}
+    """
+    fields: dict[str, bytes] = {}
+    for name, value in sample.items():
+        if name.startswith("__"):
+            continue
+        try:
+            whole_name, data = encode_field(name, value, quality)
+        except StageError as error:
+            raise StageError(f"stage 'write', {where(sample)}: {error}") from error
+        if whole_name in fields or (whole_name != name and whole_name in sample):
+            raise StageError(f"stage 'write', {where(sample)}: two fields would be called {whole_name!r}; rename one")
+        fields[whole_name] = data
+    return fields
+
+
+def encode_field(name: str, value: Any, quality: int = QUALITY) -> tuple[str, bytes]:
+    """The name and the bytes of a field. ``decode_field`` gives the value back, but for what an image format loses.
+
+    Raises:
+        StageError: there is no safe format for such a value, or not under this name.
+
+    >>> encode_field("cls", 3), encode_field("latent", np.zeros(2, np.float16))[0]
+    (('cls', b'3'), 'latent.npy')
+    """
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return name, bytes(value)
+    extension = name.rpartition(".")[2].lower()
+    if extension == "gz":
+        inner, data = encode_field(name[: -len(".gz")], value, quality)
+        return f"{inner}.gz", gzip.compress(data, mtime=0)
+    if extension in UNSAFE:
+        raise StageError(f"field {name!r}: a .{extension} file can run code when read; call it .npy or .safetensors")
+    if extension not in _ENCODERS:
+        extension = _format_of(name, value)
+        name = f"{name}.{extension}"
+    try:
+        return name, _ENCODERS[extension](value, extension, quality)
+    except (TypeError, ValueError) as error:
+        raise StageError(f"field {name!r}: a {_kind(value)} cannot be written as .{extension} ({error})") from error
+
+
+def _format_of(name: str, value: Any) -> str:
+    """The format for a value whose field's name does not say."""
+    if isinstance(value, str):
+        return "txt"
+    if isinstance(value, Image.Image) or _is_image(value):
+        return "png"
+    if isinstance(value, torch.Tensor) and value.dtype in _NOT_NUMPY:
+        return "safetensors"
+    if isinstance(value, (torch.Tensor, np.ndarray)):
+        return "npy"
+    if isinstance(value, Mapping) and value and all(isinstance(each, _ARRAYS) for each in value.values()):
+        return "safetensors"
+    if value is None or isinstance(value, (bool, int, float, list, tuple, Mapping, np.generic)):
+        return "json"
+    raise StageError(
+        f"field {name!r} is a {_kind(value)}, which has no format here; make it bytes, text, numbers, an image, an "
+        f"array or a tensor, or leave it out with select(...)"
+    )
+
+
+def _is_image(value: Any) -> bool:
+    """uint8 tensors as decode makes them (3 x height x width), and arrays as PIL takes them (height x width x 3)."""
+    if isinstance(value, torch.Tensor):
+        return value.dtype == torch.uint8 and value.dim() == 3 and value.shape[0] in (1, 3, 4)
+    return isinstance(value, np.ndarray) and value.dtype == np.uint8 and value.ndim == 3 and value.shape[2] in (1, 3, 4)
+
+
+def _text(value: Any, extension: str, quality: int) -> bytes:
+    if not isinstance(value, str):
+        raise TypeError("text is wanted")
+    return value.encode("utf-8")
+
+
+def _number(value: Any, extension: str, quality: int) -> bytes:
+    if isinstance(value, (torch.Tensor, np.ndarray)) and value.ndim == 0:
+        value = value.item()
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise TypeError("a whole number is wanted")
+    return b"%d" % int(value)
+
+
+def _json(value: Any, extension: str, quality: int) -> bytes:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, default=_plain).encode("utf-8")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (np.generic, np.ndarray)) or (isinstance(value, torch.Tensor) and value.numel() <= 1024):
+        return value.tolist()
+    raise TypeError(f"a {_kind(value)} is no JSON")
+
+
+def _npy(value: Any, extension: str, quality: int) -> bytes:
+    if isinstance(value, torch.Tensor):
+        if value.dtype in _NOT_NUMPY:
+            raise TypeError(f"numpy has no {value.dtype}: call the field .safetensors, or cast it")
+        value = value.detach().cpu().numpy()
+    array = np.asarray(value)
+    if array.dtype.hasobject:
+        raise TypeError("Python objects are no array")
+    file = io.BytesIO()
+    np.lib.format.write_array(file, np.ascontiguousarray(array).reshape(array.shape), allow_pickle=False)
+    return file.getvalue()
+
+
+def _safetensors(value: Any, extension: str, quality: int) -> bytes:
+    try:
+        from safetensors.torch import save
+    except ImportError:
+        raise StageError("safetensors fields need one more package: pip install 'streampipe[safetensors]'") from None
+    alone = not isinstance(value, Mapping)
+    tensors = {ALONE: value} if alone else value
+    whole = {str(name): _tensor(each).detach().cpu().contiguous() for name, each in tensors.items()}
+    return bytes(save(whole))
+
+
+def _tensor(value: Any) -> torch.Tensor:
+    return value if isinstance(value, torch.Tensor) else torch.from_numpy(np.ascontiguousarray(value))
+
+
+ALONE = "tensor"
+"""The name of a tensor that is alone in a .safetensors field; decoding gives it without the dict."""
+
+
+def _image(value: Any, extension: str, quality: int) -> bytes:
+    if isinstance(value, torch.Tensor) and _is_image(value):
+        value = value.detach().cpu().permute(1, 2, 0).numpy()
+    elif isinstance(value, torch.Tensor) and value.dim() == 2:
+        value = value.detach().cpu().numpy()
+    if isinstance(value, np.ndarray):
+        if value.dtype != np.uint8 or value.ndim not in (2, 3):
+            raise TypeError(f"an image is uint8, 3 x height x width as a tensor, not {value.dtype} {value.shape}")
+        value = Image.fromarray(value[..., 0] if value.ndim == 3 and value.shape[2] == 1 else value)
+    if not isinstance(value, Image.Image):
+        raise TypeError("an image is wanted")
+    options: dict[str, dict[str, Any]] = {
+        "PNG": {"compress_level": 3},
+        "JPEG": {"quality": quality, "subsampling": 0},
+        "WEBP": {"lossless": True},
+    }
+    file = io.BytesIO()
+    kind = _IMAGES[extension]
+    try:
+        value.save(file, kind, **options[kind])
+    except OSError as error:  # a mode that the format does not have
+        raise ValueError(str(error)) from error
+    return file.getvalue()
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, (torch.Tensor, np.ndarray)):
+        return f"{value.dtype} {type(value).__name__} of shape {tuple(value.shape)}"
+    return type(value).__name__
+
+
+_ARRAYS = (torch.Tensor, np.ndarray)
+_NOT_NUMPY = frozenset(
+    getattr(torch, name)
+    for name in ("bfloat16", "float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz")
+    if hasattr(torch, name)
+)
+_ENCODERS: dict[str, Callable[[Any, str, int], bytes]] = {
+    **dict.fromkeys(_TEXTS, _text),
+    **dict.fromkeys(_NUMBERS, _number),
+    **dict.fromkeys(("json", "jsn"), _json),
+    **dict.fromkeys(_IMAGES, _image),
+    "npy": _npy,
+    "safetensors": _safetensors,
+}

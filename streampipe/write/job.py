@@ -1,0 +1,123 @@
+"""The job that an output folder belongs to: what decides its shards, written down before the first of them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from streampipe.errors import ConfigError, OutputBusy
+from streampipe.source import Source, local_path, redact
+from streampipe.write.draft import put, sweep
+
+RECORD = "write.json"
+VERSION = 1
+
+
+def shard_url(pattern: str, number: int) -> str:
+    """The URL of an output shard.
+
+    >>> shard_url("out/{:05d}.tar", 7)
+    'out/00007.tar'
+    """
+    return pattern.format(number)
+
+
+def check_pattern(pattern: str) -> None:
+    """Refuse a pattern that does not number shards.
+
+    >>> check_pattern("out/shard.tar")
+    Traceback (most recent call last):
+        ...
+    streampipe.errors.ConfigError: 'out/shard.tar' does not number the shards: write it as in 'out/{:05d}.tar'
+    """
+    try:
+        names = [shard_url(pattern, number).rpartition("/") for number in (0, 1)]
+    except (IndexError, KeyError, ValueError):
+        names = []
+    if len({name for _, _, name in names}) < 2 or len({folder for folder, _, _ in names}) > 1:
+        raise ConfigError(f"{redact(pattern)!r} does not number the shards: write it as in 'out/{{:05d}}.tar'")
+    if not pattern.endswith(".tar"):
+        raise ConfigError(
+            f"{redact(pattern)!r}: shards are written as plain .tar: what they hold is compressed already"
+        )
+
+
+def claim(pattern: str, facts: Mapping[str, Any], source: Source, shards: int) -> None:
+    """Make sure that what is at ``pattern`` is this very job's earlier work, or nothing; and write the job down.
+
+    Raises:
+        OutputBusy: there are shards of another job (it names what differs, with both values), or of unknown origin.
+    """
+    folder = pattern.rpartition("/")[0]
+    path = local_path(folder) if "://" in folder else folder or "."
+    record = f"{folder}/{RECORD}" if folder else RECORD
+    names = [shard_url(pattern, number).rpartition("/")[2] for number in range(min(shards, 100_000))]
+    if path is not None:
+        os.makedirs(path, exist_ok=True)
+        beside = [f"{name.removesuffix('.tar')}.index.parquet" for name in names]
+        sweep(path, frozenset([*names, *beside, RECORD]))
+    known = source.read_if_there(record)
+    if known is None:
+        _check_empty(folder, path, names, source)
+        put(record, (json.dumps(facts, indent=1) + "\n").encode(), source)
+        return
+    try:
+        theirs = json.loads(known)
+    except ValueError:
+        raise OutputBusy(f"{redact(record)} is damaged; choose an empty output folder, or delete this one") from None
+    for name in {**facts, **theirs}:
+        if theirs.get(name) != facts.get(name):
+            mine, others = _difference(facts.get(name), theirs.get(name))
+            raise OutputBusy(
+                f"{redact(folder)} belongs to another job: its {name} was {others} and is {mine} here; choose an empty "
+                f"output folder, or delete this one"
+            )
+
+
+def _difference(mine: Any, theirs: Any) -> tuple[str, str]:
+    """Two values that differ, in lists those parts of them that do."""
+    if isinstance(mine, list) and isinstance(theirs, list):
+        ours = [each for each in mine if each not in theirs] or mine
+        others = [each for each in theirs if each not in mine] or theirs
+        return _short(ours), _short(others)
+    return _short(mine), _short(theirs)
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 500 else text[:497] + "..."
+
+
+def _check_empty(folder: str, path: str | None, names: Sequence[str], source: Source) -> None:
+    if path is not None:
+        present = [name for name in os.listdir(path) if name.endswith(".tar")]
+    else:
+        present = [name for name in names[:1] if exists(f"{folder}/{name}", source)]
+    if present:
+        raise OutputBusy(
+            f"{redact(folder)} holds shards of unknown origin ({present[0]}) and no {RECORD}; choose an empty "
+            f"output folder"
+        )
+
+
+def exists(url: str, source: Source) -> bool:
+    """Whether there is an object at a URL."""
+    path = local_path(url)
+    if path is not None:
+        return os.path.exists(path)
+    try:
+        source.size(url)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def digest(texts: Sequence[str]) -> str:
+    """Of many texts, such as the URLs of a dataset."""
+    whole = hashlib.blake2b(digest_size=8)
+    for text in texts:
+        whole.update(text.encode("utf-8", "surrogateescape") + b"\0")
+    return whole.hexdigest()

@@ -1,0 +1,131 @@
+"""What a pipeline does, in words: two that read alike write the same shards."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import re
+import types
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from streampipe.decorators.wrap import WrappedFunction, WrappedGenerator
+from streampipe.stages.stage import Stage, StageDefinition
+
+
+def describe(value: Any) -> str:
+    """A stage, function, module or parameter, by what it does: names, code, parameters and weights; no addresses.
+
+    Of a function, its own code counts, with its defaults and what it closes over; not the code that it calls.
+
+    >>> from streampipe import stages
+    >>> describe(stages.take(n=3))
+    'take(n=3)'
+    >>> describe(len), describe({"a": [1, "x"]}), describe(np.arange(3))
+    ('builtins.len', "{'a': [1, 'x']}", 'int64 (3,) cea42053')
+    """
+    if id(value) in _inside:
+        return "itself"
+    _inside.append(id(value))
+    try:
+        own = getattr(value, "fingerprint", None)
+        if callable(own) and not isinstance(value, type):
+            return str(own())
+        for kind, words in _WORDS:
+            if isinstance(value, kind):
+                return str(words(value))
+        if getattr(type(value), "__repr__", None) is object.__repr__:
+            return f"{_name(type(value))}({describe(vars(value)) if hasattr(value, '__dict__') else ''})"
+        return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
+    finally:
+        _inside.pop()
+
+
+_inside: list[int] = []
+"""What is being described: things may hold themselves."""
+
+
+def _stage(stage: Stage) -> str:
+    shown = ", ".join(f"{name}={describe(value)}" for name, value in stage.parameters.items())
+    own = "" if stage.define.__module__.startswith("streampipe.stages.") else f"{describe(stage.define)}: "
+    return f"{own}{stage.name}({shown})"
+
+
+def _function(function: types.FunctionType) -> str:
+    parts = [_name(function), _code(function.__code__)]
+    parts += [describe(each) for each in function.__defaults__ or ()]
+    parts += [f"{name}={describe(each)}" for name, each in (function.__kwdefaults__ or {}).items()]
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        try:
+            inner = cell.cell_contents
+        except ValueError:  # not filled yet
+            continue
+        parts.append(f"{name}={describe(inner)}")
+    return " ".join(parts)
+
+
+def _code(code: types.CodeType) -> str:
+    digest = hashlib.blake2b(code.co_code + repr(code.co_names).encode(), digest_size=4)
+    for each in code.co_consts:
+        digest.update((_code(each) if isinstance(each, types.CodeType) else repr(each)).encode("utf-8", "replace"))
+    return digest.hexdigest()
+
+
+def _name(thing: Any) -> str:
+    return f"{thing.__module__}.{thing.__qualname__}"
+
+
+def _tensor(tensor: torch.Tensor) -> str:
+    plain = tensor.detach().cpu().contiguous()
+    raw = plain.reshape(-1).view(torch.uint8).numpy() if plain.numel() else np.empty(0, np.uint8)
+    return f"{plain.dtype} {tuple(plain.shape)} {_crc32(raw)}"
+
+
+def _array(array: Any) -> str:
+    return f"{array.dtype} {array.shape} {_crc32(array)}"
+
+
+def _crc32(array: Any) -> str:
+    return f"{zlib.crc32(np.ascontiguousarray(array).tobytes()):08x}"
+
+
+def _module(module: torch.nn.Module) -> str:
+    crc = 0
+    for name, tensor in module.state_dict().items():
+        crc = zlib.crc32(f"{name} {describe(tensor)}".encode(), crc)
+    return f"{_name(type(module))} {crc:08x}"
+
+
+def _partial(call: functools.partial[Any]) -> str:
+    parts = [*map(describe, call.args), *(f"{name}={describe(each)}" for name, each in call.keywords.items())]
+    return f"{describe(call.func)}({', '.join(parts)})"
+
+
+def _mapping(mapping: Mapping[Any, Any]) -> str:
+    return "{" + ", ".join(f"{describe(name)}: {describe(each)}" for name, each in mapping.items()) + "}"
+
+
+def _sequence(items: Any) -> str:
+    shown = ", ".join(map(describe, items))
+    return f"[{shown}]" if isinstance(items, list) else f"({shown})"
+
+
+_WORDS: list[tuple[Any, Any]] = [
+    (Stage, _stage),
+    (StageDefinition, lambda define: describe(define.function)),
+    ((WrappedFunction, WrappedGenerator), lambda wrapped: f"{describe(wrapped.effect)} {describe(wrapped.target)}"),
+    (torch.nn.Module, _module),
+    (torch.Tensor, _tensor),
+    ((np.ndarray, np.generic), _array),
+    (functools.partial, _partial),
+    (types.FunctionType, _function),
+    (types.MethodType, lambda method: f"{describe(method.__self__)}.{method.__name__}"),
+    ((type, types.BuiltinFunctionType), _name),
+    (types.ModuleType, lambda module: module.__name__),
+    (Mapping, _mapping),
+    ((list, tuple), _sequence),
+]

@@ -1,0 +1,129 @@
+"""What an output shard is made of, and making one.
+
+Where samples are counted, output shard k is a batch of the plan: ``max_samples`` places in the input shards, known
+before a byte is read. The chain runs over these samples alone, as that of consumer k of as many as there are shards. So
+a shard is a function of the pipeline and its number: whoever makes it, whenever, makes the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import takewhile
+from typing import Any, NamedTuple
+
+from streampipe.chain import AnyStage, name_of, takes_views, through
+from streampipe.context import Consumer, Run, Sample, where
+from streampipe.errors import ConfigError, DuplicateKey, StageError, UnsafeName
+from streampipe.index.find import index_url
+from streampipe.index.scan import scan
+from streampipe.passes import read_batch
+from streampipe.pipeline import Pipeline
+from streampipe.planned import Plan
+from streampipe.policy import ErrorPolicy
+from streampipe.source import Source
+from streampipe.stages import batch
+from streampipe.stages.stage import Stage
+from streampipe.tar import Limits, TarWriter
+from streampipe.write.draft import Draft, put
+from streampipe.write.encode import QUALITY, encode_sample
+from streampipe.write.job import shard_url
+
+Tell = Callable[[int], None]
+"""Is told of samples that were read."""
+
+
+class Done(NamedTuple):
+    """A shard that was written."""
+
+    number: int
+    samples: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Work:
+    """Everything a process needs to make any shard of a job. Picklable where the pipeline is."""
+
+    plan: Plan
+    chain: tuple[AnyStage, ...]
+    shards: int
+    pattern: str
+    seed: int
+    policy: ErrorPolicy
+    source: Source = field(default_factory=Source)
+    quality: int = QUALITY
+    threads: int = 0
+
+    def make(self, number: int, tell: Tell) -> Done:
+        """Write an output shard and its index."""
+        consumer = Consumer(worker=number, num_workers=self.shards)
+        run = Run(seed=self.seed, consumer=consumer, policy=self.policy.fresh(), threads=self.threads)
+        views = takes_views(self.chain)
+        epoch, step = divmod(number, self.plan.batches)
+        samples = told(read_batch(self.plan, epoch, step, run, views is not None), tell)
+        return write_shard(shard_url(self.pattern, number), number, through(self.chain, samples, run, views), run, self)
+
+
+def planned(pipe: Pipeline, size: int) -> tuple[Plan, tuple[AnyStage, ...]] | str:
+    """The plan whose batches are the output shards, and the chain that runs over each; or why there can be none."""
+    for stage in pipe.chain:
+        if isinstance(stage, Stage) and stage.parameters.get("drop_last"):
+            raise ConfigError(
+                f"{name_of(stage, parameters=True)} would drop samples at every shard's end: drop_last=False"
+            )
+    first = tuple(takewhile(lambda stage: isinstance(stage, Stage) and stage.name == "where", pipe.chain))
+    of_shards = Pipeline(
+        pipe.source, (*first, batch(size=size)), seed=pipe.seed, epochs=pipe.epochs, policy=pipe.policy
+    )
+    found = of_shards.plan(tail="short")
+    return found if isinstance(found, str) else (found[0], pipe.chain[len(first) :])
+
+
+def write_shard(url: str, number: int, samples: Iterable[Any], run: Run, work: Any) -> Done:
+    """Write samples as a shard, and its index before it: where there is a shard, there is its index."""
+    run = run.in_stage("write")
+    with Draft(url, work.source) as draft:
+        writer = TarWriter(draft.file.write)
+        count = 0
+        for sample in samples:
+            try:
+                writer.add(key_of(sample), encode_sample(sample, work.quality))
+            except (StageError, DuplicateKey, UnsafeName) as error:
+                run.policy.failed(error if isinstance(error, StageError) else _placed(error, sample), run.stage)
+                continue
+            run.policy.passed(run.stage)
+            count += 1
+        writer.close()
+        draft.finish()
+        index = scan(draft.path, Source(), Limits())
+        put(index_url(url), index.to_bytes(), work.source)
+        draft.publish()
+    return Done(number, count, writer.offset)
+
+
+def key_of(sample: Any) -> str:
+    """The key of what is to become a sample of a shard.
+
+    Raises:
+        StageError: it is no sample: a batch, or something of the user's own make.
+    """
+    key = sample.get("__key__") if isinstance(sample, dict) else None
+    if isinstance(key, list):
+        raise StageError(f"stage 'write' got a batch of {len(key)} samples: put unbatch() before write")
+    if not isinstance(key, str):
+        raise StageError(
+            f"stage 'write' got a {type(sample).__name__} without '__key__': a sample is a dict that has one"
+        )
+    return key
+
+
+def _placed(error: DuplicateKey | UnsafeName, sample: Any) -> DuplicateKey | UnsafeName:
+    return type(error)(f"stage 'write', {where(sample)}: {error}")
+
+
+def told(samples: Iterable[Sample], tell: Tell) -> Iterator[Sample]:
+    """The samples; ``tell`` hears of each."""
+    for sample in samples:
+        yield sample
+        tell(1)

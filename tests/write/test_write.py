@@ -1,0 +1,215 @@
+"""Shards that a pipeline writes are a function of pipeline and number, whoever writes them, however often killed."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+import torch
+
+import streampipe as sp
+from tests.data import write_photos, write_shards
+
+
+def negative(image):
+    return 255 - image
+
+
+def halves(image):
+    return image.float().mean((1, 2)) / 2
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photos")
+    write_photos(folder, [7, 13, 5])
+    return folder
+
+
+def pipeline(folder, **options):
+    pipe = sp.stream(str(folder), **{"shuffle": 8, **options}).decode(24)
+    return pipe.batch(4).map(negative, "jpg").unbatch().rename(image="jpg")
+
+
+def write(pipe, out, **options):
+    return pipe.write(f"{out}/{{:05d}}.tar", **{"max_samples": 6, "progress": False, **options})
+
+
+def files(folder):
+    """All files of an output folder and their bytes; that there is nothing else is part of the comparison."""
+    return {name: (folder / name).read_bytes() for name in sorted(os.listdir(folder))}
+
+
+def contents(out, **options):
+    return {sample["__key__"]: sample for sample in sp.stream(str(out)).decode(**options)}
+
+
+@pytest.fixture(scope="module")
+def whole(folder, tmp_path_factory):
+    out = tmp_path_factory.mktemp("whole")
+    summary = write(pipeline(folder), out)
+    assert (summary.samples, summary.shards, summary.kept, summary.missing) == (25, 5, 0, 0)
+    return files(out)
+
+
+def test_what_is_written_streams_back_as_it_was(folder, tmp_path):
+    write(pipeline(folder), tmp_path / "out")
+    found = contents(tmp_path / "out")
+    wanted = {sample["__key__"]: sample for sample in pipeline(folder)}
+    assert found.keys() == wanted.keys()
+    for key, sample in wanted.items():
+        assert torch.equal(found[key]["image.png"], sample["image"])
+        assert found[key]["txt"] == sample["txt"]
+
+
+def test_every_shard_has_its_index_and_all_a_manifest(whole):
+    numbers = [f"{i:05d}" for i in range(5)]
+    wanted = [f"{n}{suffix}" for n in numbers for suffix in (".tar", ".index.parquet")]
+    assert sorted(whole) == sorted([*wanted, "manifest.parquet", "write.json"])
+
+
+@pytest.mark.parametrize("context", ["fork", "spawn"])
+def test_ranks_and_workers_write_the_same_bytes_as_one_process(folder, whole, tmp_path, context):
+    first = write(pipeline(folder), tmp_path, rank=1, world_size=2, num_workers=2, multiprocessing_context=context)
+    assert first.missing == 3
+    assert "manifest.parquet" not in os.listdir(tmp_path)
+    last = write(pipeline(folder), tmp_path, rank=0, world_size=2, num_workers=2, multiprocessing_context=context)
+    assert (last.samples, last.kept, last.missing) == (25, 2, 0)
+    assert files(tmp_path) == whole
+
+
+def test_finished_shards_are_kept_and_lost_files_made_again(folder, whole, tmp_path):
+    write(pipeline(folder), tmp_path)
+    before = (tmp_path / "00000.tar").stat().st_ino
+    for name in ("00002.tar", "00003.index.parquet", "manifest.parquet"):
+        (tmp_path / name).unlink()
+    summary = write(pipeline(folder), tmp_path)
+    assert summary.kept == 4
+    assert (tmp_path / "00000.tar").stat().st_ino == before
+    assert files(tmp_path) == whole
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda folder: pipeline(folder, seed=5), "its seed was 0 and is 5 here"),
+        (lambda folder: pipeline(folder).map(len, "txt"), r"its pipeline was .* and is \[.*builtins.len"),
+        (lambda folder: pipeline(folder).map(lambda x: x + 1, "image"), "its pipeline was"),
+    ],
+)
+def test_a_folder_of_another_job_is_refused_with_both_values(folder, tmp_path, change, words):
+    write(pipeline(folder), tmp_path)
+    before = files(tmp_path)
+    with pytest.raises(sp.OutputBusy, match=words):
+        write(change(folder), tmp_path)
+    with pytest.raises(sp.OutputBusy, match="its max_samples was 6 and is 7 here"):
+        write(pipeline(folder), tmp_path, max_samples=7)
+    with pytest.raises(sp.OutputBusy, match='its version was "" and is "2" here'):
+        write(pipeline(folder), tmp_path, version="2")
+    assert files(tmp_path) == before
+
+
+def test_other_datasets_of_the_same_size_are_another_job(folder, tmp_path):
+    for name in ("a", "b"):
+        write_shards(tmp_path / name, [4, 4])
+    write(sp.stream(str(tmp_path / "a")), tmp_path / "out")
+    with pytest.raises(sp.OutputBusy, match="its inputs was"):
+        write(sp.stream(str(tmp_path / "b")), tmp_path / "out")
+
+
+def test_shards_of_unknown_origin_are_left_alone(folder):
+    with pytest.raises(sp.OutputBusy, match="unknown origin"):
+        write(sp.stream(str(folder)), folder)
+
+
+def test_stages_that_drop_and_multiply_run_over_each_shard_alone(tmp_path):
+    keys = write_shards(tmp_path / "in", [20, 20])
+    pipe = sp.stream(str(tmp_path / "in")).filter(lambda s: int(s["__key__"]) % 3 == 0)
+    write(pipe, tmp_path / "out", max_samples=10)
+    assert sorted(contents(tmp_path / "out")) == [key for key in keys if int(key) % 3 == 0]
+    write(sp.stream(str(tmp_path / "in")).take(9), tmp_path / "take", max_samples=10)
+    assert len(contents(tmp_path / "take")) == 9
+
+
+def test_where_is_answered_by_the_index_and_shards_are_full(tmp_path):
+    write_shards(tmp_path / "in", [20, 20])
+    summary = write(sp.stream(str(tmp_path / "in")).where("key >= '0010000'"), tmp_path / "out", max_samples=10)
+    assert (summary.samples, summary.shards) == (20, 2)
+
+
+def test_several_epochs_are_several_times_the_shards(tmp_path):
+    write_shards(tmp_path / "in", [5])
+    pipe = sp.stream(str(tmp_path / "in"), epochs=2, shuffle=True)
+    assert write(pipe, tmp_path / "out", max_samples=3).shards == 4
+    assert len(list(sp.stream(str(tmp_path / "out")))) == 10
+
+
+def test_uncounted_streams_are_written_by_one_process(folder, tmp_path):
+    pipe = sp.stream(str(folder), tier="sequential").decode(16)
+    assert write(pipe, tmp_path / "out").shards == 5
+    before = files(tmp_path / "out")
+    (tmp_path / "out/00003.tar").unlink()
+    assert write(pipe, tmp_path / "out").kept == 4
+    assert files(tmp_path / "out") == before
+    with pytest.raises(sp.ConfigError, match="only one process can write this pipeline, because tier='sequential'"):
+        write(pipe, tmp_path / "other", num_workers=2)
+    pipe = sp.from_iterable([{"__key__": f"{i}", "n": i} for i in range(10)])
+    write(pipe, tmp_path / "numbers", max_samples=4)
+    assert [sample["n.json"] for sample in sp.stream(str(tmp_path / "numbers")).decode()] == list(range(10))
+
+
+def test_errors_name_the_sample_and_are_up_to_the_policy(tmp_path):
+    write_shards(tmp_path / "in", [3])
+    pipe = sp.stream(str(tmp_path / "in")).map(lambda s: {**s, "x": object()} if s["__key__"] == "0000001" else s)
+    with pytest.raises(sp.StageError, match="stage 'write', sample '0000001' of .*00000.tar: field 'x' is a object"):
+        write(pipe, tmp_path / "out")
+    assert sorted(os.listdir(tmp_path / "out")) == ["write.json"]
+    write(pipe, tmp_path / "out", on_error="skip")
+    assert sorted(contents(tmp_path / "out")) == ["0000000", "0000002"]
+    twice = sp.stream(str(tmp_path / "in")).map(lambda s: {**s, "__key__": "same"})
+    with pytest.raises(sp.DuplicateKey, match="sample 'same' of .*: key 'same' is in this shard already"):
+        write(twice, tmp_path / "twice", num_workers=1, multiprocessing_context="fork")
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda p: p.batch(2), "got a batch of 2 samples: put unbatch"),
+        (lambda p: p.map(lambda s: 7), "got a int without '__key__'"),
+        (lambda p: p.batch(2, drop_last=True), "would drop samples at every shard's end"),
+        (lambda p: p.filter(lambda s: s["__key__"] == "x"), "dropped every"),
+    ],
+)
+def test_what_cannot_be_written_is_said(tmp_path, make, words):
+    write_shards(tmp_path / "in", [3, 9])
+    with pytest.raises(sp.StreampipeError, match=words):
+        write(make(sp.stream(str(tmp_path / "in"))), tmp_path / "out")
+
+
+@pytest.mark.parametrize("pattern", ["out/a.tar", "out/{}.tar.gz", "{}/a.tar", "out/{name}.tar"])
+def test_patterns_are_checked(tmp_path, pattern):
+    with pytest.raises(sp.ConfigError, match="number the shards|plain .tar"):
+        sp.from_iterable([]).write(str(tmp_path / pattern))
+
+
+def test_a_worker_that_dies_is_an_error(tmp_path):
+    write_shards(tmp_path / "in", [9])
+    pipe = sp.stream(str(tmp_path / "in")).map(lambda s: os._exit(7))
+    with pytest.raises(sp.PackError, match="a worker process of write ended with status 7"):
+        write(pipe, tmp_path / "out", num_workers=2, multiprocessing_context="fork")
+
+
+def test_object_stores_get_whole_shards_and_indexes(folder):
+    out = "memory://written"
+    write(sp.stream(str(folder)).map(lambda s: {**s, "latent": np.arange(3)}), out)
+    found = list(sp.stream(f"{out}/{{00000..00004}}.tar").decode())
+    assert len(found) == 25
+    assert found[0]["latent.npy"].tolist() == [0, 1, 2]
+    assert write(sp.stream(str(folder)).map(lambda s: {**s, "latent": np.arange(3)}), out).kept == 5
+
+
+def test_the_job_is_written_down_in_plain_words(folder, tmp_path):
+    write(pipeline(folder), tmp_path)
+    job = json.loads((tmp_path / "write.json").read_text())
+    assert job["pipeline"][0] == "decode(size=24)"
+    assert (job["samples"], job["seed"], job["max_samples"]) == (25, 0, 6)
