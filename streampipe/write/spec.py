@@ -26,7 +26,7 @@ def describe(value: Any) -> str:
     >>> describe(stages.take(n=3))
     'take(n=3)'
     >>> describe(len), describe({"a": [1, "x"]}), describe(np.arange(3))
-    ('builtins.len', "{'a': [1, 'x']}", 'int64 (3,) cea42053')
+    ('builtins.len', "{'a': [1, 'x']}", 'int64 (3,) 4f8c5ccc')
     """
     if id(value) in _inside:
         return "itself"
