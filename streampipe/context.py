@@ -57,6 +57,7 @@ class Run:
 
     ``threads`` is the number that ``loader(threads=)`` asked for, for stages that were not given their own. ``fill`` is
     how many samples a planned batch must have: where some were skipped, others of the batch take their slots.
+    ``open_shards`` is how many shards a plan's samples come from at once; 0 where that is not known.
     """
 
     seed: int = 0
@@ -65,6 +66,7 @@ class Run:
     policy: ErrorPolicy = field(default_factory=ErrorPolicy)
     threads: int = 0
     fill: int = 0
+    open_shards: int = 0
 
     def in_stage(self, stage: str) -> Run:
         """The same run, seen from another stage."""

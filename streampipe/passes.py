@@ -67,6 +67,7 @@ def make_batches(
     plan: Plan, division: Division, run: Run, cursor: Cursor, first: int = 0, stride: int = 1
 ) -> Iterator[Made]:
     """A consumer's steps from ``cursor`` on: the ``first``, and every ``stride``-th after it."""
+    run = replace(run, open_shards=open_shards(plan))
     views = takes_views(division.stages)
     chains = plan.dataset.chains
     for at, places, found in read_steps(plan, run, cursor, first, stride, views is not None and chains is None):
@@ -98,10 +99,15 @@ def read_steps(
     consumer = run.consumer
     places = plan.dataset.places(plan, consumer.rank, consumer.world_size)
     steps = ((at, places(at.epoch, at.step)) for at in plan.steps(cursor, first, stride))
-    parts = plan.dataset.parts()
+    return Reader(plan.dataset.parts(), max(_FEW_OPEN, open_shards(plan))).read(steps, views)
+
+
+def open_shards(plan: Plan) -> int:
+    """How many shards the samples of a plan come from at once."""
+    if len(plan.dataset.parts()) > 1:
+        return _MOST_OPEN
     window = plan.lanes.window * max(1, len(plan.dataset.shards)) // max(1, plan.lanes.samples)
-    few = len(parts) == 1 and plan.lanes.number * (2 + window) < _MOST_OPEN
-    return Reader(parts, max(_FEW_OPEN, plan.lanes.number * (2 + window)) if few else _MOST_OPEN).read(steps, views)
+    return min(_MOST_OPEN, plan.lanes.number * (2 + window))
 
 
 def _good(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from torch.utils.data import IterableDataset, get_worker_info
 
 from streampipe import report, stages
+from streampipe.beside import Beside
 from streampipe.chain import AnyStage, name_of, takes_views, through
 from streampipe.condition import Condition
 from streampipe.context import Consumer, Run, Sample
@@ -126,6 +127,19 @@ class Pipeline(IterableDataset[Any]):
     def caption(self, keys: str | Sequence[str] | None = None, **options: Any) -> Pipeline:
         """One text ``caption`` of every sample, from where it is; see ``streampipe.stages.caption`` for the options."""
         return self.apply(stages.caption(**_given(keys=keys), **options))
+
+    def join(self, sidecar: Any, on: str | tuple[str, str] = "key", **options: Any) -> Pipeline:
+        """More fields for every sample, from a file beside its shard; see ``streampipe.stages.join`` for the options."""
+        return self.apply(stages.join(sidecar=sidecar, on=on, beside=self._beside("join"), **options))
+
+    def _beside(self, stage: str) -> Beside:
+        """Where this pipeline's shards are, for a stage that reads files beside them."""
+        if isinstance(self.source, MixSamples):
+            raise ConfigError(
+                f"{stage} stands behind mix, where shards of several datasets meet; put it into the parts"
+            )
+        source = self.source
+        return Beside(source.shards, source.source, source.limits) if isinstance(source, ShardSamples) else Beside()
 
     def batch(self, size: int, *, collate: stages.Collate | None = None, drop_last: bool = False) -> Pipeline:
         """``size`` samples as one dict of stacked tensors and lists; see ``streampipe.stages.batch``."""

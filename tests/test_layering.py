@@ -26,6 +26,8 @@ ORDER = [  # each may import from those before it, and from itself
     "captions",
     "index",
     "condition",
+    "beside",
+    "sidecar",
     "planned",
     "dataset",
     "indexed",

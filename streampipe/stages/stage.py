@@ -9,6 +9,7 @@ import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, overload
 
+from streampipe.beside import Beside
 from streampipe.context import Run
 from streampipe.errors import ConfigError
 
@@ -31,7 +32,8 @@ class Stage:
         return self.define.function(samples, **self.parameters, **extra)
 
     def __repr__(self) -> str:
-        shown = ", ".join(f"{name}={_show(value)}" for name, value in self.parameters.items())
+        given = {name: value for name, value in self.parameters.items() if not isinstance(value, Beside)}
+        shown = ", ".join(f"{name}={_show(value)}" for name, value in given.items())
         return f"{self.name}({shown})"
 
 
