@@ -59,7 +59,7 @@ class Beside:
         """
         position = sample.get("__position__")
         if self.shards is not None and position is not None:
-            return self.shards[position.shard]
+            return self.shards[int(position.shard)]
         url = sample.get("__url__") if self.shards is None else None
         if not url:
             raise ConfigError(

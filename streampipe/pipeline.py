@@ -129,7 +129,7 @@ class Pipeline(IterableDataset[Any]):
         return self.apply(stages.caption(**_given(keys=keys), **options))
 
     def join(self, sidecar: Any, on: str | tuple[str, str] = "key", **options: Any) -> Pipeline:
-        """More fields for every sample, from a file beside its shard; see ``streampipe.stages.join`` for the options."""
+        """More fields for every sample, from a file beside its shard; see ``streampipe.stages.join`` for options."""
         return self.apply(stages.join(sidecar=sidecar, on=on, beside=self._beside("join"), **options))
 
     def _beside(self, stage: str) -> Beside:

@@ -171,7 +171,9 @@ def _of_tar(url: str, shown: str, source: Source, columns: Columns, limits: Limi
     if kind is None:
         members = read_members(data, shard=shown, limits=limits)
     else:
-        members = stream_members(decompress([data], shard=shown, kind=kind, limits=limits), shard=shown, limits=limits)
+        members = stream_members(
+            decompress([bytes(data)], shard=shown, kind=kind, limits=limits), shard=shown, limits=limits
+        )
     rows: dict[str, dict[str, Any]] = {}
     for sample in group(members, shown, views=True, limits=limits, place="joining"):
         rows[sample["__key__"]] = {name: value for name, value in sample.items() if not name.startswith("__")}
@@ -255,9 +257,9 @@ def _scalar(value: pa.Scalar) -> Any:
         return None
     kind = value.type
     lists = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
-    if lists and (pa.types.is_integer(kind.value_type) or pa.types.is_floating(kind.value_type)):
-        if value.values.null_count == 0:
-            return value.values.to_numpy().copy()
+    numbers = lists and (pa.types.is_integer(kind.value_type) or pa.types.is_floating(kind.value_type))
+    if numbers and value.values.null_count == 0:
+        return value.values.to_numpy().copy()
     return value.as_py()
 
 
