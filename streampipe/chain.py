@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from streampipe import stages
-from streampipe.context import Run, blame
+from streampipe.context import Mark, Run, blame
 from streampipe.errors import StreampipeError
 from streampipe.shards import to_bytes
 from streampipe.stages.fuse import fuse
@@ -14,17 +14,40 @@ from streampipe.stages.stage import Stage
 
 AnyStage = Callable[[Iterable[Any]], Iterable[Any]]
 
+_COUNT = ("shuffle", "take", "unbatch")
+"""Stages that need numbers of their own to go on: they put them in front of the mark."""
 
-def through(chain: Sequence[AnyStage], items: Iterable[Any], run: Run, views: int | None) -> Iterator[Any]:
-    """The chain over the items. ``views``: the stage before which views of shards must have become bytes."""
+
+def through(
+    chain: Sequence[AnyStage], items: Iterable[Any], run: Run, views: int | None, at: Sequence[Mark] = ()
+) -> Iterator[Any]:
+    """The chain over the items. ``views``: the stage before which views of shards must have become bytes. ``at``: the
+    marks behind the stages that count where the pass goes on, from ``unwind``.
+    """
+    marks = iter(at)
     seen: dict[str, int] = {}
     for i, stage in enumerate(fuse(chain)):
         if i == views:
             items = map(to_bytes, items)
         name = name_of(stage)
         number = seen[name] = seen.get(name, 0) + 1
-        items = _guarded(stage, items, run.in_stage(name if number == 1 else f"{name}#{number}"))
+        mark = next(marks, None) if _counts(stage) else None
+        items = _guarded(stage, items, run.in_stage(name if number == 1 else f"{name}#{number}", mark))
     return iter(items)
+
+
+def unwind(chain: Sequence[AnyStage], mark: Mark) -> tuple[Mark, list[Mark]]:
+    """From the mark behind a chain, that of its source, and those behind each stage that counts, in order."""
+    behind: list[Mark] = []
+    for stage in reversed(chain):
+        if _counts(stage):
+            behind.insert(0, mark)
+            mark = mark[-1] if mark is not None else None
+    return mark, behind
+
+
+def _counts(stage: AnyStage) -> bool:
+    return isinstance(stage, Stage) and stage.define.__module__ in [f"streampipe.stages.{name}" for name in _COUNT]
 
 
 def name_of(stage: AnyStage, parameters: bool = False) -> str:

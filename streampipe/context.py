@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -51,6 +51,25 @@ class Consumer:
         return self.world_size * self.num_workers
 
 
+Mark = Sequence[Any] | None
+"""Where a stream goes on, as plain JSON: a source's numbers; around them those of each stage that counts. None: at its
+beginning."""
+
+
+class Trail:
+    """The mark behind the item that a stream gives out at this moment.
+
+    The source sets it with every sample. A stage that gives out what it was given, one after the other, leaves it
+    alone. One that takes in more than it gave out must set it to where the stream goes on behind what it gives, as
+    ``ordered`` does; if it needs numbers of its own for that, they stand before the mark, and all in ``run.at``.
+    """
+
+    __slots__ = ("mark",)
+
+    def __init__(self, mark: Mark = None) -> None:
+        self.mark = mark
+
+
 @dataclass(frozen=True)
 class Run:
     """What a stage may know about the run it is part of. A stage that asks for it has a parameter named ``run``.
@@ -58,6 +77,7 @@ class Run:
     ``threads`` is the number that ``loader(threads=)`` asked for, for stages that were not given their own. ``fill`` is
     how many samples a planned batch must have: where some were skipped, others of the batch take their slots.
     ``open_shards`` is how many shards a plan's samples come from at once; 0 where that is not known.
+    ``resumed`` says that a pass goes on where another stopped, ``at`` is then the mark behind a stage that counts.
     """
 
     seed: int = 0
@@ -67,10 +87,13 @@ class Run:
     threads: int = 0
     fill: int = 0
     open_shards: int = 0
+    resumed: bool = False
+    at: Mark = None
+    trail: Trail = field(default_factory=Trail)
 
-    def in_stage(self, stage: str) -> Run:
+    def in_stage(self, stage: str, at: Mark = None) -> Run:
         """The same run, seen from another stage."""
-        return replace(self, stage=stage)
+        return replace(self, stage=stage, at=at)
 
     def seed_of(self, sample: Mapping[str, Any]) -> int:
         """The seed of this stage's random choices for a sample: a function of (seed, epoch, key, stage) alone."""

@@ -6,6 +6,7 @@ from streampipe.chain import name_of
 from streampipe.passes import Division
 from streampipe.pipeline import Pipeline
 from streampipe.planned import Plan
+from streampipe.progress import replayed
 from streampipe.shards import ShardSamples
 
 
@@ -17,16 +18,20 @@ def explain(pipe: Pipeline, world_size: int, num_workers: int, found: tuple[Plan
             ("tier", f"sequential: {found}"),
             ("generators", _names([name_of(stage, parameters=True) for stage in pipe.chain])),
             ("order", "each consumer reads whole shards; another number of ranks or workers is another order"),
-            (
-                "resume",
-                "exact on the same ranks and workers, dealt again on others; it goes again through what was read",
-            ),
+            ("resume", f"exact on the same ranks and workers, dealt again on others; {_resume(pipe)}"),
             ("several ranks", "need loader(steps_per_epoch=n)"),
         ]
     else:
         rows += _planned(pipe, world_size, num_workers, *found)
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}  {text}" for name, text in rows)
+
+
+def _resume(pipe: Pipeline) -> str:
+    reason = replayed(pipe)
+    if reason is not None:
+        return f"it goes again through what was read, because {reason}"
+    return "from the shard where it stopped, or where the shuffle's window before it begins"
 
 
 def _planned(

@@ -8,9 +8,8 @@ parcels until all are done: so whose turn it is follows from the number of batch
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import Any, NamedTuple
 
 import torch
@@ -22,18 +21,20 @@ from streampipe.errors import ConfigError
 from streampipe.passes import Division, make_batches
 from streampipe.pipeline import Pipeline
 from streampipe.planned import Cursor, Plan
-from streampipe.progress import begin, check_sequential, description, sequential_state
+from streampipe.progress import Lane, begin, check_sequential, sequential_state
 
 NOTHING = "streampipe: no batch"
 END = "streampipe: no more batches"
 
 
 class Parcel(NamedTuple):
-    """A batch on its way to the parent, with what its worker counted since the last one and the cursor behind it."""
+    """A batch on its way to the parent, with what its worker counted since the last one and where it goes on behind it:
+    a planned pass at a cursor, a sequential one in the lane that the batch is of.
+    """
 
     batch: Any
     counts: Counts
-    after: Cursor | None = None
+    after: Cursor | Lane | None = None
 
     def pin_memory(self) -> Parcel:
         """With the batch's tensors in pinned memory; torch calls this where ``pin_memory`` was asked for."""
@@ -53,26 +54,15 @@ class PlannedTask:
 
 @dataclass(frozen=True)
 class SequentialTask:
-    """A pass in the sequential tier: each worker goes on behind what it gave before; ``turn`` says who begins.
+    """A pass in the sequential tier: each worker goes on with its lanes, in turn; ``turn`` says which worker begins.
 
-    ``dealt``: the streams of another job's consumers, which those of this one take over, to the end of the pass.
+    A worker has the one lane that is its own, or such as another job's consumers left.
     """
 
     epoch: int
-    given: tuple[int, ...]
+    lanes: tuple[tuple[Lane, ...], ...]
     turn: int
     endless: bool
-    dealt: tuple[Lane, ...] = ()
-
-
-class Lane(NamedTuple):
-    """The stream of one consumer in the sequential tier, and how much of it was given out."""
-
-    rank: int
-    world_size: int
-    worker: int
-    num_workers: int
-    given: int
 
 
 class Progress:
@@ -98,7 +88,7 @@ class PlannedProgress(Progress):
 
     def add(self, parcel: Parcel) -> None:
         """A parcel was received."""
-        assert parcel.after is not None
+        assert isinstance(parcel.after, Cursor)
         self.cursor = parcel.after
 
     def state(self) -> dict[str, Any]:
@@ -107,22 +97,25 @@ class PlannedProgress(Progress):
 
 
 class SequentialProgress(Progress):
-    """The sequential tier's: how many batches each worker gave, and whose turn it is."""
+    """The sequential tier's: where each worker's lanes go on, the next one first, and which worker's turn it is."""
 
-    def __init__(self, common: dict[str, Any], given: Iterable[int], turn: int) -> None:
+    def __init__(self, common: dict[str, Any], task: SequentialTask) -> None:
         self.common = common
-        self.given = list(given)
-        self.turn = turn
+        self.lanes = [list(of_worker) for of_worker in task.lanes]
+        self.turn = task.turn
 
     def add(self, parcel: Parcel) -> None:
         """A parcel was received."""
-        if not _is(parcel.batch, END):
-            self.given[self.turn] += 1
-        self.turn = (self.turn + 1) % len(self.given)
+        if isinstance(lane := parcel.after, Lane):
+            lanes = self.lanes[self.turn]
+            at = [each[:4] for each in lanes].index(lane[:4])
+            self.lanes[self.turn] = [*lanes[at + 1 :], *lanes[:at], lane]
+        self.turn = (self.turn + 1) % len(self.lanes)
 
     def state(self) -> dict[str, Any]:
         """The state at this point."""
-        return {**self.common, "given": list(self.given), "turn": self.turn, "taken": self.taken}
+        lanes = [[list(lane) for lane in of_worker] for of_worker in self.lanes]
+        return {**self.common, "turn": self.turn, "taken": self.taken, "lanes": lanes}
 
 
 class Feed(IterableDataset[Parcel]):
@@ -140,6 +133,10 @@ class Feed(IterableDataset[Parcel]):
         self.task: PlannedTask | SequentialTask | None = None
         self._shared: torch.Tensor = torch.zeros(3, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
         self._passes = 0
+
+    def lanes(self, workers: int) -> tuple[tuple[Lane, ...], ...]:
+        """The lane of each worker, from its beginning."""
+        return tuple((Lane(self.rank, self.world_size, worker, workers),) for worker in range(workers))
 
     def begin(self, task: PlannedTask | SequentialTask) -> None:
         """In the parent: the next pass is this one."""
@@ -159,7 +156,7 @@ class Feed(IterableDataset[Parcel]):
             if isinstance(task, PlannedTask):
                 task = replace(task, cursor=Cursor(epoch, step, None if until < 0 else until))
             else:
-                task = replace(task, epoch=epoch, given=(0,) * len(task.given), turn=0, dealt=())
+                task = replace(task, epoch=epoch, lanes=self.lanes(len(task.lanes)), turn=0)
         self._passes += 1
         worker, num_workers = (info.id, info.num_workers) if info else (0, 1)
         return self._parcels(task, worker, num_workers, info is not None)
@@ -169,7 +166,7 @@ class Feed(IterableDataset[Parcel]):
     ) -> Iterator[Parcel]:
         if in_worker:
             counters.take()  # what a forked worker was born with is the parent's
-        made = (
+        made: Iterator[tuple[Any, Cursor | Lane]] = (
             self._planned(task, worker, num_workers)
             if isinstance(task, PlannedTask)
             else self._sequential(task, worker, num_workers)
@@ -183,26 +180,15 @@ class Feed(IterableDataset[Parcel]):
         while in_worker:
             yield Parcel(END, counters.take())
 
-    def _planned(self, task: PlannedTask, worker: int, num_workers: int) -> Iterator[tuple[Any, Cursor | None]]:
+    def _planned(self, task: PlannedTask, worker: int, num_workers: int) -> Iterator[tuple[Any, Cursor]]:
         consumer = Consumer(self.rank, self.world_size, worker, num_workers)
         run = Run(seed=self.pipe.seed, consumer=consumer, policy=self.pipe.policy.fresh(), threads=self.threads)
         for made in make_batches(task.plan, task.division, run, task.cursor, worker, num_workers):
             yield (made.items[0] if made.items else NOTHING), made.after
 
-    def _sequential(self, task: SequentialTask, worker: int, num_workers: int) -> Iterator[tuple[Any, Cursor | None]]:
-        mine = (worker + task.turn) % num_workers
-        consumer = Consumer(self.rank, self.world_size, mine, num_workers)
-        lanes = task.dealt[consumer.rank :: self.world_size][mine::num_workers]
-        streams = [self._rest(lane, task) for lane in lanes]
-        items = (
-            in_turn(streams) if task.dealt else self._rest(Lane(self.rank, self.world_size, mine, num_workers, 0), task)
-        )
-        return ((item, None) for item in islice(items, task.given[mine], None))
-
-    def _rest(self, lane: Lane, task: SequentialTask) -> Iterator[Any]:
-        """What a consumer did not give out yet. The whole stream is gone through: without counts nobody can seek."""
-        items = self.pipe.run(Consumer(*lane[:4]), task.epoch, self.threads, endless=task.endless)
-        return islice(items, lane.given, None)
+    def _sequential(self, task: SequentialTask, worker: int, num_workers: int) -> Iterator[tuple[Any, Lane]]:
+        lanes = task.lanes[(worker + task.turn) % num_workers]
+        return in_turn([lane.rest(self.pipe, task.epoch, self.threads, task.endless) for lane in lanes])
 
 
 def begin_planned(
@@ -222,55 +208,45 @@ def begin_sequential(
     pipe: Pipeline, feed: Feed, workers: int, states: Sequence[Mapping[str, Any]], endless: bool
 ) -> Progress:
     """Set up a sequential pass: at a new epoch, or where the states of a loader's ranks say."""
-    consumer = Consumer(feed.rank, feed.world_size)
-    common = sequential_state(description(pipe), pipe.seed, consumer, 0, 0)
-    if not states:
-        task = SequentialTask(pipe._clock.begin(pipe.epochs or 1), (0,) * workers, 0, endless)
-        taken = 0
-    else:
-        for state in states:
-            check_sequential(state, common)
-        task = _resumed(states, consumer, workers, endless)
-        taken = states[0]["taken"]
+    epochs = pipe.epochs or 1
+    for state in states:
+        check_sequential(state, pipe)
+    if states:
+        task = _resumed(states, feed, workers, endless)
         pipe._clock.set(task.epoch)
-        pipe._clock.begin(pipe.epochs or 1)
+        pipe._clock.begin(epochs)
+    else:
+        task = SequentialTask(pipe._clock.begin(epochs), feed.lanes(workers), 0, endless)
     feed.begin(task)
-    dealt = {"dealt": [list(lane) for lane in task.dealt]} if task.dealt else {}
-    progress = SequentialProgress({**common, "epoch": task.epoch, **dealt}, task.given, task.turn)
-    progress.taken = taken
+    common = sequential_state(pipe, task.epoch, Consumer(feed.rank, feed.world_size))
+    progress = SequentialProgress(common, task)
+    progress.taken = states[0].get("taken", 0) if states else 0
     return progress
 
 
-def _resumed(states: Sequence[Mapping[str, Any]], consumer: Consumer, workers: int, endless: bool) -> SequentialTask:
-    """The task that goes on where the states are: on the same consumers as it was, on others with the streams dealt."""
-    mine = [consumer.rank, consumer.world_size]
+def _resumed(states: Sequence[Mapping[str, Any]], feed: Feed, workers: int, endless: bool) -> SequentialTask:
+    """The task that goes on where the states are: on the same consumers as it was, on others with the lanes dealt."""
     for state in states:
-        if list(state["rank"]) == mine and len(state["given"]) == workers:
-            dealt = tuple(Lane(*lane) for lane in state.get("dealt", ()))
-            return SequentialTask(state["epoch"], tuple(state["given"]), state["turn"], endless, dealt)
+        if list(state["rank"]) == [feed.rank, feed.world_size] and len(state["lanes"]) == workers:
+            lanes = tuple(tuple(Lane(*lane) for lane in of_worker) for of_worker in state["lanes"])
+            return SequentialTask(state["epoch"], lanes, state["turn"], endless)
     ranks = states[0]["rank"][1]
     if sorted(state["rank"][0] for state in states) != list(range(ranks)):
         raise ConfigError(
-            f"the state was saved on {ranks} ranks with {len(states[0]['given'])} workers, this job has "
-            f"{consumer.world_size} with {workers}: to deal the streams again, load a list of the states of "
+            f"the state was saved on {ranks} ranks with {len(states[0]['lanes'])} workers, this job has "
+            f"{feed.world_size} with {workers}: to deal the streams again, load a list of the states of "
             f"all {ranks} ranks"
         )
-    if any(state.get("dealt") for state in states):
+    every = sorted(Lane(*lane) for state in states for of_worker in state["lanes"] for lane in of_worker)
+    if len(every) < feed.world_size:
         raise ConfigError(
-            "the streams of this state were dealt to other consumers once already: finish the pass on the same ranks "
-            "and workers, or make an index"
-        )
-    lanes = [
-        Lane(state["rank"][0], ranks, worker, len(state["given"]), given)
-        for state in sorted(states, key=lambda state: int(state["rank"][0]))
-        for worker, given in enumerate(state["given"])
-    ]
-    if len(lanes) < consumer.world_size:
-        raise ConfigError(
-            f"{len(lanes)} streams cannot be dealt to {consumer.world_size} ranks: use at most {len(lanes)} ranks, or "
+            f"{len(every)} streams cannot be dealt to {feed.world_size} ranks: use at most {len(every)} ranks, or "
             f"make an index and start a new epoch"
         )
-    return SequentialTask(states[0]["epoch"], (0,) * workers, 0, endless, tuple(lanes))
+    mine = every[feed.rank :: feed.world_size]
+    return SequentialTask(
+        states[0]["epoch"], tuple(tuple(mine[worker::workers]) for worker in range(workers)), 0, endless
+    )
 
 
 def in_turn(streams: Sequence[Iterator[Any]]) -> Iterator[Any]:

@@ -123,7 +123,20 @@ class Loader(DataLoader[Any]):
         """Where training stands: after the batch received last, whatever was made ahead. Small, plain JSON.
 
         In the planned tier it is the same on every rank, and may be loaded on any number of ranks and workers that
-        keeps the global batch. In the sequential tier each rank has its own, for the same ranks and workers.
+        keeps the global batch. In the sequential tier each rank has its own; see ``load_state_dict``.
+
+        It counts every batch that the iterator gave out. ``zip(loader, range(n))`` asks for one batch more than it
+        hands on, and drops it; a state taken then stands behind that batch. Write ``zip(range(n), loader)``, or
+        ``itertools.islice(loader, n)``, or break out of a plain loop: these take what they give.
+
+        >>> import itertools, streampipe as sp
+        >>> loader = sp.from_iterable([{"n": i} for i in range(9)]).batch(2).loader()
+        >>> [batch["n"] for batch in itertools.islice(loader, 2)]
+        [[0, 1], [2, 3]]
+        >>> resumed = sp.from_iterable([{"n": i} for i in range(9)]).batch(2).loader()
+        >>> resumed.load_state_dict(loader.state_dict())
+        >>> next(iter(resumed))["n"]
+        [4, 5]
         """
         if self._resume:
             return dict(self._resume[0])
@@ -134,8 +147,9 @@ class Loader(DataLoader[Any]):
     def load_state_dict(self, state: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> None:
         """The next pass continues with the batch after the one that ``state`` was taken at.
 
-        In the sequential tier, a list of the states of all ranks may be loaded on other ranks and workers: the streams
-        of the former consumers are dealt to the new ones, nothing lost and nothing twice.
+        In the sequential tier it goes on from the shard where it stopped if all stages allow it (``explain()``
+        says), and else by going again through what was read. A list of the states of all ranks may be loaded on other ranks and
+        workers: the streams of the former consumers are dealt to the new ones, nothing lost and nothing twice.
 
         Raises:
             ConfigError: (when the pass begins) the state is of another dataset, batch size, seed, ... than this loader.

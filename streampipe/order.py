@@ -11,6 +11,7 @@ Two executions of the one law: ``window_slice`` computes any range of a stream o
 from __future__ import annotations
 
 import heapq
+from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
@@ -19,6 +20,7 @@ import numpy as np
 from streampipe.rng import uniform
 
 T = TypeVar("T")
+M = TypeVar("M")
 _BLOCK = 4096  # keys drawn at once
 
 
@@ -72,3 +74,31 @@ def windowed(items: Iterable[T], window: int, seed: int, position: int = 0) -> I
             skip -= 1
         else:
             yield ready
+
+
+def traceable(items: Iterable[tuple[T, M, M]], window: int, seed: int, position: int = 0) -> Iterator[tuple[T, int, M]]:
+    """``windowed`` over items that come with the marks before and behind them.
+
+    Each comes out with what resumes behind it: the position, and the mark from which the stream must then be read, that
+    is before item ``window_start(position, window)``.
+
+    >>> list(traceable([("a", 0, 1), ("b", 1, 2), ("c", 2, 3)], 1, seed=1))
+    [('a', 1, 0), ('b', 2, 1), ('c', 3, 2)]
+    """
+    marks: deque[M] = deque()  # before each item from `first` on
+    first = window_start(position, window)
+    last: M
+
+    def remembered() -> Iterator[T]:
+        nonlocal last
+        for item, before, behind in items:
+            marks.append(before)
+            last = behind
+            yield item
+
+    for item in windowed(remembered(), window, seed, position):
+        position += 1
+        if first < window_start(position, window):
+            marks.popleft()
+            first += 1
+        yield item, position, marks[0] if marks else last

@@ -38,9 +38,9 @@ class Division:
 def divide(chain: Sequence[AnyStage]) -> Division | str:
     """The chain for the planner, or the reason why its batches cannot be decided before it runs."""
     size, drop_last = None, False
-    pushed = list(takewhile(lambda stage: _is(stage, "where"), chain))
+    pushed = list(takewhile(lambda stage: is_stage(stage, "where"), chain))
     for stage in chain[len(pushed) :]:
-        if size is None and isinstance(stage, Stage) and _is(stage, "batch"):
+        if size is None and isinstance(stage, Stage) and is_stage(stage, "batch"):
             size, drop_last = stage.parameters["size"], bool(stage.parameters.get("drop_last"))
         elif not _one_to_one(stage, after_batch=size is not None):
             return f"stage {name_of(stage, parameters=True)} may give out more or fewer samples than it is given"
@@ -49,10 +49,11 @@ def divide(chain: Sequence[AnyStage]) -> Division | str:
 
 
 def _one_to_one(stage: AnyStage, after_batch: bool) -> bool:
-    return any(_is(stage, name) for name in (("map",) if after_batch else ONE_TO_ONE))
+    return any(is_stage(stage, name) for name in (("map",) if after_batch else ONE_TO_ONE))
 
 
-def _is(stage: AnyStage, name: str) -> bool:
+def is_stage(stage: AnyStage, name: str) -> bool:
+    """Whether a stage is the library's own of that name."""
     return isinstance(stage, Stage) and stage.define.__module__ == f"streampipe.stages.{name}"
 
 

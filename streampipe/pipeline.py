@@ -12,9 +12,9 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from streampipe import report, stages
 from streampipe.beside import Beside
-from streampipe.chain import AnyStage, name_of, takes_views, through
+from streampipe.chain import AnyStage, name_of, takes_views, through, unwind
 from streampipe.condition import Condition
-from streampipe.context import Consumer, Run, Sample
+from streampipe.context import Consumer, Mark, Run, Sample, Trail
 from streampipe.counters import counters
 from streampipe.dataset import Uncounted
 from streampipe.epochs import EpochClock
@@ -338,16 +338,35 @@ class Pipeline(IterableDataset[Any]):
             self._pass = PlannedPass(self, *found, consumer, state)
         return iter(self._pass)
 
-    def run(self, consumer: Consumer, epoch: int, threads: int = 0, endless: bool = False) -> Iterator[Any]:
-        """One consumer's pass in the sequential tier, from ``epoch`` on. ``threads`` for stages without a number."""
-        run = Run(seed=self.seed, consumer=consumer, policy=self.policy.fresh(), threads=threads)
-        views = takes_views(self.chain)
-        items = self._samples(run, epoch, views is not None, None if endless else self.epochs)
-        return through(self.chain, items, run, views)
+    def run(
+        self,
+        consumer: Consumer,
+        epoch: int,
+        threads: int = 0,
+        endless: bool = False,
+        at: Mark = None,
+        trail: Trail | None = None,
+    ) -> Iterator[Any]:
+        """One consumer's pass in the sequential tier, from ``epoch`` on. ``threads`` for stages without a number.
 
-    def _samples(self, run: Run, epoch: int, views: bool, epochs: int | None) -> Iterator[Sample]:
-        if epochs is not None:
-            for each in range(epoch, epoch + epochs):
+        ``trail`` is told where the stream goes on behind each item, in a pipeline that can be resumed from such a mark
+        (``progress.replayed``); the same pass goes on from there if it is given as ``at``.
+        """
+        policy, resumed = self.policy.fresh(), at is not None
+        run = Run(self.seed, "", consumer, policy, threads, resumed=resumed, trail=trail or Trail())
+        views = takes_views(self.chain)
+        begin, marks = unwind(self.chain, at)
+        items = self._samples(run, epoch, views is not None, None if endless else self.epochs, begin)
+        return through(self.chain, items, run, views, marks)
+
+    def _samples(self, run: Run, epoch: int, views: bool, epochs: int | None, begin: Mark) -> Iterator[Sample]:
+        end = None if epochs is None else epoch + epochs
+        if begin is not None:  # in mid-epoch: the rest of that one comes first
+            assert isinstance(self.source, ShardSamples)
+            yield from self.source(run, begin[0], views, begin[1:])
+            epoch = begin[0] + 1
+        if end is not None:
+            for each in range(epoch, end):
                 yield from self.source(run, each, views)
             return
         for each in count(epoch):

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from streampipe.context import Consumer, Run
+from streampipe.chain import name_of
+from streampipe.context import Consumer, Mark, Run, Trail
 from streampipe.errors import ConfigError
-from streampipe.passes import Division, make_batches
+from streampipe.passes import ONE_TO_ONE, Division, is_stage, make_batches
 from streampipe.planned import VERSION, Cursor, Plan
+from streampipe.shards import ShardSamples
 
 if TYPE_CHECKING:
     from streampipe.pipeline import Pipeline
@@ -59,34 +61,72 @@ class PlannedPass:
         return state
 
 
+class Lane(NamedTuple):
+    """The stream of one consumer in the sequential tier: how much of it was given out, and the mark behind that."""
+
+    rank: int
+    world_size: int
+    worker: int
+    num_workers: int
+    given: int = 0
+    at: Mark = None
+
+    def rest(self, pipe: Pipeline, epoch: int, threads: int = 0, endless: bool = False) -> Iterator[tuple[Any, Lane]]:
+        """What was not given out yet, each with the lane behind it.
+
+        It begins at the mark. Where a stage is opaque there is none, and the stream is gone through from its beginning.
+        """
+        exact = replayed(pipe) is None
+        trail = Trail()
+        at = self.at if exact else None
+        items = pipe.run(Consumer(*self[:4]), epoch, threads, endless, at, trail)
+        if at is None:
+            items = islice(items, self.given, None)
+        for given, item in enumerate(items, self.given + 1):
+            yield item, Lane(*self[:4], given, trail.mark if exact else None)
+
+
+_SEEKABLE = (*ONE_TO_ONE, "where", "filter", "batch", "unbatch", "shuffle", "take")
+
+
+def replayed(pipe: Pipeline) -> str | None:
+    """Why a sequential pass resumes by going again through what was read; None if it can begin where it stopped.
+
+    It can where every stage keeps nothing between the items it gives out (``batch`` ends with a batch, ``map`` with a
+    sample), or only numbers (``shuffle``, ``take``, ``unbatch``): then everything follows from a place in the source.
+    """
+    if not isinstance(pipe.source, ShardSamples):
+        return "the samples come from an iterable"
+    for stage in pipe.chain:
+        if not any(is_stage(stage, name) for name in _SEEKABLE):
+            return f"stage {name_of(stage, parameters=True)} may keep something between samples"
+    return None
+
+
 class SequentialPass:
-    """One consumer's pass in the sequential tier. It resumes by going through what was given out, without giving it."""
+    """One consumer's pass in the sequential tier."""
 
     def __init__(self, pipe: Pipeline, consumer: Consumer, state: Mapping[str, Any] | None) -> None:
-        self._consumer = consumer
-        self._description = description(pipe)
+        self._lane = Lane(consumer.rank, consumer.world_size, consumer.worker, consumer.num_workers)
         epochs = pipe.epochs or 1
-        self._given = 0
         if state is None:
-            self._epoch = pipe._clock.begin(epochs)
+            epoch = pipe._clock.begin(epochs)
         else:
-            mine = sequential_state(self._description, pipe.seed, consumer, 0, 0)
-            check_sequential(state, mine, ("streampipe", "tier", "seed", "rank", "pipeline"))
-            _check_worker(state, consumer)
-            self._epoch, self._given = state["epoch"], state["given"]
-            pipe._clock.set(self._epoch)
+            check_sequential(state, pipe)
+            self._lane, epoch = _only_lane(state, self._lane), state["epoch"]
+            pipe._clock.set(epoch)
             pipe._clock.begin(epochs)
-        self._seed = pipe.seed
-        self._items = pipe.run(consumer, self._epoch)
+        self._common = sequential_state(pipe, epoch, consumer)
+        self._items = self._lane.rest(pipe, epoch)
 
     def __iter__(self) -> Iterator[Any]:
-        for item in islice(self._items, self._given, None):
-            self._given += 1
+        for item, lane in self._items:
+            self._lane = lane
             yield item
 
     def state(self) -> dict[str, Any]:
-        """Plain JSON that counts what this consumer gave out."""
-        return sequential_state(self._description, self._seed, self._consumer, self._epoch, self._given)
+        """Plain JSON: where this consumer's stream goes on."""
+        return {**self._common, "lanes": [[list(self._lane)]]}
 
 
 def description(pipe: Pipeline) -> str:
@@ -94,31 +134,27 @@ def description(pipe: Pipeline) -> str:
     return re.sub(r" at 0x[0-9a-f]+", "", repr(pipe))
 
 
-def sequential_state(pipeline: str, seed: int, consumer: Consumer, epoch: int, given: int) -> dict[str, Any]:
-    """The state of a consumer in the sequential tier."""
-    state: dict[str, Any] = {
+def sequential_state(pipe: Pipeline, epoch: int, consumer: Consumer) -> dict[str, Any]:
+    """A state in the sequential tier but for its ``lanes``: those of each worker, the one whose turn it is first."""
+    return {
         "streampipe": VERSION,
         "tier": "sequential",
         "epoch": epoch,
-        "given": given,
-        "seed": seed,
-        "pipeline": pipeline,
+        "seed": pipe.seed,
+        "pipeline": description(pipe),
         "rank": [consumer.rank, consumer.world_size],
+        "turn": 0,
     }
-    if consumer.num_workers > 1:
-        state["worker"] = [consumer.worker, consumer.num_workers]
-    return state
 
 
-def check_sequential(
-    state: Mapping[str, Any], mine: Mapping[str, Any], names: Iterable[str] = ("streampipe", "tier", "seed", "pipeline")
-) -> None:
+def check_sequential(state: Mapping[str, Any], pipe: Pipeline) -> None:
     """Refuse a state of another tier, seed or pipeline.
 
     Raises:
         ConfigError: it names both values.
     """
-    for name in names:
+    mine = sequential_state(pipe, 0, Consumer())
+    for name in ("streampipe", "tier", "seed", "pipeline"):
         if state.get(name) != mine[name]:
             raise ConfigError(
                 f"the state was saved with {name} {state.get(name)!r}, here it is {mine[name]!r}: without counts a "
@@ -126,11 +162,23 @@ def check_sequential(
             )
 
 
+def _only_lane(state: Mapping[str, Any], mine: Lane) -> Lane:
+    """The lane of a state that was saved by the same consumer."""
+    lanes = [Lane(*lane) for of_worker in state["lanes"] for lane in of_worker]
+    if len(lanes) != 1 or lanes[0][:4] != mine[:4]:
+        theirs = lanes[0] if len(lanes) == 1 else mine._replace(num_workers=len(lanes))
+        raise ConfigError(
+            f"the state is of rank {theirs.rank} of {theirs.world_size}, worker {theirs.worker} of "
+            f"{theirs.num_workers}; this is rank {mine.rank} of {mine.world_size}, worker {mine.worker} of "
+            f"{mine.num_workers}: keep the number of ranks and workers, or save and load with pipe.loader()"
+        )
+    return lanes[0]
+
+
 def _check_worker(state: Mapping[str, Any], consumer: Consumer) -> None:
     saved, mine = state.get("worker"), [consumer.worker, consumer.num_workers]
-    sequential = state.get("tier") == "sequential"
-    if (saved is not None and list(saved) != mine) or (saved is None and sequential and consumer.num_workers > 1):
+    if saved is not None and list(saved) != mine:
         raise ConfigError(
-            f"the state is of worker {(saved or [0, 1])[0]} of {(saved or [0, 1])[1]}, this is worker {mine[0]} of "
-            f"{mine[1]}: keep the number of workers, or save and load with pipe.loader()"
+            f"the state is of worker {saved[0]} of {saved[1]}, this is worker {mine[0]} of {mine[1]}: keep the number "
+            f"of workers, or save and load with pipe.loader()"
         )

@@ -40,15 +40,17 @@ def group(
     shard: int = 0,
     part: int = 0,
     parts: int = 1,
+    first: int = 0,
     views: bool = False,
     limits: Limits | None = None,
     place: str = "reading",
 ) -> Iterator[Sample]:
     """The samples of one shard's members: ``__key__``, ``__url__``, ``__position__`` and the fields.
 
-    With ``parts`` only the samples whose number is ``part`` modulo ``parts`` are made. Fields are bytes; with
-    ``views`` they may be memoryviews of the shard. Hidden files (``._x``, ``.DS_Store``) and members without a field
-    are passed over and counted; samples are counted under ``place``. A shard without samples is counted and logged.
+    With ``parts`` only the samples whose number is ``part`` modulo ``parts`` are made, and none before ``first``.
+    Fields are bytes; with ``views`` they may be memoryviews of the shard. Hidden files (``._x``, ``.DS_Store``) and
+    members without a field are passed over and counted; samples are counted under ``place``. A
+    shard without samples is counted and logged.
 
     Raises:
         DuplicateKey: a field twice in a sample, or a key that comes back after another key.
@@ -77,7 +79,7 @@ def group(
                     raise _twice(url, key, member)
                 keys.add(key)
                 number += 1
-                wanted = parts == 1 or number % parts == part
+                wanted = number >= first and (parts == 1 or number % parts == part)
                 sample = {"__key__": key, "__url__": url, "__position__": Position(epoch, shard, number)}
             if wanted:
                 field = field.lower()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
+from itertools import chain, dropwhile
 from typing import TypeVar
 
 from streampipe.condition import Keep
@@ -13,7 +13,7 @@ from streampipe.counters import counters
 from streampipe.dataset import Dataset, count
 from streampipe.errors import ShardError
 from streampipe.index import Finder
-from streampipe.order import windowed
+from streampipe.order import traceable
 from streampipe.plan import Portion, deal, sample_seed, shard_seed
 from streampipe.samples import group
 from streampipe.source import Source, redact
@@ -56,30 +56,48 @@ class ShardSamples:
             self._datasets[text] = count(self.shards, self.finder, keep)
         return self._datasets[text]
 
-    def __call__(self, run: Run, epoch: int, views: bool = False) -> Iterator[Sample]:
-        """One epoch of one consumer. Fields are bytes; with ``views`` they may be memoryviews of a shard."""
-        if not self.window:
-            return self._in_order(run, epoch, views)
-        # The heap holds references into mapped shards where it can; bytes are made only of what it gives out.
-        seed = sample_seed(run.seed, epoch, run.consumer)
-        shuffled = windowed(self._in_order(run, epoch, True), self.window, seed)
-        return shuffled if views else map(to_bytes, shuffled)
+    def __call__(self, run: Run, epoch: int, views: bool = False, at: Sequence[int] = ()) -> Iterator[Sample]:
+        """One epoch of one consumer. Fields are bytes; with ``views`` they may be memoryviews of a shard.
+
+        It leaves the mark (epoch, shard, sample, position): what stands from ``sample`` of ``shard`` on must be read to
+        give the next one, which is number ``position`` where there is a window. ``at``: such a mark without its epoch.
+        """
+        return self._shuffled(run, epoch, views, at) if self.window else self._listed(run, epoch, views, at)
 
     def __repr__(self) -> str:
         names = [redact(self.shards[i]).rpartition("/")[2] for i in (0, len(self.shards) - 1)]
         shuffle = "" if self.window is None else f", shuffle={self.window or True}"
         return f"stream({len(self.shards)} shards, {names[0]} to {names[1]}{shuffle})"
 
-    def _in_order(self, run: Run, epoch: int, views: bool) -> Iterator[Sample]:
+    def _listed(self, run: Run, epoch: int, views: bool, at: Sequence[int]) -> Iterator[Sample]:
+        for sample in self._in_order(run, epoch, views, at):
+            _, shard, number = sample["__position__"]
+            run.trail.mark = (epoch, shard, number + 1)
+            yield sample
+
+    def _shuffled(self, run: Run, epoch: int, views: bool, at: Sequence[int]) -> Iterator[Sample]:
+        # The heap holds references into mapped shards where it can; bytes are made only of what it gives out.
+        items = ((sample, sample["__position__"], None) for sample in self._in_order(run, epoch, True, at[:2]))
+        window, seed, start = self.window or 0, sample_seed(run.seed, epoch, run.consumer), at[2] if at else 0
+        for sample, position, place in traceable(items, window, seed, start):
+            run.trail.mark = (*place, position)
+            yield sample if views else to_bytes(sample)
+
+    def _in_order(self, run: Run, epoch: int, views: bool, at: Sequence[int]) -> Iterator[Sample]:
         seed = None if self.window is None else shard_seed(run.seed, epoch)
         portions = deal(len(self.shards), run.consumer, seed)
+        if at:
+            portions = dropwhile(lambda portion: portion.shard != at[0], portions)
         try:
             for portion, coming in with_next(portions, _AHEAD):
-                yield from self._shard(run, epoch, portion, [self.shards[each.shard] for each in coming], views)
+                first = at[1] if at and portion.shard == at[0] else 0
+                yield from self._shard(run, epoch, portion, first, [self.shards[each.shard] for each in coming], views)
         finally:
             self.source.close()
 
-    def _shard(self, run: Run, epoch: int, portion: Portion, coming: Sequence[str], views: bool) -> Iterator[Sample]:
+    def _shard(
+        self, run: Run, epoch: int, portion: Portion, first: int, coming: Sequence[str], views: bool
+    ) -> Iterator[Sample]:
         url = self.shards[portion.shard]
         shown = redact(url)
         try:
@@ -90,6 +108,7 @@ class ShardSamples:
                 shard=portion.shard,
                 part=portion.part,
                 parts=portion.parts,
+                first=first,
                 views=views,
                 limits=self.limits,
             )

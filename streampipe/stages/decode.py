@@ -65,7 +65,7 @@ def decode(
         except StreampipeError as error:
             return error
 
-    for result in ordered(attempt, samples, run.threads if threads is None else threads):
+    for result in ordered(attempt, samples, run.threads if threads is None else threads, trail=run.trail):
         if isinstance(result, StreampipeError):
             run.policy.failed(result, run.stage)
         else:

@@ -66,7 +66,8 @@ def decode_batch(
             return error
 
     ready: list[Row] = []
-    for result in ordered(attempt, _placed(samples, size, decoder), run.threads if threads is None else threads):
+    placed = _placed(samples, size, decoder)
+    for result in ordered(attempt, placed, run.threads if threads is None else threads, trail=run.trail):
         if isinstance(result, StreampipeError):
             run.policy.failed(result, run.stage)
             continue

@@ -39,11 +39,11 @@ def filter(samples: Iterable[Any], fn: Callable[[Any], Any], *, run: Run) -> Ite
             if keep:
                 kept += 1
                 yield sample
-            elif not kept and seen >= NOTHING_LEFT:
+            elif not kept and seen >= NOTHING_LEFT and not run.resumed:
                 raise _nothing_left(run.stage, seen)
     finally:
         counters.add(run.stage, "dropped", seen - kept)
-    if seen and not kept:
+    if seen and not kept and not run.resumed:  # a rest may be without any
         if run.consumer.total == 1:
             raise _nothing_left(run.stage, seen)
         log.warning("stage %r kept none of the %d samples of this consumer", run.stage, seen)

@@ -36,7 +36,7 @@ def map(
     [{'__key__': 'a', 'txt': 'X'}]
     """
     call = _caller(fn, field, run)
-    for sample, result in ordered(call, samples, run.threads if threads is None else threads):
+    for sample, result in ordered(call, samples, run.threads if threads is None else threads, trail=run.trail):
         if isinstance(result, StreampipeError):
             run.policy.failed(result, run.stage)
         elif result is not SKIP:

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby
 from typing import Any
 
-from streampipe.context import Run
+from streampipe.context import Mark, Run, Trail
 from streampipe.errors import ConfigError
-from streampipe.order import windowed
+from streampipe.order import traceable
 from streampipe.rng import derive
 from streampipe.stages.stage import stage
 
@@ -26,12 +26,25 @@ def shuffle(samples: Iterable[Any], size: int, position: int = 0, *, run: Run) -
     """
     if size < 0:
         raise ConfigError(f"shuffle takes a size of 0 or more samples, not {size}")
-    for epoch, of_epoch in groupby(samples, _epoch):
+    stopped_in, position, before = run.at or (None, position, None)
+    for epoch, of_epoch in groupby(_traced(samples, run.trail, before), _epoch):
         seed = derive(run.seed, run.stage, epoch, run.consumer.number, run.consumer.total)
-        yield from windowed(of_epoch, size, seed, position)
+        start = position if stopped_in in (None, epoch) else 0
+        for sample, at, mark in traceable(of_epoch, size, seed, start):
+            run.trail.mark = [epoch, at, mark]
+            yield sample
         position = 0
 
 
-def _epoch(sample: Any) -> int:
+def _traced(samples: Iterable[Any], trail: Trail, before: Mark) -> Iterator[tuple[Any, Mark, Mark]]:
+    """Each sample with the marks before and behind it."""
+    for sample in samples:
+        behind = trail.mark
+        yield sample, before, behind
+        before = behind
+
+
+def _epoch(traced: tuple[Any, Mark, Mark]) -> int:
+    sample = traced[0]
     position = sample.get("__position__") if isinstance(sample, dict) else None
     return position.epoch if position else 0

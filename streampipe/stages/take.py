@@ -22,4 +22,7 @@ def take(samples: Iterable[Any], n: int, *, run: Run) -> Iterator[Any]:
         raise ConfigError(f"take takes 0 or more samples, not {n}")
     consumer = run.consumer
     share = n // consumer.total + (consumer.number < n % consumer.total)
-    return islice(samples, share)
+    given = run.at[0] if run.at else 0
+    for number, sample in enumerate(islice(samples, share - given), given + 1):
+        run.trail.mark = [number, run.trail.mark]
+        yield sample

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from streampipe.context import Run
 from streampipe.errors import StageError
 from streampipe.stages.stage import stage
 
 
 @stage
-def unbatch(batches: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+def unbatch(batches: Iterable[Mapping[str, Any]], *, run: Run) -> Iterator[dict[str, Any]]:
     """The samples of each batch: row i of every tensor, item i of every list. Rows are views of the batch's tensors.
 
     Raises:
@@ -19,9 +20,14 @@ def unbatch(batches: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
     >>> list(unbatch([{"n": [1, 2]}, {"n": [3]}]))
     [{'n': 1}, {'n': 2}, {'n': 3}]
     """
+    given, before = run.at or (0, None)  # of the batch that comes first
     for batch in batches:
+        behind = run.trail.mark
         lengths = {name: len(values) for name, values in batch.items()}
         if len(set(lengths.values())) > 1:
             raise StageError(f"stage 'unbatch': the fields of a batch have different lengths: {lengths}")
-        for i in range(next(iter(lengths.values()), 0)):
+        rows = next(iter(lengths.values()), 0)
+        for i in range(given, rows):
+            run.trail.mark = [i + 1, before] if i + 1 < rows else [0, behind]
             yield {name: values[i] for name, values in batch.items()}
+        given, before = 0, behind

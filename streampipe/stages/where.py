@@ -37,13 +37,13 @@ def where(samples: Iterable[Sample], condition: Condition, *, run: Run) -> Itera
             if condition.of_sample(facts):
                 kept += 1
                 yield sample
-            elif not kept:
+            elif not kept and not run.resumed:
                 reasons += condition.reasons_of_sample(facts)
                 if seen >= NOTHING_LEFT:
                     raise nothing_left(condition.text, seen, reasons)
     finally:
         counters.add(run.stage, "dropped", seen - kept)
-    if seen and not kept:
+    if seen and not kept and not run.resumed:  # a rest may be without any
         if run.consumer.total == 1:
             raise nothing_left(condition.text, seen, reasons)
         log.warning("where %s kept none of the %d samples of this consumer", condition.text, seen)
