@@ -2,7 +2,7 @@
 
 from streampipe.captions import Tags
 from streampipe.context import Consumer, Position, Run
-from streampipe.decorators import SKIP, cached, logged, on_error, retry, timed
+from streampipe.decorators import SKIP, cached, inference, logged, on_error, retry, timed
 from streampipe.errors import (
     AccessDenied,
     ConfigError,
@@ -76,6 +76,7 @@ __all__ = [
     "UnsupportedMember",
     "cached",
     "from_iterable",
+    "inference",
     "logged",
     "mix",
     "on_error",

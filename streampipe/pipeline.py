@@ -17,6 +17,8 @@ from streampipe.condition import Condition
 from streampipe.context import Consumer, Mark, Run, Sample, Trail
 from streampipe.counters import counters
 from streampipe.dataset import Uncounted
+from streampipe.decorators.inference import inference
+from streampipe.decorators.model import is_module
 from streampipe.epochs import EpochClock
 from streampipe.errors import ConfigError, ShardError
 from streampipe.index.known import known_samples
@@ -91,7 +93,11 @@ class Pipeline(IterableDataset[Any]):
         return Pipeline(self.source, (*self.chain, stage), seed=self.seed, epochs=self.epochs, policy=self.policy)
 
     def map(self, fn: Callable[..., Any], field: str | None = None, *, threads: int | None = None) -> Pipeline:
-        """``fn`` over every sample, or over one field of it; see ``streampipe.stages.map``."""
+        """``fn`` over every sample, or over one field of it; see ``streampipe.stages.map``.
+
+        A torch module or exported program runs as ``sp.inference`` runs it: without gradients, in eval mode.
+        """
+        fn = inference(fn) if is_module(fn) else fn
         return self.apply(stages.map(fn=fn, **_given(field=field, threads=threads)))
 
     def where(self, condition: Any, missing: str = "drop") -> Pipeline:

@@ -34,7 +34,7 @@ def describe(value: Any) -> str:
     try:
         own = getattr(value, "fingerprint", None)
         if callable(own) and not isinstance(value, type):
-            return str(own())
+            return describe(own())
         for kind, words in _WORDS:
             if isinstance(value, kind):
                 return str(words(value))
@@ -93,9 +93,10 @@ def _crc32(array: Any) -> str:
     return f"{zlib.crc32(np.ascontiguousarray(array).tobytes()):08x}"
 
 
-def _module(module: torch.nn.Module) -> str:
-    crc = 0
-    for name, tensor in module.state_dict().items():
+def _module(module: Any) -> str:
+    program = isinstance(module, torch.export.ExportedProgram)
+    crc = zlib.crc32(str(module.graph if program else module).encode())
+    for name, tensor in (module.state_dict if program else module.state_dict()).items():
         crc = zlib.crc32(f"{name} {describe(tensor)}".encode(), crc)
     return f"{_name(type(module))} {crc:08x}"
 
@@ -118,7 +119,9 @@ _WORDS: list[tuple[Any, Any]] = [
     (Stage, _stage),
     (StageDefinition, lambda define: describe(define.function)),
     ((WrappedFunction, WrappedGenerator), lambda wrapped: f"{describe(wrapped.effect)} {describe(wrapped.target)}"),
-    (torch.nn.Module, _module),
+    ((torch.nn.Module, torch.export.ExportedProgram), _module),
+    (str, repr),
+    (torch.dtype, str),
     (torch.Tensor, _tensor),
     ((np.ndarray, np.generic), _array),
     (functools.partial, _partial),
