@@ -51,6 +51,11 @@ class Dataset:
         whole = f"{len(self.shards)} {zlib.crc32(np.ascontiguousarray(self.counts, np.int64).tobytes())}"
         return f"{derive('dataset', whole):016x}"
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether some of its shards must be fetched."""
+        return any(self.finder.source.is_remote(url) for url in _some(self.shards))
+
     def stream(self, seed: int | None) -> EpochStream:
         """The order of one epoch's shards: as listed, or shuffled by ``seed``."""
         return EpochStream(self.counts, seed)

@@ -7,6 +7,7 @@ batch needs nothing but its number, and a sample that fails is replaced inside i
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from streampipe.context import Consumer, Run, Sample
 from streampipe.counters import counters
 from streampipe.errors import ShardError, TooManyErrors
 from streampipe.planned import Cursor, Place, Plan
+from streampipe.prefetch import Steps
 from streampipe.reader import Reader
 from streampipe.stages.stage import Stage
 
@@ -71,17 +73,18 @@ def make_batches(
     run = replace(run, open_shards=open_shards(plan))
     views = takes_views(division.stages)
     chains = plan.dataset.chains
-    for at, places, found in read_steps(plan, run, cursor, first, stride, views is not None and chains is None):
-        samples = _good(places, found, run, chains)
-        if division.batch and run.fill != len(places):
-            run = replace(run, fill=len(places))
-        items = list(through(division.stages, samples, run, views)) if division.stages else list(samples)
-        if division.batch and len(items) != 1:
-            raise TooManyErrors(
-                f"all {len(places)} samples of batch {at.step} of epoch {at.epoch} were skipped, so nothing is left to "
-                f"fill it with; check the data, or use on_error='raise' to see the first error"
-            )
-        yield Made(items, plan.after(at))
+    with closing(read_steps(plan, run, cursor, first, stride, views is not None and chains is None)) as steps:
+        for at, places, found in steps:
+            samples = _good(places, found, run, chains)
+            if division.batch and run.fill != len(places):
+                run = replace(run, fill=len(places))
+            items = list(through(division.stages, samples, run, views)) if division.stages else list(samples)
+            if division.batch and len(items) != 1:
+                raise TooManyErrors(
+                    f"all {len(places)} samples of batch {at.step} of epoch {at.epoch} were skipped, so nothing is "
+                    f"left to fill it with; check the data, or use on_error='raise' to see the first error"
+                )
+            yield Made(items, plan.after(at))
 
 
 def read_batch(plan: Plan, epoch: int, step: int, run: Run, views: bool) -> Iterator[Sample]:
@@ -93,9 +96,7 @@ def read_batch(plan: Plan, epoch: int, step: int, run: Run, views: bool) -> Iter
         yield from _good(places, found, run, chains)
 
 
-def read_steps(
-    plan: Plan, run: Run, cursor: Cursor, first: int, stride: int, views: bool
-) -> Iterator[tuple[Cursor, Sequence[Place], Iterator[Sample | ShardError]]]:
+def read_steps(plan: Plan, run: Run, cursor: Cursor, first: int, stride: int, views: bool) -> Steps[Cursor]:
     """The steps with their places and, in the same order, their samples, or the error of each that failed."""
     consumer = run.consumer
     places = plan.dataset.places(plan, consumer.rank, consumer.world_size)

@@ -31,6 +31,8 @@ ORDER = [  # each may import from those before it, and from itself
     "planned",
     "dataset",
     "indexed",
+    "remote",
+    "prefetch",
     "reader",
     "shards",
     "stages.stage",

@@ -43,8 +43,10 @@ class Finder:
         self.limits = limits
         self.folder = folder
 
-    def find(self, url: str) -> ShardIndex | None:
+    def find(self, url: str, sized: bool = True) -> ShardIndex | None:
         """The index of a shard; None where there is none and the shard is no local, plain tar that could be scanned.
+
+        With ``sized`` False the shard is not asked for its size, which takes a request: then ``check_size`` later.
 
         Raises:
             IndexMismatch: there is one, but it is damaged or does not fit the shard.
@@ -52,7 +54,10 @@ class Finder:
         place = index_url(url, self.folder)
         data = self.source.read_if_there(place)
         if data is not None:
-            return self._fitting(ShardIndex.from_bytes(data, redact(place)), url, redact(place))
+            found = ShardIndex.from_bytes(data, redact(place))
+            if sized:
+                self.check_size(found.shard_bytes, url, self.source.size(url))
+            return found
         path = local_path(url)
         if path is None or self._is_compressed(url, path):
             return None
@@ -65,14 +70,17 @@ class Finder:
             return False  # scanning says what is wrong with it
         return compression_of(url, head) is not None
 
-    def _fitting(self, found: ShardIndex, url: str, name: str) -> ShardIndex:
-        size = self.source.size(url)
-        if size is not None and size != found.shard_bytes:
+    def check_size(self, indexed: int, url: str, size: int | None) -> None:
+        """A shard of ``size`` bytes whose index is of one of ``indexed`` bytes.
+
+        Raises:
+            IndexMismatch: the two differ.
+        """
+        if size is not None and size != indexed:
             raise IndexMismatch(
-                f"{name} was made of a shard of {found.shard_bytes} bytes, but {redact(url)} has {size}: it does not "
-                f"fit; run streampipe index again, or fetch the shard again"
+                f"{redact(index_url(url, self.folder))} was made of a shard of {indexed} bytes, but {redact(url)} has "
+                f"{size}: it does not fit; run streampipe index again, or fetch the shard again"
             )
-        return found
 
     def _remembered(self, url: str, path: str) -> ShardIndex:
         try:

@@ -39,6 +39,7 @@ class Download:
         self._part: Part | None = None
         self._state = "waiting"  # then "coming", then "there", "past" (the cache could not take it) or "failed"
         self._error: BaseException | None = None
+        self._file = -1  # of the growing copy, for ``read``; it outlives the copy's name
         threading.Thread(target=self._run, name="streampipe-cache", daemon=True).start()
 
     @property
@@ -77,6 +78,30 @@ class Download:
         finally:
             if file >= 0:
                 os.close(file)
+
+    @property
+    def written(self) -> int:
+        """How many of its bytes are there, from the first on; 0 as long as another process copies it."""
+        return self._part.written if self._part is not None else 0
+
+    def read(self, start: int, end: int) -> bytes | None:
+        """The bytes [start, end) as soon as they are there; None if the copy was made elsewhere, or will not be.
+
+        Raises:
+            SourceError: what reading the shard raised.
+        """
+        with self._changed:
+            while not self.done and self.written < end:
+                self._changed.wait()
+            if self._state == "failed" and self.written < end and self._error is not None:
+                raise self._error
+            if self.written < end or self._file < 0:
+                return None
+        return os.pread(self._file, end - start, start)
+
+    def __del__(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
 
     def _kept(self, at: int, state: str) -> Iterator[bytes]:
         if state == "failed" and self._error is not None:
@@ -141,6 +166,8 @@ class Download:
     def _take(self, part: Part, chunk: bytes) -> None:
         part.write(chunk)
         with self._changed:
+            if self._file < 0:
+                self._file = part.reader()
             self._part, self._state = part, "coming"
             self._changed.notify_all()
 

@@ -92,7 +92,7 @@ class Fetch:
     def _request(self, at: int) -> Iterator[bytes]:
         counters.add("network", "requests")
         answer = self._store.get(self._url, at, self._end, self.pin)
-        self.pin = _both(self.pin, answer.pin)
+        self.pin = both(self.pin, answer.pin)
         self.whole = self.whole or answer.whole
         skip = at - answer.start
         left = None if self._end is None else self._end - at
@@ -122,7 +122,7 @@ class Fetch:
         return True
 
 
-def _both(old: Pin, new: Pin) -> Pin:
+def both(old: Pin, new: Pin) -> Pin:
     """What two answers together say of the object."""
     return Pin(
         new.size if old.size is None else old.size,

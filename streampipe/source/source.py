@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from streampipe.source.forward import Forward, fetched
 from streampipe.source.http import HttpStore, Pin
 from streampipe.source.location import check_scheme, local_path, redact, scheme_of
 from streampipe.source.network import Network
+from streampipe.source.ranges import Ranges
 from streampipe.source.stores import FsspecStore, Opener, OpenerStore
 from streampipe.source.traffic import Traffic
 
@@ -132,6 +134,16 @@ class Source:
         """The plan does not need a shard any more in this epoch."""
         if self.cache is not None and self.is_remote(url):
             self.cache.finished(url)
+
+    @property
+    def traffic(self) -> Traffic:
+        """The threads and the budget of bytes of this process."""
+        return self._live.traffic
+
+    def ranges(self, url: str, stop: threading.Event) -> Ranges:
+        """A remote shard to be read in parts, ahead of need; ``stop`` gives up what is on the way."""
+        live = self._live
+        return Ranges(self._store(url), url, self.network, live.traffic, live.pins, stop)
 
     def read(self, url: str, start: int = 0, end: int | None = None) -> bytes:
         """The bytes [start, end) of an object, or all of it.

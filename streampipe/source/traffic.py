@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import queue
 import threading
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, TypeVar
@@ -13,6 +13,8 @@ from streampipe.source.network import Network
 
 T = TypeVar("T")
 
+_IDLE = 5.0  # seconds
+
 
 class Traffic:
     """Threads and a budget of bytes, shared by all that this process reads from a source.
@@ -21,21 +23,22 @@ class Traffic:
     now. So no order of readers can block another, and the budget is passed by at most one window a reader.
 
     The threads are daemons, unlike those of a ThreadPoolExecutor: a stalled connection must not hold up the end of the
-    process.
+    process. They end when there was nothing to do for a while.
     """
 
     def __init__(self, network: Network) -> None:
         self._memory = network.memory
         self._most = network.requests
         self._lock = threading.Lock()
-        self._work: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = queue.SimpleQueue()
+        self._work: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
+        self._waiting = threading.Semaphore(0)  # counts the work
         self._threads = 0
         self._idle = 0  # threads that wait for work, less work that waits for threads
         self._taken = 0
         self._peak = 0
 
-    def submit(self, function: Callable[[], T]) -> Future[T]:
-        """Run in one of the threads."""
+    def submit(self, function: Callable[[], T], first: bool = False) -> Future[T]:
+        """Run in one of the threads; ``first``: before what waits already."""
         future: Future[T] = Future()
         with self._lock:
             start = self._idle <= 0 and self._threads < self._most
@@ -43,14 +46,22 @@ class Traffic:
                 self._threads += 1
             else:
                 self._idle -= 1
-        self._work.put((future, function))
+        if first:
+            self._work.appendleft((future, function))
+        else:
+            self._work.append((future, function))
+        self._waiting.release()
         if start:
             threading.Thread(target=self._run, name="streampipe-network", daemon=True).start()
         return future
 
     def _run(self) -> None:
         while True:
-            future, function = self._work.get()
+            if not self._waiting.acquire(timeout=_IDLE):
+                if self._ends():
+                    return
+                continue
+            future, function = self._work.popleft()
             if future.set_running_or_notify_cancel():
                 try:
                     future.set_result(function())
@@ -59,6 +70,15 @@ class Traffic:
             del future, function  # or the last result is held until there is more to do
             with self._lock:
                 self._idle += 1
+
+    def _ends(self) -> bool:
+        """A thread that had nothing to do for a while ends, unless work was promised to it just now."""
+        with self._lock:
+            if self._idle <= 0:
+                return False
+            self._idle -= 1
+            self._threads -= 1
+            return True
 
     def take(self, size: int, needed: bool = False) -> bool:
         """Whether so many more bytes may be asked for; what is needed at once always may."""
