@@ -6,6 +6,7 @@ own, so that ``pipe.report()`` shows the sum over all processes.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import defaultdict
 from collections.abc import Mapping
@@ -27,6 +28,10 @@ class Counters:
 
     def __init__(self) -> None:
         self._sums: defaultdict[tuple[str, str], float] = defaultdict(int)
+        self._lock = threading.Lock()
+
+    def forked(self) -> None:
+        """In a forked child: the lock may have been held by a thread of the parent that is not here."""
         self._lock = threading.Lock()
 
     def add(self, name: str, what: str, amount: float = 1) -> None:
@@ -58,3 +63,4 @@ class Counters:
 
 counters = Counters()
 """The registry of this process."""
+os.register_at_fork(after_in_child=counters.forked)

@@ -36,8 +36,10 @@ _MOST_KNOWN = 1 << 15  # samples of known steps
 _MOST_OPEN = 256  # shards that known steps want samples of
 _IDLE = 64  # indexes that are kept though no known step wants them
 _GUESS = 128 << 10  # bytes of a sample, before any index is known
+_FEW = 256  # samples of known steps until the first one came
 _FIRST = 256 << 10  # how far a request is extended at first; doubled with each step
-_EARLY = 0.75  # of the budget, for what comes with a request long before its turn
+_NEAR = 4 << 20  # bytes to ask for in the order of need at first; doubled with each step
+_EARLY = 0.75  # of the budget, for what comes with a request before its turn; the rest is for what is needed next
 _PAST = 0.25  # of the budget: bytes that a pass may read past the cache
 _COPIES = 4  # shards that are copied at once, if none more is needed now
 
@@ -88,6 +90,7 @@ class Prefetch(Generic[T]):
         self._given = 0  # steps that were given out
         self._begun = False  # the first sample came
         self._early = 0  # bytes that were asked for before their turn
+        self._near = 0  # bytes that were asked for in their turn, or whose turn came
         self._past = 0  # bytes that were read past the cache
         self._sizes = (0, 0)  # samples and bytes of all that was located
 
@@ -156,7 +159,7 @@ class Prefetch(Generic[T]):
         samples, size = self._sizes
         memory = self._datasets[0].finder.source.network.memory
         most = 2 * memory // max(1, size // samples if samples else _GUESS)
-        return min(most, _MOST_KNOWN, 256 << min(self._given, 8))
+        return min(most, _MOST_KNOWN) if self._begun else _FEW
 
     def _want(self, place: Place) -> _Wanted:
         at = place.part, place.shard
@@ -231,6 +234,9 @@ class Prefetch(Generic[T]):
     def _ask_range(self, wanted: _Wanted, due: bool, alone: bool = False) -> bool:
         """Ask for a sample and, unless ``alone``, its neighbours, if the budget allows; what is due always may be."""
         remote = wanted.shard.remote
+        near = min(int((1 - _EARLY) * remote.source.network.memory), _NEAR << min(self._given, 8))
+        if not due and self._near + _length(wanted.span) > near:
+            return False
         chosen = [wanted] if alone else self._with_neighbours(wanted)
         if not remote.source.traffic.take(_cost(chosen)):
             chosen = [wanted]
@@ -243,9 +249,9 @@ class Prefetch(Generic[T]):
             each.cost, at = each.span.end - at, each.span.end  # with the gap before it
             if wanted.shard.unasked.get(each.place.number) is each:
                 del wanted.shard.unasked[each.place.number]
-            if each is not wanted:
-                each.early = True
-                self._early += each.cost
+            each.early = True
+            self._early += each.cost
+        self._turn_came(wanted)
         counters.add("reading", "requests")
         counters.add("reading", "samples asked for", len(chosen))
         return True
@@ -315,6 +321,7 @@ class Prefetch(Generic[T]):
         if answer is None:
             return
         self._turn_came(wanted)
+        self._near -= wanted.cost
         wanted.shard.remote.source.traffic.give_back(wanted.cost)
         if not answer.cancel() and answer.done() and answer.exception() is None:
             answer.result()[wanted.number] = bytearray()
@@ -323,6 +330,7 @@ class Prefetch(Generic[T]):
         if wanted.early:
             wanted.early = False
             self._early -= wanted.cost
+            self._near += wanted.cost
 
     def _done(self, wanted: _Wanted) -> None:
         """It was given out."""

@@ -33,7 +33,7 @@ class Network:
     first_wait: float = 0.25
     longest_wait: float = 20.0
     window: int = 8 << 20
-    memory: int = 128 << 20
+    memory: int = 256 << 20
     requests: int = 32
     gap: int = 64 << 10
     schemes: tuple[str, ...] = ()
