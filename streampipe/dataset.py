@@ -20,7 +20,7 @@ from streampipe.lanes import EpochOrder, batch_seed, rank_reader
 from streampipe.plan import shard_seed
 from streampipe.planned import Place, Plan
 from streampipe.rng import derive, permutation
-from streampipe.source import redact
+from streampipe.source import has_query, redact
 from streampipe.urls import SHARD_SUFFIXES, ShardList
 
 Keep = Callable[[ShardIndex], np.ndarray]
@@ -160,15 +160,16 @@ def _from_manifest(shards: ShardList, finder: Finder) -> np.ndarray | None:
     Local shards are cheap to look at, and may have changed since.
     """
     first = shards[0]
-    if "://" not in first or first.startswith("file://"):
+    if "://" not in first or first.startswith("file://") or (has_query(first) and not finder.folder):
         return None
     folder = finder.folder.rstrip("/") if finder.folder else first.rpartition("/")[0]
-    data = finder.source.read_if_there(f"{folder}/{NAME}")
+    most = finder.limits.max_index_bytes
+    data = finder.source.read_if_there(f"{folder}/{NAME}", most)
     if data is None:
         return None
-    names, numbers = read_manifest(data, redact(f"{folder}/{NAME}"))
+    names, numbers = read_manifest(data, redact(f"{folder}/{NAME}"), most)
     row = {name: i for i, name in enumerate(names)}
-    rows = [row.get(url.rpartition("/")[2]) for url in shards]
+    rows = [row.get(redact(url).rpartition("/")[2]) for url in shards]
     if any(each is None for each in rows):
         return None
     return numbers[np.array(rows, np.int64)]

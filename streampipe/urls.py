@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol, overload
 
 from streampipe.errors import ConfigError
+from streampipe.source.location import redact
 
 SHARD_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.zst")
 _RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)(?:\.\.(-?\d+))?\Z")
@@ -90,7 +91,7 @@ class ShardList(Sequence[str]):
         choices: list[_Product | _Union | list[str]] = []
         for url in urls:
             if "{" in url:
-                choices.append(_parse(url))
+                choices.append(_pattern(url))
             elif choices and isinstance(choices[-1], list):
                 choices[-1].append(url)
             else:
@@ -112,7 +113,15 @@ class ShardList(Sequence[str]):
     def __repr__(self) -> str:
         if not len(self):
             return "ShardList([])"
-        return f"<{len(self)} shards, {self[0]!r} to {self[-1]!r}>" if len(self) > 1 else f"<1 shard, {self[0]!r}>"
+        first, last = redact(self[0]), redact(self[-1])
+        return f"<{len(self)} shards, {first!r} to {last!r}>" if len(self) > 1 else f"<1 shard, {first!r}>"
+
+
+def _pattern(text: str) -> _Product:
+    try:
+        return _parse(text)
+    except RecursionError:
+        raise ConfigError(f"{redact(text)[:60]!r}... nests its braces too deep; list the shards instead") from None
 
 
 def _parse(pattern: str) -> _Product:
@@ -194,14 +203,15 @@ def expand(urls: str | Iterable[str], lister: Callable[[], Lister]) -> ShardList
             found.append(name)
     shards = ShardList(found)
     if not len(shards):
-        raise ConfigError(f"no shards in {urls!r}: nothing there ends in one of {', '.join(SHARD_SUFFIXES)}")
+        shown = redact(urls) if isinstance(urls, str) else [redact(name) for name in names][:3]
+        raise ConfigError(f"no shards in {shown!r}: nothing there ends in one of {', '.join(SHARD_SUFFIXES)}")
     return shards
 
 
 def _checked(url: object) -> str:
     text = str(url) if hasattr(url, "__fspath__") else url
     if not isinstance(text, str):
-        raise ConfigError(f"a shard's URL is a string or a path, not {type(url).__name__}: {url!r:.80}")
+        raise ConfigError(f"a shard's URL is a string or a path, not {type(url).__name__}")
     return text
 
 
@@ -211,8 +221,8 @@ def _is_glob(name: str) -> bool:
 
 def _matches(pattern: str, lister: Lister) -> list[str]:
     # A brace pattern around a glob is expanded first: stores know no braces.
-    patterns = _parse(pattern)
+    patterns = _pattern(pattern)
     found = sorted({url for i in range(len(patterns)) for url in lister.glob(patterns[i])})
     if not found:
-        raise ConfigError(f"no shard matches {pattern!r}: check the folder and the pattern")
+        raise ConfigError(f"no shard matches {redact(pattern)!r}: check the folder and the pattern")
     return found

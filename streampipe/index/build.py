@@ -13,7 +13,7 @@ from streampipe.index.find import index_url
 from streampipe.index.manifest import NAME, Entry, to_bytes
 from streampipe.index.scan import scan
 from streampipe.index.table import ShardIndex
-from streampipe.source import Source, redact
+from streampipe.source import Source, has_query, redact
 from streampipe.tar import Limits
 from streampipe.urls import ShardList
 
@@ -57,12 +57,14 @@ def index(
     """
     start = time.perf_counter()
     urls = list(shards)
+    if folder is None and (signed := next(filter(has_query, urls), None)):
+        raise ConfigError(f"{redact(signed)} has a query (a signature?), so nothing can be put beside it: give --out")
     places = [index_url(url, folder) for url in urls]
     if len(set(places)) < len(places):
         twice = next(place for place in places if places.count(place) > 1)
         raise ConfigError(f"two shards would have the index {redact(twice)}: index their folders one by one")
     target = index_url(urls[0], folder).rpartition("/")
-    summary = Summary(f"{target[0]}{target[1]}{NAME}", shards=len(urls))
+    summary = Summary(redact(f"{target[0]}{target[1]}{NAME}"), shards=len(urls))
 
     def one(job: tuple[str, str]) -> tuple[Entry, bool]:
         url, place = job
@@ -71,7 +73,7 @@ def index(
         if found is None:
             found = scan(url, source, limits or Limits())
             source.write(place, found.to_bytes())
-        return Entry(url.rpartition("/")[2], found.shard_bytes, len(found), found.facts.get("sha256")), kept
+        return Entry(redact(url).rpartition("/")[2], found.shard_bytes, len(found), found.facts.get("sha256")), kept
 
     entries = []
     pool = ThreadPoolExecutor(max(1, threads))
@@ -82,7 +84,7 @@ def index(
             summary.kept += kept
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-    source.write(summary.manifest, to_bytes(entries))
+    source.write(f"{target[0]}{target[1]}{NAME}", to_bytes(entries))
     summary.samples = sum(entry.samples for entry in entries)
     summary.bytes = sum(entry.bytes for entry in entries)
     summary.seconds = time.perf_counter() - start

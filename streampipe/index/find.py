@@ -9,7 +9,7 @@ import os
 from streampipe.errors import IndexMismatch, SourceError
 from streampipe.index.scan import scan
 from streampipe.index.table import ShardIndex
-from streampipe.source import Source, local_path, redact
+from streampipe.source import Source, has_query, local_path, planted, redact
 from streampipe.tar import Limits, compression_of
 from streampipe.urls import SHARD_SUFFIXES
 
@@ -23,6 +23,8 @@ def index_url(url: str, folder: str | None = None) -> str:
     >>> index_url("s3://b/00000.tar"), index_url("a/00000.tar.gz", "facts/")
     ('s3://b/00000.index.parquet', 'facts/00000.index.parquet')
     """
+    if has_query(url):  # a signature is of one object alone, and no part of its name
+        url = url.partition("?")[0]
     suffix = next((each for each in SHARD_SUFFIXES if url.endswith(each)), "")
     stem = url[: len(url) - len(suffix)]
     return f"{folder.rstrip('/')}/{stem.rpartition('/')[2]}{SUFFIX}" if folder else stem + SUFFIX
@@ -52,9 +54,10 @@ class Finder:
             IndexMismatch: there is one, but it is damaged or does not fit the shard.
         """
         place = index_url(url, self.folder)
-        data = self.source.read_if_there(place)
+        most = self.limits.max_index_bytes
+        data = self.source.read_if_there(place, most) if self.folder or not has_query(url) else None
         if data is not None:
-            found = ShardIndex.from_bytes(data, redact(place))
+            found = ShardIndex.from_bytes(data, redact(place), most)
             if sized:
                 self.check_size(found.shard_bytes, url, self.source.size(url))
             return found
@@ -82,22 +85,37 @@ class Finder:
                 f"{size}: it does not fit; run streampipe index again, or fetch the shard again"
             )
 
+    def _memory(self) -> str | None:
+        """The folder of remembered scans, made if it is not there; None if it is not ours alone to write to."""
+        folder = memory()
+        try:
+            os.makedirs(folder, mode=0o700, exist_ok=True)
+            why = planted(os.stat(folder))
+        except OSError as error:
+            why = f"cannot be made ({error})"
+        if why:
+            log.warning("%s %s: scans of local shards are not remembered", folder, why)
+        return None if why else folder
+
     def _remembered(self, url: str, path: str) -> ShardIndex:
         try:
             stat = os.stat(path)
+            folder = self._memory()
         except OSError:
             return scan(url, self.source, self.limits, checksums=False)  # which says what is wrong with it
         identity = f"{os.path.abspath(path)}\0{stat.st_size}\0{stat.st_mtime_ns}"
-        place = os.path.join(memory(), hashlib.sha256(os.fsencode(identity)).hexdigest()[:32] + SUFFIX)
-        data = self.source.read_if_there(place)
+        if folder is None:
+            return scan(url, self.source, self.limits, checksums=False)
+        place = os.path.join(folder, hashlib.sha256(os.fsencode(identity)).hexdigest()[:32] + SUFFIX)
+        most = self.limits.max_index_bytes
+        data = self.source.read_if_there(place, most)
         if data is not None:
             try:
-                return ShardIndex.from_bytes(data, place)
+                return ShardIndex.from_bytes(data, place, most)
             except IndexMismatch:
                 pass  # our own notes, damaged or of another version: make them again
         found = scan(url, self.source, self.limits, checksums=False)
         try:
-            os.makedirs(os.path.dirname(place), exist_ok=True)
             self.source.write(place, found.to_bytes())
         except (OSError, SourceError) as error:
             log.warning("the index of %s could not be remembered (%s); it is made again next time", url, error)

@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from streampipe.errors import IndexMismatch
-from streampipe.source import Source, redact
+from streampipe.index.parquet import read_table
+from streampipe.source import Source, has_query, redact
+from streampipe.tar import Limits
 from streampipe.urls import SHARD_SUFFIXES, ShardList
 
 _NOT_FACTS = ("key", "status", "error_message")
@@ -23,14 +22,13 @@ def columns_beside(url: str, source: Source) -> dict[str, dict[str, Any]]:
     Raises:
         IndexMismatch: the file is there and damaged.
     """
+    if has_query(url):
+        return {}
     place = f"{_stem(url)}.parquet"
     data = source.read_if_there(place)
     if data is None:
         return {}
-    try:
-        table = pq.read_table(pa.BufferReader(data))
-    except (pa.ArrowException, OSError) as error:
-        raise IndexMismatch(f"{redact(place)} is damaged ({error}); fetch it again, or delete it") from error
+    table = read_table(data, redact(place), Limits.max_index_bytes)
     if "key" not in table.column_names:
         return {}
     found = {}
@@ -44,6 +42,8 @@ def known_samples(shards: ShardList, source: Source) -> int | None:
     """The samples of all shards together by open_clip's ``sizes.json``, wids' ``shardindex.json`` or img2dataset's
     ``00000_stats.json``; None where none of them knows every shard.
     """
+    if has_query(shards[0]):
+        return None
     folder = shards[0].rpartition("/")[0]
     names = [url.rpartition("/")[2] for url in shards]
     for counts in (_sizes(f"{folder}/sizes.json", source), _shardindex(f"{folder}/shardindex.json", source)):

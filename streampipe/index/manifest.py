@@ -12,6 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from streampipe.errors import IndexMismatch
+from streampipe.index.parquet import read_table
+from streampipe.tar import Limits
 
 NAME = "manifest.parquet"
 VERSION = 1
@@ -37,17 +39,28 @@ def to_bytes(entries: Sequence[Entry]) -> bytes:
     return sink.getvalue()
 
 
-def counts(data: bytes, name: str) -> tuple[list[str], np.ndarray]:
+def counts(data: bytes, name: str, most: int = Limits.max_index_bytes) -> tuple[list[str], np.ndarray]:
     """File names and numbers of samples from a manifest called ``name``.
 
     Raises:
-        IndexMismatch: it is no manifest of this version.
+        IndexMismatch: it is no manifest of this version, unpacks to more than ``most`` bytes, or is not sound.
     """
+    table = read_table(data, name, most)
     try:
-        table = pq.read_table(pa.BufferReader(data))
         facts = json.loads((table.schema.metadata or {})[_FACTS])
         if facts["version"] != VERSION:
             raise IndexMismatch(f"{name} has version {facts['version']}, not {VERSION}; run streampipe index again")
-        return table.column("shard").to_pylist(), table.column("samples").to_numpy()
-    except (KeyError, ValueError, OSError, pa.ArrowException) as error:
+        columns = [table.column(each) for each in ("shard", "samples", "bytes")]
+        if any(
+            column.null_count or column.type != _SCHEMA.field(each).type
+            for each, column in zip(("shard", "samples", "bytes"), columns, strict=True)
+        ):
+            raise ValueError("a column has holes or is of another kind")
+        samples, sizes = columns[1].to_numpy(), columns[2].to_numpy()
+        if len(samples) and (samples.min() < 0 or (samples > sizes // 512).any()):
+            raise ValueError("it counts more samples than the shards have room for")
+        return columns[0].to_pylist(), samples
+    except IndexMismatch:
+        raise
+    except (KeyError, TypeError, ValueError, RecursionError, pa.ArrowException) as error:
         raise IndexMismatch(f"{name} is no manifest of streampipe, or damaged; run streampipe index again") from error

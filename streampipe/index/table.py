@@ -18,12 +18,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from streampipe.errors import IndexMismatch
+from streampipe.index.parquet import read_table
+from streampipe.tar import Limits
 
 VERSION = 1
 OWN = ("key", "offset", "size", "crc32", "fields", "width", "height")
 MIXED = b"streampipe.mixed"
 """Marks a column whose values are JSON texts, because its values are not all of one kind."""
 _FIELDS = pa.list_(pa.struct([("name", pa.string()), ("offset", pa.int64()), ("size", pa.int64())]))
+_TYPES = (pa.string(), pa.int64(), pa.int64(), pa.uint32(), _FIELDS, pa.int32(), pa.int32())
 _FACTS = b"streampipe"
 
 
@@ -72,30 +75,49 @@ class ShardIndex:
         return sink.getvalue()
 
     @classmethod
-    def from_bytes(cls, data: bytes, name: str) -> ShardIndex:
+    def from_bytes(cls, data: bytes, name: str, most: int = Limits.max_index_bytes) -> ShardIndex:
         """From a Parquet file called ``name``.
 
         Raises:
-            IndexMismatch: it is no index of this version.
+            IndexMismatch: it is no index of this version, unpacks to more than ``most`` bytes, or names places that
+                its shard cannot have.
         """
+        table = read_table(data, name, most)
         try:
-            table = pq.read_table(pa.BufferReader(data))
             facts = json.loads((table.schema.metadata or {})[_FACTS])
-        except KeyError:
+            version, size = facts["version"], facts["bytes"]
+        except (KeyError, TypeError, ValueError, RecursionError):
             raise IndexMismatch(f"{name} is no index of streampipe; delete it and run: streampipe index") from None
-        except (pa.ArrowException, OSError, ValueError) as error:
-            raise IndexMismatch(f"{name} is damaged ({error}); delete it and run: streampipe index") from error
         missing = [each for each in OWN if each not in table.column_names]
-        if facts.get("version") != VERSION or missing:
-            what = f"lacks {', '.join(missing)}" if missing else f"has version {facts.get('version')}, not {VERSION}"
+        if version != VERSION or missing:
+            what = f"lacks {', '.join(missing)}" if missing else f"has version {version}, not {VERSION}"
             raise IndexMismatch(f"{name} {what}; delete it and run: streampipe index")
+        if not isinstance(size, int) or not _is_sound(table, size):
+            raise IndexMismatch(f"{name} is damaged: it does not describe a shard; delete it and run: streampipe index")
         return cls(table, facts)
+
+
+def _is_sound(table: pa.Table, shard_bytes: int) -> bool:
+    """Whether an index's own columns are of their kinds, without holes, and its samples lie in the shard in order."""
+    if len(set(table.column_names)) < table.num_columns:
+        return False
+    for name, kind in zip(OWN, _TYPES, strict=True):
+        column = table.column(name)
+        if name in ("key", "offset", "size") and column.null_count:
+            return False
+        if not (pa.types.is_list(column.type) if name == "fields" else column.type == kind):
+            return False
+    starts, sizes = table.column("offset").to_numpy(), table.column("size").to_numpy()
+    if not len(starts):
+        return True
+    ends = starts + sizes  # sizes are bounded first, so this cannot overflow
+    bounded = starts.min() >= 0 and sizes.min() > 0 and max(starts.max(), sizes.max()) <= shard_bytes < 1 << 62
+    return bool(bounded and ends.max() <= shard_bytes and (starts[1:] >= ends[:-1]).all())
 
 
 def make(rows: list[dict[str, Any]], scalars: list[dict[str, Any]], facts: Mapping[str, Any]) -> ShardIndex:
     """An index from its rows and from the scalars of each row's json member."""
-    types = [pa.string(), pa.int64(), pa.int64(), pa.uint32(), _FIELDS, pa.int32(), pa.int32()]
-    arrays = {name: pa.array([row[name] for row in rows], kind) for name, kind in zip(OWN, types, strict=True)}
+    arrays = {name: pa.array([row[name] for row in rows], kind) for name, kind in zip(OWN, _TYPES, strict=True)}
     fields = [pa.field(name, array.type) for name, array in arrays.items()]
     names = dict.fromkeys(name for each in scalars for name in each)
     columns = list(arrays.values())

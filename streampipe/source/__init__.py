@@ -7,9 +7,10 @@ that were asked for Â· ``forward`` whole objects, front to back, ahead of need Â
 """
 
 from streampipe.source.cache import Cache
-from streampipe.source.location import local_path, redact
+from streampipe.source.disk import planted
+from streampipe.source.location import has_query, local_path, redact
 from streampipe.source.network import Network
 from streampipe.source.source import Source
 from streampipe.source.stores import Opener
 
-__all__ = ["Cache", "Network", "Opener", "Source", "local_path", "redact"]
+__all__ = ["Cache", "Network", "Opener", "Source", "has_query", "local_path", "planted", "redact"]

@@ -31,6 +31,7 @@ from streampipe.source.disk import (
     lock,
     mapped,
     other_version,
+    planted,
     progress_of,
     read_tail,
     unlink,
@@ -73,16 +74,8 @@ class Cache:
             raise ConfigError(f"cache={str(self.folder)!r} cannot be made: {error}; choose another folder") from error
         if not stat.S_ISDIR(facts.st_mode):
             raise ConfigError(f"cache={str(self.folder)!r} is no folder")
-        if facts.st_uid != os.geteuid():
-            raise ConfigError(
-                f"cache={str(self.folder)!r} belongs to user {facts.st_uid}, not to you: whoever owns it could plant "
-                f"training data; choose another folder"
-            )
-        if facts.st_mode & 0o022:
-            raise ConfigError(
-                f"cache={str(self.folder)!r} can be written by others, who could plant training data; "
-                f"chmod go-w it, or choose another folder"
-            )
+        if why := planted(facts):
+            raise ConfigError(f"cache={str(self.folder)!r} {why}, or choose another folder")
 
     def path(self, url: str) -> Path:
         """Where a shard is kept: the same name in another bucket is another file."""

@@ -103,6 +103,15 @@ def reserve(file: int, size: int) -> None:
             raise
 
 
+def planted(folder: os.stat_result) -> str | None:
+    """Why what a folder holds may not be ours, and what to do; None where nobody else could have put it there."""
+    if folder.st_uid != os.geteuid():
+        return f"belongs to user {folder.st_uid}, not to you: whoever owns it could plant training data; chown it"
+    if folder.st_mode & 0o022:
+        return "can be written by others, who could plant training data; chmod go-w it"
+    return None
+
+
 def is_same(file: int, path: Path) -> bool:
     try:
         return os.fstat(file).st_ino == path.stat().st_ino

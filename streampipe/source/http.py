@@ -21,6 +21,7 @@ from streampipe.source.network import Network
 PIECE = 1 << 18
 _CONTENT_RANGE = re.compile(r"bytes (?:(\d+)-(\d+)|\*)/(\d+|\*)")
 _MOST_HOPS = 5
+_METADATA = ("fd00:ec2::254", "100.100.100.200")  # of clouds that do not use a link-local address (AWS IPv6, Alibaba)
 
 
 class Pin(NamedTuple):
@@ -256,7 +257,12 @@ def _is_link_local(host: str) -> bool:
         addresses = [host] if _is_address(host) else [str(each[4][0]) for each in socket.getaddrinfo(host, None)]
     except OSError:
         return False  # a host that cannot be found cannot be reached either
-    return any(ipaddress.ip_address(each.partition("%")[0]).is_link_local for each in addresses)
+    return any(_serves_metadata(ipaddress.ip_address(each.partition("%")[0])) for each in addresses)
+
+
+def _serves_metadata(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    inner = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return (inner or address).is_link_local or str(inner or address) in _METADATA
 
 
 def _is_address(host: str) -> bool:

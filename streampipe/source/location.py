@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from urllib.parse import urlsplit, urlunsplit
 
 from streampipe.errors import ConfigError
 
 SCHEMES = frozenset(("file", "http", "https", "s3", "gs", "gcs", "az", "abfs", "abfss", "hf", "memory"))
 """What may be read without being asked for by name: object stores, the web, files. Others may do more than read."""
 
+_USER = re.compile(r"://[^/?#]*@")
+_BEHIND = re.compile(r"[?#].*", re.DOTALL)
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)(?:://|::)")
 
 
@@ -24,12 +25,16 @@ def redact(url: str) -> str:
     """
     if "://" not in url:
         return url
-    head, _, last = url.rpartition("::")
-    parts = urlsplit(last)
-    clean = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
-    if not parts.netloc and not clean.startswith(f"{parts.scheme}://"):
-        clean = clean.replace(f"{parts.scheme}:", f"{parts.scheme}://", 1)
-    return f"{head}::{clean}" if head else clean
+    return "::".join(_BEHIND.sub("", _USER.sub("://", part)) for part in url.split("::"))
+
+
+def secrets_of(url: str) -> list[str]:
+    """The parts of a URL that ``redact`` leaves out: user name with password, query, fragment.
+
+    >>> secrets_of("https://me:pw@host/a.tar?token=abc")
+    ['me:pw@', 'token=abc']
+    """
+    return [*re.findall(r"://([^/?#]*@)", url), *re.findall(r"[?#](.+)", url)] if "://" in url else []
 
 
 def redacted(text: str, url: str) -> str:
@@ -39,7 +44,14 @@ def redacted(text: str, url: str) -> str:
     'GET https://h/a failed'
     """
     text = text.replace(url, redact(url))
+    for secret in secrets_of(url):
+        text = text.replace(secret, "...")
     return re.sub(r"[a-z][a-z0-9+.-]*://[^\s'\"<>)]+", lambda found: redact(found[0]), text)
+
+
+def has_query(url: str) -> bool:
+    """Whether a URL ends in a query, such as a signature: then no other object can be reached by changing its path."""
+    return "://" in url and "?" in url
 
 
 def scheme_of(url: str) -> str:
@@ -67,8 +79,9 @@ def check_scheme(url: str, more: Sequence[str] = ()) -> None:
             "give opener=, a function of yours from a URL to a binary file"
         )
     for part in url.split("::"):
-        scheme = part.lower() if "::" in url and "://" not in part else scheme_of(part)
-        if scheme not in SCHEMES and scheme not in more:
+        chained = "::" in url and "://" not in part  # fsspec's chaining: a backend by its mere name
+        scheme = part.lower() if chained else scheme_of(part)
+        if (chained or scheme not in SCHEMES) and scheme not in more:
             raise ConfigError(
                 f"{redact(url)}: URLs of scheme {scheme!r} are not read unless you allow them: "
                 f"network=sp.Network(schemes=({scheme!r},)); without that: {', '.join(sorted(SCHEMES))}"

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from streampipe.errors import ConfigError, ShardMissing, SourceUnavailable
+from streampipe.errors import ConfigError, ShardMissing, SourceError, SourceUnavailable
 from streampipe.source.cache import Cache
 from streampipe.source.download import Download
 from streampipe.source.failures import failure
@@ -171,12 +171,23 @@ class Source:
             )
         return data
 
-    def read_if_there(self, url: str) -> bytes | None:
-        """All bytes of an object; None if there is none."""
+    def read_if_there(self, url: str, most: int = 1 << 30) -> bytes | None:
+        """All bytes of a small object, such as an index; None if there is none.
+
+        Raises:
+            SourceError: it has more than ``most`` bytes.
+        """
+        pieces, size = [], 0
         try:
-            return self.read(url)
+            remote = self.is_remote(url)
+            for piece in Fetch(self._store(url), url, self.network) if remote else self._file(url):
+                pieces.append(piece)
+                size += len(piece)
+                if size > most:
+                    raise SourceError(f"{redact(url)} has more than {most} bytes, the most that is read of such a file")
         except ShardMissing:
             return None
+        return b"".join(pieces)
 
     def size(self, url: str) -> int | None:
         """How many bytes an object has; None if the store does not say."""

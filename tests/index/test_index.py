@@ -164,7 +164,7 @@ def test_a_memory_that_cannot_be_written_only_costs_time(tmp_path, monkeypatch, 
     monkeypatch.setenv("STREAMPIPE_CACHE", str(tmp_path / "file"))
     path = written(tmp_path, [("a", {"txt": "x"})])
     assert Finder(Source(), Limits()).find(path).keys() == ["a"]
-    assert "could not be remembered" in caplog.text
+    assert "are not remembered" in caplog.text
 
 
 def test_two_shards_of_one_name_are_refused(tmp_path):
