@@ -147,6 +147,10 @@ class Pipeline(IterableDataset[Any]):
         source = self.source
         return Beside(source.shards, source.source, source.limits) if isinstance(source, ShardSamples) else Beside()
 
+    def fit(self, size: int | tuple[int, int] | None = None, **options: Any) -> Pipeline:
+        """Decoded images brought to a size, as ``decode(size)`` would; see ``streampipe.stages.fit``."""
+        return self.apply(stages.fit(**_given(size=size), **options))
+
     def batch(self, size: int, *, collate: stages.Collate | None = None, drop_last: bool = False) -> Pipeline:
         """``size`` samples as one dict of stacked tensors and lists; see ``streampipe.stages.batch``."""
         return self.apply(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import json
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ MAX_INFLATED = 256 << 20
 """Bytes that a .gz field or a .npz may inflate to."""
 
 IMAGES = frozenset(("jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "avif", "apng"))
+MASKS = frozenset(("mask", "masklabel", "seg"))
 UNSAFE = frozenset(("pkl", "pickle", "pyd", "pth", "pt", "ckpt", "bin", "joblib", "dill"))
 Decoder = Callable[[bytes], Any]
 
@@ -37,6 +38,28 @@ def is_image_field(name: str, data: bytes | memoryview) -> bool:
     if extension in IMAGES:
         return True
     return extension not in _DECODERS and extension not in UNSAFE and extension != "gz" and sniff(data) is not None
+
+
+def is_mask(name: str) -> bool:
+    """Whether a field's name says that its pixels are labels, of which no mean can be taken: ``mask``, ``seg.png``."""
+    return not MASKS.isdisjoint(name.lower().split("."))
+
+
+def main_image(names: Iterable[str]) -> str:
+    """Of a sample's images the one that the others (control images, masks) belong to.
+
+    ``image``, or else the first whose name is a mere extension, or else the first that is no mask.
+
+    >>> main_image(["cond.png", "jpg", "mask.png"]), main_image(["control", "image"]), main_image(["seg.png"])
+    ('jpg', 'image', 'seg.png')
+    """
+
+    def rank(name: str) -> int:
+        if name.partition(".")[0] == "image":
+            return 0
+        return 1 if name in IMAGES else 3 if is_mask(name) else 2
+
+    return min(names, key=rank)
 
 
 def decode_field(

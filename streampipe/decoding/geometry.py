@@ -1,111 +1,185 @@
-"""Where a picture is cut and how it is turned: pure arithmetic, decided once, before any pixel is decoded."""
+"""Where a picture is cut, how large it becomes and how it is turned: pure arithmetic, before any pixel is decoded.
+
+``decide`` makes the one decision for all images of a sample: a box of the picture as shown, in whole pixels, and a
+flip. ``Geometry.cut`` says what that means for one file, with its own stored size and EXIF orientation.
+
+The box begins and ends on whole pixels of the scale at which a JPEG codec will decode. So it stays on whole pixels when
+an orientation or a flip turns it, and an image that was decoded at full scale before has the same box.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, floor
+from typing import NamedTuple
+
+MARGIN = 1.5
+"""How many times larger than the target a JPEG decoded at a smaller scale must stay. Chosen by measurement: see
+docs/performance.md."""
 
 _SCALES = (1, 2, 4, 8)  # eighths: the scales at which a JPEG codec is fast
-_TURNS = {  # orientation: (swap axes, then flip left-right, flip top-bottom)
-    1: (False, False, False),
-    2: (False, True, False),
-    3: (False, True, True),
-    4: (False, False, True),
-    5: (True, False, False),
-    6: (True, True, False),
-    7: (True, True, True),
-    8: (True, False, True),
+
+Size = tuple[int, int]
+"""(height, width), in pixels."""
+
+
+class Turn(NamedTuple):
+    """How a stored image becomes the one that is shown: the axes swapped, then flipped left-right, top-bottom."""
+
+    swap: bool = False
+    flip_x: bool = False
+    flip_y: bool = False
+
+
+_TURNS = {  # by EXIF orientation
+    1: Turn(False, False, False),
+    2: Turn(False, True, False),
+    3: Turn(False, True, True),
+    4: Turn(False, False, True),
+    5: Turn(True, False, False),
+    6: Turn(True, True, False),
+    7: Turn(True, True, True),
+    8: Turn(True, False, True),
 }
 
 
 @dataclass(frozen=True)
 class Cut:
-    """A box of the stored image, and what becomes of it.
+    """A box of a stored image, and what becomes of it.
 
-    ``left`` and ``top`` are whole pixels, also after scaling by ``eighths``/8; ``width`` and ``height`` need not be.
-    ``out_height`` and ``out_width`` are before turning: the resized box is then turned by ``orientation``.
+    The box need not lie on whole pixels. ``out_height`` and ``out_width`` are before turning.
     """
 
-    left: int
-    top: int
+    left: float
+    top: float
     width: float
     height: float
     out_height: int
     out_width: int
-    eighths: int
-    orientation: int
+    eighths: int = 8
+    turn: Turn = _TURNS[1]
 
     @property
-    def scaled(self) -> tuple[int, int, float, float]:
+    def scaled(self) -> tuple[float, float, float, float]:
         """(left, top, width, height) in the image decoded at ``eighths``/8."""
         k = self.eighths
-        return self.left * k // 8, self.top * k // 8, self.width * k / 8, self.height * k / 8
+        return self.left * k / 8, self.top * k / 8, self.width * k / 8, self.height * k / 8
+
+    @property
+    def at_full_scale(self) -> Cut:
+        """The same for an image that is decoded at full scale."""
+        return self if self.eighths == 8 else replace(self, eighths=8)
 
 
-def turns(orientation: int) -> tuple[bool, bool, bool]:
-    """How an EXIF orientation turns a stored image: (swap axes, then flip left-right, flip top-bottom)."""
-    return _TURNS[orientation]
+@dataclass(frozen=True)
+class Geometry:
+    """How a picture is brought to ``target``: the box of it that is resized, and whether the result is flipped.
+
+    Sizes are (height, width). ``size`` and the box are those of the picture as shown, after EXIF orientation.
+    """
+
+    size: Size
+    target: Size
+    top: int
+    left: int
+    height: int
+    width: int
+    flipped: bool = False
+
+    @property
+    def resized(self) -> Size:
+        """The whole picture's size, once its box has the target's."""
+        return round(self.size[0] * self.target[0] / self.height), round(self.size[1] * self.target[1] / self.width)
+
+    @property
+    def crop_top_left(self) -> tuple[int, int]:
+        """(top, left) of the result in the picture that was resized and, if so, flipped.
+
+        That is what SDXL is conditioned on (Podell et al., "SDXL", 2023, section 2.2), and where diffusers' training
+        script takes it from: it flips, and then crops.
+        """
+        (height, width), (rows, columns) = self.resized, self.target
+        top = min(round(self.top * rows / self.height), height - rows)
+        left = min(round(self.left * columns / self.width), width - columns)
+        return top, (width - columns - left if self.flipped else left)
+
+    def cut(self, stored_width: int, stored_height: int, orientation: int = 1, margin: float | None = None) -> Cut:
+        """The box in a stored image that shows the same picture, of whatever resolution.
+
+        ``margin``: decode at the smallest scale at which the box is still so many times the target; None: full scale.
+        """
+        turn = _TURNS[orientation]
+        shown_h, shown_w = (stored_width, stored_height) if turn.swap else (stored_height, stored_width)
+        top, height = self.top * shown_h / self.size[0], self.height * shown_h / self.size[0]
+        left, width = self.left * shown_w / self.size[1], self.width * shown_w / self.size[1]
+        out_h, out_w = self.target
+        if turn.flip_x:
+            left = shown_w - left - width
+        if turn.flip_y:
+            top = shown_h - top - height
+        if turn.swap:
+            left, top, width, height, out_w, out_h = top, left, height, width, out_h, out_w
+        if self.flipped:
+            turn = turn._replace(flip_x=not turn.flip_x)
+        return Cut(left, top, width, height, out_h, out_w, _eighths((height, width), (out_h, out_w), margin), turn)
 
 
-def cover(
-    stored_width: int,
-    stored_height: int,
-    orientation: int,
-    size: tuple[int, int],
+def decide(
+    size: Size,
+    target: Size,
     position: tuple[float, float] = (0.5, 0.5),
-    margin: float | None = None,
-) -> Cut:
-    """The largest box of the shown image with the target's shape, at ``position`` (x, y in [0, 1]; 0.5 is the centre).
+    flipped: bool = False,
+    margin: float | None = MARGIN,
+) -> Geometry:
+    """The largest box of a picture with the target's shape, at ``position`` ((top, left), each in [0, 1]).
 
     Args:
-        stored_width, stored_height: the image as stored, in pixels.
-        orientation: EXIF, 1 to 8.
-        size: (height, width) to reach.
-        position: where the box stands in the room that is left.
-        margin: the scaled box stays at least so many times larger than the target; None: no scaling while decoding.
+        size: of the picture as shown.
+        target: the size to reach. The box has its shape to within a pixel of the scale that ``margin`` allows.
+        position: where the box stands in the room that is left; 0.5 is the centre. In the picture before a flip.
+        flipped: whether the result is mirrored left to right.
+        margin: see ``MARGIN``; None: the box may begin on any pixel.
 
-    >>> cover(1600, 1000, 1, (500, 500), margin=1.0)
-    Cut(left=300, top=0, width=1000.0, height=1000.0, out_height=500, out_width=500, eighths=4, orientation=1)
+    >>> decide((1000, 1600), (500, 500), margin=1.0)
+    Geometry(size=(1000, 1600), target=(500, 500), top=0, left=300, height=1000, width=1000, flipped=False)
+    >>> _.resized, _.crop_top_left
+    ((500, 800), (0, 150))
     """
-    swap, flip_x, flip_y = turns(orientation)
-    shown_w, shown_h = (stored_height, stored_width) if swap else (stored_width, stored_height)
-    out_h, out_w = size
-    zoom = max(out_w / shown_w, out_h / shown_h)
-    width, height = min(float(shown_w), out_w / zoom), min(float(shown_h), out_h / zoom)
-    left, top = (shown_w - width) * position[0], (shown_h - height) * position[1]
-    if flip_x:
-        left = shown_w - left - width
-    if flip_y:
-        top = shown_h - top - height
-    if swap:
-        left, top, width, height, out_w, out_h = top, left, height, width, out_h, out_w
-    eighths = 8
-    if margin is not None:
-        enough = max(margin * out_w / width, margin * out_h / height) * 8
-        eighths = next((k for k in _SCALES if k >= enough), 8)
-    step = 8 // eighths
-    return Cut(
-        _snap(left, width, stored_width, step),
-        _snap(top, height, stored_height, step),
-        width,
-        height,
-        out_h,
-        out_w,
-        eighths,
-        orientation,
+    zoom = zoom_of(size, target)
+    wanted = [edge / zoom for edge in target]
+    step = 8 // _eighths((wanted[0], wanted[1]), target, margin)
+    (top, height), (left, width) = (
+        _place(whole, part, at, step) for whole, part, at in zip(size, wanted, position, strict=True)
     )
+    return Geometry(size, target, top, left, height, width, flipped)
 
 
-def whole(stored_width: int, stored_height: int, orientation: int) -> Cut:
+def zoom_of(size: Size, target: Size) -> float:
+    """How many times larger a picture must become to cover the target."""
+    return max(target[0] / size[0], target[1] / size[1])
+
+
+def whole(stored_width: int, stored_height: int, orientation: int = 1) -> Cut:
     """The whole image at its own size."""
-    return Cut(0, 0, stored_width, stored_height, stored_height, stored_width, 8, orientation)
+    return Cut(0, 0, stored_width, stored_height, stored_height, stored_width, turn=_TURNS[orientation])
 
 
-def _snap(start: float, length: float, total: int, step: int) -> int:
-    """The multiple of ``step`` next to ``start`` at which the box still fits."""
-    return max(0, min(round(start / step), floor((total - length) / step))) * step
+def extent(start: int, end: float, total: int) -> int:
+    """Pixels from ``start`` that a box touches; a hair over a whole number does not count as one more."""
+    return min(max(1, ceil(end - 1e-6) - start), total - start)
 
 
-def extent(start: int, length: float, total: int) -> int:
-    """Pixels from ``start`` that a box of a length touches; a hair over a whole number does not count as one more."""
-    return min(max(1, ceil(length - 1e-6)), total - start)
+def _place(whole: int, part: float, at: float, step: int) -> tuple[int, int]:
+    """Start and length of a box in multiples of ``step``, its length as near to ``part`` as there is room for."""
+    length = max(1, round(part / step)) * step
+    if length > whole or part > whole - 1e-6:
+        return 0, whole
+    return min(round((whole - length) * at / step), floor((whole - length) / step)) * step, length
+
+
+def _eighths(box: tuple[float, float], out: Size, margin: float | None) -> int:
+    """The smallest scale, in eighths, at which a box is still ``margin`` times its target."""
+    if margin is None:
+        return 8
+    enough = margin * max(out[0] / box[0], out[1] / box[1]) * 8
+    return next((k for k in _SCALES if k >= enough - 1e-9), 8)

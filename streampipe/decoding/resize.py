@@ -1,15 +1,17 @@
-"""One antialiased resize of a box of an image, by torch's uint8 kernels."""
+"""One resize of a box of an image: antialiased by torch's uint8 kernels, or the nearest pixels."""
 
 from __future__ import annotations
 
+from math import floor
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
-from streampipe.decoding.geometry import Cut, extent, turns
+from streampipe.decoding.geometry import Cut, Turn, extent
 
+INTERPOLATIONS = ("bicubic", "bilinear", "nearest")
 _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 _KERNELS: dict[str, Any] = {
     "bicubic": torch.ops.aten._upsample_bicubic2d_aa,
@@ -17,57 +19,78 @@ _KERNELS: dict[str, Any] = {
 }
 
 
-def resize(pixels: np.ndarray, cut: Cut, interpolation: str, out: torch.Tensor | None) -> torch.Tensor:
-    """The cut of an image that was decoded at the cut's scale, resized and turned: uint8, 3 x height x width.
+def resize(
+    pixels: np.ndarray, cut: Cut, interpolation: str, out: torch.Tensor | None = None, fast: bool = True
+) -> torch.Tensor:
+    """The cut of an image that was decoded at the cut's scale, resized and turned: uint8, channels x height x width.
 
-    ``pixels`` is height x width x 3. With ``out`` the result is written there. Without, it has channels-last memory.
+    ``pixels`` is height x width x channels. With ``out`` the result is written there. Without, it has channels-last
+    memory. ``fast=False``: by Pillow, the reference.
     """
     left, top, width, height = cut.scaled
-    rows = extent(top, height, pixels.shape[0])
-    columns = extent(left, width, pixels.shape[1])
-    box = pixels[top : top + rows, left : left + columns]
     target = (cut.out_height, cut.out_width)
+    if interpolation == "nearest":
+        return _deliver(turn(_chw(_nearest(pixels, cut)), cut.turn), out)
+    x, y = floor(left + 1e-6), floor(top + 1e-6)
+    rows, columns = extent(y, top + height, pixels.shape[0]), extent(x, left + width, pixels.shape[1])
+    box = pixels[y : y + rows, x : x + columns]
     if (rows, columns) == target == (height, width):
-        return _deliver(turn(_chw(box), cut.orientation), out)
-    if (rows == target[0] and rows != height) or (columns == target[1] and columns != width):
-        # torch takes equal sizes for nothing to do, also where the box is a fraction of a pixel smaller
-        return _deliver(
-            turn(_chw(pillow_resize(Image.fromarray(box), width, height, target, interpolation)), cut.orientation), out
-        )
-    slot = out if out is not None and cut.orientation == 1 and _is_hwc(out) else _empty(target)
+        return _deliver(turn(_chw(box), cut.turn), out)
+    starts_whole = abs(left - x) < 1e-6 and abs(top - y) < 1e-6
+    # torch takes equal sizes for nothing to do, also where the box is a fraction of a pixel smaller
+    ignored = (rows == target[0] and rows != height) or (columns == target[1] and columns != width)
+    if not (fast and starts_whole) or ignored:
+        start = (max(0.0, left - x), max(0.0, top - y))
+        return _deliver(turn(_chw(_by_pillow(box, start, (width, height), target, interpolation)), cut.turn), out)
+    in_place = out is not None and not any(cut.turn) and _is_hwc(out)
+    slot = out if in_place and out is not None else _empty((*target, pixels.shape[2]))
     scales = cut.out_height / height, cut.out_width / width
     _KERNELS[interpolation].out(_chw(box)[None], target, False, *scales, out=slot[None])
-    if slot is out or (out is None and cut.orientation == 1):
+    if in_place or (out is None and not any(cut.turn)):
         return slot
-    return _deliver(turn(slot, cut.orientation), out)
+    return _deliver(turn(slot, cut.turn), out)
 
 
-def pillow_resize(
-    box: Image.Image, width: float, height: float, target: tuple[int, int], interpolation: str
-) -> np.ndarray:
-    """The first ``width`` x ``height`` pixels of a box, resized to ``target`` (height, width) by Pillow."""
-    target = target[1], target[0]
-    if box.size != target or (width, height) != target:
-        box = box.resize(target, _FILTERS[interpolation], box=(0, 0, width, height))
-    return np.array(box)
-
-
-def turn(image: torch.Tensor, orientation: int) -> torch.Tensor:
-    """An image (3 x height x width) turned as its EXIF orientation says."""
-    swap, flip_x, flip_y = turns(orientation)
-    if swap:
+def turn(image: torch.Tensor, how: Turn) -> torch.Tensor:
+    """An image (channels x height x width) turned."""
+    if how.swap:
         image = image.transpose(1, 2)
-    axes = [axis for axis, flip in ((2, flip_x), (1, flip_y)) if flip]
+    axes = [axis for axis, flip in ((2, how.flip_x), (1, how.flip_y)) if flip]
     return image.flip(axes) if axes else image
+
+
+def _by_pillow(
+    box: np.ndarray, start: tuple[float, float], size: tuple[float, float], target: tuple[int, int], interpolation: str
+) -> np.ndarray:
+    """``size`` (width, height) pixels of a box from ``start`` (left, top) on, which need not be whole."""
+    image = Image.fromarray(box if box.shape[2] > 1 else box[..., 0])
+    end = min(start[0] + size[0], image.width), min(start[1] + size[1], image.height)
+    resized = image.resize((target[1], target[0]), _FILTERS[interpolation], box=(*start, *end))
+    return np.array(resized).reshape(*target, box.shape[2])
+
+
+def _nearest(pixels: np.ndarray, cut: Cut) -> np.ndarray:
+    """For each pixel of the result the one under its centre."""
+    left, top, width, height = cut.scaled
+    rows = _under(top, height, cut.out_height, pixels.shape[0])
+    columns = _under(left, width, cut.out_width, pixels.shape[1])
+    found: np.ndarray = pixels[rows[:, None], columns]
+    return found
+
+
+def _under(start: float, length: float, out: int, total: int) -> np.ndarray:
+    centres = start + (np.arange(out) + 0.5) * (length / out)
+    found: np.ndarray = np.floor(centres + 1e-9).astype(np.intp).clip(0, total - 1)
+    return found
 
 
 def _deliver(image: torch.Tensor, out: torch.Tensor | None) -> torch.Tensor:
     """The image where it was asked for, or in memory of its own: never a view of a decoder's buffer."""
-    return (_empty((image.shape[1], image.shape[2])) if out is None else out).copy_(image)
+    return (_empty((image.shape[1], image.shape[2], image.shape[0])) if out is None else out).copy_(image)
 
 
-def _empty(size: tuple[int, int]) -> torch.Tensor:
-    return _chw(np.empty((*size, 3), np.uint8))
+def _empty(shape: tuple[int, ...]) -> torch.Tensor:
+    return _chw(np.empty(shape, np.uint8))
 
 
 def _chw(pixels: np.ndarray) -> torch.Tensor:

@@ -5,6 +5,7 @@ from streampipe.stages.caption import caption
 from streampipe.stages.collate import collate
 from streampipe.stages.decode import decode
 from streampipe.stages.filter import filter
+from streampipe.stages.fit import fit
 from streampipe.stages.join import join
 from streampipe.stages.map import map
 from streampipe.stages.rename import rename
@@ -24,6 +25,7 @@ __all__ = [
     "collate",
     "decode",
     "filter",
+    "fit",
     "join",
     "map",
     "rename",

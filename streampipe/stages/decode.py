@@ -8,24 +8,40 @@ from typing import Any
 import torch
 
 from streampipe.context import Run, Sample, where
-from streampipe.decoding import decode_field, decode_image, is_image_field
+from streampipe.decoding import (
+    MAX_PIXELS,
+    EncodedImage,
+    Geometry,
+    decode_field,
+    delivered,
+    gunzip,
+    is_image_field,
+    main_image,
+)
+from streampipe.decorators.skip import SKIP
 from streampipe.errors import ConfigError, DecodeError, SampleError, StageError, StreampipeError, UnsafeFormat
+from streampipe.stages.framing import Crop, Framing, passed
 from streampipe.stages.stage import stage
 from streampipe.threads import ordered
 
 Decoders = Mapping[str, Callable[[bytes], Any]]
+Rows = Mapping[str, torch.Tensor]
 
 
 @stage(views=True)
 def decode(
     samples: Iterable[Sample],
     size: int | tuple[int, int] | None = None,
-    crop: str = "center",
+    crop: Crop = "center",
+    flip: float = 0.0,
+    upscale: str | float = "allow",
     output: str = "tensor",
     background: tuple[int, int, int] = (255, 255, 255),
-    max_pixels: int = 64_000_000,
+    alpha: str | None = None,
+    max_pixels: int = MAX_PIXELS,
     margin: float | str | None = "default",
-    interpolation: str = "bicubic",
+    interpolation: str | Mapping[str, str] = "bicubic",
+    original_size: str = "image",
     decoders: Decoders | None = None,
     fields: tuple[str, ...] | None = None,
     threads: int | None = None,
@@ -34,44 +50,70 @@ def decode(
 ) -> Iterator[Sample]:
     """Every field decoded: images by their content, other fields by the last part of their name.
 
+    Where images are brought to a size, one decision about crop and flip is made for all images of a sample, so control
+    images and masks stay aligned, whatever their resolution. It is recorded, sizes as (height, width):
+
+    - ``original_size``: of the main image (``image``, or ``jpg`` and the like), after EXIF orientation;
+    - ``crop_top_left``: (top, left) of the result in the resized, and then mirrored, picture;
+    - ``target_size``, ``flipped``;
+    - ``time_ids``: original size, crop and target as an int64 tensor of shape (6,), as SDXL is conditioned on them, in
+      diffusers' order; (batch, 6) in a batch.
+
     Args:
         size: images are brought to this size, an edge or (height, width): scaled to cover it, then cropped, in one
-            antialiased resize straight from the codec's smallest sufficient scale. None keeps each image's own size.
-        crop: where the crop is taken: ``"center"``, or ``"random"``, seeded by (seed, epoch, key, stage) and the same
-            for all images of a sample.
+            antialiased resize straight from the codec's smallest sufficient scale. None: the size that ``bucket`` gave
+            the sample (``__size__``), else each image's own.
+        crop: where the crop is taken: ``"center"``, ``"random"``, seeded by (seed, epoch, key, stage), or a function
+            ``crop(room, sample)`` or ``crop(room, sample, rng)`` that gives its (top, left) in the resized picture, in
+            pixels. ``room`` has ``size``, ``resized`` and ``target``, the sample its decoded fields without images.
+        flip: the share of samples to mirror left to right.
+        upscale: what to do with images smaller than the size: ``"allow"``; ``"drop"`` the sample; or a number, to drop
+            it where the image would be enlarged more than so many times. Where the tier is planned, the slot of a
+            dropped sample is filled from its batch; ``where("width >= 512 and height >= 512")`` costs nothing.
         output: images as ``"tensor"`` (uint8, 3 x height x width, channels-last memory), ``"numpy"`` (height x width
             x 3) or ``"pil"``.
         background: the colour (red, green, blue) behind transparent pixels.
+        alpha: ``"mask"`` gives the main image's alpha channel too, as the field ``mask`` (1 x height x width; 255
+            where there is none).
         max_pixels: larger images are refused, by their header, before anything is allocated.
         margin: how many times larger than needed the codec's scaled image must stay; None decodes at full scale.
-        interpolation: ``"bicubic"`` or ``"bilinear"``, antialiased.
+        interpolation: ``"bicubic"``, ``"bilinear"`` (both antialiased) or ``"nearest"``; or one by field name, as in
+            ``{"mask": "bilinear"}``. Fields named ``mask``, ``masklabel`` or ``seg`` take the nearest pixel.
+        original_size: ``"json"`` takes ``original_width`` and ``original_height`` (or ``WIDTH``, ``HEIGHT``) of the
+            json member, for shards that hold resized images; ``"image"`` the size of the image in the shard.
         decoders: functions from bytes to anything, by field name (``"seg.png"``) or extension (``"png"``); they come
             before the built-in ones. This is how formats that are refused for safety (pickle) can be allowed.
         fields: decode only these; others stay bytes.
         threads: decode so many samples at once, in order; the codecs release the GIL.
 
+    Counted in the report: samples dropped as too small, animations of which the first frame was taken, json members
+    that state another size than the image has.
+
     Raises:
-        DecodeError: a field's bytes are damaged, too large, or not what they claim to be.
+        DecodeError: a field's bytes are damaged, too large, or not what they claim to be; or a sample's images are not
+            of one shape and so cannot be cut as one.
         UnsafeFormat: a field in a format that can run code.
 
     >>> list(decode()([{"__key__": "a", "txt": b"a cat", "cls": b"3"}]))
     [{'__key__': 'a', 'txt': 'a cat', 'cls': 3}]
     """
-    decoder = FieldDecoder(size, crop, output, background, max_pixels, margin, interpolation, decoders, fields, run)
-
-    def attempt(sample: Sample) -> Sample | StreampipeError:
-        try:
-            return decoder(sample)
-        except StreampipeError as error:
-            return error
-
-    for result in ordered(attempt, samples, run.threads if threads is None else threads, trail=run.trail):
-        if isinstance(result, StreampipeError):
-            run.policy.failed(result, run.stage)
-        else:
-            run.policy.passed(run.stage)
-            yield result
-        del result
+    decoder = FieldDecoder(
+        run,
+        size=size,
+        crop=crop,
+        flip=flip,
+        upscale=upscale,
+        output=output,
+        background=background,
+        alpha=alpha,
+        max_pixels=max_pixels,
+        margin=margin,
+        interpolation=interpolation,
+        original_size=original_size,
+        decoders=decoders,
+        fields=fields,
+    )
+    yield from passed(ordered(decoder.attempt, samples, run.threads if threads is None else threads), run)
 
 
 class FieldDecoder:
@@ -79,37 +121,27 @@ class FieldDecoder:
 
     def __init__(
         self,
-        size: int | tuple[int, int] | None,
-        crop: str,
+        run: Run,
+        *,
         output: str,
         background: tuple[int, int, int],
+        alpha: str | None,
         max_pixels: int,
-        margin: float | str | None,
-        interpolation: str,
         decoders: Decoders | None,
         fields: tuple[str, ...] | None,
-        run: Run,
+        **framing: Any,
     ) -> None:
-        for name, value, allowed in (
-            ("crop", crop, ("center", "random")),
-            ("output", output, ("tensor", "numpy", "pil")),
-            ("interpolation", interpolation, ("bicubic", "bilinear")),
-        ):
+        for name, value, allowed in (("output", output, ("tensor", "numpy", "pil")), ("alpha", alpha, (None, "mask"))):
             if value not in allowed:
-                raise ConfigError(f"decode: {name} is one of {', '.join(allowed)}, not {value!r}")
-        self.size = (size, size) if isinstance(size, int) else size
-        self.random_crop = crop == "random" and size is not None
-        self.image_options: dict[str, Any] = {
-            "size": self.size,
-            "output": output,
-            "background": background,
-            "max_pixels": max_pixels,
-            "interpolation": interpolation,
-            **({} if margin == "default" else {"margin": margin}),
-        }
+                raise ConfigError(f"decode: {name} is one of {', '.join(map(str, allowed))}, not {value!r}")
+        self.run = run
+        self.framing = Framing(run, **framing)
+        self.output = output
+        self.background = background
+        self.alpha = alpha
+        self.max_pixels = max_pixels
         self.decoders = decoders
         self.fields = fields
-        self.run = run
 
     def image_fields(self, sample: Sample) -> list[str]:
         """The fields of a sample that will become images."""
@@ -119,28 +151,85 @@ class FieldDecoder:
             if self._wanted(name, data) and not self._own(name) and is_image_field(name, data)
         ]
 
-    def __call__(self, sample: Sample, rows: Mapping[str, torch.Tensor] | None = None) -> Sample:
-        options = dict(self.image_options)
-        if self.random_crop:
-            u, v = self.run.uniform(sample, 2)
-            options["crop"] = (u, v)
+    def attempt(self, sample: Sample, rows: Rows | None = None) -> Any:
+        """The sample decoded, or the error that it was, or ``SKIP`` where it is to be dropped."""
+        try:
+            return self(sample, rows)
+        except StreampipeError as error:
+            return error
+
+    def __call__(self, sample: Sample, rows: Rows | None = None) -> Any:
         decoded: Sample = {}
+        images: dict[str, EncodedImage] = {}
         for name, data in sample.items():
             if not self._wanted(name, data):
                 decoded[name] = bytes(data) if type(data) is memoryview else data
                 continue
             try:
-                if rows is not None and name in rows:
-                    decoded[name] = decode_image(data, out=rows[name], **options)
-                else:
-                    decoded[name] = decode_field(name, data, decoders=self.decoders, **options)
-            except (SampleError, ConfigError) as error:
-                raise type(error)(f"{where(sample)}, field {name!r}: {error}") from error
-            except Exception as error:  # a decoder of the user's
-                raise StageError(
-                    f"stage {self.run.stage!r}, {where(sample)}, field {name!r}: {type(error).__name__}: {error}"
-                ) from error
+                found = self._open(name, data)
+            except Exception as error:
+                raise self._blame(error, sample, name) from error
+            if isinstance(found, EncodedImage):
+                images[name] = found
+            decoded[name] = found  # an image's place among the fields, until its pixels come
+        if images and not self._decode_images(decoded, images, rows or {}):
+            return SKIP
         return decoded
+
+    def _open(self, name: str, data: Any) -> Any:
+        """A field's value; of an image only the header is read."""
+        if not self._own(name):
+            inner = name.lower().removesuffix(".gz")
+            if inner != name.lower() and not self._own(inner):
+                name, data = inner, gunzip(data)
+            if is_image_field(name, data):
+                return EncodedImage(data, max_pixels=self.max_pixels)
+        return decode_field(name, data, decoders=self.decoders)
+
+    def _decode_images(self, sample: Sample, images: dict[str, EncodedImage], rows: Rows) -> bool:
+        """Put the images' pixels into the sample, and the record of their geometry; False to drop the sample."""
+        framing, main = self.framing, main_image(images)
+        header = images[main].header
+        size = header.height, header.width
+        framing.check_json(sample, size)
+        target = framing.target(sample)
+        geometry = None
+        if target is not None:
+            geometry = framing.decide({k: v for k, v in sample.items() if k not in images}, size, target)
+            if geometry is None:
+                return False
+        for name, image in images.items():
+            try:
+                pixels, alpha = self._pixels(name, image, geometry, rows.get(name), name == main)
+            except Exception as error:
+                raise self._blame(error, sample, name) from error
+            sample[name] = pixels
+            if alpha is not None:
+                if "mask" in sample:
+                    raise DecodeError(f"{where(sample)} has a field 'mask' already, so alpha='mask' cannot make one")
+                sample["mask"] = alpha
+        if geometry is not None:
+            sample.update(framing.record(sample, geometry, header.orientation > 4))
+        return True
+
+    def _pixels(
+        self, name: str, image: EncodedImage, geometry: Geometry | None, row: torch.Tensor | None, is_main: bool
+    ) -> tuple[Any, Any]:
+        if geometry is not None and not is_main:
+            self.framing.check_shape(name, (image.header.height, image.header.width), geometry)
+        interpolation = self.framing.interpolation_of(name)
+        # The nearest pixel of a smaller scale would be a mean of labels.
+        cut = image.cut(geometry, None if interpolation == "nearest" else self.framing.scale_margin)
+        wanted = self.framing.interpolation_of("mask") if is_main and self.alpha else None
+        rgb, alpha = image.decode(cut, interpolation=interpolation, background=self.background, alpha=wanted, out=row)
+        return delivered(rgb, self.output), None if alpha is None else delivered(alpha, self.output)
+
+    def _blame(self, error: Exception, sample: Sample, name: str) -> StreampipeError:
+        if isinstance(error, (SampleError, ConfigError)):
+            return type(error)(f"{where(sample)}, field {name!r}: {error}")
+        return StageError(  # a decoder of the user's
+            f"stage {self.run.stage!r}, {where(sample)}, field {name!r}: {type(error).__name__}: {error}"
+        )
 
     def _wanted(self, name: str, data: Any) -> bool:
         if name.startswith("__") or not isinstance(data, (bytes, bytearray, memoryview)):
@@ -151,4 +240,4 @@ class FieldDecoder:
         return self.decoders is not None and (name in self.decoders or name.rpartition(".")[2] in self.decoders)
 
 
-__all__ = ["DecodeError", "FieldDecoder", "UnsafeFormat", "decode"]
+__all__ = ["Crop", "DecodeError", "FieldDecoder", "UnsafeFormat", "decode"]

@@ -8,32 +8,40 @@ from typing import Any
 import torch
 
 from streampipe.context import Run, Sample
-from streampipe.errors import StreampipeError
+from streampipe.decoding import Size
 from streampipe.stages.batch import Collate, check_size, filled
 from streampipe.stages.collate import Batch, empty
 from streampipe.stages.collate import collate as default_collate
 from streampipe.stages.decode import FieldDecoder
 from streampipe.stages.decode import decode as decode_stage
+from streampipe.stages.framing import passed
 from streampipe.stages.stage import stage
 from streampipe.threads import ordered
 
-Row = tuple[Sample, "Block", int]
-Placed = tuple[Sample, dict[str, torch.Tensor], "Block", int]
+Row = tuple[Sample, "Block | None", int]
+Placed = tuple[Sample, "Block | None", int]
 
 
 class Block:
-    """The memory of one batch's images: for each image field one tensor, made when the first sample is seen."""
+    """The memory of one batch's images of one size: for each image field one tensor, made at its first sample."""
 
-    def __init__(self, rows: int) -> None:
+    def __init__(self, rows: int, size: Size) -> None:
         self.rows = rows
+        self.size = size
         self.images: dict[str, torch.Tensor] = {}
+        self.taken = 0
 
-    def row(self, number: int, names: Iterable[str], size: tuple[int, int]) -> dict[str, torch.Tensor]:
-        """Where the images of one sample go."""
+    def reserve(self, names: Iterable[str]) -> int:
+        """The number of the next free row, of which these fields will be written."""
         for name in names:
             if name not in self.images:
-                self.images[name] = empty((self.rows, 3, *size), torch.uint8, channels_last=True)
-        return {name: self.images[name][number] for name in names}
+                self.images[name] = empty((self.rows, 3, *self.size), torch.uint8, channels_last=True)
+        self.taken += 1
+        return self.taken - 1
+
+    def row(self, number: int) -> dict[str, torch.Tensor]:
+        """Where the images of one sample go."""
+        return {name: image[number] for name, image in self.images.items()}
 
 
 @stage(views=True)
@@ -56,24 +64,19 @@ def decode_batch(
     options = dict(bound.arguments)
     del options["samples"]
     threads = options.pop("threads")
-    decoder = FieldDecoder(**options, run=run)
+    decoder = FieldDecoder(run, **options)
 
-    def attempt(placed: Placed) -> Row | StreampipeError:
-        sample, rows, block, number = placed
-        try:
-            return decoder(sample, rows), block, number
-        except StreampipeError as error:
-            return error
+    def attempt(placed: Placed) -> Any:
+        sample, block, number = placed
+        result = decoder.attempt(sample, block.row(number) if block else None)
+        return (result, block, number) if isinstance(result, dict) else result
 
     ready: list[Row] = []
-    placed = _placed(samples, size, decoder)
-    for result in ordered(attempt, placed, run.threads if threads is None else threads, trail=run.trail):
-        if isinstance(result, StreampipeError):
-            run.policy.failed(result, run.stage)
-            continue
-        run.policy.passed(run.stage)
-        ready.append(result)
-        del result
+    for row in passed(
+        ordered(attempt, _placed(samples, size, decoder), run.threads if threads is None else threads), run
+    ):
+        ready.append(row)
+        del row
         if len(ready) == size:
             whole = _join(ready, collate)
             ready = []
@@ -85,11 +88,15 @@ def decode_batch(
 
 def _placed(samples: Iterable[Sample], size: int, decoder: FieldDecoder) -> Iterator[Placed]:
     """Each sample with its row in a batch's memory. Runs in one thread: the one that pulls the samples."""
-    block = Block(size)
-    for i, sample in enumerate(samples):
-        if i % size == 0:
-            block = Block(size)
-        yield sample, block.row(i % size, decoder.image_fields(sample), decoder.size or (0, 0)), block, i % size
+    block: Block | None = None
+    for sample in samples:
+        target = decoder.framing.target(sample)
+        if target is None:
+            yield sample, None, 0
+            continue
+        if block is None or block.taken == size or block.size != target:
+            block = Block(size, target)
+        yield sample, block, block.reserve(decoder.image_fields(sample))
 
 
 def _join(ready: list[Row], own: Collate | None) -> Batch:
@@ -97,7 +104,7 @@ def _join(ready: list[Row], own: Collate | None) -> Batch:
     if own is not None:
         return own(samples)  # type: ignore[no-any-return]
     block = ready[0][1]
-    if not all(other is block and number == i for i, (_, other, number) in enumerate(ready)):
+    if block is None or not all(other is block and number == i for i, (_, other, number) in enumerate(ready)):
         return default_collate(samples)  # type: ignore[no-any-return]
     slots = [name for name in samples[0] if name in block.images]
     rest: Batch = default_collate(
