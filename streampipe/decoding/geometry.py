@@ -88,8 +88,8 @@ class Geometry:
 
     @property
     def resized(self) -> Size:
-        """The whole picture's size, once its box has the target's."""
-        return round(self.size[0] * self.target[0] / self.height), round(self.size[1] * self.target[1] / self.width)
+        """The whole picture's size, once it is scaled to cover the target."""
+        return resized(self.size, self.target)
 
     @property
     def crop_top_left(self) -> tuple[int, int]:
@@ -98,10 +98,16 @@ class Geometry:
         That is what SDXL is conditioned on (Podell et al., "SDXL", 2023, section 2.2), and where diffusers' training
         script takes it from: it flips, and then crops.
         """
-        (height, width), (rows, columns) = self.resized, self.target
-        top = min(round(self.top * rows / self.height), height - rows)
-        left = min(round(self.left * columns / self.width), width - columns)
-        return top, (width - columns - left if self.flipped else left)
+        zoom, (room_y, room_x) = zoom_of(self.size, self.target), self._room
+        # By the box's middle: its edges are moved to whole pixels by up to half of one, its middle by half of that.
+        top = round((self.top + self.height / 2) * zoom - self.target[0] / 2)
+        left = round((self.left + self.width / 2) * zoom - self.target[1] / 2)
+        top, left = max(0, min(top, room_y)), max(0, min(left, room_x))
+        return top, (room_x - left if self.flipped else left)
+
+    @property
+    def _room(self) -> Size:
+        return self.resized[0] - self.target[0], self.resized[1] - self.target[1]
 
     def cut(self, stored_width: int, stored_height: int, orientation: int = 1, margin: float | None = None) -> Cut:
         """The box in a stored image that shows the same picture, of whatever resolution.
@@ -157,6 +163,12 @@ def decide(
 def zoom_of(size: Size, target: Size) -> float:
     """How many times larger a picture must become to cover the target."""
     return max(target[0] / size[0], target[1] / size[1])
+
+
+def resized(size: Size, target: Size) -> Size:
+    """The size of a picture that is scaled to cover the target."""
+    zoom = zoom_of(size, target)
+    return max(target[0], round(size[0] * zoom)), max(target[1], round(size[1] * zoom))
 
 
 def whole(stored_width: int, stored_height: int, orientation: int = 1) -> Cut:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from streampipe.stages.stage import stage
 from streampipe.threads import ordered
 
 Row = tuple[Sample, "Block | None", int]
-Placed = tuple[Sample, "Block | None", int]
+Placed = tuple[Sample, dict[str, torch.Tensor], "Block | None", int]
 
 
 class Block:
@@ -31,17 +32,13 @@ class Block:
         self.images: dict[str, torch.Tensor] = {}
         self.taken = 0
 
-    def reserve(self, names: Iterable[str]) -> int:
-        """The number of the next free row, of which these fields will be written."""
+    def row(self, names: Iterable[str]) -> dict[str, torch.Tensor]:
+        """Where the images of the next sample go."""
         for name in names:
             if name not in self.images:
                 self.images[name] = empty((self.rows, 3, *self.size), torch.uint8, channels_last=True)
         self.taken += 1
-        return self.taken - 1
-
-    def row(self, number: int) -> dict[str, torch.Tensor]:
-        """Where the images of one sample go."""
-        return {name: image[number] for name, image in self.images.items()}
+        return {name: self.images[name][self.taken - 1] for name in names}
 
 
 @stage(views=True)
@@ -56,7 +53,9 @@ def decode_batch(
 ) -> Iterator[Batch]:
     """``decode(**decode)`` and then ``batch(size, ...)``: the same batches, without a tensor per sample between.
 
-    Where a sample fails and is skipped, batches no longer begin where the memory does: rows are then copied.
+    Where a sample fails and is skipped, batches no longer begin where the memory does: rows are then copied. Where
+    samples have sizes of their own (``__size__``), a batch is a run of one size, ``size`` samples at most, and the
+    slots of samples that were skipped are filled from it: no batch mixes sizes, and none waits for another run.
     """
     check_size(size)
     bound = decode_stage.signature.bind(samples, **decode)
@@ -67,14 +66,25 @@ def decode_batch(
     decoder = FieldDecoder(run, **options)
 
     def attempt(placed: Placed) -> Any:
-        sample, block, number = placed
-        result = decoder.attempt(sample, block.row(number) if block else None)
+        sample, rows, block, number = placed
+        result = decoder.attempt(sample, rows)
         return (result, block, number) if isinstance(result, dict) else result
 
+    of_one_size = decoder.framing.size is None
+
+    def last(ready: list[Row]) -> Iterator[Batch]:
+        """The batch of rows that were too few, after which no more come for it."""
+        block = ready[0][1]
+        wanted = run.fill or (block.taken if block and of_one_size else len(ready))
+        if run.fill or wanted == size or not drop_last:
+            yield _join(filled(ready, replace(run, fill=wanted)), collate)
+
     ready: list[Row] = []
-    for row in passed(
-        ordered(attempt, _placed(samples, size, decoder), run.threads if threads is None else threads), run
-    ):
+    placed = _placed(samples, size, decoder)
+    for row in passed(ordered(attempt, placed, run.threads if threads is None else threads), run):
+        if ready and of_one_size and ready[0][1] is not row[1]:
+            yield from last(ready)
+            ready = []
         ready.append(row)
         del row
         if len(ready) == size:
@@ -82,8 +92,8 @@ def decode_batch(
             ready = []
             yield whole
             del whole
-    if ready and (run.fill or not drop_last):
-        yield _join(filled(ready, run), collate)
+    if ready:
+        yield from last(ready)
 
 
 def _placed(samples: Iterable[Sample], size: int, decoder: FieldDecoder) -> Iterator[Placed]:
@@ -92,11 +102,11 @@ def _placed(samples: Iterable[Sample], size: int, decoder: FieldDecoder) -> Iter
     for sample in samples:
         target = decoder.framing.target(sample)
         if target is None:
-            yield sample, None, 0
+            yield sample, {}, None, 0
             continue
         if block is None or block.taken == size or block.size != target:
             block = Block(size, target)
-        yield sample, block, block.reserve(decoder.image_fields(sample))
+        yield sample, block.row(decoder.image_fields(sample)), block, block.taken - 1
 
 
 def _join(ready: list[Row], own: Collate | None) -> Batch:

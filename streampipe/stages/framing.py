@@ -11,7 +11,7 @@ import torch
 
 from streampipe.context import Run, Sample, where
 from streampipe.counters import counters
-from streampipe.decoding import INTERPOLATIONS, MARGIN, Geometry, Size, decide, is_mask, zoom_of
+from streampipe.decoding import INTERPOLATIONS, MARGIN, Geometry, Size, decide, is_mask, resized, zoom_of
 from streampipe.decorators.skip import SKIP
 from streampipe.errors import ConfigError, DecodeError, StageError, StreampipeError
 from streampipe.stages.filter import NOTHING_LEFT
@@ -108,14 +108,13 @@ class Framing:
     def _ask(
         self, crop: Callable[..., Any], choices: Run, sample: Sample, size: Size, target: Size
     ) -> tuple[float, float]:
-        zoom = zoom_of(size, target)
-        resized = max(target[0], round(size[0] * zoom)), max(target[1], round(size[1] * zoom))
+        room = Room(size, resized(size, target), target)
         extra = {"rng": choices.rng(sample)} if wants_rng(crop) else {}
         try:
-            found = crop(Room(size, resized, target), sample, **extra)
+            found = crop(room, sample, **extra)
             at = [
                 min(max(float(start) / (whole - part), 0.0), 1.0) if whole > part else 0.5
-                for start, whole, part in zip(found, resized, target, strict=True)
+                for start, whole, part in zip(found, room.resized, target, strict=True)
             ]
         except Exception as error:
             raise StageError(
