@@ -157,12 +157,12 @@ def is_image(value: Any) -> bool:
 
 
 def pixels_of(image: Any) -> np.ndarray:
-    """A decoded image's pixels, height x width x channels; contiguous, because torch's resize mixes up other layouts."""
+    """A decoded image's pixels, height x width x channels, contiguous: torch's resize mixes up other layouts."""
     if isinstance(image, torch.Tensor):
         return np.ascontiguousarray(image.permute(1, 2, 0).numpy())
     if isinstance(image, Image.Image):
         image = np.array(image if image.mode in ("L", "RGB") else image.convert("RGB"))
-    return np.ascontiguousarray(image.reshape(*image.shape[:2], -1))
+    return np.require(image.reshape(*image.shape[:2], -1), requirements=["C", "W"])
 
 
 def size_of(image: Any) -> tuple[int, int]:
