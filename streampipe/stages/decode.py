@@ -113,7 +113,9 @@ def decode(
         decoders=decoders,
         fields=fields,
     )
-    yield from passed(ordered(decoder.attempt, samples, run.threads if threads is None else threads), run)
+    yield from passed(
+        ordered(decoder.attempt, samples, run.threads if threads is None else threads, trail=run.trail), run
+    )
 
 
 class FieldDecoder:

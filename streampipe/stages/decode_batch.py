@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from streampipe.context import Run, Sample
+from streampipe.context import Mark, Run, Sample
 from streampipe.decoding import Size
 from streampipe.stages.batch import Collate, check_size, filled
 from streampipe.stages.collate import Batch, empty
@@ -31,6 +31,7 @@ class Block:
         self.size = size
         self.images: dict[str, torch.Tensor] = {}
         self.taken = 0
+        self.mark: Mark = None  # behind the last sample that was given a row
 
     def row(self, names: Iterable[str]) -> dict[str, torch.Tensor]:
         """Where the images of the next sample go."""
@@ -80,10 +81,13 @@ def decode_batch(
             yield _join(filled(ready, replace(run, fill=wanted)), collate)
 
     ready: list[Row] = []
-    placed = _placed(samples, size, decoder)
-    for row in passed(ordered(attempt, placed, run.threads if threads is None else threads), run):
-        if ready and of_one_size and ready[0][1] is not row[1]:
+    placed = _placed(samples, size, decoder, run)
+    for row in passed(ordered(attempt, placed, run.threads if threads is None else threads, trail=run.trail), run):
+        block = ready[0][1] if ready else None
+        if of_one_size and block and block is not row[1]:
+            here, run.trail.mark = run.trail.mark, block.mark
             yield from last(ready)
+            run.trail.mark = here
             ready = []
         ready.append(row)
         del row
@@ -96,7 +100,7 @@ def decode_batch(
         yield from last(ready)
 
 
-def _placed(samples: Iterable[Sample], size: int, decoder: FieldDecoder) -> Iterator[Placed]:
+def _placed(samples: Iterable[Sample], size: int, decoder: FieldDecoder, run: Run) -> Iterator[Placed]:
     """Each sample with its row in a batch's memory. Runs in one thread: the one that pulls the samples."""
     block: Block | None = None
     for sample in samples:
@@ -106,6 +110,7 @@ def _placed(samples: Iterable[Sample], size: int, decoder: FieldDecoder) -> Iter
             continue
         if block is None or block.taken == size or block.size != target:
             block = Block(size, target)
+        block.mark = run.trail.mark
         yield sample, block.row(decoder.image_fields(sample)), block, block.taken - 1
 
 

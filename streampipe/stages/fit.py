@@ -56,7 +56,7 @@ def fit(
         except StreampipeError as error:
             return error
 
-    yield from passed(ordered(attempt, samples, run.threads if threads is None else threads), run)
+    yield from passed(ordered(attempt, samples, run.threads if threads is None else threads, trail=run.trail), run)
 
 
 def _fitted(sample: Sample, framing: Framing, fields: tuple[str, ...] | None) -> Any:

@@ -196,7 +196,7 @@ def passed(results: Iterable[T | StreampipeError], run: Run) -> Iterator[T]:
         elif result is SKIP:
             dropped += 1
             counters.add(run.stage, "dropped, too small")
-            if not kept and dropped >= NOTHING_LEFT:
+            if not kept and dropped >= NOTHING_LEFT and not run.resumed:
                 raise _nothing_left(run, dropped)
         else:
             kept = True
@@ -204,7 +204,7 @@ def passed(results: Iterable[T | StreampipeError], run: Run) -> Iterator[T]:
             yield result
         del result
     # A planned batch of which nothing is left is an error anyway, and one planned sample is not all there are.
-    if dropped > 1 and not kept and not run.fill and run.consumer.total == 1:
+    if dropped > 1 and not kept and not run.fill and not run.resumed and run.consumer.total == 1:
         raise _nothing_left(run, dropped)
 
 

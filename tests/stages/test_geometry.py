@@ -448,6 +448,34 @@ def test_short_runs_of_a_size_are_short_batches_or_left_out():
     assert [len(b["__key__"]) for b in pipe.batch(2, drop_last=True)] == [2] * 4
 
 
+def in_runs(sample):
+    """Runs of four samples of one size; the last of a run is damaged in every other one, the first in the others."""
+    number = int(sample["__key__"])
+    run, place = divmod(number % 10, 4)
+    bad = place == (3 if run % 2 else 0)
+    return {**sample, "__size__": ((32, 48), (48, 32))[run % 2], "jpg": sample["jpg"][: 200 if bad else None]}
+
+
+@pytest.mark.parametrize("threads", [0, 2])
+def test_batches_of_runs_resume_after_any_of_them(photos, threads):
+    def pipe():
+        policy = sp.ErrorPolicy("skip", max_share=1)
+        return sp.stream(str(photos), tier="sequential", on_error=policy).map(in_runs).decode(flip=0.5).batch(4)
+
+    loader = pipe().loader(threads=threads)
+    batches, states = [], []
+    for batch in loader:
+        batches.append((batch["__key__"], batch["jpg"]))
+        states.append(loader.state_dict())
+    assert [len(keys) for keys, _ in batches] == [4] * 4
+    for done, state in enumerate(states[:-1], 1):
+        again = pipe().loader(threads=threads)
+        again.load_state_dict(state)
+        rest = [(batch["__key__"], batch["jpg"]) for batch in again]
+        assert [keys for keys, _ in rest] == [keys for keys, _ in batches[done:]]
+        assert all(torch.equal(a, b) for (_, a), (_, b) in zip(rest, batches[done:], strict=True))
+
+
 # original sizes
 
 
