@@ -148,8 +148,8 @@ class Loader(DataLoader[Any]):
         """The next pass continues with the batch after the one that ``state`` was taken at.
 
         In the sequential tier it goes on from the shard where it stopped if all stages allow it (``explain()``
-        says), and else by going again through what was read. A list of the states of all ranks may be loaded on other ranks and
-        workers: the streams of the former consumers are dealt to the new ones, nothing lost and nothing twice.
+        says), and else by going again through what was read. A list of the states of all ranks may be loaded on other
+        ranks and workers: the streams of the former consumers are dealt to the new ones, nothing lost and nothing twice.
 
         Raises:
             ConfigError: (when the pass begins) the state is of another dataset, batch size, seed, ... than this loader.
