@@ -1,8 +1,8 @@
-"""``mix``: several pipelines as one, with exact shares, planned.
+"""``mix``: several pipelines as one, with exact shares or repeats, planned.
 
-Draw i of the mixture, counted over all batches and epochs, belongs to one dataset and is its j-th draw; both follow
-from i alone. A dataset's own draws go through it epoch after epoch in its own shuffled order, so a small one is
-repeated and a large one is not cut short. The state is the number of the step, as in any plan.
+Draw i of the mixture, counted over all epochs, belongs to one dataset and is its j-th draw; both follow from i alone. A
+dataset's own draws go through it epoch after epoch in its own shuffled order, so a small one is repeated and a large
+one is not cut short. The state is the number of the step, as in any plan.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from streampipe.chain import AnyStage
 from streampipe.context import Run
 from streampipe.dataset import Dataset
 from streampipe.errors import ConfigError
-from streampipe.lanes import EpochOrder, Lanes, batch_seed, choose, slots
+from streampipe.lanes import EpochOrder, Lanes, batch_seed, choose, rank_reader
 from streampipe.plan import shard_seed
 from streampipe.planned import Place, Plan
 from streampipe.rng import derive
@@ -38,8 +38,7 @@ class Shares:
         rest = sum((Fraction(str(weight)) for weight in weights), Fraction())
         self._shares = []
         for weight in weights:
-            share = (Fraction(str(weight)) / rest).limit_denominator(1_000_000) if rest else Fraction(1)
-            self._shares.append(share)
+            self._shares.append(Fraction(str(weight)) / rest if rest else Fraction(1))
             rest -= Fraction(str(weight))
 
     def owner(self, draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -54,9 +53,15 @@ class Shares:
         return part, number
 
 
+_FITS = 2_000_000_000
+"""Denominators b for which 2 * b * b is below 2^63."""
+
+
 def _taken(share: Fraction, draws: np.ndarray) -> np.ndarray:
-    """floor(share * draws + 1/2) in integers that do not overflow below 10^12 draws."""
+    """floor(share * draws + 1/2), exactly: where 64 bits do not hold it, in Python's integers."""
     a, b = share.numerator, share.denominator
+    if b > _FITS:
+        return np.array([(2 * a * draw + b) // (2 * b) for draw in draws.tolist()], np.int64)
     whole, rest = np.divmod(draws, b)
     return np.asarray(whole * a + (2 * a * rest + b) // (2 * b))
 
@@ -75,11 +80,12 @@ class Part:
 class MixDataset:
     """The counted samples of a mixture: what a plan needs of a dataset."""
 
-    def __init__(self, parts: Sequence[Part], weights: Sequence[float]) -> None:
+    def __init__(self, parts: Sequence[Part], weights: Sequence[float] | None, repeats: Sequence[int]) -> None:
         self._parts = tuple(parts)
-        self.weights = tuple(weights)
+        counts = [part.dataset.samples * times for part, times in zip(parts, repeats, strict=True)]
+        self.weights = tuple(weights or counts)
         self.shards = [url for part in parts for url in _few(part)]
-        self.samples = sum(part.dataset.samples for part in parts)
+        self.samples = sum(counts)
 
     @property
     def fingerprint(self) -> str:
@@ -110,15 +116,14 @@ class MixPlaces:
 
     def __init__(self, dataset: MixDataset, plan: Plan, rank: int, ranks: int) -> None:
         self._parts = dataset._parts
-        self._plan = plan
+        self._samples = dataset.samples
         self._shares = Shares(dataset.weights)
-        self._slots = slots(plan.lanes.size, 1, rank, ranks)
+        self._read = rank_reader(EpochOrder(plan.lanes, 0), rank, ranks)  # one lane, not shuffled: draws as they come
         self._orders: dict[int, tuple[int, Any, EpochOrder]] = {}  # by part: of the epoch that it is in
 
     def __call__(self, epoch: int, step: int) -> list[Place]:
         """Where the rank's samples of a batch are."""
-        plan = self._plan
-        draws = (epoch * plan.batches + step) * plan.lanes.size + self._slots
+        draws = epoch * self._samples + self._read(step)
         parts, numbers = self._shares.owner(draws)
         return [self._place(part, number) for part, number in zip(parts.tolist(), numbers.tolist(), strict=True)]
 
@@ -144,9 +149,10 @@ class MixSamples:
 
     tier = "planned"
 
-    def __init__(self, pipes: Sequence[Any], weights: Sequence[float]) -> None:
+    def __init__(self, pipes: Sequence[Any], weights: Sequence[float] | None, repeats: Sequence[int]) -> None:
         self.pipes = list(pipes)
-        self.weights = list(weights)
+        self.weights = None if weights is None else list(weights)
+        self.repeats = list(repeats)
 
     def __call__(self, run: Run, epoch: int, views: bool = False) -> Iterator[Any]:
         """Refused: see above."""
@@ -154,4 +160,5 @@ class MixSamples:
 
     def __repr__(self) -> str:
         parts = ", ".join(" ".join(repr(pipe).split()) for pipe in self.pipes)
-        return f"mix([{parts}], weights={self.weights})"
+        shares = f"repeats={self.repeats}" if self.weights is None else f"weights={self.weights}"
+        return f"mix([{parts}], {shares})"

@@ -22,7 +22,7 @@ from streampipe.prefetch import Steps
 from streampipe.reader import Reader
 from streampipe.stages.stage import Stage
 
-ONE_TO_ONE = ("map", "select", "rename", "decode", "caption", "join", "fit")
+ONE_TO_ONE = ("map", "assign", "select", "rename", "decode", "caption", "join", "fit")
 """Stages of which a sample comes out for each that goes in, so that batches can be decided before them."""
 _FEW_OPEN, _MOST_OPEN = 64, 256  # shards
 

@@ -122,6 +122,10 @@ class Pipeline(IterableDataset[Any]):
         """New names for fields: ``rename(image="jpg;png", text="txt")``; see ``streampipe.stages.rename``."""
         return self.apply(stages.rename(names=names))
 
+    def assign(self, **fields: Any) -> Pipeline:
+        """The same fields for every sample: ``assign(loss_weight=1.0, dataset="reg")``; see ``stages.assign``."""
+        return self.apply(stages.assign(fields=fields))
+
     def shuffle(self, size: int) -> Pipeline:
         """A shuffle buffer of ``size`` samples; see ``streampipe.stages.shuffle``."""
         return self.apply(stages.shuffle(size=size))
@@ -264,7 +268,7 @@ class Pipeline(IterableDataset[Any]):
     def _plan(self, world_size: int, tail: str | None) -> tuple[Plan, Division] | str:
         source = self.source
         if isinstance(source, MixSamples):
-            return self._plan_mix(source, world_size)
+            return self._plan_mix(source, world_size, tail)
         if not isinstance(source, ShardSamples):
             return "the samples come from an iterable"
         if source.tier == "sequential":
@@ -291,7 +295,7 @@ class Pipeline(IterableDataset[Any]):
         text = division.keep.text if division.keep else ""
         return make(dataset, size, world_size, source.window, self.seed, tail, text), division
 
-    def _plan_mix(self, source: MixSamples, world_size: int) -> tuple[Plan, Division] | str:
+    def _plan_mix(self, source: MixSamples, world_size: int, tail: str | None) -> tuple[Plan, Division] | str:
         division = divide(self.chain)
         if isinstance(division, str) or division.keep:
             return division if isinstance(division, str) else "where stands behind mix; put it into the parts"
@@ -303,8 +307,9 @@ class Pipeline(IterableDataset[Any]):
             plan, inner = found
             parts.append(Part(plan.dataset, pipe.seed, pipe.source.window, inner.stages, plan.filter))
         size = (division.batch or 1) * world_size
-        dataset = MixDataset(parts, source.weights)
-        return Plan(dataset, Lanes(dataset.samples, size, tail="pad"), self.seed, False), division
+        dataset = MixDataset(parts, source.weights, source.repeats)
+        tail = tail or ("drop" if division.drop_last else "short")
+        return Plan(dataset, Lanes(dataset.samples, size, tail=tail), self.seed, False), division
 
     def known_samples(self) -> int | None:
         """Items of an epoch where a file of another tool beside the shards says how many samples there are, and stages

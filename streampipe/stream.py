@@ -98,6 +98,7 @@ def mix(
     pipes: Sequence[Pipeline],
     weights: Sequence[float] | None = None,
     *,
+    repeats: Sequence[int] | None = None,
     seed: int = 0,
     epochs: int | None = 1,
     on_error: str | ErrorPolicy = "raise",
@@ -106,11 +107,13 @@ def mix(
 
     Args:
         pipes: ``sp.stream(...)`` with stages of one sample in, one sample out, and ``where``; not batched.
-        weights: how the samples are shared out; by default as many of each as there are. Shares are exact: after any
-            number of batches each part is within two samples of its own.
+        weights: how the samples are shared out. Shares are exact: after any number of batches each part is within two
+            samples of its own. A part that is used up begins anew, in a new order, also within an epoch.
+        repeats: how often every sample of each part comes in an epoch, exactly, in a new order each time (what kohya
+            writes as ``10_name``). By default once.
         seed: of random choices in the stages behind. Each part's order has its own seed.
-        epochs: an epoch of the mixture has as many samples as all parts together; a part that is used up begins anew,
-            in a new order. None for an endless stream.
+        epochs: an epoch of the mixture has as many samples as all parts together, repeats counted. None for an
+            endless stream.
         on_error: as in ``stream``.
 
     Raises:
@@ -119,17 +122,23 @@ def mix(
     pipes = list(pipes)
     if not pipes or any(_is_batched(pipe) for pipe in pipes):
         raise ConfigError("mix takes one or more pipelines that are not batched: batch behind it")
+    if weights is not None and repeats is not None:
+        raise ConfigError("mix takes weights or repeats, not both: repeats say how the samples are shared")
     shares = [float(each) for each in weights] if weights is not None else None
     if shares is not None and (len(shares) != len(pipes) or not all(0 < each < float("inf") for each in shares)):
         raise ConfigError(f"mix takes a weight above 0 for each of its {len(pipes)} pipelines, not {weights}")
+    times = [1] * len(pipes) if repeats is None else list(repeats)
+    if len(times) != len(pipes) or not all(isinstance(each, int) and each >= 1 for each in times):
+        raise ConfigError(
+            f"mix takes a number of repeats, 1 or more, for each of its {len(pipes)} pipelines, not {repeats}"
+        )
     if shares is None:
         found = [pipe.plan() for pipe in pipes]
         for each in found:
             if isinstance(each, str):
                 raise ConfigError(f"a part of the mixture cannot be planned: {each}")
-        shares = [float(each[0].lanes.samples) for each in found if not isinstance(each, str)]
     policy = on_error if isinstance(on_error, ErrorPolicy) else ErrorPolicy(on_error)
-    return Pipeline(MixSamples(pipes, shares), seed=seed, epochs=epochs, policy=policy)
+    return Pipeline(MixSamples(pipes, shares, times), seed=seed, epochs=epochs, policy=policy)
 
 
 def _is_batched(pipe: Pipeline) -> bool:

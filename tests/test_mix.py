@@ -119,3 +119,83 @@ def test_parts_that_cannot_be_planned_are_refused(folders):
         sp.mix(parts)
     with pytest.raises(sp.ConfigError, match="not batched"):
         sp.mix([sp.stream(str(folders[0])).batch(2)])
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(1, 50), st.integers(1, 12)), min_size=1, max_size=5),
+    st.integers(1, 10**6),
+    st.integers(0, 100),
+)
+def test_shares_of_counts_are_exact_in_every_epoch_of_any_size(parts, scale, epoch):
+    """Near the end of epoch after epoch, of up to 3 * 10^9 samples: the share of a part is its number of draws."""
+    counts = [samples * repeats * scale for samples, repeats in parts]
+    total = sum(counts)
+    _, before = Shares(counts).owner(np.arange(epoch * total, epoch * total + min(total, 2000)))
+    part, number = Shares(counts).owner(np.arange((epoch + 1) * total, (epoch + 1) * total + min(total, 2000)))
+    for i, count in enumerate(counts):
+        first = number[part == i][:1].tolist()
+        assert first in ([], [(epoch + 1) * count])
+    assert before.min() >= 0
+
+
+@pytest.mark.parametrize("size", [6, 7, 50])
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_repeats_are_exact_in_every_epoch(folders, size, ranks):
+    a, b = (sp.stream(str(folder), shuffle=10).assign(dataset=folder.name) for folder in folders)
+    for epoch in range(3):
+        rows = Counter()
+        for rank in range(ranks):
+            loader = sp.mix([a, b], repeats=[1, 10]).batch(size).loader(rank=rank, world_size=ranks)
+            loader.set_epoch(epoch)
+            for batch in loader:
+                rows.update(zip(batch["dataset"], batch["__key__"], strict=True))
+        assert sorted(set(rows.values())) == [1, 10]
+        assert all(times == (1 if name == folders[0].name else 10) for (name, _), times in rows.items())
+        assert len(rows) == 72
+
+
+def test_repeats_come_in_another_order_with_other_random_choices_each_time(folders):
+    def rolled(sample, rng):
+        return {**sample, "roll": int(rng.integers(1 << 30))}
+
+    b = sp.stream(str(folders[1]), shuffle=True).map(rolled)
+    rows = list(sp.mix([b], repeats=[3]))
+    passes = [rows[:12], rows[12:24], rows[24:]]
+    assert len({tuple(row["__key__"] for row in each) for each in passes}) == 3
+    assert len({row["roll"] for row in rows}) == 36
+
+
+def test_repeats_resume_at_every_step(folders):
+    def make():
+        parts = [sp.stream(str(folder), shuffle=5) for folder in folders]
+        return sp.mix(parts, repeats=[1, 3]).batch(20).loader()
+
+    whole = texts(make())
+    for step in range(len(whole) + 1):
+        loader = make()
+        batches = iter(loader)
+        got = [next(batches)["txt"] for _ in range(step)]
+        fresh = make()
+        fresh.load_state_dict(loader.state_dict())
+        assert got + texts(fresh) == whole
+
+
+@pytest.mark.parametrize("tail", ["short", "drop", "pad"])
+def test_the_tail_of_an_epoch_is_as_it_was_asked_for(folders, tail):
+    parts = [sp.stream(str(folder)) for folder in folders]
+    loader = sp.mix(parts, repeats=[1, 2]).batch(10).loader(tail=tail)
+    sizes = [len(batch["txt"]) for batch in loader]
+    assert sizes == {"short": [10] * 8 + [4], "drop": [10] * 8, "pad": [10] * 9}[tail]
+    assert len(loader) == len(sizes)
+
+
+@pytest.mark.parametrize(
+    ("repeats", "words"), [((1,), "for each of its 2"), ((1, 0), "1 or more"), ((1, 2.5), "1 or more")]
+)
+def test_repeats_are_checked(folders, repeats, words):
+    parts = [sp.stream(str(folder)) for folder in folders]
+    with pytest.raises(sp.ConfigError, match=words):
+        sp.mix(parts, repeats=repeats)
+    with pytest.raises(sp.ConfigError, match="not both"):
+        sp.mix(parts, [1, 1], repeats=[1, 1])

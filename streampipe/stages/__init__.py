@@ -1,5 +1,6 @@
 """The stages, one a file. Each is a generator function; the pipeline's methods of the same names add them."""
 
+from streampipe.stages.assign import assign
 from streampipe.stages.batch import Collate, batch
 from streampipe.stages.caption import caption
 from streampipe.stages.collate import collate
@@ -20,6 +21,7 @@ __all__ = [
     "Collate",
     "Stage",
     "StageDefinition",
+    "assign",
     "batch",
     "caption",
     "collate",

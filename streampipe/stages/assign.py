@@ -1,0 +1,27 @@
+"""``assign``: the same fields for every sample."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from streampipe.errors import ConfigError
+from streampipe.stages.stage import stage
+
+
+@stage(views=True)
+def assign(samples: Iterable[dict[str, Any]], fields: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Each sample with these fields, in place of its own of the same names: a ``loss_weight``, the name of a dataset.
+
+    Values are not copied: every sample holds the same object. Numbers stay numbers, and a batch has a list of them; a
+    tensor is stacked.
+
+    >>> list(assign(fields={"loss_weight": 0.5})([{"__key__": "a"}, {"__key__": "b", "loss_weight": 2}]))
+    [{'__key__': 'a', 'loss_weight': 0.5}, {'__key__': 'b', 'loss_weight': 0.5}]
+    """
+    fields = dict(fields)
+    for name in fields:
+        if not name or name.startswith("__"):
+            raise ConfigError(f"assign: {name!r} is metadata, which samples bring along; give the field another name")
+    for sample in samples:
+        yield {**sample, **fields}
