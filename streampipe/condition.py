@@ -1,31 +1,58 @@
-"""A ``where`` condition, run on an index or on one sample: the same answer from both."""
+"""A ``where`` condition, run on an index or on one sample: the same answer from both.
+
+A name that the public datasets write in several ways (``streampipe.aliases``) stands, in each sample, for the first of
+its columns that has a value there; so what a name means does not depend on which samples are looked at together.
+"""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from streampipe.errors import ConfigError
-from streampipe.expression import Column, Expression, column
+from streampipe.aliases import COLUMNS, columns_of
+from streampipe.counters import counters
+from streampipe.errors import ConfigError, IndexMismatch
+from streampipe.expression import Column, Expression, column, first_known
 from streampipe.index import ShardIndex
+from streampipe.index.facts import OWN
 
 MISSING = ("drop", "keep", "error")
 _NO_FIELD = re.compile(r"No match for FieldRef\.Name\((.+?)\)")
 
 
+class Verdict(NamedTuple):
+    """Which rows are kept, as a mask; why the others are not; how many are kept though the answer is unknown."""
+
+    kept: np.ndarray
+    reasons: Counter[str]
+    unknown: int = 0
+
+    def record(self, stage: str) -> None:
+        """Count what was dropped, in all and by reason, and what was kept for want of a value."""
+        if self.reasons:
+            counters.add(stage, "dropped", self.reasons.total())
+        for reason, times in self.reasons.items():
+            counters.add(stage, f"dropped because {reason}", times)
+        if self.unknown:
+            counters.add(stage, "kept without a value", self.unknown)
+
+
 class Condition:
     """A text in the expression language, or a pyarrow expression, and what to do where it is neither true nor false.
 
-    ``missing``: ``drop`` the sample, ``keep`` it, or make it an ``error``.
+    ``missing``: ``drop`` the sample, ``keep`` it, or make it an ``error``. A pyarrow expression names columns as they
+    are; in a text, names of ``streampipe.aliases`` stand for what the dataset calls them.
 
-    >>> Condition("width > 5").of_sample({"width": 6}), Condition("width > 5").of_sample({"width": None})
-    (True, False)
+    >>> Condition("width > 5").of_sample({"width": 6}).kept.tolist()
+    [True]
+    >>> Condition("watermark < 0.5").of_sample({"key": "a", "pwatermark": 0.7}).reasons
+    Counter({'watermark < 0.5 is false': 1})
     """
 
     def __init__(self, condition: str | pc.Expression, missing: str = "drop") -> None:
@@ -45,47 +72,62 @@ class Condition:
     def __repr__(self) -> str:
         return repr(self.text)
 
-    def of_index(self, index: ShardIndex) -> np.ndarray:
-        """Which rows of an index are kept, as a mask.
+    def of_index(self, index: ShardIndex, among: np.ndarray | None = None) -> Verdict:
+        """Which rows of an index are kept, among all or those of a mask.
 
         Raises:
             ConfigError: kinds that cannot be compared; or a value is unknown and ``missing`` is ``error``.
+            IndexMismatch: the index was made before values inside objects of the json were indexed.
         """
+        rows = np.ones(len(index), bool) if among is None else among
+        place: Callable[[int], str] = lambda i: f"sample {index.keys()[i]!r}"  # noqa: E731
         if isinstance(self.condition, Expression):
-            value = self.condition(_columns(index, self.condition), len(index))
-        else:
-            value = _by_arrow(index.table, self.condition)
-        return self._decided(value, lambda i: f"sample {index.keys()[i]!r}")
+            return self._judged(_of_index(index, self.condition), rows, place)
+        return self._decided(_by_arrow(index.table, self.condition), rows, place)
 
-    def of_sample(self, facts: Mapping[str, Any]) -> bool:
-        """Whether a sample with these facts is kept."""
+    def of_sample(self, facts: Mapping[str, Any]) -> Verdict:
+        """Whether a sample with these facts is kept: one row."""
+        rows = np.ones(1, bool)
+        place: Callable[[int], str] = lambda _: f"sample {facts.get('key')!r}"  # noqa: E731
         if isinstance(self.condition, Expression):
-            columns = {name: column([facts.get(name)]) for name in self.condition.names}
-            value = self.condition(columns, 1)
-        else:
-            value = _by_arrow(pa.table({name: [fact] for name, fact in facts.items()}), self.condition)
-        return bool(self._decided(value, lambda _: f"sample {facts.get('key')!r}")[0])
+            columns = {name: column([_first(facts, name)]) for name in self.condition.names}
+            return self._judged(columns, rows, place)
+        table = pa.table({name: [fact] for name, fact in facts.items()})
+        return self._decided(_by_arrow(table, self.condition), rows, place)
 
-    def reasons(self, index: ShardIndex) -> Counter[str]:
-        """Why rows of an index are dropped."""
-        if isinstance(self.condition, Expression):
-            return self.condition.reasons(_columns(index, self.condition), len(index))
-        return Counter({f"{self.condition} is not true": len(index)})
+    def lacks(self, facts: Mapping[str, Any]) -> bool:
+        """Whether facts from elsewhere could change the answer: a name's first column has no value in these."""
+        if not isinstance(self.condition, Expression):
+            return True
+        return any(not _known(facts.get(columns_of(name)[0])) for name in self.condition.names)
 
-    def reasons_of_sample(self, facts: Mapping[str, Any]) -> Counter[str]:
-        """Why one sample is dropped."""
-        if isinstance(self.condition, Expression):
-            return self.condition.reasons({name: column([facts.get(name)]) for name in self.condition.names}, 1)
-        return Counter({f"{self.condition} is not true": 1})
+    def names(self, there: Collection[str] | None = None) -> str:
+        """What the condition's names stand for, given the columns that there are, or whatever they are; for messages.
 
-    def _decided(self, value: Column, place: Any) -> np.ndarray:
-        unknown = ~value.known
+        >>> Condition("watermark < 0.5 and n > 3").names({"watermark_score", "n"})
+        'watermark is watermark_score'
+        """
+        if not isinstance(self.condition, Expression):
+            return ""
+        return ", ".join(_meaning(name, there) for name in sorted(self.condition.names) if name in COLUMNS)
+
+    def _judged(self, columns: Mapping[str, Column], rows: np.ndarray, place: Callable[[int], str]) -> Verdict:
+        assert isinstance(self.condition, Expression)
+        verdict = self._decided(self.condition(columns, len(rows)), rows, place)
+        dropped = rows & ~verdict.kept
+        return verdict._replace(reasons=self.condition.reasons(columns, dropped)) if dropped.any() else verdict
+
+    def _decided(self, value: Column, rows: np.ndarray, place: Callable[[int], str]) -> Verdict:
+        unknown = rows & ~value.known
         if self.missing == "error" and unknown.any():
             raise ConfigError(
                 f"where {self.text}: {place(int(np.flatnonzero(unknown)[0]))} lacks a value that is needed; say "
                 f"missing='drop' or missing='keep'"
             )
-        return np.asarray(np.where(unknown, self.missing == "keep", value.values.astype(bool)))
+        kept = rows & np.where(unknown, self.missing == "keep", value.values.astype(bool))
+        dropped = int((rows & ~kept).sum())
+        reasons = Counter({f"{self.condition} is not true": dropped} if dropped else {})
+        return Verdict(kept, reasons, int((kept & unknown).sum()))
 
 
 class Keep:
@@ -101,19 +143,69 @@ class Keep:
 
     def __call__(self, index: ShardIndex) -> np.ndarray:
         """The numbers of the samples that every condition keeps, ascending."""
-        mask = np.ones(len(index), bool)
-        for each in self.conditions:
-            mask &= each.of_index(index)
-        return np.flatnonzero(mask)
+        return np.flatnonzero(self._verdicts(index)[-1].kept)
+
+    def counted(self, index: ShardIndex) -> np.ndarray:
+        """The same; and what was dropped is counted by its reasons, as the stages would."""
+        verdicts = self._verdicts(index)
+        for i, verdict in enumerate(verdicts):
+            verdict.record("where" if i == 0 else f"where#{i + 1}")
+        return np.flatnonzero(verdicts[-1].kept)
 
     def reasons(self, index: ShardIndex) -> Counter[str]:
         """Why samples are dropped."""
-        return sum((each.reasons(index) for each in self.conditions), Counter())
+        return sum((verdict.reasons for verdict in self._verdicts(index)), Counter())
+
+    def names(self, there: Collection[str]) -> str:
+        """What the names stand for, given the columns that there are."""
+        return ", ".join(filter(None, (each.names(there) for each in self.conditions)))
+
+    def _verdicts(self, index: ShardIndex) -> list[Verdict]:
+        """What each condition says of what those before it kept."""
+        verdicts: list[Verdict] = []
+        for each in self.conditions:
+            verdicts.append(each.of_index(index, verdicts[-1].kept if verdicts else None))
+        return verdicts
 
 
-def _columns(index: ShardIndex, expression: Expression) -> dict[str, Column]:
+def _meaning(name: str, there: Collection[str] | None) -> str:
+    found = [each for each in columns_of(name) if there is None or each in there]
+    return f"{name} is {' else '.join(found)}" if found else f"{name} is none of {', '.join(columns_of(name))}"
+
+
+def _known(value: Any) -> bool:
+    return value is not None and value == value
+
+
+def _first(facts: Mapping[str, Any], name: str) -> Any:
+    """The first value among the facts that a name stands for."""
+    return next((facts[each] for each in columns_of(name) if _known(facts.get(each))), None)
+
+
+def _of_index(index: ShardIndex, expression: Expression) -> dict[str, Column]:
+    """The columns that an expression's names stand for."""
+    wanted = {each for name in expression.names for each in columns_of(name)}
+    there = _columns(index, wanted)
     found = {}
-    for name, values in index.columns(expression.names).items():
+    for name in expression.names:
+        meant = columns_of(name)
+        if not index.has_nested and not any(each in there for each in meant) and any(map(_is_nested, meant)):
+            raise IndexMismatch(
+                f"where: {name} may stand for a value inside an object of the json, and an index does not have these: "
+                f"it is of an older version, or there were too many; run streampipe index again, or use "
+                f"tier='sequential'"
+            )
+        found[name] = first_known([there[each] for each in meant if each in there], len(index))
+    return found
+
+
+def _is_nested(name: str) -> bool:
+    return "." in name and not (name.startswith("json.") and name.removeprefix("json.") in OWN)
+
+
+def _columns(index: ShardIndex, names: Collection[str]) -> dict[str, Column]:
+    found = {}
+    for name, values in index.columns(names).items():
         if isinstance(values, list):
             found[name] = column(values)
             continue

@@ -7,13 +7,15 @@ and let go with the shard.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain, islice
 
 import numpy as np
 from tqdm import tqdm
 
-from streampipe.index import Finder, ShardIndex
+from streampipe.condition import Keep
+from streampipe.index import Finder
 from streampipe.index.manifest import NAME
 from streampipe.index.manifest import counts as read_manifest
 from streampipe.lanes import EpochOrder, batch_seed, rank_reader
@@ -22,9 +24,6 @@ from streampipe.planned import Place, Plan
 from streampipe.rng import derive, permutation
 from streampipe.source import has_query, redact
 from streampipe.urls import SHARD_SUFFIXES, ShardList
-
-Keep = Callable[[ShardIndex], np.ndarray]
-"""From a shard's index to the numbers of the samples that are kept, in order."""
 
 _THREADS = 16
 
@@ -137,12 +136,13 @@ def count(shards: ShardList, finder: Finder, keep: Keep | None = None) -> Datase
         found = finder.find(url)
         if found is None:
             raise Uncounted(f"{redact(url)} has no index and is remote or compressed (streampipe index makes one)")
-        return len(found) if keep is None else len(keep(found))
+        return len(found) if keep is None else len(keep.counted(found))
 
-    one(shards[0])  # the usual case of no index at all costs one look, not sixteen
+    first = one(shards[0])  # the usual case of no index at all costs one look, not sixteen
     pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="streampipe-index")
     try:
-        bar = tqdm(pool.map(one, shards), total=len(shards), unit=" shards", desc="counting samples", delay=2)
+        found = chain([first], pool.map(one, islice(shards, 1, None)))  # the first is not looked at, or counted, twice
+        bar = tqdm(found, total=len(shards), unit=" shards", desc="counting samples", delay=2)
         numbers = np.fromiter(bar, np.int64, len(shards))
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

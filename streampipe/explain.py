@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from streampipe.chain import name_of
+from streampipe.condition import Condition
 from streampipe.passes import Division
 from streampipe.pipeline import Pipeline
 from streampipe.planned import Plan
 from streampipe.progress import replayed
 from streampipe.shards import ShardSamples
+from streampipe.stages.stage import Stage
 
 
 def explain(pipe: Pipeline, world_size: int, num_workers: int, found: tuple[Plan, Division] | str) -> str:
@@ -21,6 +23,8 @@ def explain(pipe: Pipeline, world_size: int, num_workers: int, found: tuple[Plan
             ("resume", f"exact on the same ranks and workers, dealt again on others; {_resume(pipe)}"),
             ("several ranks", "need loader(steps_per_epoch=n)"),
         ]
+        given = [stage.parameters.get("condition") for stage in pipe.chain if isinstance(stage, Stage)]
+        rows += _row("names", ", ".join(each.names() for each in given if isinstance(each, Condition) and each.names()))
     else:
         rows += _planned(pipe, world_size, num_workers, *found)
     width = max(len(name) for name, _ in rows)
@@ -62,8 +66,21 @@ def _planned(
         ),
         ("lanes", "each has one reader" if alone else "some are read by several readers: same batches, more opens"),
     ]
+    rows += _row("names", _names_meant(pipe, division))
     size = _bytes(pipe)
     return rows if size is None else [*rows, ("bytes", f"about {size / 1e9:,.2f} GB an epoch")]
+
+
+def _row(name: str, text: str) -> list[tuple[str, str]]:
+    return [(name, text)] if text else []
+
+
+def _names_meant(pipe: Pipeline, division: Division) -> str:
+    """What the names of the conditions stand for in the first shard."""
+    if division.keep is None or not isinstance(pipe.source, ShardSamples):
+        return ""
+    found = pipe.source.finder.find(pipe.source.shards[0])
+    return "" if found is None else division.keep.names(found.fact_names)
 
 
 def _bytes(pipe: Pipeline) -> float | None:

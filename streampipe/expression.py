@@ -14,7 +14,7 @@ from __future__ import annotations
 import ast
 import operator
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -66,6 +66,32 @@ def column(values: Sequence[Any]) -> Column:
     return Column(held, known)
 
 
+def first_known(columns: Sequence[Column], rows: int) -> Column:
+    """In each row the value of the first column that knows one.
+
+    >>> first_known([column([None, 1]), column([2, 3])], 2).values.tolist()
+    [2, 1]
+    """
+    if not columns:
+        return Column(np.zeros(rows), np.zeros(rows, bool))
+    values, known = columns[0]
+    for other in columns[1:]:
+        if known.all():
+            break
+        take = other.known & ~known
+        if not take.any():
+            continue
+        if not known.any():
+            values, known = other
+        elif values.dtype == other.values.dtype or {values.dtype.kind, other.values.dtype.kind} == {"i", "f"}:
+            values, known = np.where(take, other.values, values), known | take
+        else:
+            held = np.empty(rows, object)
+            held[:] = [b if t else a for a, b, t in zip(values.tolist(), other.values.tolist(), take, strict=True)]
+            values, known = held, known | take
+    return Column(values, known)
+
+
 class Expression:
     """A parsed condition. Call it with columns by name and the number of rows; it gives a column of truth values.
 
@@ -109,16 +135,21 @@ class Expression:
         """
         return _truth(self._value(self._tree, columns, rows), self._tree)
 
-    def reasons(self, columns: Mapping[str, Column], rows: int) -> Counter[str]:
-        """Why rows were dropped: for each part that stands between ``and``, how often it was false, or unknown."""
-        tree = self._tree
-        parts = tree.values if isinstance(tree, ast.BoolOp) and isinstance(tree.op, ast.And) else [tree]
+    def reasons(self, columns: Mapping[str, Column], rows: np.ndarray) -> Counter[str]:
+        """Why the condition is not true in rows (a mask): by the parts that stand between ``and``.
+
+        Each row counts once: under the first part that is false, or, where none is, the first that is unknown.
+        """
+        parts = list(_parts(self._tree))
+        values = [_truth(self._value(part, columns, len(rows)), part) for part in parts]
+        false = [value.known & ~value.values.astype(bool) for value in values]
+        unknown = [~value.known for value in values]
         found: Counter[str] = Counter()
-        for part in parts:
-            value = _truth(self._value(part, columns, rows), part)
-            text = ast.unparse(part)
-            found[f"{text} is false"] += int((value.known & ~value.values.astype(bool)).sum())
-            found[f"{text} is unknown"] += int((~value.known).sum())
+        left = rows.copy()
+        for masks, what in ((false, "false"), (unknown, "unknown")):
+            for part, mask in zip(parts, masks, strict=True):
+                found[f"{ast.unparse(part)} is {what}"] += int((left & mask).sum())
+                left &= ~mask
         return +found
 
     def _checked(self, node: ast.expr) -> set[str]:
@@ -209,6 +240,15 @@ class Expression:
         pairs = zip(left.values.tolist(), whole.values.tolist(), known.tolist(), strict=True)
         values = [isinstance(a, str) and isinstance(b, str) and a in b for a, b, k in pairs]
         return Column(np.array(values, bool), known)
+
+
+def _parts(node: ast.expr) -> Iterator[ast.expr]:
+    """What stands between ``and``."""
+    if isinstance(node, ast.BoolOp) and isinstance(node.op, ast.And):
+        for each in node.values:
+            yield from _parts(each)
+    else:
+        yield node
 
 
 def _name(node: ast.expr) -> str:

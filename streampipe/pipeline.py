@@ -103,12 +103,19 @@ class Pipeline(IterableDataset[Any]):
     def where(self, condition: Any, missing: str = "drop") -> Pipeline:
         """Only the samples that fulfil a condition: ``"width >= 512 and aesthetic > 5"``, or a pyarrow expression.
 
-        Facts are ``key``, ``width`` and ``height`` of the first image as shown, and the scalars of the json member
-        (``json.width`` where a name is taken). At the head of a chain over counted shards the index answers and nothing
-        is read; else each sample's own json and image header do, with the same result. ``missing``: what to do where a
-        value is not there and the condition is neither true nor false: ``"drop"``, ``"keep"`` or ``"error"``.
+        Facts are ``key``, ``width`` and ``height`` of the first image as shown, the scalars of the json member
+        (``json.width`` where a name is taken, ``meta.score`` inside an object), and, behind ``join``, its columns. The
+        names aesthetic, watermark, nsfw, similarity, language, width, height, original_width, original_height and
+        caption also stand for what the public datasets call them (``streampipe.aliases``). Texts stay texts: where a
+        dataset has ``NSFW`` as ``"UNLIKELY"``, write ``nsfw == 'UNLIKELY'``.
+
+        At the head of a chain over counted shards the index answers and nothing is read; else each sample's own json
+        and image header do, with the same result. ``missing``: what to do where a value is not there and the condition
+        is neither true nor false: ``"drop"``, ``"keep"`` or ``"error"``. ``report()`` counts what was dropped by the
+        parts of the condition: in the planned tier once, when the filter is computed.
         """
-        return self.apply(stages.where(condition=Condition(condition, missing)))
+        beside = None if isinstance(self.source, MixSamples) else self._beside("where")
+        return self.apply(stages.where(condition=Condition(condition, missing), **_given(beside=beside)))
 
     def filter(self, fn: Callable[[Any], Any]) -> Pipeline:
         """Only the samples for which ``fn(sample)`` is true; see ``streampipe.stages.filter``."""
@@ -287,10 +294,11 @@ class Pipeline(IterableDataset[Any]):
         tail = tail or ("drop" if division.drop_last else "short")
         if division.keep and not dataset.samples:
             indexes = filter(None, map(source.finder.find, source.shards[:_SHARDS_TO_BLAME]))
-            seen, reasons = 0, Counter[str]()
+            seen, reasons, there = 0, Counter[str](), set[str]()
             for each in indexes:
                 seen, reasons = seen + len(each), reasons + division.keep.reasons(each)
-            raise nothing_left(division.keep.text, seen, reasons)
+                there.update(each.fact_names)
+            raise nothing_left(division.keep.text, seen, reasons, division.keep.names(there), there)
         size = (division.batch or 1) * world_size
         text = division.keep.text if division.keep else ""
         return make(dataset, size, world_size, source.window, self.seed, tail, text), division

@@ -12,7 +12,7 @@ from streampipe.errors import ConfigError, IndexMismatch
 from streampipe.index.find import index_url
 from streampipe.index.manifest import NAME, Entry, to_bytes
 from streampipe.index.scan import scan
-from streampipe.index.table import ShardIndex
+from streampipe.index.table import NESTED, ShardIndex
 from streampipe.source import Source, has_query, redact
 from streampipe.tar import Limits
 from streampipe.urls import ShardList
@@ -99,4 +99,4 @@ def _fitting(source: Source, url: str, place: str) -> ShardIndex | None:
         found = ShardIndex.from_bytes(data, redact(place))
     except IndexMismatch:
         return None
-    return found if found.shard_bytes == source.size(url) and "sha256" in found.facts else None
+    return found if found.shard_bytes == source.size(url) and {"sha256", NESTED} <= set(found.facts) else None

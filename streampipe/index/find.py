@@ -8,7 +8,7 @@ import os
 
 from streampipe.errors import IndexMismatch, SourceError
 from streampipe.index.scan import scan
-from streampipe.index.table import ShardIndex
+from streampipe.index.table import NESTED, ShardIndex
 from streampipe.source import Source, has_query, local_path, planted, redact
 from streampipe.tar import Limits, compression_of
 from streampipe.urls import SHARD_SUFFIXES
@@ -111,9 +111,11 @@ class Finder:
         data = self.source.read_if_there(place, most)
         if data is not None:
             try:
-                return ShardIndex.from_bytes(data, place, most)
+                noted = ShardIndex.from_bytes(data, place, most)
+                if NESTED in noted.facts:
+                    return noted
             except IndexMismatch:
-                pass  # our own notes, damaged or of another version: make them again
+                pass  # our own notes, damaged or of an older version: make them again
         found = scan(url, self.source, self.limits, checksums=False)
         try:
             self.source.write(place, found.to_bytes())

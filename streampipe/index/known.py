@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from streampipe.errors import IndexMismatch
+from streampipe.index.facts import column_name, is_scalar
 from streampipe.index.parquet import read_table
 from streampipe.source import Source, has_query, redact
 from streampipe.tar import Limits
@@ -34,7 +35,8 @@ def columns_beside(url: str, source: Source) -> dict[str, dict[str, Any]]:
     found = {}
     for row in table.to_pylist():
         if row.get("status", "success") == "success":
-            found[str(row["key"])] = {name: v for name, v in row.items() if name not in _NOT_FACTS and _is_scalar(v)}
+            facts = {column_name(name): v for name, v in row.items() if name not in _NOT_FACTS and is_scalar(v)}
+            found[str(row["key"])] = facts
     return found
 
 
@@ -86,7 +88,3 @@ def _json(place: str, source: Source) -> Any:
 def _stem(url: str) -> str:
     suffix = next((each for each in SHARD_SUFFIXES if url.endswith(each)), "")
     return url[: len(url) - len(suffix)]
-
-
-def _is_scalar(value: Any) -> bool:
-    return isinstance(value, (bool, int, float, str)) and not (isinstance(value, int) and abs(value) >= 1 << 63)

@@ -7,11 +7,9 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from streampipe.decoding.fields import is_image_field
-from streampipe.decoding.header import probe
-from streampipe.errors import DecodeError
+from streampipe.index.facts import image_size, scalars_of
 from streampipe.index.known import columns_beside
-from streampipe.index.table import ShardIndex, column_name, make, scalars_of
+from streampipe.index.table import ShardIndex, make
 from streampipe.samples import group
 from streampipe.source import Source, redact
 from streampipe.tar import Limits, Member, read_members, stream_members
@@ -66,7 +64,7 @@ def _rows(
         del seen[: 1 + max(i for i, (_, field) in enumerate(mine) if field is not None)]
         start = own[0][0].offset
         end = max(member.data_offset + member.size + (-member.size & 511) for member, _ in own)
-        width, height = _image_size(sample)
+        width, height = image_size(sample)
         rows.append(
             {
                 "key": sample["__key__"],
@@ -87,26 +85,6 @@ def _field_of(name: str, names: dict[str, str]) -> str | None:
     base = name.rfind("/") + 1
     dot = name.find(".", base)
     return names.get(name[:dot] + name[dot:].lower()) if dot > base else None
-
-
-def facts_of(sample: dict[str, Any]) -> dict[str, Any]:
-    """What an index would hold of a sample: key, width, height and the scalars of its json member."""
-    width, height = _image_size(sample)
-    scalars = scalars_of(sample["json"]) if "json" in sample else {}
-    own = {"key": sample.get("__key__"), "width": width, "height": height}
-    return {**{column_name(name): value for name, value in scalars.items()}, **own}
-
-
-def _image_size(sample: dict[str, Any]) -> tuple[int | None, int | None]:
-    """Width and height of a sample's first image, as shown; None where there is none, or a damaged one."""
-    for name, value in sample.items():
-        if not name.startswith("__") and is_image_field(name, value):
-            try:
-                header = probe(value)
-            except DecodeError:
-                return None, None
-            return header.width, header.height
-    return None, None
 
 
 class _Tape:

@@ -2,8 +2,8 @@
 
 Columns: ``key``, ``offset`` and ``size`` (the sample's bytes in the shard, headers included), ``crc32`` (of those
 bytes; null where only headers were read), ``fields`` (name, offset, size of each), ``width`` and ``height`` of the
-first image as shown (after EXIF orientation), and the scalars of the json member under their own names, or as
-``json.NAME`` where that is one of the above.
+first image as shown (after EXIF orientation), and the scalars of the json member (``streampipe.index.facts``). Where
+objects inside the json would make more than 1,000 columns, theirs are left out, and the index says so.
 """
 
 from __future__ import annotations
@@ -18,16 +18,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from streampipe.errors import IndexMismatch
+from streampipe.index.facts import OWN
 from streampipe.index.parquet import read_table
 from streampipe.tar import Limits
 
 VERSION = 1
-OWN = ("key", "offset", "size", "crc32", "fields", "width", "height")
+MOST_COLUMNS = 1_000
 MIXED = b"streampipe.mixed"
 """Marks a column whose values are JSON texts, because its values are not all of one kind."""
 _FIELDS = pa.list_(pa.struct([("name", pa.string()), ("offset", pa.int64()), ("size", pa.int64())]))
 _TYPES = (pa.string(), pa.int64(), pa.int64(), pa.uint32(), _FIELDS, pa.int32(), pa.int32())
 _FACTS = b"streampipe"
+NESTED = "nested"
+"""The fact whether columns of objects inside the json are there; older indexes say nothing, and have none."""
 
 
 class ShardIndex:
@@ -45,6 +48,11 @@ class ShardIndex:
         """The shard's size."""
         return int(self.facts["bytes"])
 
+    @property
+    def has_nested(self) -> bool:
+        """Whether objects inside the json have their columns: an older index has none, nor has one of too many."""
+        return bool(self.facts.get(NESTED))
+
     def keys(self) -> list[str]:
         """The samples' keys, in the order of the shard."""
         keys: list[str] = self.table.column("key").to_pylist()
@@ -55,11 +63,17 @@ class ShardIndex:
         column = self.table.column
         return column("offset").to_numpy(), column("size").to_numpy(), column("crc32").to_pylist()
 
+    @property
+    def fact_names(self) -> frozenset[str]:
+        """The columns that a condition may name."""
+        return frozenset(self.table.column_names) - {"offset", "size", "crc32", "fields"}
+
     def columns(self, names: Iterable[str]) -> dict[str, pa.ChunkedArray]:
         """Those of the named columns that there are, mixed ones as lists of what they hold."""
         found = {}
+        there = self.fact_names
         for name in names:
-            if name in self.table.column_names and name not in ("offset", "size", "crc32", "fields"):
+            if name in there:
                 field = self.table.schema.field(name)
                 column = self.table.column(name)
                 mixed = bool(field.metadata) and MIXED in field.metadata
@@ -116,36 +130,19 @@ def _is_sound(table: pa.Table, shard_bytes: int) -> bool:
 
 
 def make(rows: list[dict[str, Any]], scalars: list[dict[str, Any]], facts: Mapping[str, Any]) -> ShardIndex:
-    """An index from its rows and from the scalars of each row's json member."""
+    """An index from its rows and from the scalars of each row's json member, by column."""
     arrays = {name: pa.array([row[name] for row in rows], kind) for name, kind in zip(OWN, _TYPES, strict=True)}
     fields = [pa.field(name, array.type) for name, array in arrays.items()]
     names = dict.fromkeys(name for each in scalars for name in each)
+    nested = len(names) <= MOST_COLUMNS or not any("." in name for name in names)
+    if not nested:
+        names = dict.fromkeys(name for name in names if "." not in name or name.removeprefix("json.") in OWN)
     columns = list(arrays.values())
     for name in names:
-        field, column = _column(column_name(name), [each.get(name) for each in scalars])
+        field, column = _column(name, [each.get(name) for each in scalars])
         fields.append(field)
         columns.append(column)
-    return ShardIndex(pa.Table.from_arrays(columns, schema=pa.schema(fields)), facts)
-
-
-def column_name(name: str) -> str:
-    """The column of a json member's scalar."""
-    return f"json.{name}" if name in OWN else name
-
-
-def scalars_of(data: bytes | memoryview) -> dict[str, Any]:
-    """The scalars at the top of a json member; nothing if it is damaged or no object (decoding will say so)."""
-    try:
-        value = json.loads(bytes(data))
-    except (ValueError, RecursionError):
-        return {}
-    if not isinstance(value, dict):
-        return {}
-    return {k: v for k, v in value.items() if isinstance(v, (bool, int, float, str)) and k and not _too_long(v)}
-
-
-def _too_long(value: object) -> bool:
-    return isinstance(value, int) and abs(value) >= 1 << 63
+    return ShardIndex(pa.Table.from_arrays(columns, schema=pa.schema(fields)), {**facts, NESTED: nested})
 
 
 def _column(name: str, values: list[Any]) -> tuple[pa.Field, pa.Array]:

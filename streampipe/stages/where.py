@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Any
 
+from streampipe.beside import Beside
 from streampipe.condition import Condition
 from streampipe.context import Run, Sample
 from streampipe.counters import counters
-from streampipe.errors import StageError
-from streampipe.index.scan import facts_of
+from streampipe.errors import AccessDenied, StageError
+from streampipe.index.facts import facts_of
+from streampipe.index.known import columns_beside
 from streampipe.stages.filter import NOTHING_LEFT
 from streampipe.stages.stage import stage
 
@@ -18,8 +21,14 @@ log = logging.getLogger("streampipe")
 
 
 @stage(views=True)
-def where(samples: Iterable[Sample], condition: Condition, *, run: Run) -> Iterator[Sample]:
-    """The samples for which ``condition`` is true of ``key``, ``width``, ``height`` (as shown) and their json scalars.
+def where(
+    samples: Iterable[Sample], condition: Condition, beside: Beside | None = None, *, run: Run
+) -> Iterator[Sample]:
+    """The samples for which ``condition`` is true of their facts (``streampipe.index.facts``).
+
+    Where a value is not among a sample's own facts, img2dataset's ``00000.parquet`` beside the shard is looked at, once
+    for each shard. What is dropped is counted by the parts of the condition that stand between ``and``: each sample
+    under the first that is false or, where none is, the first that is unknown.
 
     Raises:
         StageError: nothing is left of 10,000 samples (or of all, for a lone consumer); it says why.
@@ -30,26 +39,51 @@ def where(samples: Iterable[Sample], condition: Condition, *, run: Run) -> Itera
     """
     seen = kept = 0
     reasons: Counter[str] = Counter()
-    try:
-        for sample in samples:
-            seen += 1
-            facts = facts_of(sample)
-            if condition.of_sample(facts):
-                kept += 1
-                yield sample
-            elif not kept and not run.resumed:
-                reasons += condition.reasons_of_sample(facts)
-                if seen >= NOTHING_LEFT:
-                    raise nothing_left(condition.text, seen, reasons)
-    finally:
-        counters.add(run.stage, "dropped", seen - kept)
+    there: set[str] = set()
+    for sample in samples:
+        seen += 1
+        facts = facts_of(sample)
+        if beside is not None and condition.lacks(facts):
+            facts = {**_beside(beside, sample, run), **facts}
+        verdict = condition.of_sample(facts)
+        verdict.record(run.stage)
+        if verdict.kept[0]:
+            kept += 1
+            yield sample
+        elif not kept and not run.resumed:
+            reasons += verdict.reasons
+            there.update(facts)
+            if seen >= NOTHING_LEFT:
+                raise nothing_left(condition.text, seen, reasons, condition.names(there), there)
     if seen and not kept and not run.resumed:  # a rest may be without any
         if run.consumer.total == 1:
-            raise nothing_left(condition.text, seen, reasons)
+            raise nothing_left(condition.text, seen, reasons, condition.names(there), there)
         log.warning("where %s kept none of the %d samples of this consumer", condition.text, seen)
 
 
-def nothing_left(text: str, seen: int, reasons: Counter[str]) -> StageError:
+def nothing_left(text: str, seen: int, reasons: Counter[str], names: str, there: Collection[str]) -> StageError:
     """The error for a condition that dropped everything, with a histogram of why."""
     shown = "; ".join(f"{why} for {times}" for why, times in reasons.most_common(8))
-    return StageError(f"where {text} dropped every one of {seen} samples ({shown}); check names and limits")
+    columns = ", ".join(sorted(there)[:40])
+    return StageError(
+        f"where {text} dropped every one of {seen} samples ({shown}); check names and limits: "
+        f"{names + '; ' if names else ''}there are {columns}"
+    )
+
+
+def _beside(beside: Beside, sample: Sample, run: Run) -> Mapping[str, Any]:
+    """What img2dataset's file beside the shard says about a sample."""
+    position = sample.get("__position__")
+    if beside.shards is None or beside.source.opener is not None or position is None:
+        return {}
+    url = beside.shard_of(sample, run)
+
+    def load() -> dict[str, dict[str, Any]]:
+        try:
+            return columns_beside(url, beside.source)
+        except AccessDenied:  # stores that do not list say so of what is not there
+            counters.add(run.stage, "files beside shards not readable")
+            return {}
+
+    rows: dict[str, dict[str, Any]] = beside.held(url, load, position.epoch, run, "looks beside shards")
+    return rows.get(str(sample.get("__key__")), {})

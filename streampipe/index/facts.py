@@ -1,0 +1,95 @@
+"""Facts: what a condition may ask of a sample, by name. An index holds them as columns; a single sample has them too.
+
+``key``, ``width`` and ``height`` of the first image as shown (after EXIF orientation), and the scalars of the json
+member: those at its top under their own names (as ``json.NAME`` where that is a column of the index itself), those in
+objects inside it as ``object.NAME``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from streampipe.decoding.fields import is_image_field
+from streampipe.decoding.header import probe
+from streampipe.errors import DecodeError
+
+OWN = ("key", "offset", "size", "crc32", "fields", "width", "height")
+"""The columns that every index has."""
+_DEEPEST = 8
+
+
+def column_name(name: str) -> str:
+    """The column of a scalar at the top of a json member.
+
+    >>> column_name("width"), column_name("aesthetic")
+    ('json.width', 'aesthetic')
+    """
+    return f"json.{name}" if name in OWN else name
+
+
+def scalars_of(data: bytes | memoryview | Mapping[str, Any]) -> dict[str, Any]:
+    """The scalars of a json member by column; nothing if it is damaged or no object (decoding will say so).
+
+    >>> scalars_of(b'{"n": 1, "width": 2, "list": [3], "meta": {"score": 0.5, "none": null}}')
+    {'n': 1, 'json.width': 2, 'meta.score': 0.5}
+    """
+    value: Any = data
+    if not isinstance(data, Mapping):
+        try:
+            value = json.loads(bytes(data))
+        except (ValueError, RecursionError):
+            return {}
+    if not isinstance(value, Mapping):
+        return {}
+    found = {column_name(name): each for name, each in value.items() if name and is_scalar(each)}
+    for name, each in _nested(value, "", _DEEPEST):
+        found.setdefault(name, each)
+    return found
+
+
+def _nested(value: Mapping[str, Any], path: str, depth: int) -> Iterator[tuple[str, Any]]:
+    """The scalars of the objects in an object, by dotted names."""
+    for name, each in value.items():
+        if isinstance(each, Mapping) and name and depth:
+            inside = f"{path}{name}."
+            yield from ((inside + inner, v) for inner, v in each.items() if inner and is_scalar(v))
+            yield from _nested(each, inside, depth - 1)
+
+
+def is_scalar(value: object) -> bool:
+    """Whether a value can stand in a column: a truth value, a number of at most 64 bits, or a text."""
+    return isinstance(value, (bool, int, float, str)) and not (isinstance(value, int) and abs(value) >= 1 << 63)
+
+
+def facts_of(sample: Mapping[str, Any]) -> dict[str, Any]:
+    """What an index would hold of a sample; and the scalars among its fields, which a stage in front put there.
+
+    >>> facts_of({"__key__": "a", "json": b'{"n": 1, "m": {"x": 2}}', "score": 0.5})
+    {'n': 1, 'm.x': 2, 'score': 0.5, 'key': 'a', 'width': None, 'height': None}
+    """
+    facts = scalars_of(sample["json"]) if isinstance(sample.get("json"), (bytes, memoryview, Mapping)) else {}
+    for name, value in sample.items():
+        if not name.startswith("__"):
+            plain = value.item() if isinstance(value, np.generic) else value
+            if is_scalar(plain):
+                facts[name] = plain
+    width, height = image_size(sample)
+    own = {"key": sample.get("__key__"), "width": width, "height": height}
+    return {**facts, **{name: v for name, v in own.items() if v is not None or name not in facts}}
+
+
+def image_size(sample: Mapping[str, Any]) -> tuple[int | None, int | None]:
+    """Width and height of a sample's first image, as shown; None where there is none, a decoded or a damaged one."""
+    for name, value in sample.items():
+        encoded = isinstance(value, (bytes, bytearray, memoryview)) and not name.startswith("__")
+        if encoded and is_image_field(name, value):
+            try:
+                header = probe(value)
+            except DecodeError:
+                return None, None
+            return header.width, header.height
+    return None, None
