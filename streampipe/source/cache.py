@@ -19,17 +19,23 @@ import os
 import stat
 import time
 import zlib
-from collections.abc import Generator
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from streampipe.counters import counters
 from streampipe.errors import ConfigError
 from streampipe.source.disk import (
+    LOCK,
+    PART,
+    SHARD,
+    Kept,
     delete_abandoned,
     evict,
     is_same,
     lock,
     mapped,
+    open_regular,
     other_version,
     planted,
     progress_of,
@@ -38,10 +44,11 @@ from streampipe.source.disk import (
 )
 from streampipe.source.http import Pin
 from streampipe.source.location import redact
-from streampipe.source.part import PART, Part
+from streampipe.source.part import Part
 
-_SUFFIX, _LOCK = ".shard", ".lock"
 _SPARE = 0.05  # of a disk that is left free where no size is given
+_ROOM, _PATIENCE = "room", 5.0  # the lock of who makes room, and how long it is waited for (seconds)
+_POLL, _LOOK = 0.02, 0.5  # seconds between two looks at a lock, and at how far its holder has come
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 _log = logging.getLogger("streampipe")
 
@@ -60,7 +67,7 @@ class Cache:
     def __init__(self, folder: str | os.PathLike[str], max_bytes: int | None = None) -> None:
         self.folder = Path(folder).absolute()
         self.max_bytes = max_bytes
-        self._checked: dict[str, tuple[int, int]] = {}  # files whose crc32 this process has compared: inode, mtime
+        self._checked: dict[str, tuple[int, Kept]] = {}  # files whose crc32 this process has compared: inode, facts
         self._warned = False
         if max_bytes is not None and max_bytes <= 0:
             raise ConfigError(f"a cache has a size above 0, not {max_bytes}")
@@ -79,7 +86,7 @@ class Cache:
 
     def path(self, url: str) -> Path:
         """Where a shard is kept: the same name in another bucket is another file."""
-        return self.folder / (hashlib.sha256(url.encode()).hexdigest()[:40] + _SUFFIX)
+        return self.folder / (hashlib.sha256(url.encode()).hexdigest()[:40] + SHARD)
 
     def has(self, url: str) -> bool:
         """Whether some version of a shard is kept."""
@@ -89,22 +96,24 @@ class Cache:
         """The kept bytes of the version ``pin``, mapped; None if there are none, or damaged ones."""
         path = self.path(url)
         try:
-            with open(path, "rb") as file:
-                lock(file.fileno(), fcntl.LOCK_SH)  # held by the mapping, which has the same open file
-                facts = os.fstat(file.fileno())
-                kept = read_tail(file.fileno(), facts.st_size)
-                if kept is None:
-                    return None  # not ours, or cut off: replaced by the next download
-                if other_version(kept, pin):
-                    return None
-                view = mapped(file.fileno(), kept.size)
-            mark = (facts.st_ino, facts.st_mtime_ns)
+            file = open_regular(path)
+            try:
+                lock(file, fcntl.LOCK_SH)  # held by the mapping, which has the same open file
+                facts = os.fstat(file)
+                kept = read_tail(file, facts.st_size)
+                if kept is None or other_version(kept, pin):
+                    return None  # not ours, cut off, or out of date: replaced by the next download
+                view = mapped(file, kept.size)
+            finally:
+                os.close(file)
+            mark = (facts.st_ino, kept)
             if self._checked.get(path.name) != mark and zlib.crc32(view) != kept.crc:
                 counters.add("cache", "damaged shards")
                 _log.warning("%s: its copy in the cache is damaged (crc32); it is fetched again", redact(url))
                 return None
-            os.utime(path)
-            self._checked[path.name] = (facts.st_ino, path.stat().st_mtime_ns)
+            self._checked[path.name] = mark
+            with suppress(OSError):  # a disk that can only be read serves as well
+                os.utime(path)
             counters.add("cache", "hits")
             return view
         except FileNotFoundError:
@@ -124,89 +133,110 @@ class Cache:
         except OSError:
             return
 
-    def turn(self, url: str, patience: float) -> Generator[bool]:
-        """Wait for whoever downloads this shard now; then True where it is ours to do, as long as the generator lives.
+    @contextmanager
+    def turn(self, url: str, patience: float) -> Iterator[bool]:
+        """Wait for whoever downloads this shard now; then True where it is ours to do, as long as we are in here.
 
         False where locks do not work, or where the other brings nothing for ``patience`` seconds.
         """
-        path = self.path(url).with_suffix(_LOCK)
+        path = self.path(url).with_suffix(LOCK)
+        with self._locked(path, patience) as ours:
+            yield ours
+
+    @contextmanager
+    def _locked(self, path: Path, patience: float) -> Iterator[bool]:
         try:
-            file = self._locked(path, patience)
+            file = self._wait(path, patience)
         except OSError as error:
             if error.errno not in _NO_LOCKS:
                 self.failed(error)
             file = None
-        if file is None:
-            yield False
-            return
         try:
-            yield True
+            yield file is not None
         finally:
-            unlink(path)  # while it is ours; who waits on the old file finds that it is gone
-            os.close(file)
+            if file is not None:
+                unlink(path)  # while it is ours; who waits on the old file finds that it is gone
+                os.close(file)
 
-    def _locked(self, path: Path, patience: float) -> int | None:
-        seen, since = -1, time.monotonic()
+    def _wait(self, path: Path, patience: float) -> int | None:
+        seen, since, looked = -1, time.monotonic(), 0.0
         while True:
-            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if is_same(file, path):
                     return file
-                os.close(file)
-                continue
             except BlockingIOError:
-                os.close(file)
-            except OSError:
+                pass
+            except BaseException:
                 os.close(file)
                 raise
-            done = sum(progress_of(part) for part in self.folder.glob(f"{path.stem}.*{PART}"))
-            if done != seen:
-                seen, since = done, time.monotonic()
-            if time.monotonic() - since > patience:
+            os.close(file)
+            now = time.monotonic()
+            if now - looked > _LOOK:
+                looked, done = now, sum(progress_of(part) for part in self.folder.glob(f"{path.stem}.*{PART}"))
+                if done != seen:
+                    seen, since = done, now
+            if now - since > patience:
                 return None
-            time.sleep(0.02)
+            time.sleep(_POLL)
 
     def part(self, url: str, size: int | None) -> Part:
-        """A new file for a shard that is downloaded, with room made for it."""
-        self.make_room(size or 0)
-        try:
-            return Part(self.path(url), size)
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            self.make_room(2 * (size or 0))
-            return Part(self.path(url), size)
+        """A new file for a shard that is downloaded, with room made for it.
+
+        Raises:
+            OSError: there is no room, or the disk does not do.
+        """
+        # one at a time, or several would take the same room; who waits too long for that takes what there is
+        with self._locked(self.folder / f"{_ROOM}{LOCK}", _PATIENCE):
+            self.make_room(size or 0)
+            try:
+                return Part(self.path(url), size)
+            except OSError as error:
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                    raise
+                self.make_room(2 * (size or 0))
+                return Part(self.path(url), size)
 
     def make_room(self, size: int) -> None:
-        """Evict until so many bytes fit. Only files of the cache's own are touched, and none that are in use."""
-        entries = []
-        used = 0
-        for path in self.folder.iterdir():
-            try:
-                facts = path.lstat()
-            except OSError:
-                continue
-            if path.suffix == PART and delete_abandoned(path):
-                continue
-            if path.suffix in (PART, _SUFFIX):
-                used += facts.st_size
-            if path.suffix == _SUFFIX and stat.S_ISREG(facts.st_mode):
-                entries.append((facts.st_mtime_ns, facts.st_size, path))
+        """Evict until so many bytes fit. Only files of the cache's own are touched, and none that are in use.
+
+        Raises:
+            OSError: they do not fit, whatever goes.
+        """
+        if self.max_bytes is not None and size > self.max_bytes:
+            raise OSError(errno.ENOSPC, f"a shard of {size} bytes is larger than the cache ({self.max_bytes})")
+        entries, used = self._entries()
         disk = os.statvfs(self.folder)
-        over = size + int(_SPARE * disk.f_blocks * disk.f_frsize) - disk.f_bavail * disk.f_frsize
+        spare = int(_SPARE * disk.f_blocks * disk.f_frsize) if self.max_bytes is None else 0
+        over = size + spare - disk.f_bavail * disk.f_frsize
         if self.max_bytes is not None:
-            over = max(over if size else 0, used + size - self.max_bytes)
+            over = max(over, used + size - self.max_bytes)
         for _, bytes_, path in sorted(entries):
             if over <= 0:
                 return
             if evict(path):
                 counters.add("cache", "evicted")
                 over -= bytes_
-        if over > 0 and self.max_bytes is not None and size > self.max_bytes:
-            raise OSError(errno.ENOSPC, f"a shard of {size} bytes is larger than the cache ({self.max_bytes})")
         if over > 0:
-            raise OSError(errno.ENOSPC, "all of the cache is in use")
+            raise OSError(errno.ENOSPC, f"there is no room for {size} bytes: what is left in the cache is in use")
+
+    def _entries(self) -> tuple[list[tuple[int, int, Path]], int]:
+        """Kept shards (when used, bytes, path) and the bytes of all that is there. Abandoned files are deleted."""
+        entries, used = [], 0
+        for path in self.folder.iterdir():
+            if path.suffix not in (PART, LOCK, SHARD):
+                continue
+            try:
+                facts = path.lstat()
+            except OSError:
+                continue
+            if path.suffix in (PART, LOCK) and delete_abandoned(path):
+                continue
+            used += facts.st_size
+            if path.suffix == SHARD and stat.S_ISREG(facts.st_mode):
+                entries.append((facts.st_mtime_ns, facts.st_size, path))
+        return entries, used
 
     def failed(self, error: OSError) -> None:
         """The disk does not do: say so once; shards are then read past the cache."""

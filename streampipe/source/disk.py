@@ -7,14 +7,23 @@ import fcntl
 import json
 import mmap
 import os
+import random
+import re
+import socket
+import stat
 import struct
 from pathlib import Path
 from typing import NamedTuple
 
 from streampipe.source.http import Pin
 
+PART, SHARD, LOCK = ".part", ".shard", ".lock"
 MARK = b"streampipe-cache-1"
 TAIL = struct.Struct("<I18s")  # length of the JSON, and the mark
+
+
+_PART_NAME = re.compile(r"[0-9a-f]{40}\.[\w-]+-\d+-[0-9a-f]{16}\.part")
+_LOCK_NAME = re.compile(r"[0-9a-f]{40}\.lock")
 
 
 class Kept(NamedTuple):
@@ -27,26 +36,29 @@ class Kept(NamedTuple):
 
 def read_tail(file: int, size: int) -> Kept | None:
     """What a file says of itself; None if it is not a kept shard."""
-    if size < TAIL.size:
+    tail = os.pread(file, TAIL.size, size - TAIL.size) if size >= TAIL.size else b""
+    if len(tail) < TAIL.size:
         return None
-    length, mark = TAIL.unpack(os.pread(file, TAIL.size, size - TAIL.size))
+    length, mark = TAIL.unpack(tail)
     start = size - TAIL.size - length
     if mark != MARK or length > 4096 or start < 0:
         return None
     try:
         facts = json.loads(os.pread(file, length, start))
         kept = Kept(int(facts["size"]), facts["version"], int(facts["crc32"]))
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
     return kept if kept.size == start else None
 
 
 def other_version(kept: Kept, pin: Pin) -> bool:
+    """Whether a kept shard is known to be another version than the pinned one."""
     changed = pin.version is not None and kept.version is not None and pin.version != kept.version
     return changed or (pin.size is not None and pin.size != kept.size)
 
 
 def mapped(file: int, size: int) -> memoryview:
+    """The first bytes of a file as memory; it keeps the file's lock as long as it lives."""
     return memoryview(mmap.mmap(file, size, access=mmap.ACCESS_READ)) if size else memoryview(b"")
 
 
@@ -59,10 +71,29 @@ def lock(file: int, how: int) -> bool:
     return True
 
 
+def unique() -> str:
+    """A part of a file name that no other thread, process or host has."""
+    host = re.sub(r"[^\w-]", "_", socket.gethostname(), flags=re.ASCII)
+    return f"{host}-{os.getpid()}-{random.SystemRandom().getrandbits(64):016x}"
+
+
+def open_regular(path: Path, how: int = os.O_RDONLY) -> int:
+    """A descriptor of a file that is nothing but a file; a named pipe of this name is not waited for.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    file = os.open(path, how | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(file).st_mode):
+        os.close(file)
+        raise FileNotFoundError(errno.ENOENT, "no regular file", str(path))
+    return file
+
+
 def evict(path: Path) -> bool:
     """Delete a kept shard that is ours and that nobody uses."""
     try:
-        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        file = open_regular(path)
     except OSError:
         return False
     try:
@@ -74,20 +105,22 @@ def evict(path: Path) -> bool:
             return False
         except OSError:
             pass  # no locks here: whoever uses it keeps what is open
-        return unlink(path)
+        return is_same(file, path) and unlink(path)
     finally:
         os.close(file)
 
 
 def delete_abandoned(path: Path) -> bool:
-    """Delete a part whose writer is gone, as its lock says. Where locks do not work it is left alone."""
+    """Delete a part or lock whose owner is gone, as its lock says. Where locks do not work it is left alone."""
+    if not (_PART_NAME.fullmatch(path.name) or _LOCK_NAME.fullmatch(path.name)):
+        return False
     try:
-        file = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        file = open_regular(path, os.O_RDWR)
     except OSError:
         return False
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return len(path.name.split(".")) == 3 and unlink(path)
+        return is_same(file, path) and unlink(path)
     except OSError:
         return False
     finally:
@@ -96,6 +129,8 @@ def delete_abandoned(path: Path) -> bool:
 
 def reserve(file: int, size: int) -> None:
     """Take the room now: a full disk is then found before anything is downloaded."""
+    if not hasattr(os, "posix_fallocate"):
+        return
     try:
         os.posix_fallocate(file, 0, size)
     except OSError as error:
@@ -113,13 +148,15 @@ def planted(folder: os.stat_result) -> str | None:
 
 
 def is_same(file: int, path: Path) -> bool:
+    """Whether a descriptor is still that of the file of this name."""
     try:
-        return os.fstat(file).st_ino == path.stat().st_ino
+        return os.path.samestat(os.fstat(file), path.lstat())
     except OSError:
         return False
 
 
 def progress_of(path: Path) -> int:
+    """A number that changes while a file is written."""
     try:
         return path.stat().st_blocks + path.stat().st_mtime_ns
     except OSError:
@@ -127,6 +164,7 @@ def progress_of(path: Path) -> int:
 
 
 def unlink(path: Path) -> bool:
+    """Delete; whether that was possible."""
     try:
         os.unlink(path)
     except OSError:

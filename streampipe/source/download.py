@@ -67,7 +67,10 @@ class Download:
                     return
                 end = part.written if part is not None else at
                 while at < end:
-                    piece = os.pread(file, min(_BLOCK, end - at), at)
+                    piece = _read(file, min(_BLOCK, end - at), at)
+                    if not piece:  # the disk does not give back what it took
+                        yield from self._again(at)
+                        return
                     at += len(piece)
                     yield piece
                 if state == "there" and part is not None and at == part.written:
@@ -114,13 +117,12 @@ class Download:
             yield bytes(view[start : start + _BLOCK])
 
     def _run(self) -> None:
-        turn = self._cache.turn(self.url, self._patience)
         try:
-            next(turn)
-            if self._cache.view(self.url, self._forward.pin) is not None:
-                self._end("there")
-            else:  # without a lock it may be done twice, which costs time only
-                self._copy()
+            with self._cache.turn(self.url, self._patience):  # without a lock it may be done twice, at worst
+                if self._cache.view(self.url, self._forward.pin) is not None:
+                    self._end("there")
+                else:
+                    self._copy()
         except OSError as error:
             self._cache.failed(error)
             self._end("past")
@@ -128,7 +130,6 @@ class Download:
             self._error = error
             self._end("failed")
         finally:
-            turn.close()
             self._forward.close()
 
     def _copy(self) -> None:
@@ -175,3 +176,10 @@ class Download:
         with self._changed:
             self._state = state
             self._changed.notify_all()
+
+
+def _read(file: int, size: int, at: int) -> bytes:
+    try:
+        return os.pread(file, size, at)
+    except OSError:
+        return b""

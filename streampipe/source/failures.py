@@ -42,8 +42,8 @@ _FINAL = (ValueError, TypeError, AttributeError, ImportError, NotImplementedErro
 _LOCAL = (errno.ENOSPC, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.EDQUOT)
 
 
-def failure(error: BaseException, url: str, done: str = "read") -> Failure:
-    """The meaning of a backend's error."""
+def failure(error: BaseException, url: str, done: str = "read", used: str = "") -> Failure:
+    """The meaning of a backend's error. ``used``: which credentials the request was made with."""
     if isinstance(error, StreampipeError):
         return Failure(error, False)
     shown = redact(url)
@@ -51,17 +51,23 @@ def failure(error: BaseException, url: str, done: str = "read") -> Failure:
     text = redacted(f"{type(error).__name__}: {error}", url)
     status = next((found for found in map(_status, _causes(error)) if found), None)
     names = {type(each).__name__ for each in _causes(error)}
-    if status is None or (status < 500 and status not in (408, 425, 429)):
+    if "SSLCertVerificationError" in names:
+        return Failure(SourceError(f"{shown} could not be {done} ({text}); check the server's certificate"), False)
+    busy = isinstance(error, TimeoutError) or (status is not None and (status >= 500 or status in (408, 425, 429)))
+    if not busy:
         if status in (404, 410) or isinstance(error, (FileNotFoundError, IsADirectoryError, NotADirectoryError)):
             return Failure(ShardMissing(f"{shown} does not exist; check the URL ({text})"), False)
         if status in (401, 403) or isinstance(error, PermissionError) or names & _CREDENTIALS:
-            return Failure(AccessDenied(f"{shown} may not be {done}; check the credentials in use ({text})"), False)
+            how = f"; it was asked for {used}" if used else ""
+            return Failure(AccessDenied(f"{shown} may not be {done} ({text}){how}; check these credentials"), False)
         if status == 412 or "FileExpired" in names:
             return Failure(changed(url, "the store has another version now"), False)
         if status is not None and status >= 300:
             return Failure(SourceError(f"{shown} could not be {done} ({text}); check the URL and the server"), False)
         if isinstance(error, _FINAL):
-            return Failure(ConfigError(f"{shown} could not be {done} ({text}); check storage_options="), False)
+            return Failure(
+                ConfigError(f"{shown} could not be {done} ({text}); check storage_options= or opener="), False
+            )
         if isinstance(error, OSError) and error.errno in _LOCAL:
             return Failure(SourceError(f"{shown} could not be {done} ({text})"), False)
     return Failure(SourceError(f"{shown} could not be {done} ({text})"), True, _wait(error))
@@ -86,17 +92,25 @@ def changed(url: str, how: str) -> ShardChanged:
     )
 
 
+def cause(error: BaseException, url: str) -> BaseException | None:
+    """The error as a cause to chain to; None where its text, which a traceback shows, would give away a secret."""
+    safe = all(redacted(str(each), url) == str(each) for each in _causes(error))
+    return error if safe else None
+
+
 def _causes(error: BaseException) -> Iterator[BaseException]:
     seen: BaseException | None = error
     for _ in range(8):
         if seen is None:
             return
         yield seen
-        seen = seen.__cause__ or seen.__context__
+        seen = seen.__cause__ or (None if seen.__suppress_context__ else seen.__context__)
 
 
 def _status(error: BaseException) -> int | None:
     """The HTTP status that an error carries: as aiohttp, gcsfs, Azure and botocore spell it."""
+    if type(error).__module__.startswith("aiohttp.http"):
+        return None  # a body that broke off has "code" 400 there: the parser's, not the server's
     for name in ("status", "status_code", "code"):
         value = getattr(error, name, None)
         if isinstance(value, int) and 100 <= value < 600:
@@ -114,6 +128,9 @@ def _wait(error: BaseException) -> float:
     """Seconds that Retry-After asks for: a number of them, or a date."""
     for each in _causes(error):
         headers = getattr(each, "headers", None)
+        response: Any = getattr(each, "response", None)
+        if headers is None and isinstance(response, Mapping):  # botocore's
+            headers = {k.title(): v for k, v in response.get("ResponseMetadata", {}).get("HTTPHeaders", {}).items()}
         asked = headers.get("Retry-After") if isinstance(headers, Mapping) else None
         if not asked:
             continue

@@ -11,20 +11,25 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from streampipe.counters import counters
-from streampipe.errors import AccessDenied
+from streampipe.errors import AccessDenied, SourceError
 from streampipe.source.failures import Ended, failure
 from streampipe.source.http import Answer, Pin
+from streampipe.source.location import redact
 from streampipe.source.network import Network
 from streampipe.source.retry import Tries
+
+_LEAST = 1 << 16
 
 
 class Store(Protocol):
     """A backend."""
 
     ranges: bool  # whether any range can be asked for
+    streams: bool  # whether bytes are there as they come; else all of an answer, or nothing
+    worked: bool  # whether it ever gave anything
 
-    def conditional(self, url: str) -> bool:
-        """Whether each request is for the pinned version only, or says which version it answers with."""
+    def credentials(self, url: str) -> str:
+        """With which credentials it asks, for a message: never their values."""
 
     def renew(self) -> None:
         """Forget credentials and connections."""
@@ -33,7 +38,7 @@ class Store(Protocol):
         """The object's size and version."""
 
     def get(self, url: str, start: int, end: int | None, pin: Pin) -> Answer:
-        """The bytes [start, end) of the pinned version."""
+        """The bytes [start, end) of the pinned version, and of no other."""
 
 
 class Fetch:
@@ -62,26 +67,38 @@ class Fetch:
         self._network = network
         self._start = start
         self._end = end
-        self._tries = Tries(url, network, stop)
+        self._stop = stop or threading.Event()
+        self._tries = Tries(url, network, self._stop, store.credentials(url))
         self._renewed = False
+        self._most: int | None = None  # bytes to ask for at once, where an answer that breaks off brings nothing
 
     def __iter__(self) -> Iterator[bytes]:
         at = self._start
         while self._end is None or at < self._end:
+            before = at
             try:
                 for piece in self._request(at):
+                    if self._stop.is_set():
+                        raise SourceError(f"{redact(self._url)}: reading it was given up at byte {at}")
                     at += len(piece)
                     self._tries.progress()
                     counters.add("network", "bytes", len(piece))
                     yield piece
+                self._store.worked = True
                 if self._arrived(at):
                     return
-                raise Ended(f"nothing came beyond byte {at}")
-            except GeneratorExit:
-                raise
+                if at == before:
+                    raise Ended(f"nothing came beyond byte {at}")
             except Exception as error:  # backends raise what they like
-                if not self._renew(error, at):
+                if not self._renew(error):
                     self._tries.again(error, at)
+                    self._ask_for_less(at)
+
+    def _ask_for_less(self, at: int) -> None:
+        """A broken connection that never lasts for a whole answer lasts for a part of it."""
+        if not self._store.streams:
+            end = self.pin.size if self._end is None else self._end
+            self._most = max(_LEAST, (self._most or (end or at + self._network.window) - at) // 2)
 
     def _arrived(self, at: int) -> bool:
         if self._ended:
@@ -91,7 +108,10 @@ class Fetch:
 
     def _request(self, at: int) -> Iterator[bytes]:
         counters.add("network", "requests")
-        answer = self._store.get(self._url, at, self._end, self.pin)
+        end = self._end
+        if self._most is not None and (end is not None or self.pin.size is not None):
+            end = at + self._most if end is None else min(end, at + self._most)
+        answer = self._store.get(self._url, at, end, self.pin)
         self.pin = both(self.pin, answer.pin)
         self.whole = self.whole or answer.whole
         skip = at - answer.start
@@ -109,33 +129,40 @@ class Fetch:
                 return  # else the answer ends here by itself, and its connection can be used again
         self._ended = self.whole and self.pin.size is None and not skip
 
-    def _renew(self, error: Exception, at: int) -> bool:
+    def _renew(self, error: Exception) -> bool:
         """Tokens run out: with fresh credentials once more, where they were good before."""
-        if self._renewed or not isinstance(failure(error, self._url).error, AccessDenied):
-            return False
-        if at == self._start and self.pin == Pin():
+        if self._renewed or not _ran_out(self._store, error, self._url):
             return False
         self._renewed = True
-        counters.add("network", "credentials renewed")
         self._store.renew()
-        self.pin = self.pin._replace(handle=None)
         return True
+
+
+def _ran_out(store: Store, error: Exception, url: str) -> bool:
+    if not store.worked or not isinstance(failure(error, url).error, AccessDenied):
+        return False
+    counters.add("network", "credentials renewed")
+    return True
 
 
 def both(old: Pin, new: Pin) -> Pin:
     """What two answers together say of the object."""
-    return Pin(
-        new.size if old.size is None else old.size,
-        old.version or new.version,
-        new.handle if new.handle is not None else old.handle,
-    )
+    return Pin(new.size if old.size is None else old.size, old.version or new.version)
 
 
 def attempt(store: Store, url: str, network: Network, what: str = "read") -> Pin:
     """The object's size and version, asked for until there is an answer."""
-    tries = Tries(url, network)
+    tries = Tries(url, network, used=store.credentials(url))
+    renewed = False
     while True:
         try:
-            return store.pin(url)
+            pin = store.pin(url)
         except Exception as error:
+            if not renewed and _ran_out(store, error, url):
+                renewed = True
+                store.renew()
+                continue
             tries.again(error, 0, what)
+        else:
+            store.worked = True
+            return pin

@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future
 
+from streampipe.errors import SourceError
 from streampipe.source.fetch import Fetch, Store, attempt
 from streampipe.source.http import Pin, check_pin
 from streampipe.source.location import redact
@@ -25,14 +26,24 @@ from streampipe.source.traffic import Traffic
 
 _FIRST = 256 << 10
 _BLOCK = 1 << 20
+_FOLLOWING = 3
+"""Objects after this one that are asked for once all of this one is."""
 _log = logging.getLogger("streampipe")
 _warned: set[str] = set()
 
 
 class Forward:
-    """The chunks of an object, in order. Begin with ``start``, iterate once, ``close`` at any time."""
+    """The chunks of an object, in order. Begin with ``start``, iterate once, ``close`` at any time.
 
-    def __init__(self, store: Store, url: str, network: Network, traffic: Traffic, pin: Pin | None = None) -> None:
+    Threads may share it as what they want next; the one that takes it out of there iterates it.
+
+    Args:
+        begin: the first byte that is wanted; needs a ``pin``.
+    """
+
+    def __init__(
+        self, store: Store, url: str, network: Network, traffic: Traffic, pin: Pin | None = None, begin: int = 0
+    ) -> None:
         self.url = url
         self.pin = pin or Pin()
         self.then: Forward | None = None  # what is wanted after this
@@ -40,9 +51,12 @@ class Forward:
         self._network = network
         self._traffic = traffic
         self._stop = threading.Event()
+        self._lock = threading.RLock()
+        self._begun = False
+        self._taken = False  # somebody iterates it
         self._waiting: deque[tuple[Future[bytes], int]] = deque()
         self._known = False  # what the first answer says
-        self._asked = 0  # bytes of the object, from its beginning, that were asked for
+        self._asked = begin  # the first byte of the object that was not asked for
         self._window = min(_FIRST, network.window)
         self._ignored = False  # the server ignores ranges
         self._fetch: Fetch | None = None  # once it is read as one stream
@@ -51,20 +65,29 @@ class Forward:
 
     def start(self) -> None:
         """Ask for the first window."""
-        if self._asked or self._fetch is not None:
-            return
-        if self._store.ranges:
-            self._traffic.take(self._window, needed=True)
-            self._waiting.append((self._traffic.submit(self._first), self._window))
-            self._asked = self._window
-        else:
-            self._as_stream(0)
+        with self._lock:
+            if self._begun or self._stop.is_set():
+                return
+            self._begun = True
+            if self._asked and self.pin.size is not None and self._store.ranges:
+                self._known = True
+                self._ask_more()
+            elif self._asked or not self._store.ranges:
+                self._as_stream(self._asked)
+            else:
+                self._asked = self._window
+                self._traffic.take(self._window, needed=True)
+                self._waiting.append((self._traffic.submit(self._first), self._window))
 
     def __iter__(self) -> Iterator[bytes]:
+        self._taken = True
         self.start()
         try:
-            while self._waiting:
-                future, size = self._waiting.popleft()
+            while True:
+                with self._lock:
+                    if not self._waiting:
+                        break
+                    future, size = self._waiting.popleft()
                 try:
                     data = future.result()
                 finally:
@@ -73,28 +96,38 @@ class Forward:
                 if data:
                     yield data
                 del data, future
-            self._verify()
+            if self._stop.is_set():
+                raise SourceError(f"{redact(self.url)}: it was closed while it was read")
         finally:
             self.close()
 
     def close(self) -> None:
         """Give up what is on the way."""
-        self._stop.set()
-        while self._waiting:
-            future, size = self._waiting.popleft()
-            future.cancel()
-            self._traffic.give_back(size)
+        with self._lock:
+            self._stop.set()
+            while self._waiting:
+                future, size = self._waiting.popleft()
+                future.cancel()
+                self._traffic.give_back(size)
 
     def more(self) -> bool:
         """Ask for as much as the budget allows, if the first answer is there. Whether the whole object is asked for."""
-        if self._stop.is_set() or (self._waiting and not self._answered()):
-            return False
-        return self._more()
+        with self._lock:
+            if self._taken or self._stop.is_set() or (self._waiting and not self._known):
+                return False
+            return self._ask_more()
 
-    def _answered(self) -> bool:
-        return self._known
+    def _more(self) -> None:
+        with self._lock:
+            done = not self._stop.is_set() and self._ask_more()
+        following = self.then
+        for _ in range(_FOLLOWING):
+            if not done or following is None:
+                return
+            following.start()
+            done, following = following.more(), following.then
 
-    def _more(self) -> bool:
+    def _ask_more(self) -> bool:
         if self._fetch is not None:
             if not self._ended and not self._waiting:
                 self._next_block()
@@ -109,9 +142,6 @@ class Forward:
             if not self._traffic.take(window, needed=not self._waiting):
                 return False
             self._ask(window)
-        if self.then is not None:
-            self.then.start()
-            self.then.more()
         return True
 
     def _ask(self, window: int) -> None:
@@ -126,13 +156,16 @@ class Forward:
         data = _joined(fetch)
         size = fetch.pin.size
         if size is None and fetch.whole:
-            size = attempt(self._store, self.url, self._network).size
+            found = attempt(self._store, self.url, self._network)
+            check_pin(self.url, fetch.pin, found)
+            size = found.size
         if size is None and len(data) < self._window:
             size = len(data)
-        self._ignored = fetch.whole
-        self._asked = len(data)
-        self.pin = fetch.pin._replace(size=size)
-        self._known = True
+        with self._lock:
+            self._ignored = fetch.whole
+            self._asked = len(data)
+            self.pin = fetch.pin._replace(size=size)
+            self._known = True
         return data
 
     def _as_stream(self, at: int) -> None:
@@ -160,11 +193,6 @@ class Forward:
                 return b"".join(pieces)
         self._ended = True
         return b"".join(pieces)
-
-    def _verify(self) -> None:
-        """Once more what the store has now, where its answers do not say which version they are of."""
-        if not self._store.conditional(self.url):
-            check_pin(self.url, self.pin, attempt(self._store, self.url, self._network))
 
 
 def _joined(fetch: Fetch) -> bytes:

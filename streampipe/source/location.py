@@ -13,6 +13,8 @@ SCHEMES = frozenset(("file", "http", "https", "s3", "gs", "gcs", "az", "abfs", "
 _USER = re.compile(r"://[^/?#]*@")
 _BEHIND = re.compile(r"[?#].*", re.DOTALL)
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)(?:://|::)")
+_CHAIN = re.compile(r"::(?![^\[]*\])")  # but not within the brackets of an IPv6 address
+_URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://[^\s'\"<>)]+")
 
 
 def redact(url: str) -> str:
@@ -23,9 +25,7 @@ def redact(url: str) -> str:
     >>> redact("data/a.tar")
     'data/a.tar'
     """
-    if "://" not in url:
-        return url
-    return "::".join(_BEHIND.sub("", _USER.sub("://", part)) for part in url.split("::"))
+    return "::".join(_BEHIND.sub("", _USER.sub("://", part)) if "://" in part else part for part in _CHAIN.split(url))
 
 
 def secrets_of(url: str) -> list[str]:
@@ -38,7 +38,7 @@ def secrets_of(url: str) -> list[str]:
 
 
 def redacted(text: str, url: str) -> str:
-    """A backend's message with every URL in it redacted.
+    """A backend's message with every URL in it redacted, and what is secret in ``url`` wherever it stands.
 
     >>> redacted("GET https://h/a?sig=1 failed", "https://h/a?sig=1")
     'GET https://h/a failed'
@@ -46,7 +46,12 @@ def redacted(text: str, url: str) -> str:
     text = text.replace(url, redact(url))
     for secret in secrets_of(url):
         text = text.replace(secret, "...")
-    return re.sub(r"[a-z][a-z0-9+.-]*://[^\s'\"<>)]+", lambda found: redact(found[0]), text)
+    return _URL.sub(lambda found: redact(found[0]), text)
+
+
+def is_chain(url: str) -> bool:
+    """Whether a URL is several of fsspec's, one within the other: ``simplecache::s3://...``."""
+    return _CHAIN.search(url) is not None
 
 
 def has_query(url: str) -> bool:
@@ -78,8 +83,9 @@ def check_scheme(url: str, more: Sequence[str] = ()) -> None:
             "a URL that is a command (pipe:) is never run; "
             "give opener=, a function of yours from a URL to a binary file"
         )
-    for part in url.split("::"):
-        chained = "::" in url and "://" not in part  # fsspec's chaining: a backend by its mere name
+    parts = _CHAIN.split(url)
+    for part in parts:
+        chained = len(parts) > 1 and "://" not in part  # fsspec's chaining: a backend by its mere name
         scheme = part.lower() if chained else scheme_of(part)
         if (chained or scheme not in SCHEMES) and scheme not in more:
             raise ConfigError(

@@ -40,10 +40,15 @@ class Network:
     redirects_to: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("tries", "stall", "connect", "longest_wait", "window", "memory", "requests"):
-            if getattr(self, name) <= 0:
-                raise ConfigError(f"Network({name}=) is a number above 0, not {getattr(self, name)!r}")
-        if self.first_wait < 0 or self.gap < 0:
-            raise ConfigError("Network(first_wait=, gap=) are not below 0")
+        for name in ("stall", "connect", "longest_wait", "first_wait"):
+            value, least = getattr(self, name), 0 if name == "first_wait" else 1e-3
+            if not isinstance(value, (int, float)) or not least <= value < float("inf"):
+                raise ConfigError(f"Network({name}=) is a time in seconds, {least:g} or more, not {value!r}")
+        for name in ("tries", "window", "memory", "requests", "gap"):
+            value, least = getattr(self, name), 0 if name == "gap" else 1
+            if not isinstance(value, int) or value < least:
+                raise ConfigError(f"Network({name}=) is a whole number, {least:g} or more, not {value!r}")
+        if isinstance(self.schemes, str) or isinstance(self.redirects_to, str):
+            raise ConfigError("Network(schemes=, redirects_to=) are tuples of names")
         object.__setattr__(self, "schemes", tuple(self.schemes))
         object.__setattr__(self, "redirects_to", tuple(self.redirects_to))

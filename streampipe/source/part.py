@@ -5,15 +5,14 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import random
-import socket
 import zlib
 from pathlib import Path
 
 from streampipe.counters import counters
-from streampipe.source.disk import MARK, TAIL, lock, reserve, unlink
+from streampipe.source.disk import MARK, PART, TAIL, is_same, lock, reserve, unique, unlink
 
-PART = ".part"
+_FACTS = 4096
+"""Bytes that what a kept shard says of itself may need."""
 
 
 class Part:
@@ -25,18 +24,24 @@ class Part:
 
     def __init__(self, final: Path, size: int | None) -> None:
         self._final = final
-        unique = f"{socket.gethostname()}-{os.getpid()}-{random.SystemRandom().getrandbits(48):012x}"
-        self._path = self._final.with_suffix(f".{unique}{PART}")
-        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        self._file = -1
         self._crc = 0
         self.written = 0
+        while self._file < 0:
+            self._open()
         try:
-            lock(self._file, fcntl.LOCK_EX)  # says that somebody is at it
             if size:
-                reserve(self._file, size)
+                reserve(self._file, size + _FACTS)
         except BaseException:
             self.discard()
             raise
+
+    def _open(self) -> None:
+        self._path = self._final.with_suffix(f".{unique()}{PART}")
+        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        lock(self._file, fcntl.LOCK_EX)  # says that somebody is at it
+        if not is_same(self._file, self._path):  # somebody took it for abandoned before it was locked
+            self.close()
 
     def write(self, data: bytes) -> None:
         """Append."""

@@ -13,7 +13,7 @@ import time
 
 from streampipe.counters import counters
 from streampipe.errors import SourceUnavailable, TruncatedShard
-from streampipe.source.failures import Ended, Failure, failure
+from streampipe.source.failures import Ended, Failure, cause, failure
 from streampipe.source.location import redact
 from streampipe.source.network import Network
 
@@ -21,8 +21,9 @@ from streampipe.source.network import Network
 class Tries:
     """The tries at one piece of work. ``progress`` begins the count anew."""
 
-    def __init__(self, url: str, network: Network, stop: threading.Event | None = None) -> None:
+    def __init__(self, url: str, network: Network, stop: threading.Event | None = None, used: str = "") -> None:
         self._url = url
+        self._used = used
         self._stop = stop or threading.Event()
         self._network = network
         self._begun = time.monotonic()
@@ -33,7 +34,7 @@ class Tries:
     def progress(self) -> None:
         """Something new came."""
         if self.made:
-            self.made, self._only_ends = 0, True
+            self.made, self._only_ends, self._begun = 0, True, time.monotonic()
 
     def again(self, error: BaseException, byte: int, done: str = "read") -> None:
         """After a failure: pause and return, or raise what it was.
@@ -43,9 +44,11 @@ class Tries:
             SourceUnavailable: every try failed.
             SourceError: another try would not help.
         """
-        found: Failure = failure(error, self._url, done)
+        found: Failure = failure(error, self._url, done, self._used)
+        if found.error is error:
+            raise error
         if not found.again:
-            raise found.error from error
+            raise found.error from cause(error, self._url)
         counters.add("network", "failed requests")
         self.made += 1
         self._only_ends = self._only_ends and isinstance(error, Ended)
@@ -56,7 +59,7 @@ class Tries:
         pause = max(pause, min(found.wait, 3 * longest))
         counters.add("network", "wait seconds", pause)
         if self._stop.wait(pause):
-            raise found.error from error
+            raise found.error from cause(error, self._url)
 
     def _give_up(self, error: BaseException, byte: int, done: str) -> None:
         shown = redact(self._url)
@@ -64,10 +67,10 @@ class Tries:
             raise TruncatedShard(
                 f"{shown} ends at byte {byte}, in {self.made} tries ({error}): it is shorter than it says; "
                 f"upload it again"
-            ) from error
+            ) from cause(error, self._url)
         seconds = time.monotonic() - self._begun
         text = failure(error, self._url, done).error
         raise SourceUnavailable(
             f"{text}: {self.made} tries at byte {byte} brought nothing, in {seconds:.1f} s; check the connection "
             f"and the store, then run again (tries and pauses: network=sp.Network(...))"
-        ) from error
+        ) from cause(error, self._url)

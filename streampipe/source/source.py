@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 import mmap
 import os
+import stat
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from streampipe.errors import ConfigError, ShardMissing, SourceError, SourceUnavailable
+from streampipe.errors import AccessDenied, ShardChanged, ShardMissing, SourceError, SourceUnavailable
 from streampipe.source.cache import Cache
+from streampipe.source.disk import unique
 from streampipe.source.download import Download
-from streampipe.source.failures import failure
+from streampipe.source.failures import cause, failure
 from streampipe.source.fetch import Fetch, Store, attempt
 from streampipe.source.forward import Forward, fetched
 from streampipe.source.http import HttpStore, Pin
-from streampipe.source.location import check_scheme, local_path, redact, scheme_of
+from streampipe.source.location import check_scheme, is_chain, local_path, redact, scheme_of
 from streampipe.source.network import Network
 from streampipe.source.ranges import Ranges
-from streampipe.source.stores import FsspecStore, Opener, OpenerStore
-from streampipe.source.traffic import Traffic
+from streampipe.source.stores import FsspecStore, Opener, OpenerStore, S3Store
+from streampipe.source.traffic import Traffic, traffic_of
 
+_log = logging.getLogger("streampipe")
 _BLOCK = 8 << 20
 _AHEAD = 3  # shards whose first window is asked for before they are wanted
 
@@ -30,8 +34,9 @@ class _Live:
 
     def __init__(self, source: Source) -> None:
         self.process = os.getpid()
-        self.traffic = Traffic(source.network)
+        self.traffic = traffic_of(source.network)
         self.stores: dict[str, Store] = {}
+        self.filesystems: dict[str, FsspecStore] = {}
         self.pins: dict[str, Pin] = {}
         self.coming: dict[str, Forward] = {}
         self.downloads: dict[str, Download] = {}
@@ -80,7 +85,10 @@ class Source:
                 return None
             return self.cache.view(url, self._pin(url))
         try:
-            with open(local_path(url) or "", "rb") as file:
+            path = local_path(url) or ""
+            if not stat.S_ISREG(os.stat(path).st_mode):
+                return None  # a named pipe gives its bytes once
+            with open(path, "rb") as file:
                 if os.fstat(file.fileno()).st_size == 0:
                     return memoryview(b"")
                 return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
@@ -98,14 +106,16 @@ class Source:
             return self._file(url)
         if self.cache is not None and self.opener is None:
             return self._through_cache(url, then)
-        forward = self._forward(url)
-        last = forward
+        live = self._live
+        forward = live.coming.pop(url, None) or self._forward(url)
+        forward.start()
+        last, seen = forward, {url}
         for next_url in then[:_AHEAD]:
-            if self.is_remote(next_url):
-                last.then = self._live.coming.setdefault(next_url, self._forward(next_url))
+            if self.is_remote(next_url) and next_url not in seen:
+                seen.add(next_url)
+                last.then = live.coming.setdefault(next_url, self._forward(next_url))
                 last = last.then
                 last.start()
-        self._live.coming.pop(url, None)
         return iter(forward)
 
     def close(self) -> None:
@@ -121,9 +131,9 @@ class Source:
         if self.cache is None or not self.is_remote(url) or self.opener is not None:
             return None
         live = self._live
+        for old in [each for each, download in list(live.downloads.items()) if download.done]:
+            live.downloads.pop(old, None)
         if url not in live.downloads:
-            for old in [each for each, download in live.downloads.items() if download.done]:
-                del live.downloads[old]
             pin = self._pin(url)
             forward = Forward(self._store(url), url, self.network, live.traffic, pin)
             patience = self.network.stall + self.network.longest_wait
@@ -154,7 +164,11 @@ class Source:
         path = local_path(url)
         if path is None:
             live = self._live
-            data, pin = fetched(self._store(url), url, self.network, start, end, live.pins.get(url, Pin()))
+            try:
+                data, pin = fetched(self._store(url), url, self.network, start, end, live.pins.get(url, Pin()))
+            except ShardChanged:  # whoever begins anew may have the new one
+                live.pins.pop(url, None)
+                raise
             if end is not None:  # of objects that are read in parts, the parts must be of one version
                 live.pins[url] = pin
         else:
@@ -172,7 +186,9 @@ class Source:
         return data
 
     def read_if_there(self, url: str, most: int = 1 << 30) -> bytes | None:
-        """All bytes of a small object, such as an index; None if there is none.
+        """All bytes of a small object, such as an index; None if there is none, or none that may be read.
+
+        Object stores answer "forbidden" for what is not there where the reader may not list the bucket.
 
         Raises:
             SourceError: it has more than ``most`` bytes.
@@ -185,7 +201,9 @@ class Source:
                 size += len(piece)
                 if size > most:
                     raise SourceError(f"{redact(url)} has more than {most} bytes, the most that is read of such a file")
-        except ShardMissing:
+        except (ShardMissing, AccessDenied) as error:
+            if isinstance(error, AccessDenied):
+                _log.info("%s; it is taken as not there", error)
             return None
         return b"".join(pieces)
 
@@ -207,9 +225,9 @@ class Source:
                 store = self._fsspec(url)
                 store.filesystem(url).pipe_file(store.path(url), data)
                 return
-            temporary = f"{path}.{os.getpid()}.part"
+            temporary = f"{path}.{unique()}.part"
             try:
-                with open(temporary, "wb") as file:
+                with open(temporary, "xb") as file:
                     file.write(data)
                     file.flush()
                     os.fsync(file.fileno())
@@ -218,7 +236,7 @@ class Source:
                 if os.path.exists(temporary):
                     os.unlink(temporary)
         except Exception as error:
-            raise failure(error, url, "written").error from error
+            raise failure(error, url, "written").error from cause(error, url)
 
     def glob(self, pattern: str) -> list[str]:
         """The URLs that match a glob, sorted."""
@@ -227,7 +245,7 @@ class Source:
             fs = store.filesystem(pattern)
             found = fs.glob(store.path(pattern))
         except Exception as error:
-            raise failure(error, pattern).error from error
+            raise failure(error, pattern).error from cause(error, pattern)
         return sorted(_as_given(pattern, path, fs) for path in found)
 
     def is_directory(self, path: str) -> bool:
@@ -236,7 +254,7 @@ class Source:
             store = self._fsspec(path)
             return bool(store.filesystem(path).isdir(store.path(path)))
         except Exception as error:
-            raise failure(error, path).error from error
+            raise failure(error, path).error from cause(error, path)
 
     def _file(self, url: str) -> Iterator[bytes]:
         try:
@@ -247,19 +265,23 @@ class Source:
             raise failure(error, url).error from error
 
     def _forward(self, url: str) -> Forward:
-        found = self._live.coming.get(url)
-        return found or Forward(self._store(url), url, self.network, self._live.traffic)
+        return Forward(self._store(url), url, self.network, self._live.traffic)
 
     def _through_cache(self, url: str, then: Sequence[str]) -> Iterator[bytes]:
         download = self.download(url)
         for next_url in then[:1]:
             self.download(next_url)
         if download is not None:
-            yield from download.pieces()
-            self._live.downloads.pop(url, None)
+            try:
+                yield from download.pieces()
+            except ShardChanged:
+                self._live.pins.pop(url, None)
+                raise
+            finally:
+                self._live.downloads.pop(url, None)
 
     def _from(self, url: str, at: int, pin: Pin) -> Iterator[bytes]:
-        return iter(Fetch(self._store(url), url, self.network, at, None, pin))
+        return iter(Forward(self._store(url), url, self.network, self._live.traffic, pin, at))
 
     def _pin(self, url: str) -> Pin:
         pins = self._live.pins
@@ -272,18 +294,16 @@ class Source:
         if self.opener is not None:
             return stores.setdefault("opener", OpenerStore(self.opener))
         check_scheme(url, self.network.schemes)
-        if scheme_of(url) in ("http", "https") and "::" not in url:
+        if scheme_of(url) in ("http", "https") and not is_chain(url):
             if "http" not in stores:
-                stores["http"] = HttpStore(self.network, **self.storage_options)
+                stores.setdefault("http", HttpStore(self.network, **self.storage_options))
             return stores["http"]
         return self._fsspec(url)
 
     def _fsspec(self, url: str) -> FsspecStore:
         check_scheme(url, self.network.schemes)
-        store = self._live.stores.setdefault("fsspec", FsspecStore(self.storage_options))
-        if not isinstance(store, FsspecStore):  # pragma: no cover
-            raise ConfigError(f"{redact(url)} is not read by fsspec")
-        return store
+        kind = S3Store if scheme_of(url) == "s3" and not is_chain(url) else FsspecStore
+        return self._live.filesystems.setdefault(kind.__name__, kind(self.storage_options, self.network))
 
 
 def _as_given(pattern: str, path: str, fs: Any) -> str:

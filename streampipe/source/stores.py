@@ -5,107 +5,195 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import IO, Any
 
-from streampipe.errors import ConfigError
+from streampipe.errors import ConfigError, ShardChanged
 from streampipe.source.failures import Ended
 from streampipe.source.http import Answer, Pin, check_pin
-from streampipe.source.location import redact, scheme_of
+from streampipe.source.location import is_chain, redact
+from streampipe.source.network import Network
 
 PIECE = 1 << 20
 
 Opener = Callable[[str], IO[bytes]]
 """A user's own way to open a URL: gives a binary file object."""
 
-_VERSIONS = ("ETag", "etag", "e_tag", "content_md5", "generation", "oid", "LastModified", "mtime", "updated")
+_VERSIONS = [
+    "ETag",
+    "etag",
+    "e_tag",
+    "content_md5",
+    "generation",
+    "oid",
+    "blob_id",
+    "LastModified",
+    "mtime",
+    "updated",
+    "created",
+]
+_KEYS = ["anon", "key", "token", "account_key", "sas_token", "credential", "connection_string", "username", "profile"]
 
 
 class FsspecStore:
-    """Reads and writes objects by way of an fsspec filesystem, made when first needed."""
+    """Reads and writes objects by way of an fsspec filesystem, made when first needed.
+
+    It gives whatever is there. So each range is compared with what the store says of the object after it came, before
+    a byte of it is given out.
+    """
 
     ranges = True
+    streams = False
 
-    def __init__(self, options: Mapping[str, Any]) -> None:
+    def __init__(self, options: Mapping[str, Any], network: Network) -> None:
+        self.worked = False
         self._options = dict(options)
+        self._network = network
         self._fresh = False
         self._made: dict[str, Any] = {}  # by scheme: one filesystem for all threads (fsspec makes one for each)
 
-    def conditional(self, url: str) -> bool:
-        """s3fs asks with IfMatch; others give whatever is there."""
-        return scheme_of(url) == "s3"
+    def credentials(self, url: str) -> str:
+        """Which of the storage_options say who asks."""
+        used = next((name for name in _KEYS if self._options.get(name)), None)
+        if used == "anon":
+            return "without credentials (anon of storage_options)"
+        return f"with {used} of storage_options" if used else "with what the environment and configuration files give"
 
     def renew(self) -> None:
         """Make the filesystem anew: tokens run out."""
-        self._made.clear()
         self._fresh = True
+        self._made.clear()
 
     def filesystem(self, url: str) -> Any:
         """The filesystem of a URL."""
-        import fsspec
-
         key = url.partition("://")[0]
-        if key not in self._made:
+        found = self._made.get(key)
+        if found is None:
             options = {**self._options, **({"skip_instance_cache": True} if self._fresh else {})}
             try:
-                self._made[key] = fsspec.core.url_to_fs(url, **options)[0]
+                found = self._make(url, options)
             except ImportError as error:
                 raise ConfigError(f"{redact(url)} needs a package that is not installed: {error}") from error
             except ValueError as error:
                 raise ConfigError(f"{redact(url)} cannot be opened: {error}") from error
-        return self._made[key]
+            self._made[key] = found
+        return found
+
+    def _make(self, url: str, options: dict[str, Any]) -> Any:
+        import fsspec
+
+        return fsspec.core.url_to_fs(url, **options)[0]
 
     def path(self, url: str) -> str:
         """The path of a URL in its filesystem."""
-        return str(self.filesystem(url)._strip_protocol(url)) if "::" not in url else _chained(url, self._options)
+        return str(self.filesystem(url)._strip_protocol(url)) if not is_chain(url) else _chained(url, self._options)
 
     def pin(self, url: str) -> Pin:
         """The object's size and version, as the store has them now."""
         fs, path = self.filesystem(url), self.path(url)
-        if scheme_of(url) == "s3":
-            # s3fs's files ask for each range with IfMatch; their facts come from one HEAD, past its listing cache
-            facts = fs.info(path, refresh=True)
-            handle = fs.open(path, "rb", block_size=PIECE, cache_type="none")
-            handle.details = facts
-            return Pin(facts.get("size"), _version(facts), handle)
         fs.invalidate_cache(path.rpartition("/")[0])  # a listing from before would hide a change
-        facts = fs.info(path)
-        return Pin(facts.get("size"), _version(facts))
+        return _pin(self._call(fs, "info", path))
 
     def get(self, url: str, start: int, end: int | None, pin: Pin) -> Answer:
         """The bytes [start, end) of the pinned version."""
         if pin.size is None:
-            pin = self.pin(url)
+            found = self.pin(url)
+            check_pin(url, pin, found)
+            pin = found
         stop = pin.size if end is None else end if pin.size is None else min(end, pin.size)
-        return Answer(start, pin, self._pieces(url, start, stop, pin))
+        nothing = stop is not None and start >= stop
+        return Answer(start, pin, iter(()) if nothing else self._pieces(url, start, stop, pin))
 
     def _pieces(self, url: str, start: int, end: int | None, pin: Pin) -> Iterator[bytes]:
-        if end is not None and start >= end:
-            return
-        if pin.handle is not None:
-            data = bytes(pin.handle._fetch_range(start, end))
-        else:
-            data = bytes(self.filesystem(url).cat_file(self.path(url), start=start, end=end))
+        data = bytes(self._call(self.filesystem(url), "cat_file", self.path(url), start=start, end=end))
+        check_pin(url, pin, self.pin(url))
         wanted = None if end is None else end - start
-        if (
-            wanted is not None and len(data) > wanted
-        ):  # ranges were ignored: its bytes from `start` on are the right ones
+        if wanted is not None and len(data) > wanted:  # ranges were ignored: of a whole object we know the place
             data = data[start:end] if len(data) == pin.size else data[:0]
         if data:
             yield data
         if wanted is not None and len(data) < wanted:
-            check_pin(url, pin, self.pin(url))
             raise Ended(f"{len(data)} of {wanted} bytes came")
+
+    def _call(self, fs: Any, name: str, path: str, **options: Any) -> Any:
+        """A method of a filesystem, with a deadline where there is a way to set one."""
+        if not fs.async_impl or not hasattr(fs, f"_{name}"):
+            return getattr(fs, name)(path, **options)
+        from fsspec.asyn import sync
+
+        return sync(fs.loop, getattr(fs, f"_{name}"), path, timeout=self._network.stall, **options)
+
+
+class S3Store(FsspecStore):
+    """S3 and what speaks like it, by s3fs: ranges of the pinned version only (If-Match), and each byte that came."""
+
+    streams = True
+
+    def _make(self, url: str, options: dict[str, Any]) -> Any:
+        times = {"connect_timeout": self._network.connect, "read_timeout": self._network.stall}
+        pool = {"max_pool_connections": self._network.requests}
+        # tries are counted in one place, which is not botocore and not s3fs
+        given = {**times, **pool, "retries": {"max_attempts": 0}, **options.get("config_kwargs", {})}
+        fs = super()._make(url, {**options, "config_kwargs": given})
+        fs.retries = 1
+        return fs
+
+    def pin(self, url: str) -> Pin:
+        """The object's size and version, past s3fs's listing cache."""
+        return _pin(self._call(self.filesystem(url), "info", self.path(url), refresh=True))
+
+    def _pieces(self, url: str, start: int, end: int | None, pin: Pin) -> Iterator[bytes]:
+        from fsspec.asyn import sync
+
+        fs = self.filesystem(url)
+        data, error = sync(fs.loop, _s3_range, fs, self.path(url), start, end, pin.version)
+        if data:
+            yield data
+        if error is not None:
+            raise error
+        if end is not None and len(data) < end - start:
+            raise Ended(f"{len(data)} of {end - start} bytes came")
+
+
+async def _s3_range(
+    fs: Any, path: str, start: int, end: int | None, version: str | None
+) -> tuple[bytes, Exception | None]:
+    """What came of a range, and what broke it."""
+    bucket, key, object_version = fs.split_path(path)
+    wanted = {"Bucket": bucket, "Key": key, "Range": f"bytes={start}-{'' if end is None else end - 1}", **fs.req_kw}
+    if object_version:
+        wanted["VersionId"] = object_version
+    if version:
+        wanted["IfMatch"] = version
+    body = (await fs._call_s3("get_object", **wanted))["Body"]
+    pieces = []
+    try:
+        while piece := await body.read(PIECE):
+            pieces.append(piece)
+    except Exception as error:
+        return b"".join(pieces), error
+    finally:
+        body.close()
+    return b"".join(pieces), None
+
+
+def _pin(facts: Mapping[str, Any]) -> Pin:
+    if facts.get("type") == "directory":
+        raise IsADirectoryError(f"{facts.get('name')} is a directory")
+    found = next((facts[name] for name in _VERSIONS if facts.get(name)), None)
+    return Pin(facts.get("size"), None if found is None else str(found))
 
 
 class OpenerStore:
     """Reads whatever a user's opener opens, front to back; it seeks where the file can."""
 
     ranges = False
+    streams = True
 
     def __init__(self, opener: Opener) -> None:
+        self.worked = False
         self._opener = opener
 
-    def conditional(self, url: str) -> bool:
-        """There is nothing to compare."""
-        return True
+    def credentials(self, url: str) -> str:
+        """Only the opener knows."""
+        return "by the function given as opener="
 
     def renew(self) -> None:
         """Nothing is kept."""
@@ -113,15 +201,17 @@ class OpenerStore:
     def pin(self, url: str) -> Pin:
         """What the file says of its size."""
         with self._opener(url) as file:
-            size = getattr(file, "size", None)
-        return Pin(size if isinstance(size, int) else None)
+            return _size(file)
 
     def get(self, url: str, start: int, end: int | None, pin: Pin) -> Answer:
         """The bytes from ``start`` on."""
         file = self._opener(url)
-        size = getattr(file, "size", None)
-        found = Pin(size if isinstance(size, int) else None)
-        check_pin(url, pin, found)
+        found = _size(file)
+        try:
+            check_pin(url, pin, found)
+        except ShardChanged:
+            file.close()
+            raise
         return Answer(start, found, self._pieces(file, start, end, found))
 
     def _pieces(self, file: IO[bytes], at: int, end: int | None, pin: Pin) -> Iterator[bytes]:
@@ -136,6 +226,11 @@ class OpenerStore:
                 yield piece
             if pin.size is not None and at < (pin.size if end is None else min(end, pin.size)):
                 raise Ended(f"the file of opener= ended at byte {at} of {pin.size}")
+
+
+def _size(file: IO[bytes]) -> Pin:
+    size = getattr(file, "size", None)
+    return Pin(size if isinstance(size, int) else None)
 
 
 def _skip(file: IO[bytes], to: int) -> None:
@@ -154,8 +249,3 @@ def _chained(url: str, options: Mapping[str, Any]) -> str:
     import fsspec
 
     return str(fsspec.core.url_to_fs(url, **options)[1])
-
-
-def _version(facts: Mapping[str, Any]) -> str | None:
-    found = next((facts[name] for name in _VERSIONS if facts.get(name)), None)
-    return None if found is None else str(found)

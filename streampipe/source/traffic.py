@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -17,7 +18,7 @@ _IDLE = 5.0  # seconds
 
 
 class Traffic:
-    """Threads and a budget of bytes, shared by all that this process reads from a source.
+    """Threads and a budget of bytes, shared by all that this process reads over one ``Network``.
 
     Nobody waits for the budget: a reader that finds it used up just asks for no more than the one piece that it needs
     now. So no order of readers can block another, and the budget is passed by at most one window a reader.
@@ -95,3 +96,13 @@ class Traffic:
         """Bytes were used, or will not come."""
         with self._lock:
             self._taken -= size
+
+
+_OF_PROCESS: dict[Network, Traffic] = {}
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_OF_PROCESS.clear)  # threads stay behind in the parent
+
+
+def traffic_of(network: Network) -> Traffic:
+    """The traffic of this process: its memory and requests are limits for the process, not for each source."""
+    return _OF_PROCESS.setdefault(network, Traffic(network))
