@@ -21,6 +21,8 @@ from streampipe.errors import ConfigError, DecodeError, UnsafeFormat
 MAX_INFLATED = 256 << 20
 """Bytes that a .gz field or a .npz may inflate to."""
 
+ALONE = "tensor"
+"""The name of a tensor that is alone in a .safetensors field."""
 IMAGES = frozenset(("jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "avif", "apng"))
 MASKS = frozenset(("mask", "masklabel", "seg"))
 UNSAFE = frozenset(("pkl", "pickle", "pyd", "pth", "pt", "ckpt", "bin", "joblib", "dill"))
@@ -169,6 +171,16 @@ def _cbor(data: bytes) -> Any:
     return cbor2.loads(data)
 
 
+def _safetensors(data: bytes) -> Any:
+    """Tensors by name. One that is alone and called ``tensor`` comes without the dict: ``write`` stores it so."""
+    try:
+        from safetensors.torch import load
+    except ImportError:
+        raise ConfigError("safetensors fields need one more package: pip install 'streampipe[safetensors]'") from None
+    tensors = load(data)  # offsets, shapes and sizes are checked there against the bytes that are there
+    return tensors[ALONE] if tensors.keys() == {ALONE} else tensors
+
+
 def _tenbin(data: bytes) -> list[np.ndarray]:
     from webdataset import tenbin
 
@@ -183,5 +195,8 @@ _DECODERS: dict[str, Decoder] = {
     "npz": _npz,
     **dict.fromkeys(("mp", "msg", "msgpack"), _msgpack),
     "cbor": _cbor,
+    "safetensors": _safetensors,
     **dict.fromkeys(("ten", "tb"), _tenbin),
 }
+KNOWN = IMAGES | frozenset(_DECODERS)
+"""Extensions that say how a field is decoded."""

@@ -11,6 +11,7 @@ import fcntl
 import os
 import secrets
 import tempfile
+from contextlib import suppress
 from types import TracebackType
 from typing import IO
 
@@ -41,7 +42,8 @@ class Draft:
 
     def __exit__(self, _: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if not self._published:
-            os.unlink(self.path)
+            with suppress(OSError):  # what stays is swept by the next run
+                os.unlink(self.path)
         self.file.close()
         if isinstance(error, OSError) and not isinstance(error, StreampipeError):
             raise self._failed(error) from error

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import zipfile
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,7 +18,7 @@ import torch
 from PIL import Image
 
 from streampipe.context import where
-from streampipe.decoding.fields import UNSAFE
+from streampipe.decoding.fields import ALONE, KNOWN, UNSAFE
 from streampipe.errors import StageError
 
 QUALITY = 95
@@ -68,6 +69,8 @@ def encode_field(name: str, value: Any, quality: int = QUALITY) -> tuple[str, by
         return f"{inner}.gz", gzip.compress(data, mtime=0)
     if extension in UNSAFE:
         raise StageError(f"field {name!r}: a .{extension} file can run code when read; call it .npy or .safetensors")
+    if extension in KNOWN and extension not in _ENCODERS:
+        raise StageError(f"field {name!r}: .{extension} is read, but not written: encode it to bytes, or call it .json")
     if extension not in _ENCODERS:
         extension = _format_of(name, value)
         name = f"{name}.{extension}"
@@ -141,6 +144,16 @@ def _npy(value: Any, extension: str, quality: int) -> bytes:
     return file.getvalue()
 
 
+def _npz(value: Any, extension: str, quality: int) -> bytes:
+    if not isinstance(value, Mapping):
+        raise TypeError("a dict of arrays is wanted")
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, each in value.items():
+            archive.writestr(zipfile.ZipInfo(f"{name}.npy"), _npy(each, extension, quality))
+    return file.getvalue()
+
+
 def _safetensors(value: Any, extension: str, quality: int) -> bytes:
     try:
         from safetensors.torch import save
@@ -156,33 +169,31 @@ def _tensor(value: Any) -> torch.Tensor:
     return value if isinstance(value, torch.Tensor) else torch.from_numpy(np.ascontiguousarray(value))
 
 
-ALONE = "tensor"
-"""The name of a tensor that is alone in a .safetensors field; decoding gives it without the dict."""
-
-
 def _image(value: Any, extension: str, quality: int) -> bytes:
-    if isinstance(value, torch.Tensor) and _is_image(value):
-        value = value.detach().cpu().permute(1, 2, 0).numpy()
-    elif isinstance(value, torch.Tensor) and value.dim() == 2:
-        value = value.detach().cpu().numpy()
-    if isinstance(value, np.ndarray):
-        if value.dtype != np.uint8 or value.ndim not in (2, 3):
-            raise TypeError(f"an image is uint8, 3 x height x width as a tensor, not {value.dtype} {value.shape}")
-        value = Image.fromarray(value[..., 0] if value.ndim == 3 and value.shape[2] == 1 else value)
-    if not isinstance(value, Image.Image):
-        raise TypeError("an image is wanted")
+    image = value if isinstance(value, Image.Image) else _from_pixels(value)
     options: dict[str, dict[str, Any]] = {
         "PNG": {"compress_level": 3},
         "JPEG": {"quality": quality, "subsampling": 0},
-        "WEBP": {"lossless": True},
+        "WEBP": {"lossless": True, "exact": True},
     }
     file = io.BytesIO()
     kind = _IMAGES[extension]
     try:
-        value.save(file, kind, **options[kind])
+        image.save(file, kind, **options[kind])
     except OSError as error:  # a mode that the format does not have
         raise ValueError(str(error)) from error
     return file.getvalue()
+
+
+def _from_pixels(value: Any) -> Image.Image:
+    if isinstance(value, torch.Tensor) and value.dtype == torch.uint8 and value.dim() in (2, 3):
+        pixels = value.detach().cpu().numpy()
+        pixels = pixels if value.dim() == 2 else pixels.transpose(1, 2, 0)
+    elif isinstance(value, np.ndarray) and value.dtype == np.uint8 and value.ndim in (2, 3):
+        pixels = value
+    else:
+        raise TypeError("an image is uint8: 3 x height x width as a tensor, height x width x 3 as an array")
+    return Image.fromarray(pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels)
 
 
 def _kind(value: Any) -> str:
@@ -203,5 +214,6 @@ _ENCODERS: dict[str, Callable[[Any, str, int], bytes]] = {
     **dict.fromkeys(("json", "jsn"), _json),
     **dict.fromkeys(_IMAGES, _image),
     "npy": _npy,
+    "npz": _npz,
     "safetensors": _safetensors,
 }

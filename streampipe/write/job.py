@@ -8,7 +8,9 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from streampipe.errors import ConfigError, OutputBusy
+from streampipe.errors import ConfigError, OutputBusy, PackError
+from streampipe.index.find import index_url
+from streampipe.index.manifest import NAME
 from streampipe.source import Source, local_path, redact
 from streampipe.write.draft import put, sweep
 
@@ -56,9 +58,13 @@ def claim(pattern: str, facts: Mapping[str, Any], source: Source, shards: int) -
     record = f"{folder}/{RECORD}" if folder else RECORD
     names = [shard_url(pattern, number).rpartition("/")[2] for number in range(min(shards, 100_000))]
     if path is not None:
-        os.makedirs(path, exist_ok=True)
-        beside = [f"{name.removesuffix('.tar')}.index.parquet" for name in names]
-        sweep(path, frozenset([*names, *beside, RECORD]))
+        try:
+            os.makedirs(path, exist_ok=True)
+            sweep(path, frozenset([*names, *map(index_url, names), NAME, RECORD]))
+        except OSError as error:
+            raise PackError(
+                f"{path} cannot be written ({error.strerror or error}); choose another output folder"
+            ) from error
     known = source.read_if_there(record)
     if known is None:
         _check_empty(folder, path, names, source)
@@ -101,6 +107,12 @@ def _check_empty(folder: str, path: str | None, names: Sequence[str], source: So
             f"{redact(folder)} holds shards of unknown origin ({present[0]}) and no {RECORD}; choose an empty "
             f"output folder"
         )
+
+
+def is_done(pattern: str, number: int, source: Source) -> bool:
+    """Whether an output shard is there, with its index."""
+    url = shard_url(pattern, number)
+    return exists(url, source) and exists(index_url(url), source)
 
 
 def exists(url: str, source: Source) -> bool:

@@ -7,6 +7,7 @@ Shards that are there are kept. Ranks need not talk: each makes its own, and the
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
 from collections.abc import Generator, Sequence
@@ -17,6 +18,7 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
@@ -24,16 +26,22 @@ from streampipe.chain import takes_views, through
 from streampipe.context import Run
 from streampipe.counters import counters
 from streampipe.errors import ConfigError, PackError, StageError, StreampipeError
-from streampipe.index import index
+from streampipe.index import ShardIndex
+from streampipe.index.find import index_url
+from streampipe.index.manifest import NAME, Entry, to_bytes
 from streampipe.mix import MixSamples
 from streampipe.pipeline import Pipeline
 from streampipe.policy import ErrorPolicy
 from streampipe.shards import ShardSamples
 from streampipe.source import Source, redact
-from streampipe.urls import ShardList
-from streampipe.write.job import VERSION, check_pattern, claim, digest, exists, shard_url
+from streampipe.threads import ordered
+from streampipe.write.draft import put
+from streampipe.write.job import VERSION, check_pattern, claim, digest, is_done, shard_url
 from streampipe.write.spec import describe
 from streampipe.write.work import Done, Tell, Work, planned, told, write_shard
+
+log = logging.getLogger("streampipe")
+_THREADS = 16  # for many small requests to a store
 
 
 @dataclass
@@ -45,6 +53,7 @@ class Summary:
     shards: int = 0
     kept: int = 0  # shards that an earlier run, or another rank, had finished
     missing: int = 0
+    repeated: int = 0  # samples whose key is in another shard, too
     bytes: int = 0
     seconds: float = 0.0
 
@@ -108,10 +117,9 @@ def _planned(pipe: Pipeline, work: Work, options: Options) -> Summary:
     }
     claim(work.pattern, _facts(pipe, work.pattern, options, facts), options.source, work.shards)
     summary = Summary(work.pattern, shards=work.shards)
-    urls = [shard_url(work.pattern, number) for number in range(work.shards)]
     rank, world_size = options.world
     mine = list(range(rank, work.shards, world_size))
-    todo = [number for number in mine if not exists(urls[number], options.source)]
+    todo = _missing(work.pattern, mine, options.source)
     size, samples = plan.lanes.size, plan.lanes.samples
     total = sum(min(size, samples - number % plan.batches * size) for number in todo)
     with tqdm(total=total, unit=" samples", desc="write", disable=not options.progress) as bar:
@@ -123,9 +131,14 @@ def _planned(pipe: Pipeline, work: Work, options: Options) -> Summary:
                 if isinstance(event, int):
                     bar.update(event)
     others = sorted(set(range(work.shards)) - set(mine))
-    summary.missing = sum(not exists(urls[number], options.source) for number in others)
+    summary.missing = len(_missing(work.pattern, others, options.source))
     summary.kept = work.shards - len(todo) - summary.missing
     return summary
+
+
+def _missing(pattern: str, numbers: Sequence[int], source: Source) -> list[int]:
+    done = ordered(lambda number: is_done(pattern, number, source), numbers, _THREADS if "://" in pattern else 0)
+    return [number for number, there in zip(numbers, done, strict=True) if not there]
 
 
 def tell_bar(bar: Any) -> Tell:
@@ -225,7 +238,7 @@ def _in_one_go(pipe: Pipeline, pattern: str, options: Options, reason: str) -> S
         for first in items:
             url = shard_url(pattern, summary.shards)
             of_shard = chain([first], islice(items, options.max_samples - 1))
-            if exists(url, options.source):
+            if is_done(pattern, summary.shards, options.source):
                 summary.kept += 1
                 for _ in of_shard:
                     pass
@@ -263,12 +276,31 @@ def _inputs(source: Any) -> list[str]:
 
 
 def _manifest(summary: Summary, options: Options) -> None:
+    """Put down which shards there are, from their indexes. Every rank that finds all of them writes the same."""
+    source = options.source
     if not summary.shards:
         raise StageError("the pipeline gave no samples, so no shard was written; check its filters and shards")
-    urls = [shard_url(summary.pattern, number) for number in range(summary.shards)]
-    found = index(ShardList(urls), options.source, progress=False)
-    summary.samples, summary.bytes = found.samples, found.bytes
-    if not found.samples:
+
+    def one(number: int) -> tuple[Entry, np.ndarray]:
+        url = shard_url(summary.pattern, number)
+        place = index_url(url)
+        found = ShardIndex.from_bytes(source.read(place), redact(place))
+        keys = np.fromiter(map(hash, found.keys()), np.int64, len(found))
+        return Entry(url.rpartition("/")[2], found.shard_bytes, len(found), found.facts["sha256"]), keys
+
+    found = list(ordered(one, range(summary.shards), _THREADS))
+    entries = [entry for entry, _ in found]
+    summary.samples, summary.bytes = sum(each.samples for each in entries), sum(each.bytes for each in entries)
+    if not summary.samples:
         raise StageError(
             f"all {summary.shards} shards are empty: the stages dropped every sample; check them against one sample"
         )
+    summary.repeated = summary.samples - len(np.unique(np.concatenate([keys for _, keys in found])))
+    if summary.repeated:
+        log.warning(
+            "%d samples of %s have a key that another shard has, too: what is joined or drawn by key will treat them "
+            "alike; give them keys of their own where that matters",
+            summary.repeated,
+            redact(summary.pattern),
+        )
+    put(f"{summary.pattern.rpartition('/')[0] or '.'}/{NAME}", to_bytes(entries), source)

@@ -53,7 +53,7 @@ class Breaker:
                 return super().write(data)
 
         def opened(path, mode="r", *args, encoding=None, **options):
-            if not ("w" in mode and str(path).startswith(breaker.folder)):
+            if not (set("wx") & set(mode) and str(path).startswith(breaker.folder)):
                 return really_open(path, mode, *args, encoding=encoding, **options)
             breaker.step(path)
             file = io.BufferedWriter(Raw(path, "w"))

@@ -1,0 +1,94 @@
+"""A writer is killed, or its disk fails, at every step that it takes: the same run again gives the same bytes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import streampipe as sp
+from tests.data import write_shards
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("kind", ["ERROR", "KILL"])
+def test_broken_at_any_step_and_run_again_it_writes_the_same_bytes(tmp_path, kind):
+    write_shards(tmp_path / "in", [7, 6])
+    command = [sys.executable, "-m", "tests.write.steps", tmp_path / "in", tmp_path / "work", kind]
+    (tmp_path / "work").mkdir()
+    done = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["wrong"] == 0, done.stderr
+    assert found["steps"] > 25
+    assert not any(name.endswith(".part") for name in found["files"])
+
+
+def slow(text):
+    """Work in which a process can be killed."""
+    return "".join(sorted(text * 300))
+
+
+def slow_pipe(folder):
+    return sp.stream(str(folder), shuffle=6).decode().map(slow, "txt")
+
+
+WRITER = """
+import sys
+from tests.write.test_kills import slow_pipe
+folder, out, workers = sys.argv[1:]
+slow_pipe(folder).write(out + "/{:05d}.tar", max_samples=3, num_workers=int(workers), progress=False,
+    multiprocessing_context="fork")
+"""
+
+
+def test_workers_and_their_parent_are_killed_at_any_moment(tmp_path):
+    """SIGKILL to the parent when so many shards are there: workers end by themselves, and a new run finishes."""
+    write_shards(tmp_path / "in", [30, 31])
+    whole = tmp_path / "whole"
+    slow_pipe(tmp_path / "in").write(f"{whole}/{{:05d}}.tar", max_samples=3, progress=False)
+    out = tmp_path / "out"
+    for shards in (1, 6, 13):
+        command = [sys.executable, "-c", WRITER, str(tmp_path / "in"), str(out), "2"]
+        process = subprocess.Popen(command, cwd=ROOT, start_new_session=True)
+        while process.poll() is None and len(list(out.glob("*.tar"))) < shards:
+            pass
+        process.kill()
+        process.wait()
+        wait_for_group(process.pid)
+        for path in out.glob("*.tar"):
+            assert path.read_bytes() == (whole / path.name).read_bytes()
+    slow_pipe(tmp_path / "in").write(f"{out}/{{:05d}}.tar", max_samples=3, progress=False)
+    assert {p.name: p.read_bytes() for p in out.iterdir()} == {p.name: p.read_bytes() for p in whole.iterdir()}
+
+
+def wait_for_group(group):
+    """Until no process of the group is left: the test's own time limit is the deadline."""
+    while True:
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return
+
+
+def test_a_killed_worker_is_an_error_and_its_shard_is_made_by_the_next_run(tmp_path):
+    write_shards(tmp_path / "in", [20])
+    mark = tmp_path / "mark"
+
+    def die_once(text):
+        if not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return text
+
+    pipe = sp.stream(str(tmp_path / "in")).decode().map(die_once, "txt")
+    options = {"max_samples": 4, "num_workers": 2, "multiprocessing_context": "fork", "progress": False}
+    with pytest.raises(sp.PackError, match=r"status -9 \(killed, or out of memory\)"):
+        pipe.write(f"{tmp_path}/out/{{:05d}}.tar", **options)
+    summary = pipe.write(f"{tmp_path}/out/{{:05d}}.tar", **options)
+    assert (summary.samples, summary.shards) == (20, 5)
+    assert not list((tmp_path / "out").glob("*.part"))
