@@ -7,7 +7,7 @@ from typing import Any
 
 from streampipe import stages
 from streampipe.context import Mark, Run, blame
-from streampipe.errors import StreampipeError
+from streampipe.errors import ConfigError, StreampipeError
 from streampipe.shards import to_bytes
 from streampipe.stages.fuse import fuse
 from streampipe.stages.stage import Stage
@@ -43,6 +43,8 @@ def unwind(chain: Sequence[AnyStage], mark: Mark) -> tuple[Mark, list[Mark]]:
         if _counts(stage):
             behind.insert(0, mark)
             mark = mark[-1] if mark is not None else None
+            if not isinstance(mark, (list, tuple, type(None))):
+                raise ConfigError(f"the state's mark ends at {mark!r} before stage {name_of(stage)}: it is damaged")
     return mark, behind
 
 

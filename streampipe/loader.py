@@ -15,6 +15,7 @@ from streampipe.feed import Feed, Parcel, Progress, begin_planned, begin_sequent
 from streampipe.passes import Division
 from streampipe.pipeline import Pipeline
 from streampipe.planned import VERSION, Plan
+from streampipe.state import checked_state
 from streampipe.world import check_world, find_world
 
 
@@ -148,13 +149,16 @@ class Loader(DataLoader[Any]):
         """The next pass continues with the batch after the one that ``state`` was taken at.
 
         In the sequential tier it goes on from the shard where it stopped if all stages allow it (``explain()``
-        says), and else by going again through what was read. A list of the states of all ranks may be loaded on other
-        ranks and workers: the streams of the former consumers are dealt to the new ones, nothing lost and nothing twice.
+        says), and else by going again through what was read. A list of the states of all ranks may be loaded on
+        other ranks and workers: the streams of the former consumers are dealt to the new ones, nothing lost and nothing
+        twice.
 
         Raises:
-            ConfigError: (when the pass begins) the state is of another dataset, batch size, seed, ... than this loader.
+            ConfigError: this is no state; or (when the pass begins) it is of another dataset, batch size,
+                seed, ... than this loader.
         """
-        self._resume = [dict(state)] if isinstance(state, Mapping) else [dict(each) for each in state]
+        states = [state] if isinstance(state, Mapping) or not isinstance(state, (list, tuple)) else state
+        self._resume = [checked_state(each) for each in states]
         self._flow = self._iterator = None
 
     def __iter__(self) -> Any:

@@ -32,6 +32,7 @@ from streampipe.shards import ShardSamples
 from streampipe.source import Source
 from streampipe.stages.stage import StageDefinition
 from streampipe.stages.where import nothing_left
+from streampipe.state import checked_state
 from streampipe.world import find_world
 
 if TYPE_CHECKING:
@@ -342,7 +343,7 @@ class Pipeline(IterableDataset[Any]):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """The next pass continues where ``state`` was taken. Only that pass; the one after it is a new epoch."""
-        self._resume = dict(state)
+        self._resume = checked_state(state)
 
     def __iter__(self) -> Iterator[Any]:
         # Not a generator function: what is decided here is decided when the pass begins, not at its first sample.

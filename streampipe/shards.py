@@ -11,7 +11,7 @@ from streampipe.condition import Keep
 from streampipe.context import Run, Sample
 from streampipe.counters import counters
 from streampipe.dataset import Dataset, count
-from streampipe.errors import ShardError
+from streampipe.errors import ConfigError, ShardError
 from streampipe.index import Finder
 from streampipe.order import traceable
 from streampipe.plan import Portion, deal, sample_seed, shard_seed
@@ -62,6 +62,10 @@ class ShardSamples:
         It leaves the mark (epoch, shard, sample, position): what stands from ``sample`` of ``shard`` on must be read to
         give the next one, which is number ``position`` where there is a window. ``at``: such a mark without its epoch.
         """
+        if at and len(at) != (3 if self.window else 2):
+            raise ConfigError(
+                f"the state's mark {tuple(at)} is of another kind of stream; start a new epoch without it"
+            )
         return self._shuffled(run, epoch, views, at) if self.window else self._listed(run, epoch, views, at)
 
     def __repr__(self) -> str:
@@ -88,6 +92,10 @@ class ShardSamples:
         portions = deal(len(self.shards), run.consumer, seed)
         if at:
             portions = dropwhile(lambda portion: portion.shard != at[0], portions)
+            begin = next(portions, None)
+            if begin is None:
+                raise ConfigError(f"the state goes on in shard {at[0]}, which this consumer does not read; start anew")
+            portions = chain([begin], portions)
         try:
             for portion, coming in with_next(portions, _AHEAD):
                 first = at[1] if at and portion.shard == at[0] else 0
