@@ -15,7 +15,7 @@ from collections import Counter
 import numpy as np
 
 from streampipe.dataset import EpochStream
-from streampipe.lanes import EpochOrder, Lanes, batch_seed, choose, rank_reader
+from streampipe.lanes import EpochOrder, Lanes, batch_seed, choose, rank_reader, sensible_window
 from streampipe.plan import shard_seed
 
 
@@ -61,7 +61,8 @@ def check_cover(lanes: Lanes, window: int, probes: int = 30) -> None:
 def quality(samples: int, per_shard: int, size: int, window: int) -> None:
     """Our order beside a shuffle buffer of the same size over shards one after the other, as webdataset's."""
     shards = samples // per_shard
-    lanes = Lanes(samples, size, *choose(size, samples, shards), window)
+    places, columns = choose(size, samples, shards)
+    lanes = Lanes(samples, size, places, columns, sensible_window(places))
     ours = [_order(lanes, shards, per_shard, epoch) for epoch in range(2)]
     theirs = [_buffered(samples, per_shard, window, epoch) for epoch in range(2)]
     print(f"{samples} samples, {per_shard} a shard, batches of {size}, window {window}, lanes {lanes.number}")
@@ -99,10 +100,12 @@ def _measures(order: np.ndarray, per_shard: int, size: int) -> dict[str, float]:
     batches = order[: len(order) // size * size].reshape(-1, size) // per_shard
     kinds = np.array([len(set(row.tolist())) for row in batches])
     near = np.abs(np.diff(order)) <= 10
+    inside = np.diff(np.sort(order[: len(order) // size * size].reshape(-1, size), axis=1), axis=1) <= 10
     return {
         "different shards in a batch / size": float(kinds.mean() / size),
         "least of them / size": float(kinds.min() / size),
         "share of near neighbours kept": float(near.mean()),
+        "near neighbours in one batch": float(inside.mean()),
     }
 
 

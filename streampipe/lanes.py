@@ -21,6 +21,9 @@ from streampipe.rng import derive
 TAILS = ("short", "drop", "pad")
 _MOST_COLUMNS = 12
 _MOST_PLACES = 48
+SENSIBLE_WINDOW = 2_000
+"""Samples that ``shuffle=True`` mixes over."""
+_LEAST_WINDOW = 64
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,18 @@ def choose(size: int, samples: int, shards: int, ranks: int = 1) -> tuple[int, i
     fitting = [(a * t, t, a) for a in places for t in columns if a * t <= deserved]
     _, most, most_places = max([each for each in fitting if each[2] % ranks == 0] or fitting)
     return most_places, most
+
+
+def sensible_window(places: int) -> int:
+    """The window of each lane that ``shuffle=True`` stands for: 2,000 samples over the lanes that meet in a batch.
+
+    Two neighbours are then as seldom in one batch as behind a shuffle buffer of 2,000, while a reader of remote shards
+    holds half a window for each of its lanes.
+
+    >>> sensible_window(1), sensible_window(8), sensible_window(48)
+    (2000, 250, 64)
+    """
+    return max(_LEAST_WINDOW, SENSIBLE_WINDOW // places)
 
 
 class EpochOrder:

@@ -18,7 +18,7 @@ from streampipe.chain import AnyStage
 from streampipe.context import Run
 from streampipe.dataset import Dataset
 from streampipe.errors import ConfigError
-from streampipe.lanes import EpochOrder, Lanes, batch_seed, choose, rank_reader
+from streampipe.lanes import EpochOrder, Lanes, batch_seed, choose, rank_reader, sensible_window
 from streampipe.plan import shard_seed
 from streampipe.planned import Place, Plan
 from streampipe.rng import derive
@@ -75,6 +75,7 @@ class Part:
     window: int | None
     stages: tuple[AnyStage, ...]
     filter: str
+    sensible: bool = False  # the window follows from the number of lanes
 
 
 class MixDataset:
@@ -136,7 +137,8 @@ class MixPlaces:
             stream = mine.dataset.stream(shard_seed(mine.seed, epoch) if shuffled else None)
             # Lanes take turns draw by draw: a batch of as many samples as there are lanes, one from each.
             most = choose(48, mine.dataset.samples, len(mine.dataset.shards))[0] if shuffled else 1
-            lanes = Lanes(mine.dataset.samples, most, most, 1, mine.window or 0)
+            window = sensible_window(most) if mine.sensible and shuffled else mine.window or 0
+            lanes = Lanes(mine.dataset.samples, most, most, 1, window)
             known = self._orders[part] = (epoch, stream, EpochOrder(lanes, batch_seed(mine.seed, epoch)))
         _, stream, order = known
         batch, slot = divmod(at, order.lanes.size)

@@ -302,7 +302,8 @@ class Pipeline(IterableDataset[Any]):
             raise nothing_left(division.keep.text, seen, reasons, division.keep.names(there), there)
         size = (division.batch or 1) * world_size
         text = division.keep.text if division.keep else ""
-        return make(dataset, size, world_size, source.window, self.seed, tail, text), division
+        plan = make(dataset, size, world_size, source.window, self.seed, tail, text, source.sensible)
+        return plan, division
 
     def _plan_mix(self, source: MixSamples, world_size: int, tail: str | None) -> tuple[Plan, Division] | str:
         division = divide(self.chain)
@@ -314,7 +315,7 @@ class Pipeline(IterableDataset[Any]):
             if isinstance(found, str):
                 return f"a part of the mixture is not planned: {found}"
             plan, inner = found
-            parts.append(Part(plan.dataset, pipe.seed, pipe.source.window, inner.stages, plan.filter))
+            parts.append(Part(plan.dataset, pipe.seed, pipe.source.window, inner.stages, plan.filter, plan.sensible))
         size = (division.batch or 1) * world_size
         dataset = MixDataset(parts, source.weights, source.repeats)
         tail = tail or ("drop" if division.drop_last else "short")

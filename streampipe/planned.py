@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
 from streampipe.errors import ConfigError
-from streampipe.lanes import Lanes, choose
+from streampipe.lanes import Lanes, choose, sensible_window
 
 VERSION = 1
 
@@ -57,6 +57,7 @@ class Plan:
     seed: int
     shuffled: bool
     filter: str = ""
+    sensible: bool = False  # the window was not given, but chosen at the first start, as the lanes were
 
     @cached_property
     def batches(self) -> int:
@@ -121,13 +122,16 @@ class Plan:
             )
         mine = self.state(Cursor(0, 0, None))
         for name, what in _MUST_AGREE.items():
+            if name == "window" and self.sensible and state.get("window") is not None:
+                continue
             if state.get(name) != mine[name]:
                 raise ConfigError(
                     f"{what} is {mine[name]!r} here and was {state.get(name)!r} when the state was saved: the order "
                     f"would be another one; restore it, or start a new epoch without the state (set_epoch)"
                 )
         places, columns = state["lanes"]
-        plan = replace(self, lanes=replace(self.lanes, places=places, columns=columns))
+        window = state["window"] or 0
+        plan = replace(self, lanes=replace(self.lanes, places=places, columns=columns, window=window))
         return plan, Cursor(state["epoch"], state["step"], state["until"])
 
 
@@ -142,8 +146,21 @@ _MUST_AGREE = {
 }
 
 
-def make(dataset: Counted, batch: int, ranks: int, window: int | None, seed: int, tail: str, filter: str = "") -> Plan:
-    """A plan for a new run of batches of ``batch`` samples over all ranks; ``window`` None for the shards' order."""
+def make(
+    dataset: Counted,
+    batch: int,
+    ranks: int,
+    window: int | None,
+    seed: int,
+    tail: str,
+    filter: str = "",
+    sensible: bool = False,
+) -> Plan:
+    """A plan for a new run of batches of ``batch`` samples over all ranks.
+
+    ``window`` None is the shards' order; with ``sensible`` it follows from the number of lanes instead.
+    """
     places, columns = (1, 1) if window is None else choose(batch, dataset.samples, len(dataset.shards), ranks)
-    lanes = Lanes(dataset.samples, batch, places, columns, window or 0, tail)
-    return Plan(dataset, lanes, seed, window is not None, filter)
+    width = 0 if window is None else sensible_window(places) if sensible else window
+    lanes = Lanes(dataset.samples, batch, places, columns, width, tail)
+    return Plan(dataset, lanes, seed, window is not None, filter, sensible)

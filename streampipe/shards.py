@@ -36,10 +36,12 @@ class ShardSamples:
         limits: Limits,
         index: str | None = None,
         tier: str | None = None,
+        sensible: bool = False,
     ) -> None:
         self.shards = shards
         self.source = source
         self.window = window  # None: shard order; 0: shards shuffled, samples not; else the shuffle's window
+        self.sensible = sensible  # a plan chooses the window by its lanes
         self.limits = limits
         self.tier = tier  # None: planned if it can be
         self.finder = Finder(source, limits, index)

@@ -9,6 +9,7 @@ from typing import Any
 from streampipe.chain import name_of
 from streampipe.context import Position, Run
 from streampipe.errors import ConfigError
+from streampipe.lanes import SENSIBLE_WINDOW
 from streampipe.mix import MixSamples
 from streampipe.pipeline import Pipeline
 from streampipe.policy import ErrorPolicy
@@ -16,9 +17,6 @@ from streampipe.shards import ShardSamples
 from streampipe.source import Cache, Network, Opener, Source
 from streampipe.tar import Limits
 from streampipe.urls import expand
-
-SENSIBLE_WINDOW = 2_000
-"""Samples that ``shuffle=True`` mixes over: at 100 kB each 200 MB a worker where shards are not local files."""
 
 
 def stream(
@@ -42,8 +40,9 @@ def stream(
         urls: a shard, a directory of shards, a glob, a brace range (``"s3://b/{00000..01999}.tar"``), several of these
             joined by ``::`` or in a list; local paths and fsspec URLs. Brace ranges are expanded one name at a time.
         seed: of every order and every random choice in the pipeline.
-        shuffle: False: shard order, the same in every epoch. True: shards in a new order every epoch, and a window of
-            2,000 samples shuffled. A number: a window of that many samples.
+        shuffle: False: shard order, the same in every epoch. True: shards in a new order every epoch, and samples
+            shuffled over 2,000: in one window, or in the planned tier in a window of 2,000 / n (at least 64) in each of
+            the n places of the dataset that a batch mixes. A number: windows of that many samples.
         epochs: how many epochs one pass over the pipeline is; None for an endless stream.
         index: the folder of the shards' indexes where that is not beside them (``streampipe index --out``).
         tier: None: planned if the samples can be counted (local shards, or indexed ones) and the stages allow it, else
@@ -70,7 +69,7 @@ def stream(
     policy = on_error if isinstance(on_error, ErrorPolicy) else ErrorPolicy(on_error)
     if tier not in (None, "planned", "sequential"):
         raise ConfigError(f"tier is None, 'planned' or 'sequential', not {tier!r}")
-    samples = ShardSamples(shards, source, _window(shuffle), limits or Limits(), index, tier)
+    samples = ShardSamples(shards, source, _window(shuffle), limits or Limits(), index, tier, shuffle is True)
     return Pipeline(samples, seed=seed, epochs=epochs, policy=policy)
 
 

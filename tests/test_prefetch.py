@@ -237,3 +237,48 @@ def test_parts_of_a_mixture_may_be_remote_and_local(server, folder):
 def test_the_end_of_an_epoch_and_the_beginning_of_the_next_may_want_the_same_sample(server, folder):
     got = contents(remote(server, epochs=3).batch(7))
     assert got == contents(local(folder, epochs=3).batch(7))
+
+
+@pytest.mark.parametrize("workers", [0, 2, 3])
+def test_with_a_cache_each_shard_is_downloaded_once_and_then_never_again(server, folder, tmp_path, workers):
+    wanted = contents(local(folder).batch(8))
+    loader = remote(server, cache=tmp_path / "cache").batch(8).loader(num_workers=workers)
+    assert contents(loader) == wanted
+    _, sizes = served(server)
+    for name, size in sizes.items():
+        assert size == (folder / name).stat().st_size
+    del server.requests[:]
+    loader.set_epoch(0)
+    assert contents(loader) == wanted
+    assert not served(server)[0]
+
+
+def test_samples_come_past_the_cache_until_the_copy_has_come_as_far(server, folder, tmp_path):
+    network = sp.Network(window=20_000, gap=0)
+    batches = remote(server, cache=tmp_path / "cache", network=network).batch(8)
+    assert contents(batches) == contents(local(folder).batch(8))
+    _, sizes = served(server)
+    whole = sum((folder / name).stat().st_size for name in sizes)
+    assert whole < sum(sizes.values()) < whole + network.memory / 4 + 45_000
+
+
+def test_a_cache_that_cannot_take_a_shard_is_read_past(server, folder, tmp_path):
+    small = sp.Cache(tmp_path / "cache", max_bytes=100_000)
+    assert contents(remote(server, cache=small).batch(8)) == contents(local(folder).batch(8))
+
+
+def test_a_cache_smaller_than_the_dataset_evicts_what_is_finished(server, folder, tmp_path):
+    largest = max((folder / f"{n:05d}.tar").stat().st_size for n in range(SHARDS))
+    cache = sp.Cache(tmp_path / "cache", max_bytes=3 * largest)
+    pipe = remote(server, cache=cache, shuffle=False, epochs=2).batch(8)
+    assert contents(pipe) == contents(local(folder, shuffle=False, epochs=2).batch(8))
+    assert sum(path.stat().st_size for path in (tmp_path / "cache").iterdir()) <= 3 * largest
+
+
+def test_faults_while_a_copy_is_made_change_nothing(server, folder, tmp_path):
+    network = sp.Network(first_wait=0.01, longest_wait=0.05, stall=0.3, window=60_000, gap=0)
+    server.script("00000.tar", None, Reset(after=5_000), Reset())
+    server.script("00001.tar", Status(503), None, Cut(after=100))
+    server.script("00002.tar", None, Stall(after=1_000, seconds=30))
+    pipe = remote(server, network=network, cache=tmp_path / "cache").batch(8)
+    assert contents(pipe) == contents(local(folder).batch(8))

@@ -201,6 +201,20 @@ def test_a_state_of_another_version_is_refused_with_both(shards, make):
         next(iter(loader))
 
 
+def test_a_window_that_was_chosen_is_kept_by_the_state(shards):
+    state, _ = stopped(planned(shards, 4, shuffle=True), 2, {"rank": 0, "world_size": 2})
+    wide = {**state, "window": 7}
+    for given, shuffle in [(state, True), (wide, True), (wide, 7)]:
+        loader = planned(shards, 8, shuffle=shuffle).loader()
+        loader.load_state_dict(given)
+        next(iter(loader))
+        assert loader.state_dict()["window"] == given["window"]
+    loader = planned(shards, 8, shuffle=6).loader()
+    loader.load_state_dict(wide)
+    with pytest.raises(sp.ConfigError, match="the shuffle's window is 6 here and was 7"):
+        next(iter(loader))
+
+
 def test_a_state_of_another_dataset_is_refused(shards, many):
     state, _ = stopped(planned(shards), 2, {})
     loader = planned(many).loader()
