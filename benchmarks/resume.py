@@ -1,0 +1,157 @@
+"""Resume on other ranks and workers, beside others: the same data, the same jobs, the same questions.
+
+    python benchmarks/resume.py --peers FOLDER [--only NAME ...]
+
+MosaicML streaming, LitData and Megatron-Energon are installed into a virtual environment each under FOLDER, once; one
+that cannot be installed is left out with a message. Every rank is a process (RANK, WORLD_SIZE, ..., a gloo group). A job
+of 2 ranks with 2 workers runs through an epoch and saves its state on the way; others go on from there. The table says
+how many of the global batches that follow are, as sets, those of the job that went on; and of the epoch as a whole, how
+many samples came twice and how many never (what was read before the stop included). What a job refuses to do is said.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import venv
+from collections import Counter
+from pathlib import Path
+from typing import NamedTuple
+
+HERE = Path(__file__).parent
+PACKAGES = {
+    "MosaicML": ("mosaicml-streaming==0.13.0", "streaming"),
+    "LitData": ("litdata==0.2.76", "litdata"),
+    "Energon": ("megatron-energon==7.4.1", "megatron.energon"),
+}
+SAMPLES, EACH, STOP = 2000, 100, 13  # samples, samples a shard, steps before the state is saved
+
+
+class Job(NamedTuple):
+    """Ranks, worker processes on each, samples of a rank's batch."""
+
+    ranks: int
+    workers: int
+    batch: int
+
+    def __str__(self) -> str:
+        return f"{self.ranks} x {self.workers}, {self.batch}"
+
+
+FIRST = Job(2, 2, 24)
+OTHERS = [Job(2, 2, 24), Job(4, 1, 12), Job(2, 0, 24), Job(2, 3, 24), Job(1, 3, 48), Job(3, 2, 16), Job(4, 1, 24)]
+
+
+def python_of(name: str, peers: Path) -> str | None:
+    """The interpreter of a contender's environment, which is made if need be; None where that cannot be."""
+    if name == "streampipe":
+        return sys.executable
+    package, module = PACKAGES[name]
+    folder = peers / package.partition("==")[0]
+    python = str(folder / "bin" / "python")
+    if not Path(python).exists():
+        venv.create(folder, with_pip=True)
+    if subprocess.run([python, "-c", f"import {module}"], capture_output=True, check=False).returncode:
+        install = [python, "-m", "pip", "install", "-q", "torch", package]
+        done = subprocess.run(install, capture_output=True, text=True, check=False)
+        if done.returncode:
+            print(f"{name} is left out: {package} cannot be installed: {(done.stderr.splitlines() or ['?'])[-1]}")
+            return None
+    return python
+
+
+def run(name: str, python: str, folder: Path, job: Job, label: str, states: list[Path]) -> list[list[str]] | str:
+    """The global batches of a job, each sorted; or what it said where it failed."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    task = {"contender": name, "data": str(folder / "data"), "batch": job.batch, "workers": job.workers}
+    task |= {"states": [str(path) for path in states], "save_at": STOP}
+    task |= {"save": str(folder / f"{label}.state"), "out": str(folder / f"{label}.keys")}
+    group = {"WORLD_SIZE": job.ranks, "LOCAL_WORLD_SIZE": job.ranks, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    ranks = []
+    for rank in range(job.ranks):
+        mine = {**group, "RANK": rank, "LOCAL_RANK": rank, "GLOBAL_RANK": rank, "OMP_NUM_THREADS": 1}
+        command = [python, str(HERE / "resume_rank.py"), json.dumps(task)]
+        environment = {**os.environ, **{key: str(value) for key, value in mine.items()}}
+        ranks.append(subprocess.Popen(command, env=environment, text=True, stdout=subprocess.DEVNULL, stderr=-1))
+    said = []
+    try:
+        for each in ranks:
+            said.append(each.communicate(timeout=180)[1])
+            if each.returncode:  # the others would wait for it
+                break
+    except subprocess.TimeoutExpired:
+        return "hangs: no end within 180 s"
+    finally:
+        for each in ranks:
+            each.kill()
+            each.wait()
+    if any(each.returncode for each in ranks):
+        lines = [line for line in said[-1].strip().splitlines() if line.strip()]
+        errors = [line for line in lines if "Error" in line.partition(":")[0] and not line.startswith(" ")]
+        return (errors or lines or ["no message"])[-1]
+    parts = [json.loads(Path(f"{task['out']}.{rank}").read_text()) for rank in range(job.ranks)]
+    steps = max(map(len, parts))
+    return [sorted(key for part in parts for key in (part[step] if step < len(part) else [])) for step in range(steps)]
+
+
+def verdict(before: list[list[str]], whole: list[list[str]], after: list[list[str]] | str) -> str:
+    """What became of the rest of the epoch."""
+    if isinstance(after, str):
+        return f"refused: {after[:110]}"
+    wanted = whole[len(before) :]
+    same = sum(a == b for a, b in zip(wanted, after, strict=False))
+    counts = Counter(key for batch in before + after for key in batch)
+    return (
+        f"{same} of {len(wanted)} the same; {sum(counts.values()) - len(counts)} twice, {SAMPLES - len(counts)} never"
+    )
+
+
+def compare(name: str, python: str, folder: Path) -> list[tuple[str, str]]:
+    """All questions to one contender."""
+    (folder / "data").mkdir(parents=True)
+    task = {"contender": name, "data": str(folder / "data"), "samples": SAMPLES, "each": EACH}
+    made = subprocess.run(
+        [python, str(HERE / "resume_rank.py"), json.dumps(task)], capture_output=True, text=True, check=False
+    )
+    if made.returncode:
+        return [("data", "cannot be written: " + made.stderr.strip().splitlines()[-1])]
+    whole = run(name, python, folder, FIRST, "whole", [])
+    if isinstance(whole, str):
+        return [("the epoch", whole)]
+    table = [(f"{FIRST}: the epoch", verdict([], whole, whole))]
+    table.append((f"{FIRST}: once more", verdict([], whole, run(name, python, folder, FIRST, "again", []))))
+    table.append(
+        (f"{OTHERS[1]}: from the start", verdict([], whole, run(name, python, folder, OTHERS[1], "other", [])))
+    )
+    states = [folder / f"whole.state.{rank}" for rank in range(FIRST.ranks)]
+    for number, job in enumerate(OTHERS):
+        after = run(name, python, folder, job, f"rest{number}", states)
+        table.append((f"{FIRST} -> {job}", verdict(whole[:STOP], whole, after)))
+    return table
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--peers", type=Path, required=True, help="where the others are, or will be, installed")
+    parser.add_argument("--only", nargs="*", default=["streampipe", *PACKAGES], help="contenders")
+    options = parser.parse_args()
+    print(f"{SAMPLES} samples, {EACH} a shard, shuffled; ranks x workers, batch of a rank; state after {STOP} steps")
+    for name in options.only:
+        python = python_of(name, options.peers)
+        if python is None:
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            for what, found in compare(name, python, Path(folder)):
+                print(f"{name:<10}  {what:<26}  {found}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
