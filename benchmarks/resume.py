@@ -3,10 +3,10 @@
     python benchmarks/resume.py --peers FOLDER [--only NAME ...]
 
 MosaicML streaming, LitData and Megatron-Energon are installed into a virtual environment each under FOLDER, once; one
-that cannot be installed is left out with a message. Every rank is a process (RANK, WORLD_SIZE, ..., a gloo group). A job
-of 2 ranks with 2 workers runs through an epoch and saves its state on the way; others go on from there. The table says
-how many of the global batches that follow are, as sets, those of the job that went on; and of the epoch as a whole, how
-many samples came twice and how many never (what was read before the stop included). What a job refuses to do is said.
+that cannot be installed is left out with a message. Every rank is a process (RANK, WORLD_SIZE, ...; a gloo group).
+A job of 2 ranks with 2 workers runs through an epoch and saves its state on the way; others go on from there. The table
+says how many of the global batches that follow are, as sets, those of the job that went on; and of the epoch as a whole,
+what was read before the stop included, how many samples came twice and how many never. A refusal is quoted.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import sys
 import tempfile
 import venv
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -113,28 +114,25 @@ def verdict(before: list[list[str]], whole: list[list[str]], after: list[list[st
     )
 
 
-def compare(name: str, python: str, folder: Path) -> list[tuple[str, str]]:
+def compare(name: str, python: str, folder: Path) -> Iterator[tuple[str, str]]:
     """All questions to one contender."""
     (folder / "data").mkdir(parents=True)
-    task = {"contender": name, "data": str(folder / "data"), "samples": SAMPLES, "each": EACH}
-    made = subprocess.run(
-        [python, str(HERE / "resume_rank.py"), json.dumps(task)], capture_output=True, text=True, check=False
-    )
+    task = json.dumps({"contender": name, "data": str(folder / "data"), "samples": SAMPLES, "each": EACH})
+    made = subprocess.run([python, str(HERE / "resume_rank.py"), task], capture_output=True, text=True, check=False)
     if made.returncode:
-        return [("data", "cannot be written: " + made.stderr.strip().splitlines()[-1])]
+        yield "data", "cannot be written: " + made.stderr.strip().splitlines()[-1]
+        return
     whole = run(name, python, folder, FIRST, "whole", [])
     if isinstance(whole, str):
-        return [("the epoch", whole)]
-    table = [(f"{FIRST}: the epoch", verdict([], whole, whole))]
-    table.append((f"{FIRST}: once more", verdict([], whole, run(name, python, folder, FIRST, "again", []))))
-    table.append(
-        (f"{OTHERS[1]}: from the start", verdict([], whole, run(name, python, folder, OTHERS[1], "other", [])))
-    )
+        yield "the epoch", whole
+        return
+    yield f"{FIRST}: the epoch", verdict([], whole, whole)
+    yield f"{FIRST}: once more", verdict([], whole, run(name, python, folder, FIRST, "again", []))
+    yield f"{OTHERS[1]}: from the start", verdict([], whole, run(name, python, folder, OTHERS[1], "other", []))
     states = [folder / f"whole.state.{rank}" for rank in range(FIRST.ranks)]
     for number, job in enumerate(OTHERS):
         after = run(name, python, folder, job, f"rest{number}", states)
-        table.append((f"{FIRST} -> {job}", verdict(whole[:STOP], whole, after)))
-    return table
+        yield f"{FIRST} -> {job}", verdict(whole[:STOP], whole, after)
 
 
 def main() -> None:
