@@ -104,7 +104,7 @@ class Pipeline(IterableDataset[Any]):
     def where(self, condition: Any, missing: str = "drop") -> Pipeline:
         """Only the samples that fulfil a condition: ``"width >= 512 and aesthetic > 5"``, or a pyarrow expression.
 
-        Facts are ``key``, ``width`` and ``height`` of the first image as shown, the scalars of the json member
+        Facts are ``key``, ``width`` and ``height`` of the main image as shown, the scalars of the json member
         (``json.width`` where a name is taken, ``meta.score`` inside an object), and, behind ``join``, its columns. The
         names aesthetic, watermark, nsfw, similarity, language, width, height, original_width, original_height and
         caption also stand for what the public datasets call them (``streampipe.aliases``). Texts stay texts: where a

@@ -1,6 +1,6 @@
 """Facts: what a condition may ask of a sample, by name. An index holds them as columns; a single sample has them too.
 
-``key``, ``width`` and ``height`` of the first image as shown (after EXIF orientation), and the scalars of the json
+``key``, ``width`` and ``height`` of the main image as shown (after EXIF orientation), and the scalars of the json
 member: those at its top under their own names (as ``json.NAME`` where that is a column of the index itself), those in
 objects inside it as ``object.NAME``.
 """
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from streampipe.decoding.fields import is_image_field
+from streampipe.decoding.fields import is_image_field, main_image
 from streampipe.decoding.header import probe
 from streampipe.errors import DecodeError
 
@@ -83,13 +83,13 @@ def facts_of(sample: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def image_size(sample: Mapping[str, Any]) -> tuple[int | None, int | None]:
-    """Width and height of a sample's first image, as shown; None where there is none, a decoded or a damaged one."""
-    for name, value in sample.items():
-        encoded = isinstance(value, (bytes, bytearray, memoryview)) and not name.startswith("__")
-        if encoded and is_image_field(name, value):
-            try:
-                header = probe(value)
-            except DecodeError:
-                return None, None
-            return header.width, header.height
-    return None, None
+    """Width and height of a sample's main image, as shown; None where there is none, a decoded or a damaged one."""
+    encoded = {name: value for name, value in sample.items() if isinstance(value, (bytes, bytearray, memoryview))}
+    images = [name for name, value in encoded.items() if not name.startswith("__") and is_image_field(name, value)]
+    if not images:
+        return None, None
+    try:
+        header = probe(encoded[main_image(images)])
+    except DecodeError:
+        return None, None
+    return header.width, header.height

@@ -2,7 +2,7 @@
 
 Columns: ``key``, ``offset`` and ``size`` (the sample's bytes in the shard, headers included), ``crc32`` (of those
 bytes; null where only headers were read), ``fields`` (name, offset, size of each), ``width`` and ``height`` of the
-first image as shown (after EXIF orientation), and the scalars of the json member (``streampipe.index.facts``). Where
+main image as shown (after EXIF orientation), and the scalars of the json member (``streampipe.index.facts``). Where
 objects inside the json would make more than 1,000 columns, theirs are left out, and the index says so.
 """
 

@@ -43,6 +43,13 @@ def test_offsets_are_those_that_tarfile_finds(tmp_path):
     assert found == wanted
 
 
+def test_width_and_height_are_those_of_the_main_image(tmp_path):
+    fields = {"cond.png": encoded(natural(30, 20), "PNG"), "jpg": photo(0, 90, 60), "mask.png": b"no image"}
+    (row,) = scanned(written(tmp_path, [("a", fields)])).table.to_pylist()
+    assert (row["width"], row["height"]) == (90, 60)
+    assert len(list(sp.stream(str(tmp_path)).where("width == 90"))) == 1
+
+
 def test_hidden_files_folders_and_upper_case_do_not_disturb(tmp_path):
     path = tmp_path / "odd.tar"
     with tarfile.open(path, "w") as tar:
