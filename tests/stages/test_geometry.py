@@ -178,6 +178,13 @@ def test_each_field_has_its_own_interpolation():
         one(fields, size=20, interpolation={"seg": "cubic"})
 
 
+def test_no_label_of_a_mask_is_a_mean_of_its_neighbours_also_in_a_jpeg():
+    labels = np.kron(np.indices((128, 128)).sum(0) % 2, np.ones((4, 4))).astype(np.uint8) * 255
+    mask = encoded(Image.fromarray(labels), "JPEG", quality=100)
+    made = one({"jpg": photo(0, 512, 512), "mask.jpg": mask}, size=100)
+    assert ((made["mask.jpg"] < 10) | (made["mask.jpg"] > 245)).all()
+
+
 def test_pictures_of_another_shape_cannot_be_cut_as_one():
     fields = {"image": photo(0, 100, 100), "control": photo(0, 100, 70)}
     with pytest.raises(sp.DecodeError, match=r"field 'control': it is 100 x 70, another shape than the 100 x 100"):
