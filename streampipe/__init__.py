@@ -1,5 +1,6 @@
 """Composable generator stages that stream sharded tar archives into PyTorch. Start with ``stream``."""
 
+from streampipe.buckets import Buckets
 from streampipe.captions import Tags
 from streampipe.context import Consumer, Position, Run
 from streampipe.decorators import SKIP, cached, inference, logged, on_error, retry, timed
@@ -41,6 +42,7 @@ __version__ = "0.1.0"
 __all__ = [
     "SKIP",
     "AccessDenied",
+    "Buckets",
     "Cache",
     "ConfigError",
     "Consumer",

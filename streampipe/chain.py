@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from streampipe import stages
 from streampipe.context import Mark, Run, blame
 from streampipe.errors import ConfigError, StreampipeError
 from streampipe.shards import to_bytes
+from streampipe.stages.bucket import MAX_BYTES, Pools
 from streampipe.stages.fuse import fuse
-from streampipe.stages.stage import Stage
+from streampipe.stages.grouping import bucket_sizes, find_groups, of_size
+from streampipe.stages.stage import Stage, is_stage
 
 AnyStage = Callable[[Iterable[Any]], Iterable[Any]]
 
@@ -24,16 +27,64 @@ def through(
     """The chain over the items. ``views``: the stage before which views of shards must have become bytes. ``at``: the
     marks behind the stages that count where the pass goes on, from ``unwind``.
     """
-    marks = iter(at)
     seen: dict[str, int] = {}
+    chain, grouping = find_groups(chain)
+    if grouping is None:
+        return iter(_plain(chain, items, run, views, seen, at))
+    start, end = grouping
+    items = _plain(chain[:start], items, run, views, seen)
+    items = _by_group(chain[start], chain[start + 1 : end + 1], items, run, _beyond(views, start + 1), dict(seen))
+    for stage in fuse(chain[start : end + 1]):
+        seen[name_of(stage)] = seen.get(name_of(stage), 0) + 1
+    return iter(_plain(chain[end + 1 :], items, run, _beyond(views, end + 1), seen))
+
+
+def _plain(
+    chain: Sequence[AnyStage],
+    items: Iterable[Any],
+    run: Run,
+    views: int | None,
+    seen: dict[str, int],
+    at: Sequence[Mark] = (),
+) -> Iterable[Any]:
+    marks = iter(at)
     for i, stage in enumerate(fuse(chain)):
         if i == views:
             items = map(to_bytes, items)
-        name = name_of(stage)
-        number = seen[name] = seen.get(name, 0) + 1
         mark = next(marks, None) if _counts(stage) else None
-        items = _guarded(stage, items, run.in_stage(name if number == 1 else f"{name}#{number}", mark))
-    return iter(items)
+        items = _guarded(stage, items, run.in_stage(_numbered(stage, seen), mark))
+    return items
+
+
+def _numbered(stage: AnyStage, seen: dict[str, int]) -> str:
+    name = name_of(stage)
+    number = seen[name] = seen.get(name, 0) + 1
+    return name if number == 1 else f"{name}#{number}"
+
+
+def _beyond(views: int | None, stages: int) -> int | None:
+    """The number ``views`` counted from a later stage on."""
+    return None if views is None or views < stages else views - stages
+
+
+def _by_group(
+    bucket: Any, chain: Sequence[AnyStage], items: Iterable[Any], run: Run, views: int | None, seen: dict[str, int]
+) -> Iterator[Any]:
+    """Groups of one bucket, one after the other through the stages from behind ``bucket`` up to ``batch``."""
+    given = bucket.parameters
+    if given.get("same") and run.consumer.world_size > 1:
+        raise ConfigError(
+            "bucket(same=True) needs samples that are counted: without counts, ranks cannot know what the others do; "
+            "make an index (streampipe index), or leave same= out"
+        )
+    sizes = bucket_sizes(bucket, chain)
+    options = given.get("leftover", "carry"), given.get("max_bytes", MAX_BYTES)
+    pools = Pools(given["buckets"], sizes, *options, run.in_stage(_numbered(bucket, seen)))
+    sized: dict[int, Sequence[AnyStage]] = {}
+    for group in pools.groups(items):
+        number = len(group)
+        mine = sized[number] = sized.get(number) or of_size(chain, number)
+        yield from _plain(mine, group, replace(run, fill=number), views, dict(seen))
 
 
 def unwind(chain: Sequence[AnyStage], mark: Mark) -> tuple[Mark, list[Mark]]:
@@ -49,7 +100,7 @@ def unwind(chain: Sequence[AnyStage], mark: Mark) -> tuple[Mark, list[Mark]]:
 
 
 def _counts(stage: AnyStage) -> bool:
-    return isinstance(stage, Stage) and stage.define.__module__ in [f"streampipe.stages.{name}" for name in _COUNT]
+    return any(is_stage(stage, name) for name in _COUNT)
 
 
 def name_of(stage: AnyStage, parameters: bool = False) -> str:

@@ -7,15 +7,16 @@ and let go with the shard.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, islice
+from typing import TypeVar
 
 import numpy as np
 from tqdm import tqdm
 
 from streampipe.condition import Keep
-from streampipe.index import Finder
+from streampipe.index import Finder, ShardIndex
 from streampipe.index.manifest import NAME
 from streampipe.index.manifest import counts as read_manifest
 from streampipe.lanes import EpochOrder, batch_seed, rank_reader
@@ -25,6 +26,9 @@ from streampipe.rng import derive, permutation
 from streampipe.source import has_query, redact
 from streampipe.urls import SHARD_SUFFIXES, ShardList
 
+T = TypeVar("T")
+Select = Callable[[ShardIndex], np.ndarray]
+"""From a shard's index to the numbers of the samples that are wanted of it, in the order in which they are counted."""
 _THREADS = 16
 
 
@@ -37,7 +41,7 @@ class Dataset:
 
     chains = None  # a mixture has stages for each of its parts
 
-    def __init__(self, shards: ShardList, finder: Finder, counts: np.ndarray, keep: Keep | None = None) -> None:
+    def __init__(self, shards: ShardList, finder: Finder, counts: np.ndarray, keep: Select | None = None) -> None:
         self.shards = shards
         self.finder = finder
         self.counts = counts
@@ -122,31 +126,48 @@ def count(shards: ShardList, finder: Finder, keep: Keep | None = None) -> Datase
             an ``opener``, or remote without an index.
         IndexMismatch, ShardError: an index or a shard is damaged.
     """
+    check_countable(shards, finder)
+    known = _from_manifest(shards, finder) if keep is None else None
+    if known is None:
+        known = np.array(
+            of_indexes(shards, finder, len if keep is None else lambda found: len(keep.counted(found))), np.int64
+        )
+    return Dataset(shards, finder, known, keep)
+
+
+def check_countable(shards: ShardList, finder: Finder) -> None:
+    """Refuse shards of which single samples cannot be read.
+
+    Raises:
+        Uncounted: they are compressed, or read through an ``opener``.
+    """
     if finder.source.opener is not None:
         raise Uncounted("shards come from opener=, which reads forward only")
     for url in _some(shards):
         if url.endswith(SHARD_SUFFIXES) and not url.endswith(".tar"):
             raise Uncounted(f"{redact(url)} is compressed: single samples of it cannot be read")
-    if keep is None:
-        known = _from_manifest(shards, finder)
-        if known is not None:
-            return Dataset(shards, finder, known)
 
-    def one(url: str) -> int:
+
+def of_indexes(shards: ShardList, finder: Finder, fact: Callable[[ShardIndex], T]) -> list[T]:
+    """A fact of each shard from its index, several at once, in the order of the shards.
+
+    Raises:
+        Uncounted: a shard has no index and cannot be scanned.
+    """
+
+    def one(url: str) -> T:
         found = finder.find(url)
         if found is None:
             raise Uncounted(f"{redact(url)} has no index and is remote or compressed (streampipe index makes one)")
-        return len(found) if keep is None else len(keep.counted(found))
+        return fact(found)
 
     first = one(shards[0])  # the usual case of no index at all costs one look, not sixteen
     pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="streampipe-index")
     try:
         found = chain([first], pool.map(one, islice(shards, 1, None)))  # the first is not looked at, or counted, twice
-        bar = tqdm(found, total=len(shards), unit=" shards", desc="counting samples", delay=2)
-        numbers = np.fromiter(bar, np.int64, len(shards))
+        return list(tqdm(found, total=len(shards), unit=" shards", desc="counting samples", delay=2))
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-    return Dataset(shards, finder, numbers, keep)
 
 
 def _some(shards: ShardList) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from streampipe.bucketed import BucketDataset, BucketPlan
 from streampipe.chain import name_of
 from streampipe.condition import Condition
 from streampipe.passes import Division
@@ -42,27 +43,25 @@ def _planned(
     pipe: Pipeline, world_size: int, num_workers: int, plan: Plan, division: Division
 ) -> list[tuple[str, str]]:
     lanes, dataset = plan.lanes, plan.dataset
-    pushed = ([f"where {division.keep.text}"] if division.keep else []) + (
-        [f"batch({division.batch})"] if division.batch else []
-    )
+    pushed = [f"where {division.keep.text}"] if division.keep else []
+    pushed += [repr(division.bucket)] if division.bucket else []
+    pushed += [f"batch({_sizes(division)})"] if division.batch else []
     readers = max(1, world_size * max(1, num_workers))
     alone = lanes.places % world_size == 0 and lanes.columns % max(1, num_workers) == 0
     mean = max(1, lanes.samples // max(1, len(dataset.shards)))
     mine = lanes.number if not alone else max(1, lanes.number // readers)
     open_at_once = min(len(dataset.shards), mine * (2 + lanes.window // mean))
-    last = lanes.samples % lanes.size
-    tail = f"the last batch has {last} samples" if last and lanes.tail == "short" else f"tail={lanes.tail}"
     rows = [
         ("tier", "planned: the samples are counted"),
         ("pushed down", _names(pushed)),
         ("generators", _names([name_of(stage, parameters=True) for stage in division.stages])),
         ("samples", f"{lanes.samples:,} in {len(dataset.shards):,} shards"),
-        ("steps", f"{plan.batches:,} an epoch on each of {world_size} ranks, {lanes.size} samples each in all; {tail}"),
+        *(_buckets(plan) if isinstance(plan, BucketPlan) else [("steps", _steps(plan, world_size))]),
         ("order", f"{lanes.places} x {lanes.columns} lanes, window {lanes.window:,}" if plan.shuffled else "as listed"),
         ("shards open", f"about {open_at_once} at once in each of {readers} readers"),
         (
             "guarantees",
-            "every sample once an epoch; equal steps; the same batches on any ranks and workers; O(1) resume",
+            f"{_cover(plan)}; equal steps; the same batches on any ranks and workers; O(1) resume",
         ),
         ("lanes", "each has one reader" if alone else "some are read by several readers: same batches, more opens"),
     ]
@@ -81,6 +80,45 @@ def _names_meant(pipe: Pipeline, division: Division) -> str:
         return ""
     found = pipe.source.finder.find(pipe.source.shards[0])
     return "" if found is None else division.keep.names(found.fact_names)
+
+
+def _steps(plan: Plan, world_size: int) -> str:
+    lanes = plan.lanes
+    last = lanes.samples % lanes.size
+    tail = f"the last batch has {last} samples" if last and lanes.tail == "short" else f"tail={lanes.tail}"
+    return f"{plan.batches:,} an epoch on each of {world_size} ranks, {lanes.size} samples each in all; {tail}"
+
+
+def _sizes(division: Division) -> str:
+    """Samples of a rank's batch, or the least and the most where buckets have their own."""
+    least, most = min(division.sizes, default=division.batch), division.batch
+    return str(most) if least == most else f"{least} to {most}"
+
+
+def _buckets(plan: BucketPlan) -> list[tuple[str, str]]:
+    """Steps, leftovers, what is dropped, and the histogram, of the first epoch."""
+    groups, dataset = plan.groups, plan.dataset
+    assert isinstance(dataset, BucketDataset)
+    merged = f", {len(groups.merged)} of them of merged leftovers" if groups.merged else ""
+    where = "a step is one bucket on all ranks" if plan.same else f"each of {plan.ranks} ranks has its own bucket"
+    left = {"carry": "for the next epoch", "merge": "to be merged", "drop": "left out"}[groups.leftover]
+    rows = [("steps", f"{plan.batches_in(0):,} in the first epoch on each of {plan.ranks} ranks{merged}; {where}")]
+    rows += [("dropped", f"{number:,} samples {what}") for what, number in dataset.dropped.items() if number]
+    every = zip(groups.buckets.sizes, groups.samples, groups.full(0), groups.left_over, dataset.cut, strict=True)
+    for (width, height), samples, full, over, lost in every:
+        share = f"{samples / max(1, dataset.samples):.1%}".replace("%", " %")
+        text = f"{samples:,} samples ({share}), {full:,} full batches, {over} {left}, {100 * lost:.1f} % cut away"
+        rows += [(f"{width}x{height}", text)] if samples else []
+    return rows
+
+
+def _cover(plan: Plan) -> str:
+    policy = plan.groups.leftover if isinstance(plan, BucketPlan) else "merge"
+    return {
+        "carry": "over epochs every sample as often as any other of its bucket, give or take one",
+        "merge": "every sample once an epoch",
+        "drop": "no sample twice an epoch",
+    }[policy]
 
 
 def _bytes(pipe: Pipeline) -> float | None:

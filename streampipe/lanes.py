@@ -139,6 +139,21 @@ class EpochOrder:
             return self._each(lane, t // lanes.columns * lanes.draws + q // lanes.places)
         return self._last(t, q)
 
+    def draws(self, numbers: np.ndarray) -> np.ndarray:
+        """Positions in the epoch's stream of the draws of these numbers: batch after batch, slot after slot.
+
+        >>> EpochOrder(Lanes(samples=10, size=2, places=2), seed=0).draws(np.array([0, 1, 2, 9])).tolist()
+        [0, 5, 1, 9]
+        """
+        lanes = self.lanes
+        t, q = np.divmod(numbers, lanes.size)
+        full = t < lanes.full
+        lane, draw = (q % lanes.places) * lanes.columns + t % lanes.columns, t // lanes.columns * lanes.draws
+        draw = draw + q // lanes.places
+        if not full.all():
+            lane[~full], draw[~full] = self._in_tail(numbers[~full] - lanes.full * lanes.size)
+        return self._each(lane, draw)
+
     def short_batch(self, t: int, rank: int, ranks: int) -> np.ndarray | None:
         """A rank's samples of the last batch where that is a short one (None where it is not): dealt out evenly."""
         left = self.lanes.samples - t * self.lanes.size

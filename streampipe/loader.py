@@ -11,7 +11,7 @@ from streampipe.ahead import ahead
 from streampipe.errors import ConfigError
 from streampipe.explain import explain
 from streampipe.feed import NOTHING as _NOTHING
-from streampipe.feed import Feed, Parcel, Progress, begin_planned, begin_sequential, unpack
+from streampipe.feed import Feed, Parcel, PlannedProgress, Progress, begin_planned, begin_sequential, unpack
 from streampipe.passes import Division
 from streampipe.pipeline import Pipeline
 from streampipe.planned import VERSION, Plan
@@ -118,7 +118,16 @@ class Loader(DataLoader[Any]):
             raise TypeError(f"this loader has no length, because {found}; give steps_per_epoch=, or make an index")
         if self.pipe.epochs is None:
             raise TypeError("this loader has no length, because epochs=None makes it endless; give steps_per_epoch=")
-        return found[0].batches * self.pipe.epochs
+        return found[0].length(self._first_epoch(self.pipe.epochs), self.pipe.epochs)
+
+    def _first_epoch(self, epochs: int) -> int:
+        """Of the pass that is running, or else of the next one."""
+        if self._resume and self._resume[0].get("until") is not None:
+            return int(self._resume[0]["until"]) - epochs
+        cursor = self._at.cursor if isinstance(self._at, PlannedProgress) else None
+        if cursor is not None and cursor.until is not None and cursor.epoch < cursor.until:
+            return cursor.until - epochs
+        return self.pipe._clock.next(epochs)
 
     def state_dict(self) -> dict[str, Any]:
         """Where training stands: after the batch received last, whatever was made ahead. Small, plain JSON.

@@ -20,7 +20,8 @@ from streampipe.errors import ShardError, TooManyErrors
 from streampipe.planned import Cursor, Place, Plan
 from streampipe.prefetch import Steps
 from streampipe.reader import Reader
-from streampipe.stages.stage import Stage
+from streampipe.stages.grouping import bucket_sizes, find_groups, of_size
+from streampipe.stages.stage import Stage, is_stage
 
 ONE_TO_ONE = ("map", "assign", "select", "rename", "decode", "caption", "join", "fit")
 """Stages of which a sample comes out for each that goes in, so that batches can be decided before them."""
@@ -33,30 +34,29 @@ class Division:
 
     keep: Keep | None  # the conditions that the index answers
     stages: tuple[AnyStage, ...]
-    batch: int | None  # samples of a rank's batch; None where the chain has no batch
+    batch: int | None  # samples of a rank's batch, the largest where buckets have their own; None without a batch
     drop_last: bool = False
+    bucket: Stage | None = None  # the buckets that the index answers
+    sizes: tuple[int, ...] = ()  # samples of a rank's batch of each bucket
 
 
 def divide(chain: Sequence[AnyStage]) -> Division | str:
     """The chain for the planner, or the reason why its batches cannot be decided before it runs."""
-    size, drop_last = None, False
-    pushed = list(takewhile(lambda stage: is_stage(stage, "where"), chain))
-    for stage in chain[len(pushed) :]:
-        if size is None and isinstance(stage, Stage) and is_stage(stage, "batch"):
-            size, drop_last = stage.parameters["size"], bool(stage.parameters.get("drop_last"))
-        elif not _one_to_one(stage, after_batch=size is not None):
+    find_groups(chain)  # refuses what no tier can do
+    pushed = list(takewhile(lambda stage: is_stage(stage, "where") or is_stage(stage, "bucket"), chain))
+    rest = tuple(chain[len(pushed) :])
+    batch = next((stage for stage in rest if isinstance(stage, Stage) and is_stage(stage, "batch")), None)
+    at = len(rest) if batch is None else rest.index(batch)
+    for i, stage in enumerate(rest):
+        if i != at and not any(is_stage(stage, name) for name in (ONE_TO_ONE if i < at else ("map",))):
             return f"stage {name_of(stage, parameters=True)} may give out more or fewer samples than it is given"
-    conditions = tuple(stage.parameters["condition"] for stage in pushed if isinstance(stage, Stage))
-    return Division(Keep(conditions) if conditions else None, tuple(chain[len(pushed) :]), size, drop_last)
-
-
-def _one_to_one(stage: AnyStage, after_batch: bool) -> bool:
-    return any(is_stage(stage, name) for name in (("map",) if after_batch else ONE_TO_ONE))
-
-
-def is_stage(stage: AnyStage, name: str) -> bool:
-    """Whether a stage is the library's own of that name."""
-    return isinstance(stage, Stage) and stage.define.__module__ == f"streampipe.stages.{name}"
+    where = tuple(s.parameters["condition"] for s in pushed if isinstance(s, Stage) and is_stage(s, "where"))
+    bucket = next((s for s in pushed if isinstance(s, Stage) and is_stage(s, "bucket")), None)
+    sizes = () if bucket is None else bucket_sizes(bucket, rest)
+    given: dict[str, Any] = {} if batch is None else batch.parameters
+    size = (max(sizes) if batch is not None else None) if sizes else given.get("size")
+    drop_last = bool(given.get("drop_last"))
+    return Division(Keep(where) if where else None, rest, size, drop_last, bucket, sizes)
 
 
 class Made(NamedTuple):
@@ -78,12 +78,14 @@ def make_batches(
             samples = _good(places, found, run, chains)
             if division.batch and run.fill != len(places):
                 run = replace(run, fill=len(places))
-            items = list(through(division.stages, samples, run, views)) if division.stages else list(samples)
+            stages = of_size(division.stages, len(places)) if division.bucket else division.stages
+            items = list(through(stages, samples, run, views)) if stages else list(samples)
             if division.batch and len(items) != 1:
                 raise TooManyErrors(
                     f"all {len(places)} samples of batch {at.step} of epoch {at.epoch} were skipped, so nothing is "
                     f"left to fill it with; check the data, or use on_error='raise' to see the first error"
                 )
+            plan.delivered(at, places, run.consumer.rank)
             yield Made(items, plan.after(at))
 
 
@@ -122,6 +124,8 @@ def _good(
             counters.add("reading", "samples skipped")
             continue
         run.policy.passed("reading")
+        if place.size is not None:
+            sample["__size__"] = place.size
         if chains is None:
             yield sample
         else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import count
 from multiprocessing.context import get_spawning_popen
 from typing import TYPE_CHECKING, Any, Protocol
@@ -12,6 +12,9 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from streampipe import report, stages
 from streampipe.beside import Beside
+from streampipe.bucketed import NO_SIZE, BucketDataset, BucketPlan, make_plan
+from streampipe.buckets import Buckets
+from streampipe.buckets import make as make_buckets
 from streampipe.chain import AnyStage, name_of, takes_views, through, unwind
 from streampipe.condition import Condition
 from streampipe.context import Consumer, Mark, Run, Sample, Trail
@@ -20,7 +23,8 @@ from streampipe.dataset import Uncounted
 from streampipe.decorators.inference import inference
 from streampipe.decorators.model import is_module
 from streampipe.epochs import EpochClock
-from streampipe.errors import ConfigError, ShardError
+from streampipe.errors import ConfigError, ShardError, StageError
+from streampipe.groups import check_leftover
 from streampipe.index.known import known_samples
 from streampipe.lanes import Lanes
 from streampipe.mix import MixDataset, MixSamples, Part
@@ -29,7 +33,8 @@ from streampipe.planned import Plan, make
 from streampipe.policy import ErrorPolicy
 from streampipe.progress import PlannedPass, SequentialPass
 from streampipe.shards import ShardSamples
-from streampipe.source import Source
+from streampipe.source import Source, redact
+from streampipe.stages.grouping import find_groups
 from streampipe.stages.stage import StageDefinition
 from streampipe.stages.where import nothing_left
 from streampipe.state import checked_state
@@ -163,11 +168,54 @@ class Pipeline(IterableDataset[Any]):
         """Decoded images brought to a size, as ``decode(size)`` would; see ``streampipe.stages.fit``."""
         return self.apply(stages.fit(**_given(size=size), **options))
 
-    def batch(self, size: int, *, collate: stages.Collate | None = None, drop_last: bool = False) -> Pipeline:
-        """``size`` samples as one dict of stacked tensors and lists; see ``streampipe.stages.batch``."""
-        return self.apply(
-            stages.batch(size=size, **_given(collate=collate), **({"drop_last": True} if drop_last else {}))
-        )
+    def bucket(
+        self,
+        spec: str | Buckets | Iterable[tuple[int, int]],
+        *,
+        leftover: str = "carry",
+        same: bool | None = None,
+        max_bytes: int | None = None,
+    ) -> Pipeline:
+        """Aspect-ratio buckets: batches of images of one size each, the nearest to their shape, so little is cut away.
+
+        Put it before ``decode()`` (without a size) and ``batch``. At the head of a chain over counted shards, behind
+        ``where`` at most, the planner does it in integers: every sample once an epoch, equal steps, resume at any step.
+
+        Args:
+            spec: ``"sdxl"``, ``"sd15"``, ``"pixart"``, ``"photo"``, ``sp.Buckets(...)``, or a list of (width, height).
+            leftover: what becomes of samples that fill no batch of their bucket. ``"carry"``: they come first in the
+                next epoch, so nothing is lost over epochs and all batches are full. ``"merge"``: at the end of an epoch
+                neighbouring buckets share batches, at the size that cuts least: every sample once an epoch, for
+                validation. ``"drop"``: they are left out, and counted.
+            same: True (the default where samples are counted): a step is one bucket on all ranks. False: each rank has
+                a bucket of its own.
+            max_bytes: where samples are not counted: what may wait for a full batch in each worker, 1 GiB if not given.
+
+        Samples without an image of a known size are errors, or skipped under ``on_error="skip"``; those beyond
+        ``max_ar`` are left out; both are counted.
+        """
+        options = _given(same=same, max_bytes=max_bytes, leftover=None if leftover == "carry" else leftover)
+        check_leftover(leftover)
+        return self.apply(stages.bucket(buckets=make_buckets(spec), **options))
+
+    def batch(
+        self,
+        size: int | Mapping[tuple[int, int], int] | None = None,
+        *,
+        pixels: int | None = None,
+        collate: stages.Collate | None = None,
+        drop_last: bool = False,
+    ) -> Pipeline:
+        """``size`` samples as one dict of stacked tensors and lists; see ``streampipe.stages.batch``.
+
+        Behind ``bucket`` it may be a number for each (width, height), or a budget: ``batch(pixels=16 * 1024 * 1024)``.
+        """
+        if (size is None) == (pixels is None):
+            raise ConfigError("batch takes a size, or pixels=, a budget behind bucket(...)")
+        given = _given(size=size, pixels=pixels, collate=collate, drop_last=drop_last or None)
+        if not isinstance(size, int):
+            find_groups((*self.chain, stages.batch(**given)), needed=True)
+        return self.apply(stages.batch(**given))
 
     def unbatch(self) -> Pipeline:
         """Batches become samples again; see ``streampipe.stages.unbatch``."""
@@ -285,14 +333,13 @@ class Pipeline(IterableDataset[Any]):
         if isinstance(division, str):
             return division
         try:
-            dataset = source.dataset(division.keep)
+            dataset = source.dataset(division.keep, division.bucket.parameters["buckets"] if division.bucket else None)
         except Uncounted as reason:
             return str(reason)
         except ShardError as error:
             if self.policy.mode == "raise":
                 raise
             return f"a shard is damaged, and its readable samples are wanted ({error})"
-        tail = tail or ("drop" if division.drop_last else "short")
         if division.keep and not dataset.samples:
             indexes = filter(None, map(source.finder.find, source.shards[:_SHARDS_TO_BLAME]))
             seen, reasons, there = 0, Counter[str](), set[str]()
@@ -300,21 +347,57 @@ class Pipeline(IterableDataset[Any]):
                 seen, reasons = seen + len(each), reasons + division.keep.reasons(each)
                 there.update(each.fact_names)
             raise nothing_left(division.keep.text, seen, reasons, division.keep.names(there), there)
-        size = (division.batch or 1) * world_size
         text = division.keep.text if division.keep else ""
+        if isinstance(dataset, BucketDataset):
+            return self._plan_buckets(dataset, division, world_size, source, text, tail), division
+        size = (division.batch or 1) * world_size
+        tail = tail or ("drop" if division.drop_last else "short")
         plan = make(dataset, size, world_size, source.window, self.seed, tail, text, source.sensible)
         return plan, division
 
+    def _plan_buckets(
+        self,
+        dataset: BucketDataset,
+        division: Division,
+        world_size: int,
+        source: ShardSamples,
+        text: str,
+        tail: str | None,
+    ) -> BucketPlan:
+        assert division.bucket is not None
+        if tail is not None:
+            raise ConfigError("tail= has no meaning with buckets: say bucket(leftover='carry' | 'merge' | 'drop')")
+        if dataset.unsized_at is not None and self.policy.mode == "raise":
+            url, key = dataset.unsized_at
+            raise StageError(
+                f"stage 'bucket': {dataset.dropped[NO_SIZE]} samples have no image whose size can be read, nor width "
+                f"and height in their json; the first is {key!r} of {redact(url)}; leave them out by on_error='skip'"
+            )
+        given = division.bucket.parameters
+        options = {"leftover": given.get("leftover", "carry"), "same": given.get("same") is not False}
+        window, sensible = source.window, source.sensible
+        plan = make_plan(dataset, division.sizes, world_size, window, self.seed, text, sensible=sensible, **options)
+        if plan.is_empty or (self.epochs is not None and not plan.length(0, self.epochs)):
+            raise ConfigError(
+                f"no bucket has enough of the {dataset.samples} samples for one batch ({max(plan.groups.sizes)} over "
+                f"all ranks): use bucket(leftover='merge'), fewer buckets, a smaller batch, or more epochs"
+            )
+        return plan
+
     def _plan_mix(self, source: MixSamples, world_size: int, tail: str | None) -> tuple[Plan, Division] | str:
         division = divide(self.chain)
-        if isinstance(division, str) or division.keep:
-            return division if isinstance(division, str) else "where stands behind mix; put it into the parts"
+        if isinstance(division, str):
+            return division
+        if division.keep or division.bucket:
+            return "where stands behind mix; put it into the parts" if division.keep else "bucket stands behind mix"
         parts = []
         for pipe in source.pipes:
             found = pipe._plan(1, None)
             if isinstance(found, str):
                 return f"a part of the mixture is not planned: {found}"
             plan, inner = found
+            if inner.bucket:
+                return "a part of the mixture has buckets"
             parts.append(Part(plan.dataset, pipe.seed, pipe.source.window, inner.stages, plan.filter, plan.sensible))
         size = (division.batch or 1) * world_size
         dataset = MixDataset(parts, source.weights, source.repeats)
@@ -326,7 +409,7 @@ class Pipeline(IterableDataset[Any]):
         keep that number; in batches where the chain has one.
         """
         division = divide(self.chain)
-        if isinstance(division, str) or division.keep or not isinstance(self.source, ShardSamples):
+        if isinstance(division, str) or division.keep or division.bucket or not isinstance(self.source, ShardSamples):
             return None
         total = known_samples(self.source.shards, self.source.source)
         return None if total is None else total // (division.batch or 1)

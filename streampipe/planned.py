@@ -25,12 +25,16 @@ class Cursor(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where a sample is: its number among the kept ones of a shard; in a mixture, of the dataset ``part``."""
+    """Where a sample is: its number among the kept ones of a shard; in a mixture, of the dataset ``part``.
+
+    ``size``: (height, width) that its images are to have, where buckets decided it.
+    """
 
     shard: int
     number: int
     epoch: int
     part: int = 0
+    size: tuple[int, int] | None = None
 
 
 class Counted(Protocol):
@@ -64,31 +68,39 @@ class Plan:
         """Batches of an epoch, the same on every rank."""
         return self.lanes.batches
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether no epoch has a batch."""
+        return self.batches == 0
+
+    def batches_in(self, epoch: int) -> int:
+        """Batches of that epoch, the same on every rank."""
+        return self.batches
+
+    def length(self, epoch: int, epochs: int) -> int:
+        """Batches of so many epochs from ``epoch`` on."""
+        return sum(map(self.batches_in, range(epoch, epoch + epochs)))
+
     def steps(self, cursor: Cursor, first: int = 0, stride: int = 1) -> Iterator[Cursor]:
         """Every ``stride``-th step from the ``first`` after ``cursor`` on: a worker's share. Each as a cursor at it."""
-        batches = self.batches
-        if batches == 0:
+        if self.is_empty:
             return
-        step, epoch, until = cursor.step + first, cursor.epoch, cursor.until
-        while True:
-            epoch, step = epoch + step // batches, step % batches
-            if until is not None and epoch >= until:
-                return
-            yield Cursor(epoch, step, until)
-            step += stride
+        at = self.after(cursor, first)
+        while at.until is None or at.epoch < at.until:
+            yield at
+            at = self.after(at, stride)
 
     def after(self, cursor: Cursor, steps: int = 1) -> Cursor:
         """The cursor ``steps`` steps later."""
-        if cursor.step + steps < (batches := self.batches) or batches == 0:
-            return Cursor(cursor.epoch, cursor.step + (steps if batches else 0), cursor.until)
-        epochs, step = divmod(cursor.step + steps, batches)
-        return Cursor(cursor.epoch + epochs, step, cursor.until)
+        epoch, step, until = cursor.epoch, cursor.step + steps, cursor.until
+        if self.is_empty:
+            return cursor
+        while (until is None or epoch < until) and step >= (length := self.batches_in(epoch)):
+            epoch, step = epoch + 1, step - length
+        return Cursor(epoch, step, until)
 
-    def remaining(self, cursor: Cursor) -> int | None:
-        """Steps from ``cursor`` to the end of the pass; None for an endless one."""
-        if cursor.until is None:
-            return None
-        return max(0, (cursor.until - cursor.epoch) * self.batches - cursor.step)
+    def delivered(self, at: Cursor, places: Sequence[Place], rank: int) -> None:
+        """The step ``at`` was made of these places: count what there is to count."""
 
     def state(self, cursor: Cursor) -> dict[str, Any]:
         """What ``load`` needs to go on at ``cursor``, as plain JSON."""
@@ -124,18 +136,29 @@ class Plan:
         for name, what in _MUST_AGREE.items():
             if name == "window" and self.sensible and state.get("window") is not None:
                 continue
-            if state.get(name) != mine[name]:
+            if state.get(name) != mine.get(name):
                 raise ConfigError(
-                    f"{what} is {mine[name]!r} here and was {state.get(name)!r} when the state was saved: the order "
-                    f"would be another one; restore it, or start a new epoch without the state (set_epoch)"
+                    f"{what} is {mine.get(name)!r} here and was {state.get(name)!r} when the state was saved: the "
+                    f"order would be another one; restore it, or start a new epoch without the state (set_epoch)"
                 )
         places, columns = state["lanes"]
-        window = state["window"] or 0
-        plan = replace(self, lanes=replace(self.lanes, places=places, columns=columns, window=window))
-        return plan, Cursor(state["epoch"], state["step"], state["until"])
+        plan = self.with_lanes(places, columns, state["window"] or 0)
+        cursor = Cursor(state["epoch"], state["step"], state["until"])
+        if cursor.epoch != cursor.until and cursor.step > (steps := plan.batches_in(cursor.epoch)):
+            raise ConfigError(
+                f"the state is at step {cursor.step} of epoch {cursor.epoch}, which has {steps}: it is no state of this run"
+            )
+        return plan, cursor
+
+    def with_lanes(self, places: int, columns: int, window: int) -> Plan:
+        """The same plan with other numbers of lanes, and another window."""
+        return replace(self, lanes=replace(self.lanes, places=places, columns=columns, window=window))
 
 
 _MUST_AGREE = {
+    "buckets": "the set of buckets",
+    "leftover": "the policy for leftovers",
+    "together": "the number of buckets at a step (1; under same=False, one for each rank)",
     "batch": "the global batch (batch size times ranks)",
     "samples": "the number of samples",
     "filter": "the filter (where)",

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from streampipe.chain import name_of
 from streampipe.context import Consumer, Mark, Run, Trail
 from streampipe.errors import ConfigError
-from streampipe.passes import ONE_TO_ONE, Division, is_stage, make_batches
+from streampipe.passes import ONE_TO_ONE, Division, make_batches
 from streampipe.planned import VERSION, Cursor, Plan
 from streampipe.shards import ShardSamples
+from streampipe.stages.stage import is_stage
 
 if TYPE_CHECKING:
     from streampipe.pipeline import Pipeline

@@ -6,6 +6,8 @@ from collections import defaultdict
 from collections.abc import Mapping
 
 Counts = Mapping[tuple[str, str], float]
+BUCKET = "bucket "
+"""How the names of buckets begin: "bucket 1024x1024"."""
 _COLUMNS = ("calls", "seconds")
 
 
@@ -30,6 +32,7 @@ def render(counts: Counts) -> str:
             f"{'loader':<42}{loader.get('batches', 0):.0f} batches, {loader.get('samples', 0):.0f} samples, "
             f"{loader.get('wait seconds', 0):.2f} s waited for"
         )
+    lines += histogram({name: by_name.pop(name) for name in sorted(by_name) if name.startswith(BUCKET)})
     lines += [f"{name:<42}{_line(whats)}" for name, whats in sorted(by_name.items())]
     step = sum(whats.get("step seconds", 0) for whats in by_name.values())
     waited = (loader or {}).get("wait seconds", 0)
@@ -39,6 +42,29 @@ def render(counts: Counts) -> str:
             f"({waited:.2f} s waiting, {step:.2f} s in the step)".replace("%", " %")
         )
     return "\n".join(lines)
+
+
+def histogram(buckets: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """A line for each bucket, by its size: batches, samples, what was cut off its images, what was left out.
+
+    >>> print(*histogram({"bucket 8x16": {"batches": 2, "samples": 5, "cut": 0.5}}), sep="\\n")
+    bucket 8x16                               2 batches, 5 samples (100.0 %), 10.0 % of each cut away
+    """
+    total = sum(whats.get("samples", 0) for whats in buckets.values())
+    lines = []
+    for name, whats in sorted(buckets.items(), key=lambda item: _shape(item[0])):
+        samples = whats.get("samples", 0)
+        parts = [f"{whats.get('batches', 0):.0f} batches, {samples:.0f} samples ({samples / max(1, total):.1%})"]
+        parts.append(f"{whats.get('cut', 0) / max(1, samples):.1%} of each cut away")
+        if "left out" in whats:
+            parts.append(f"{whats['left out']:.0f} left out")
+        lines.append(f"{name:<42}{', '.join(parts)}".replace("%", " %"))
+    return lines
+
+
+def _shape(name: str) -> float:
+    width, _, height = name.removeprefix(BUCKET).partition("x")
+    return int(width) / int(height)
 
 
 def _line(whats: Mapping[str, float]) -> str:

@@ -28,14 +28,23 @@ def derive(*parts: int | str) -> int:
 def uniform(seed: int, lo: int, hi: int) -> np.ndarray:
     """u(seed, i) in [0, 1) for lo <= i < hi, float64: any i is computed alone, so any range can be had at once.
 
-    The generator is splitmix64 over a counter (Steele, Lea and Flood, "Fast splittable pseudorandom number
-    generators", OOPSLA 2014), the top 53 bits scaled to a float.
-
     >>> uniform(7, 0, 4)[2:].tolist() == uniform(7, 2, 4).tolist()
     True
     """
+    return uniform_at(seed, np.arange(lo, hi, dtype=np.uint64))
+
+
+def uniform_at(seed: int, numbers: np.ndarray) -> np.ndarray:
+    """u(seed, i) for each i of an array of whole numbers.
+
+    The generator is splitmix64 over a counter (Steele, Lea and Flood, "Fast splittable pseudorandom number
+    generators", OOPSLA 2014), the top 53 bits scaled to a float.
+
+    >>> uniform_at(7, np.array([3, 0])).tolist() == uniform(7, 0, 4)[[3, 0]].tolist()
+    True
+    """
     with np.errstate(over="ignore"):
-        z = (np.arange(lo, hi, dtype=np.uint64) + np.uint64(seed)) * _GOLDEN
+        z = (numbers.astype(np.uint64) + np.uint64(seed)) * _GOLDEN
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         z ^= z >> np.uint64(31)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from itertools import chain, dropwhile
 from typing import TypeVar
 
+from streampipe.bucketed import BucketDataset, count_buckets
+from streampipe.buckets import Buckets
 from streampipe.condition import Keep
 from streampipe.context import Run, Sample
 from streampipe.counters import counters
@@ -45,17 +48,20 @@ class ShardSamples:
         self.limits = limits
         self.tier = tier  # None: planned if it can be
         self.finder = Finder(source, limits, index)
-        self._datasets: dict[str, Dataset] = {}  # by filter
+        self._datasets: dict[tuple[str, Buckets | None], Dataset | BucketDataset] = {}  # by filter and buckets
 
-    def dataset(self, keep: Keep | None = None) -> Dataset:
-        """The samples of the shards that ``keep`` keeps, counted; the first call may have to look at every shard.
+    def dataset(self, keep: Keep | None = None, buckets: Buckets | None = None) -> Dataset | BucketDataset:
+        """The samples of the shards that ``keep`` keeps, counted, by bucket if ``buckets`` are given.
+
+        The first call may have to look at every shard.
 
         Raises:
             Uncounted: they cannot be counted.
         """
-        text = keep.text if keep else ""
+        text = (keep.text if keep else "", buckets)
         if text not in self._datasets:
-            self._datasets[text] = count(self.shards, self.finder, keep)
+            counted = count if buckets is None else partial(count_buckets, buckets=buckets)
+            self._datasets[text] = counted(self.shards, self.finder, keep=keep)
         return self._datasets[text]
 
     def __call__(self, run: Run, epoch: int, views: bool = False, at: Sequence[int] = ()) -> Iterator[Sample]:

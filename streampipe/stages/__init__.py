@@ -2,6 +2,7 @@
 
 from streampipe.stages.assign import assign
 from streampipe.stages.batch import Collate, batch
+from streampipe.stages.bucket import bucket
 from streampipe.stages.caption import caption
 from streampipe.stages.collate import collate
 from streampipe.stages.decode import decode
@@ -23,6 +24,7 @@ __all__ = [
     "StageDefinition",
     "assign",
     "batch",
+    "bucket",
     "caption",
     "collate",
     "decode",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -17,20 +17,27 @@ Collate = Callable[[Sequence[Any]], Any]
 
 @stage
 def batch(
-    samples: Iterable[Any], size: int, collate: Collate | None = None, drop_last: bool = False, *, run: Run
+    samples: Iterable[Any],
+    size: int | Mapping[tuple[int, int], int] | None = None,
+    collate: Collate | None = None,
+    drop_last: bool = False,
+    pixels: int | None = None,
+    *,
+    run: Run,
 ) -> Iterator[Any]:
     """``size`` samples as one dict: tensors stacked, everything else a list. ``collate`` replaces that function.
 
-    The last batch of a consumer may be smaller; ``drop_last`` leaves it out.
+    The last batch of a consumer may be smaller; ``drop_last`` leaves it out. Behind ``bucket``, ``size`` may be a
+    number for each (width, height), or ``pixels`` a budget: so many samples as have that many pixels, at least one.
 
     >>> list(batch(size=2)([{"n": 1}, {"n": 2}, {"n": 3}]))
     [{'n': [1, 2]}, {'n': [3]}]
     """
-    check_size(size)
+    number = check_size(size)
     join = collate or default_collate
     samples = iter(samples)
-    while rows := list(islice(samples, size)):
-        if len(rows) == size or run.fill or not drop_last:
+    while rows := list(islice(samples, number)):
+        if len(rows) == number or run.fill or not drop_last:
             yield join(filled(rows, run))
 
 
@@ -43,7 +50,11 @@ def filled(rows: list[Any], run: Run) -> list[Any]:
     return rows + [rows[i % len(rows)] for i in range(missing)]
 
 
-def check_size(size: int) -> None:
-    """A batch has at least one sample."""
-    if size < 1:
-        raise ConfigError(f"batch takes a size of 1 or more samples, not {size}")
+def check_size(size: Any) -> int:
+    """A batch has at least one sample, and sizes by bucket need buckets."""
+    if not isinstance(size, int) or size < 1:
+        raise ConfigError(
+            f"batch takes a size of 1 or more samples, or, behind bucket(...), one for each (width, height) or "
+            f"pixels=, not {size}"
+        )
+    return size

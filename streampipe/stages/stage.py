@@ -107,6 +107,11 @@ def stage(function: Callable[..., Iterator[Any]] | None = None, *, views: bool =
     return StageDefinition(function, views)
 
 
+def is_stage(stage: Any, name: str) -> bool:
+    """Whether a stage is the library's own of that name."""
+    return isinstance(stage, Stage) and stage.define.__module__ == f"streampipe.stages.{name}"
+
+
 def importable(thing: Any) -> bool:
     """Whether a thing is what its module holds under its name, so that it can be pickled by that name."""
     found: Any = sys.modules.get(thing.__module__)

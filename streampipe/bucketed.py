@@ -1,0 +1,304 @@
+"""Buckets in the planned tier: every bucket of a dataset is a dataset of its own, and a plan of whole batches of them.
+
+The counts of a bucket are a column of the matrix shards x buckets that the indexes give. Its order is that of any
+planned dataset: the shards permuted (in the same way for all buckets, so that they are in use together), lanes, a
+windowed shuffle. A step is a group (see ``groups``); its samples are draws of that order. So the state is the number of
+a step, and any number of ranks and workers makes the same batches.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections import Counter, OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from streampipe.buckets import MOST_SIDE, Buckets, cut, cut_between, log_ratios
+from streampipe.condition import Keep
+from streampipe.counters import counters
+from streampipe.dataset import Dataset, EpochStream, check_countable, of_indexes
+from streampipe.groups import GroupOrder, Groups
+from streampipe.index import Finder, ShardIndex
+from streampipe.lanes import EpochOrder, Lanes, batch_seed, sensible_window
+from streampipe.plan import shard_seed
+from streampipe.planned import Cursor, Place, Plan
+from streampipe.rng import derive
+from streampipe.urls import ShardList
+
+BEYOND = "longer than max_ar"
+NO_SIZE = "without the size of an image"
+_PLACES = 48
+_NO_SIZE = -2
+
+
+class Sorter:
+    """From a shard's index to the numbers of its samples, sorted by bucket; those of no bucket are left out."""
+
+    def __init__(self, buckets: Buckets, keep: Keep | None) -> None:
+        self.buckets = buckets
+        self.keep = keep
+
+    def __call__(self, index: ShardIndex) -> np.ndarray:
+        """The numbers, bucket after bucket, in each in the order of the shard."""
+        rows, found, _ = self.assign(index)
+        order = np.argsort(found, kind="stable")
+        return np.asarray(rows[order[np.searchsorted(found[order], 0) :]])
+
+    def assign(self, index: ShardIndex, counted: bool = False) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The numbers of the kept samples, the bucket of each (below 0: none), and their log aspect ratios."""
+        keep = self.keep and (self.keep.counted if counted else self.keep)
+        rows = np.arange(len(index)) if keep is None else keep(index)
+        w, h = sizes_in(index)
+        w, h = w[rows], h[rows]
+        sound = (w > 0) & (h > 0) & (w < MOST_SIDE) & (h < MOST_SIDE)
+        found = np.full(len(rows), _NO_SIZE)
+        found[sound] = self.buckets.assign(w[sound], h[sound])
+        ratios = np.zeros(len(rows))
+        ratios[sound] = np.log(w[sound]) - np.log(h[sound])
+        return rows, found, ratios
+
+    def census(self, index: ShardIndex) -> Census:
+        """How many samples of a shard go to each bucket, and what of them is cut away."""
+        rows, found, ratios = self.assign(index, counted=True)
+        inside = found >= 0
+        counts = np.bincount(found[inside], minlength=len(self.buckets)).astype(np.int32)
+        lost = cut(ratios[inside], log_ratios(self.buckets.sizes)[found[inside]])
+        sums = np.bincount(found[inside], lost, minlength=len(self.buckets))
+        unsized = np.flatnonzero(found == _NO_SIZE)
+        key = index.keys()[rows[unsized[0]]] if len(unsized) else None
+        return Census(counts, sums, int((found == -1).sum()), len(unsized), key)
+
+
+class Census(NamedTuple):
+    """What one shard has for the buckets."""
+
+    counts: np.ndarray
+    cut: np.ndarray  # summed over the samples: the share of each that is cut away
+    beyond: int
+    unsized: int
+    unsized_key: str | None
+
+
+def sizes_in(index: ShardIndex) -> tuple[np.ndarray, np.ndarray]:
+    """Width and height of each sample of a shard, as shown: of its image, or, without one, as its json says; or 0."""
+    names = ("width", "height")
+    own = [_whole_numbers(index, name) for name in names]
+    if all(each.all() for each in own):
+        return own[0], own[1]
+    there = (own[0] > 0) & (own[1] > 0)
+    stated = [_whole_numbers(index, f"json.{name}") for name in names]
+    return np.where(there, own[0], stated[0]), np.where(there, own[1], stated[1])
+
+
+def _whole_numbers(index: ShardIndex, name: str) -> np.ndarray:
+    column = index.columns([name]).get(name)
+    if column is None:
+        return np.zeros(len(index), np.int64)
+    values = column if isinstance(column, list) else column.to_pylist()
+    return np.array([int(v) if isinstance(v, (int, float)) and 0 < v < MOST_SIDE else 0 for v in values], np.int64)
+
+
+class BucketDataset:
+    """The counted samples of a list of shards, by bucket."""
+
+    chains = None
+
+    def __init__(self, whole: Dataset, buckets: Buckets, census: Sequence[Census]) -> None:
+        self.whole = whole
+        self.buckets = buckets
+        self.counts = np.stack([each.counts for each in census])
+        self.by_bucket = tuple(int(n) for n in self.counts.sum(0, dtype=np.int64))
+        self.cut = np.sum([each.cut for each in census], 0) / np.maximum(self.by_bucket, 1)
+        self.dropped = Counter(
+            {BEYOND: sum(each.beyond for each in census), NO_SIZE: sum(each.unsized for each in census)}
+        )
+        first = next((i for i, each in enumerate(census) if each.unsized), None)
+        self.unsized_at = None if first is None else (whole.shards[first], census[first].unsized_key)
+        self.samples = whole.samples
+
+    @property
+    def shards(self) -> ShardList:
+        """The shards."""
+        return self.whole.shards
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of the shards' number and of their samples in each bucket."""
+        counts = zlib.crc32(np.ascontiguousarray(self.counts, np.int32).tobytes())
+        return f"{derive('buckets', len(self.shards), counts):016x}"
+
+    def cut_of(self, places: Sequence[Place], target: int, mixed: bool) -> float:
+        """The shares that are cut away of the samples at these places, summed; for each the mean of its bucket."""
+        if not mixed:
+            return float(self.cut[target]) * len(places)
+        ends = np.cumsum(self.counts[[place.shard for place in places]], 1)
+        own = (ends <= np.array([place.number for place in places])[:, None]).sum(1)
+        more = cut_between(self.buckets.sizes)[own, target]
+        return float((1 - (1 - self.cut[own]) * (1 - more)).sum())
+
+    def places(self, plan: BucketPlan, rank: int, ranks: int) -> BucketPlaces:
+        """A rank's places, step by step."""
+        return BucketPlaces(self, plan, rank, ranks)
+
+    def parts(self) -> tuple[Dataset, ...]:
+        """The one dataset that all places are of."""
+        return (self.whole,)
+
+
+def count_buckets(shards: ShardList, finder: Finder, buckets: Buckets, keep: Keep | None = None) -> BucketDataset:
+    """Count the samples of shards by bucket from their indexes; local shards without one are scanned.
+
+    Raises:
+        Uncounted: they cannot be counted.
+    """
+    check_countable(shards, finder)
+    sorter = Sorter(buckets, keep)
+    census = of_indexes(shards, finder, sorter.census)
+    totals = np.array([each.counts.sum() for each in census], np.int64)
+    return BucketDataset(Dataset(shards, finder, totals, sorter), buckets, census)
+
+
+@dataclass(frozen=True)
+class BucketPlan(Plan):
+    """A plan whose steps are groups. ``lanes`` are those of a bucket, for all samples together; ``ranks`` the job's."""
+
+    groups: Groups = None  # type: ignore[assignment]  # a dataclass's later fields need defaults
+    ranks: int = 1
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no epoch has a batch."""
+        return self.groups.is_empty
+
+    @property
+    def same(self) -> bool:
+        """Whether all ranks have the same bucket at a step."""
+        return self.groups.together == 1
+
+    def batches_in(self, epoch: int) -> int:
+        """Batches of that epoch, the same on every rank."""
+        return self.groups.steps_before(epoch + 1) - self.groups.steps_before(epoch)
+
+    def lanes_of(self, bucket: int) -> Lanes:
+        """The lanes of one bucket: its share of the window, so that all buckets use the same shards at a time."""
+        n, whole = self.groups.samples[bucket], self.lanes
+        window = -(-whole.window * n // max(1, whole.samples))
+        return replace(whole, samples=n, window=window)
+
+    def state(self, cursor: Cursor) -> dict[str, Any]:
+        """What ``load`` needs to go on at ``cursor``, as plain JSON."""
+        groups = self.groups
+        return {
+            **super().state(cursor),
+            "batch": groups.sizes[0] if len(set(groups.sizes)) == 1 else list(groups.sizes),
+            "buckets": groups.buckets.text,
+            "leftover": groups.leftover,
+            "together": groups.together,
+        }
+
+    def with_lanes(self, places: int, columns: int, window: int) -> Plan:
+        """The same plan with other numbers of lanes, and another window."""
+        return replace(self, lanes=Lanes(self.lanes.samples, places, places, columns, window))
+
+    def delivered(self, at: Cursor, places: Sequence[Place], rank: int) -> None:
+        """The step ``at`` was made of these places: count it for its bucket; at an epoch's end, what is left over."""
+        buckets, dataset = self.groups.buckets, self.dataset
+        assert isinstance(dataset, BucketDataset)
+        height, width = places[0].size or (0, 0)
+        name, target = f"bucket {width}x{height}", buckets.sizes.index((width, height))
+        counters.add(name, "batches")
+        counters.add(name, "samples", len(places))
+        counters.add(name, "cut", dataset.cut_of(places, target, mixed=self.groups.leftover == "merge"))
+        if rank or self.after(at).epoch == at.epoch:
+            return
+        for what, number in dataset.dropped.items():
+            if number:
+                counters.add("bucket", f"dropped ({what})", number)
+        if over := sum(self.groups.full(at.epoch)) % self.groups.together if self.groups.leftover == "drop" else 0:
+            counters.add("bucket", "batches left out, too few for all ranks", over)
+        if self.groups.leftover == "drop":
+            for (w, h), number in zip(buckets.sizes, self.groups.left_over, strict=True):
+                if number:
+                    counters.add(f"bucket {w}x{h}", "left out", number)
+
+
+def make_plan(
+    dataset: BucketDataset,
+    sizes: Sequence[int],
+    ranks: int,
+    window: int | None,
+    seed: int,
+    filter: str,
+    sensible: bool = False,
+    leftover: str = "carry",
+    same: bool = True,
+) -> BucketPlan:
+    """A plan for a new run of batches of ``sizes[b]`` samples of bucket b on each rank.
+
+    ``same``: a step is one bucket on all ranks, else one bucket on each. ``leftover``: see ``Groups``. ``filter``: the
+    conditions, for the state. ``window`` and ``sensible``: as in ``planned.make``.
+    """
+    per_group = tuple(size * ranks for size in sizes) if same else tuple(sizes)
+    groups = Groups(dataset.buckets, dataset.by_bucket, per_group, leftover, 1 if same else ranks)
+    deserved = max(1, min(len(dataset.shards), dataset.samples // (4 * _PLACES)))
+    places = 1 if window is None else max(a for a in range(1, _PLACES + 1) if _PLACES % a == 0 and a <= deserved)
+    width = 0 if window is None else sensible_window(places) if sensible else window
+    lanes = Lanes(dataset.samples, places, places, 1, width)
+    return BucketPlan(dataset, lanes, seed, window is not None, filter, sensible, groups, ranks)
+
+
+class BucketPlaces:
+    """From a step to the places of one rank's samples, slot by slot."""
+
+    def __init__(self, dataset: BucketDataset, plan: BucketPlan, rank: int, ranks: int) -> None:
+        self._dataset = dataset
+        self._plan = plan
+        self._rank, self._ranks = rank, ranks
+        self._groups = GroupOrder(plan.groups, plan.seed)
+        self._orders: OrderedDict[tuple[int, int], tuple[EpochStream, EpochOrder]] = OrderedDict()
+
+    def __call__(self, epoch: int, step: int) -> list[Place]:
+        """Where the rank's samples of a batch are."""
+        plan, ranks = self._plan, self._ranks
+        number = plan.groups.steps_before(epoch) + step
+        if plan.same:
+            group = self._groups.at(number, epoch)
+            mine = np.arange(self._rank, max(group.samples, ranks), ranks) % group.samples  # too few: some twice
+        else:
+            group = self._groups.at(number * ranks + self._rank, epoch)
+            mine = np.arange(group.samples)
+        width, height = plan.groups.buckets.sizes[group.target]
+        places, ends = [], np.cumsum([each.samples for each in group.draws])
+        for i, (bucket, first, count) in enumerate(group.draws):
+            inside = mine[(mine >= ends[i] - count) & (mine < ends[i])]
+            places += self._find(bucket, first + inside - (ends[i] - count), (height, width))
+        return places
+
+    def _find(self, bucket: int, draws: np.ndarray, size: tuple[int, int]) -> list[Place]:
+        epochs, numbers = np.divmod(draws, self._plan.groups.samples[bucket])
+        places = []
+        for epoch in np.unique(epochs).tolist():
+            stream, order = self._order(bucket, epoch)
+            for shard, number in stream.find(order.draws(numbers[epochs == epoch])):
+                before = int(self._dataset.counts[shard, :bucket].sum())  # a shard's samples are sorted by bucket
+                places.append(Place(shard, before + number, epoch, 0, size))
+        return places
+
+    def _order(self, bucket: int, epoch: int) -> tuple[EpochStream, EpochOrder]:
+        """A bucket's shards and samples in an epoch. The two epochs that a bucket is in at most are remembered."""
+        known = self._orders.get((bucket, epoch))
+        if known is None:
+            plan = self._plan
+            seed = shard_seed(plan.seed, epoch) if plan.shuffled else None
+            own = derive(batch_seed(plan.seed, epoch), "bucket", bucket)
+            counts = self._dataset.counts[:, bucket].astype(np.int64)
+            known = EpochStream(counts, seed), EpochOrder(plan.lanes_of(bucket), own)
+            self._orders[bucket, epoch] = known
+            while len(self._orders) > 2 * len(plan.groups.samples):
+                self._orders.popitem(last=False)
+        else:
+            self._orders.move_to_end((bucket, epoch))
+        return known

@@ -1,0 +1,189 @@
+"""``bucket``: each image's aspect-ratio bucket, and batches of one bucket each, made of encoded samples.
+
+Alone, the stage writes down the size that a sample's images will have. With ``batch`` behind it, samples wait in one
+pool a bucket, as bytes, until a pool holds a batch; such a group then goes through the stages up to ``batch`` by
+itself. So nothing decoded ever waits, no batch mixes buckets, and the slot of a sample that fails is filled from its
+own group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from streampipe.buckets import MOST_SIDE, Buckets, cut, log_ratios, merge
+from streampipe.context import Run, Sample, where
+from streampipe.counters import counters
+from streampipe.errors import SampleError, StageError
+from streampipe.groups import check_leftover
+from streampipe.index.facts import facts_of
+from streampipe.stages.stage import stage
+
+MAX_BYTES = 1 << 30
+
+
+@stage(views=True)
+def bucket(
+    samples: Iterable[Sample],
+    buckets: Buckets,
+    leftover: str = "carry",
+    same: bool | None = None,
+    max_bytes: int = MAX_BYTES,
+    *,
+    run: Run,
+) -> Iterator[Sample]:
+    """Each sample with ``__size__``, the (height, width) of its bucket. Beyond ``max_ar`` samples are dropped, counted.
+
+    The size of a sample is that of its first image, as shown (after EXIF orientation), by its header; of one without an
+    image, ``width`` and ``height`` of its json member.
+
+    Raises:
+        StageError: a sample has neither, or its image is decoded already.
+
+    >>> list(bucket(buckets=Buckets([(8, 8), (16, 4)]))([{"__key__": "a", "json": b'{"width": 30, "height": 10}'}]))
+    [{'__key__': 'a', 'json': b'{"width": 30, "height": 10}', '__size__': (4, 16)}]
+    """
+    check_leftover(leftover)
+    for each in assigned(samples, buckets, run):
+        width, height = buckets.sizes[each.bucket]
+        yield {**each.sample, "__size__": (height, width)}
+
+
+class Assigned(NamedTuple):
+    """A sample, the number of its bucket, and its log aspect ratio."""
+
+    sample: Sample
+    bucket: int
+    ratio: float
+
+
+def assigned(samples: Iterable[Sample], buckets: Buckets, run: Run) -> Iterator[Assigned]:
+    """The samples that have a bucket."""
+    for sample in samples:
+        try:
+            w, h = _size_of(sample, run.stage)
+        except SampleError as error:
+            run.policy.failed(error, run.stage)
+            continue
+        run.policy.passed(run.stage)
+        width, height = np.array([w]), np.array([h])
+        number = int(buckets.assign(width, height)[0])
+        if number < 0:
+            counters.add(run.stage, "dropped (longer than max_ar)")
+            continue
+        yield Assigned(sample, number, float(np.log(w) - np.log(h)))
+
+
+def _size_of(sample: Sample, stage_name: str) -> tuple[int, int]:
+    facts = facts_of(sample)
+    for names in (("width", "height"), ("json.width", "json.height")):
+        w, h = (facts.get(name) for name in names)
+        if isinstance(w, (int, float)) and isinstance(h, (int, float)) and 1 <= min(w, h) <= max(w, h) < MOST_SIDE:
+            if names[0] == "width":
+                _check_stated(facts, stage_name)
+            return int(w), int(h)
+    raise StageError(
+        f"stage {stage_name!r}, {where(sample)}: there is no image, or none whose size can be read, and no width and "
+        f"height in its json; bucket stands before decode; skip such samples with on_error='skip'"
+    )
+
+
+def _check_stated(facts: dict[str, Any], stage_name: str) -> None:
+    """Count a json member that states another size than the image's header; the header is believed."""
+    stated = facts.get("json.width"), facts.get("json.height")
+    if None not in stated and stated != (facts["width"], facts["height"]):
+        counters.add(stage_name, "json sizes that are not the image's")
+
+
+class Pools:
+    """Samples that wait for a batch of their bucket. What goes in comes out: in a group, or counted.
+
+    Args:
+        sizes: samples in a batch of each bucket.
+        leftover: ``carry`` (short groups at the end), ``merge`` (neighbours share groups at the end) or ``drop``.
+        max_bytes: beyond it the largest pool must go before it is full: as a short group, or under ``drop`` left out;
+            under ``merge`` all pools are merged.
+    """
+
+    def __init__(self, buckets: Buckets, sizes: Sequence[int], leftover: str, max_bytes: int, run: Run) -> None:
+        check_leftover(leftover)
+        self._buckets = buckets
+        self._sizes = sizes
+        self._leftover = leftover
+        self._max_bytes = max_bytes
+        self._run = run
+        self._ratios = log_ratios(buckets.sizes)
+        self._pools: list[list[Assigned]] = [[] for _ in sizes]
+        self._bytes = [0] * len(sizes)
+
+    def groups(self, samples: Iterable[Sample]) -> Iterator[list[Sample]]:
+        """Groups of samples, each of one bucket; ``__size__`` is written into them."""
+        for each in assigned(samples, self._buckets, self._run):
+            number = each.bucket
+            self._pools[number].append(each)
+            self._bytes[number] += bytes_in(each.sample)
+            if len(self._pools[number]) == self._sizes[number]:
+                yield self._out(number, self._taken(number))
+            elif sum(self._bytes) > self._max_bytes:
+                yield from self._relieved()
+        yield from self._ended()
+
+    def _relieved(self) -> Iterator[list[Sample]]:
+        if self._leftover == "merge":
+            counters.add(self._run.stage, "times that max_bytes merged all pools")
+            yield from self._merged()
+            return
+        largest = int(np.argmax(self._bytes))
+        if self._leftover == "drop":
+            self._left_out(largest)
+        else:
+            counters.add(self._run.stage, "batches cut short by max_bytes")
+            yield self._out(largest, self._taken(largest))
+
+    def _ended(self) -> Iterator[list[Sample]]:
+        if self._leftover == "merge":
+            yield from self._merged()
+            return
+        for number, pool in enumerate(self._pools):
+            if pool and self._leftover == "drop":
+                self._left_out(number)
+            elif pool:
+                counters.add(self._run.stage, "short batches at the end")
+                yield self._out(number, self._taken(number))
+
+    def _merged(self) -> Iterator[list[Sample]]:
+        pools = [self._taken(number) for number in range(len(self._pools))]
+        for batch in merge(self._buckets, [len(pool) for pool in pools], self._sizes):
+            members = [each for b, first, count in batch.pieces for each in pools[b][first : first + count]]
+            counters.add(self._run.stage, "merged batches")
+            yield self._out(batch.target, members)
+
+    def _taken(self, number: int) -> list[Assigned]:
+        pool, self._pools[number] = self._pools[number], []
+        self._bytes[number] = 0
+        return pool
+
+    def _left_out(self, number: int) -> None:
+        width, height = self._buckets.sizes[number]
+        counters.add(f"bucket {width}x{height}", "left out", len(self._taken(number)))
+
+    def _out(self, target: int, members: list[Assigned]) -> list[Sample]:
+        width, height = self._buckets.sizes[target]
+        lost = cut(np.array([each.ratio for each in members]), self._ratios[target])
+        count_batch((height, width), len(members), float(lost.sum()))
+        return [{**each.sample, "__size__": (height, width)} for each in members]
+
+
+def count_batch(size: tuple[int, int], samples: int, lost: float) -> None:
+    """Count a batch for the histogram of ``report``. ``lost``: the sum of the shares that are cut off its images."""
+    name = f"bucket {size[1]}x{size[0]}"
+    counters.add(name, "batches")
+    counters.add(name, "samples", samples)
+    counters.add(name, "cut", lost)
+
+
+def bytes_in(sample: Sample) -> int:
+    """The bytes of a sample's fields."""
+    return sum(len(value) for value in sample.values() if isinstance(value, (bytes, bytearray, memoryview)))
