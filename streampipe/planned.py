@@ -146,7 +146,8 @@ class Plan:
         cursor = Cursor(state["epoch"], state["step"], state["until"])
         if cursor.epoch != cursor.until and cursor.step > (steps := plan.batches_in(cursor.epoch)):
             raise ConfigError(
-                f"the state is at step {cursor.step} of epoch {cursor.epoch}, which has {steps}: it is no state of this run"
+                f"the state is at step {cursor.step} of epoch {cursor.epoch}, which has {steps}: it is "
+                f"no state of this run"
             )
         return plan, cursor
 
