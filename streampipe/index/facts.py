@@ -84,7 +84,9 @@ def facts_of(sample: Mapping[str, Any]) -> dict[str, Any]:
 
 def image_size(sample: Mapping[str, Any]) -> tuple[int | None, int | None]:
     """Width and height of a sample's main image, as shown; None where there is none, a decoded or a damaged one."""
-    encoded = {name: value for name, value in sample.items() if isinstance(value, (bytes, bytearray, memoryview))}
+    encoded: dict[str, Any] = {
+        name: value for name, value in sample.items() if isinstance(value, (bytes, bytearray, memoryview))
+    }
     images = [name for name, value in encoded.items() if not name.startswith("__") and is_image_field(name, value)]
     if not images:
         return None, None
