@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from streampipe.aliases import COLUMNS, columns_of
 from streampipe.counters import counters
 from streampipe.errors import ConfigError, IndexMismatch
-from streampipe.expression import Column, Expression, column, first_known
+from streampipe.expression import Column, Expression, column, first_known, together
 from streampipe.index import ShardIndex
 from streampipe.index.facts import OWN
 
@@ -95,6 +95,13 @@ class Condition:
         table = pa.table({name: [fact] for name, fact in facts.items()})
         return self._decided(_by_arrow(table, self.condition), rows, place)
 
+    @property
+    def wants_sizes(self) -> bool:
+        """Whether the size of the image may matter."""
+        if not isinstance(self.condition, Expression):
+            return True
+        return any(each in ("width", "height") for name in self.condition.names for each in columns_of(name))
+
     def lacks(self, facts: Mapping[str, Any]) -> bool:
         """Whether facts from elsewhere could change the answer: a name's first column has no value in these."""
         if not isinstance(self.condition, Expression):
@@ -113,9 +120,10 @@ class Condition:
 
     def _judged(self, columns: Mapping[str, Column], rows: np.ndarray, place: Callable[[int], str]) -> Verdict:
         assert isinstance(self.condition, Expression)
-        verdict = self._decided(self.condition(columns, len(rows)), rows, place)
+        parts = self.condition.parts(columns, len(rows))
+        verdict = self._decided(together(parts), rows, place)
         dropped = rows & ~verdict.kept
-        return verdict._replace(reasons=self.condition.reasons(columns, dropped)) if dropped.any() else verdict
+        return verdict._replace(reasons=self.condition.reasons(parts, dropped)) if dropped.any() else verdict
 
     def _decided(self, value: Column, rows: np.ndarray, place: Callable[[int], str]) -> Verdict:
         unknown = rows & ~value.known

@@ -92,6 +92,11 @@ def first_known(columns: Sequence[Column], rows: int) -> Column:
     return Column(values, known)
 
 
+def together(parts: Sequence[Column]) -> Column:
+    """Truth values joined by ``and``: false where one is known to be false, else unknown where one is unknown."""
+    return parts[0] if len(parts) == 1 else _all(parts)
+
+
 class Expression:
     """A parsed condition. Call it with columns by name and the number of rows; it gives a column of truth values.
 
@@ -116,6 +121,7 @@ class Expression:
         try:
             self._tree = ast.parse(text.strip(), mode="eval").body
             self.names: frozenset[str] = frozenset(self._checked(self._tree))
+            self._parts = [(part, ast.unparse(part)) for part in _parts(self._tree)]
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             if isinstance(error, ConfigError):
                 raise
@@ -133,24 +139,26 @@ class Expression:
         Raises:
             ConfigError: a text is compared in size with a number, or counted with.
         """
-        return _truth(self._value(self._tree, columns, rows), self._tree)
+        return together(self.parts(columns, rows))
 
-    def reasons(self, columns: Mapping[str, Column], rows: np.ndarray) -> Counter[str]:
-        """Why the condition is not true in rows (a mask): by the parts that stand between ``and``.
+    def parts(self, columns: Mapping[str, Column], rows: int) -> list[Column]:
+        """The same, in the parts that stand between ``and``."""
+        return [_truth(self._value(part, columns, rows), part) for part, _ in self._parts]
+
+    def reasons(self, parts: Sequence[Column], rows: np.ndarray) -> Counter[str]:
+        """Why the condition is not true in rows (a mask), by its parts.
 
         Each row counts once: under the first part that is false, or, where none is, the first that is unknown.
         """
-        parts = list(_parts(self._tree))
-        values = [_truth(self._value(part, columns, len(rows)), part) for part in parts]
-        false = [value.known & ~value.values.astype(bool) for value in values]
-        unknown = [~value.known for value in values]
         found: Counter[str] = Counter()
         left = rows.copy()
-        for masks, what in ((false, "false"), (unknown, "unknown")):
-            for part, mask in zip(parts, masks, strict=True):
-                found[f"{ast.unparse(part)} is {what}"] += int((left & mask).sum())
-                left &= ~mask
-        return +found
+        for what in ("false", "unknown"):
+            for (_, text), (values, known) in zip(self._parts, parts, strict=True):
+                mine = left & (~known if what == "unknown" else known & ~values.astype(bool))
+                if mine.any():
+                    found[f"{text} is {what}"] += int(mine.sum())
+                    left &= ~mine
+        return found
 
     def _checked(self, node: ast.expr) -> set[str]:
         """The names in a tree. Refuses what is not of the language."""

@@ -107,11 +107,12 @@ def read_steps(plan: Plan, run: Run, cursor: Cursor, first: int, stride: int, vi
 
 
 def open_shards(plan: Plan) -> int:
-    """How many shards the samples of a plan come from at once."""
+    """How many shards a plan's samples come from at once: draws a to b of a lane are of [a - window, b + window)."""
     if len(plan.dataset.parts()) > 1:
         return _MOST_OPEN
-    window = plan.lanes.window * max(1, len(plan.dataset.shards)) // max(1, plan.lanes.samples)
-    return min(_MOST_OPEN, plan.lanes.number * (2 + window))
+    lanes = plan.lanes
+    span = 2 * lanes.window + lanes.size // lanes.places
+    return min(_MOST_OPEN, lanes.number * (2 + span * len(plan.dataset.shards) // max(1, lanes.samples)))
 
 
 def _good(

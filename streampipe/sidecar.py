@@ -11,11 +11,11 @@ from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from streampipe.errors import ConfigError, DuplicateKey, IndexMismatch, ShardMissing
+from streampipe.index.parquet import read_table
 from streampipe.samples import group
-from streampipe.source import Source, redact
+from streampipe.source import Source, has_query, redact
 from streampipe.tar import Limits, compression_of, decompress, read_members, stream_members
 from streampipe.urls import SHARD_SUFFIXES
 
@@ -73,6 +73,11 @@ class Place:
                     f"join: the function gave {type(found).__name__} for {redact(shard)}, not a URL or None"
                 )
             return None if found is None else os.fspath(found)
+        if "{" in self.given and has_query(shard):
+            raise ConfigError(
+                f"join: {redact(shard)} has a query, such as a signature, which fits no other object; give a function "
+                f"from its URL to that of its sidecar"
+            )
         suffix = next((each for each in SHARD_SUFFIXES if shard.endswith(each)), "")
         stem = shard[: len(shard) - len(suffix)]
         folder, _, name = stem.rpartition("/")
@@ -95,16 +100,21 @@ def read(url: str, shard: str, source: Source, on: str, columns: Columns, limits
     try:
         if kind in SHARD_SUFFIXES:
             return _of_tar(url, shown, source, columns, limits)
-        data = source.read(url)
+        data = _small(url, source, limits)
     except ShardMissing as error:
         raise ShardMissing(
             f"{shown} is not there: it is the sidecar of {redact(shard)}; make it, mend the template, or give a "
             f"function that returns None for shards that have none"
         ) from error
     if kind == ".parquet":
-        return _of_parquet(data, shown, on, columns)
+        return _of_parquet(data, shown, on, columns, limits)
     rows = _by_key(_json_rows(data, shown, kind), shown, on)
     return _Dicts(rows, shown, on, columns)
+
+
+def _small(url: str, source: Source, limits: Limits) -> bytes:
+    data = source.read_if_there(url, limits.max_index_bytes)
+    return source.read(url) if data is None else data  # reading says whether it is missing or forbidden
 
 
 class _Dicts:
@@ -144,19 +154,18 @@ class _Table:
         return list(islice(self._row, 3))
 
 
-def _of_parquet(data: bytes, shown: str, on: str, columns: Columns) -> Rows:
-    try:
-        file = pq.ParquetFile(pa.BufferReader(data))
-        there = file.schema_arrow.names
+def _of_parquet(data: bytes, shown: str, on: str, columns: Columns, limits: Limits) -> Rows:
+    names: dict[str, str] = {}
+
+    def choose(there: list[str]) -> list[str]:
         key = _key_column(there, on)
         if key is None:
             raise IndexMismatch(_no_key(shown, on, there))
-        names = _wanted([name for name in there if name != key], shown, columns)
-        table = file.read(columns=list(dict.fromkeys([key, *names.values()])))
-    except (pa.ArrowException, OSError) as error:
-        if isinstance(error, IndexMismatch):
-            raise
-        raise IndexMismatch(f"{shown} is no sound Parquet file ({error}); fetch or make it again") from error
+        names.update(_wanted([name for name in there if name != key], shown, columns))
+        return [key, *names.values()]
+
+    table = read_table(data, shown, limits.max_index_bytes, choose, "fetch or make it again")
+    key = _key_column(table.column_names, on) or on
     found: dict[str, int] = {}
     for row, value in enumerate(table.column(key).to_pylist()):
         if value is not None and found.setdefault(str(value), row) != row:

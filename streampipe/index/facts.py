@@ -65,8 +65,10 @@ def is_scalar(value: object) -> bool:
     return isinstance(value, (bool, int, float, str)) and not (isinstance(value, int) and abs(value) >= 1 << 63)
 
 
-def facts_of(sample: Mapping[str, Any]) -> dict[str, Any]:
+def facts_of(sample: Mapping[str, Any], sizes: bool = True) -> dict[str, Any]:
     """What an index would hold of a sample; and the scalars among its fields, which a stage in front put there.
+
+    Without ``sizes`` no image header is read.
 
     >>> facts_of({"__key__": "a", "json": b'{"n": 1, "m": {"x": 2}}', "score": 0.5})
     {'n': 1, 'm.x': 2, 'score': 0.5, 'key': 'a', 'width': None, 'height': None}
@@ -77,7 +79,7 @@ def facts_of(sample: Mapping[str, Any]) -> dict[str, Any]:
             plain = value.item() if isinstance(value, np.generic) else value
             if is_scalar(plain):
                 facts[name] = plain
-    width, height = image_size(sample)
+    width, height = image_size(sample) if sizes else (None, None)
     own = {"key": sample.get("__key__"), "width": width, "height": height}
     return {**facts, **{name: v for name, v in own.items() if v is not None or name not in facts}}
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from streampipe.beside import Beside
 from streampipe.condition import Condition
 from streampipe.context import Run, Sample
-from streampipe.counters import counters
-from streampipe.errors import AccessDenied, StageError
+from streampipe.errors import StageError
 from streampipe.index.facts import facts_of
 from streampipe.index.known import columns_beside
 from streampipe.stages.filter import NOTHING_LEFT
@@ -40,9 +40,10 @@ def where(
     seen = kept = 0
     reasons: Counter[str] = Counter()
     there: set[str] = set()
+    sizes = condition.wants_sizes
     for sample in samples:
         seen += 1
-        facts = facts_of(sample)
+        facts = facts_of(sample, sizes)
         if beside is not None and condition.lacks(facts):
             facts = {**_beside(beside, sample, run), **facts}
         verdict = condition.of_sample(facts)
@@ -77,13 +78,6 @@ def _beside(beside: Beside, sample: Sample, run: Run) -> Mapping[str, Any]:
     if beside.shards is None or beside.source.opener is not None or position is None:
         return {}
     url = beside.shard_of(sample, run)
-
-    def load() -> dict[str, dict[str, Any]]:
-        try:
-            return columns_beside(url, beside.source)
-        except AccessDenied:  # stores that do not list say so of what is not there
-            counters.add(run.stage, "files beside shards not readable")
-            return {}
-
+    load = partial(columns_beside, url, beside.source)
     rows: dict[str, dict[str, Any]] = beside.held(url, load, position.epoch, run, "looks beside shards")
     return rows.get(str(sample.get("__key__")), {})

@@ -25,11 +25,11 @@ def row(key):
     return {"recap": f"new {key}", "score": int(key) / 10, "vector": [int(key), 0.5]}
 
 
-def as_parquet(keys, **more):
+def as_parquet(keys):
     rows = [row(key) for key in keys]
     vectors = pa.array([each["vector"] for each in rows], pa.list_(pa.float32()))
     columns = {"recap": [each["recap"] for each in rows], "score": [each["score"] for each in rows]}
-    table = pa.table({"key": list(keys), **columns, "vector": vectors, **more})
+    table = pa.table({**columns, "key": list(keys), "vector": vectors})
     file = io.BytesIO()
     pq.write_table(table, file)
     return file.getvalue()
@@ -105,6 +105,20 @@ def test_it_is_planned_and_a_batch_stacks_arrays(folder):
         assert sorted(key for batch in rows for key in batch["__key__"]) == KEYS
     # One read for each opening of a shard, in each process that opens it.
     assert SHARDS * 2 <= reads() - before <= SHARDS * 3
+
+
+def test_a_plan_that_mixes_many_shards_reads_each_sidecar_once(tmp_path):
+    keys = [f"{number:03d}{i}" for number in range(90) for i in range(3)]
+    for number in range(90):
+        mine = keys[number * 3 : number * 3 + 3]
+        (tmp_path / f"{number:03d}.tar").write_bytes(shard([(key, {"txt": key}) for key in mine]))
+        (tmp_path / f"{number:03d}.json").write_text(json.dumps({key: {"n": int(key)} for key in mine}))
+    pipe = sp.stream(str(tmp_path), shuffle=20).join("{stem}.json").batch(30)
+    before = reads(), counters.get("reading", "shards opened")
+    batches = list(pipe.loader())
+    assert sorted(n for batch in batches for n in batch["n"]) == sorted(map(int, keys))
+    assert len({key[:3] for key in batches[0]["__key__"]}) > 10
+    assert reads() - before[0] == 90 == counters.get("reading", "shards opened") - before[1]
 
 
 def test_a_sidecar_is_let_go_with_its_shard_and_read_again_in_another_epoch():
@@ -215,7 +229,7 @@ DAMAGE = {
     "cut.tar": (as_tar(["1", "2"])[:700], sp.TruncatedShard, "cut.tar"),
     "cut.json": (b'{"00": ', sp.IndexMismatch, "is no sound json"),
     "cut.jsonl": (b'{"key": "00"}\n{"key"', sp.IndexMismatch, "is no sound jsonl"),
-    "cut.parquet": (as_parquet(["1"])[:-9], sp.IndexMismatch, "is no sound Parquet file"),
+    "cut.parquet": (as_parquet(["1"])[:-9], sp.IndexMismatch, "cut.parquet is damaged .*fetch or make it again"),
     "none.jsonl": (b'{"id": "00"}', sp.IndexMismatch, r"has no column 'key' for the keys \(it has id\)"),
     "flat.json": (b"3", sp.IndexMismatch, "neither an object by key nor a list"),
     "texts.json": (b'["a"]', sp.IndexMismatch, "its rows are no objects but str"),
@@ -238,6 +252,20 @@ def test_damaged_sidecars_end_the_run_with_a_reason(folder, tmp_path, name, on_e
 def test_a_sidecar_that_is_not_there_is_an_error_that_says_so(folder):
     with pytest.raises(sp.ShardMissing, match=r"0.none.json is not there: it is the sidecar of .*0.tar; make it"):
         list(sp.stream(urls(folder)).join("{stem}.none.json"))
+
+
+def test_a_sidecar_is_read_within_bounds(folder, tmp_path):
+    limits = sp.Limits(max_index_bytes=10_000)
+    for name in ("parquet", "jsonl"):
+        (tmp_path / f"all.{name}").write_bytes(FORMATS[name]([f"{i:05d}" for i in range(2000)]))
+        with pytest.raises(sp.StreampipeError, match="10000"):
+            list(sp.stream(urls(folder), limits=limits).join(tmp_path / f"all.{name}"))
+
+
+def test_signed_urls_have_no_template():
+    with pytest.raises(sp.ConfigError, match=r"https://h/0.tar has a query.* give a function"):
+        Place("{stem}.json")("https://h/0.tar?sig=abc")
+    assert Place("all.json")("https://h/0.tar?sig=abc") == "all.json"
 
 
 def test_templates():
