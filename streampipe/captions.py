@@ -14,7 +14,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import Field, dataclass, fields
 from functools import cached_property
 from numbers import Real
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -112,6 +112,13 @@ class Tags:
         if not isinstance(self.keep, int) or self.keep < 0:
             raise ConfigError(f"Tags: keep is a number of tags, 0 or more, not {self.keep!r}")
         _probability("Tags: drop", self.drop)
+
+    def __repr__(self) -> str:
+        given = (f"{each.name}={getattr(self, each.name)!r}" for each in fields(self) if self._is_given(each))
+        return f"Tags({', '.join(given)})"
+
+    def _is_given(self, field: Field[Any]) -> bool:
+        return bool(getattr(self, field.name) != field.default)
 
     @property
     def is_random(self) -> bool:

@@ -116,7 +116,8 @@ class Condition:
         """
         if not isinstance(self.condition, Expression):
             return ""
-        return ", ".join(_meaning(name, there) for name in sorted(self.condition.names) if name in COLUMNS)
+        meant = (_meaning(name, there) for name in sorted(self.condition.names) if name in COLUMNS)
+        return ", ".join(filter(None, meant))
 
     def _judged(self, columns: Mapping[str, Column], rows: np.ndarray, place: Callable[[int], str]) -> Verdict:
         assert isinstance(self.condition, Expression)
@@ -177,7 +178,10 @@ class Keep:
 
 
 def _meaning(name: str, there: Collection[str] | None) -> str:
+    """What a name stands for; nothing where it stands for itself."""
     found = [each for each in columns_of(name) if there is None or each in there]
+    if found == [name]:
+        return ""
     return f"{name} is {' else '.join(found)}" if found else f"{name} is none of {', '.join(columns_of(name))}"
 
 

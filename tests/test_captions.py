@@ -112,6 +112,10 @@ def test_options_that_make_no_sense_are_refused(make, words):
         make()
 
 
+def test_tags_show_what_was_given():
+    assert repr(Tags(keep=1, shuffle=True)) == "Tags(keep=1, shuffle=True)"
+
+
 NESTED = {"caption": "one", "meta": {"long": "two", "a.b": "three"}, "all": ["x", "y"], "txt": "four", "none": None}
 SAMPLE = {
     "__key__": "k",

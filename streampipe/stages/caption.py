@@ -15,7 +15,16 @@ from streampipe.stages.stage import stage
 MISSING = ("error", "empty", "drop")
 
 
-@stage(views=True)
+def _recipe(missing: str = "error", into: str = "caption", **options: Any) -> Recipe:
+    """The recipe of the stage's parameters."""
+    if missing not in MISSING:
+        raise ConfigError(f"caption: missing is one of {', '.join(MISSING)}, not {missing!r}")
+    if not isinstance(into, str) or not into or into.startswith("__"):
+        raise ConfigError(f"caption: into is the name of a field, not {into!r}")
+    return Recipe(**options)
+
+
+@stage(views=True, check=_recipe)
 def caption(
     samples: Iterable[Sample],
     keys: str | Sequence[str] = CAPTION_KEYS,
@@ -63,17 +72,24 @@ def caption(
     >>> list(caption(prefix="photo: ")([{"__key__": "a", "txt": b"a cat"}]))
     [{'__key__': 'a', 'txt': b'a cat', 'caption': 'photo: a cat', 'caption_dropped': False}]
 
-    Tokenising is the user's; for the two text encoders of SDXL, with transformers' tokenizers::
+    Tokenising is the user's. For the two text encoders of SDXL, with transformers' tokenizers::
 
         def tokenize(caption):  # (2, 77) token numbers, int64
             options = dict(padding="max_length", max_length=77, truncation=True, return_tensors="pt")
             return torch.stack([tokenizer(caption, **options).input_ids[0] for tokenizer in (clip_l, clip_g)])
 
         pipe.caption(dropout=0.1).map(tokenize, "caption").batch(16)
+
+    and for T5, with the mask that it wants, beside the text::
+
+        def tokenize(sample):  # (256,) token numbers and mask, int64
+            options = dict(padding="max_length", max_length=256, truncation=True, return_tensors="pt")
+            found = t5(sample["caption"], **options)
+            return {**sample, "tokens": found.input_ids[0], "mask": found.attention_mask[0]}
+
+        pipe.caption(dropout=0.1).map(tokenize).batch(16)
     """
     recipe = Recipe(keys, weights, template, prefix, suffix, dropout, tags, lines, clean)
-    if missing not in MISSING:
-        raise ConfigError(f"caption: missing is one of {', '.join(MISSING)}, not {missing!r}")
     for sample in samples:
         try:
             made = recipe(sample, _Rng(run, sample))

@@ -18,7 +18,21 @@ from streampipe.stages.stage import stage
 MISSING = ("error", "keep", "drop")
 
 
-@stage(views=True)
+def _asked(
+    sidecar: Any, on: Any = "key", columns: Any = None, missing: str = "error", prefix: str = "", beside: Any = None
+) -> tuple[Place, str, str, Columns]:
+    """The sidecar's place, its column of keys, the sample's key, and the columns, from the stage's parameters."""
+    if missing not in MISSING:
+        raise ConfigError(f"join: missing is one of {', '.join(MISSING)}, not {missing!r}")
+    pair = (on, "__key__" if on in ("key", "__key__") else on) if isinstance(on, str) else on
+    if not (isinstance(pair, tuple) and len(pair) == 2 and all(isinstance(each, str) and each for each in pair)):
+        raise ConfigError(f"join: on is a column, or a column and the sample's key for it, not {on!r}")
+    if not isinstance(prefix, str) or prefix.startswith("__"):
+        raise ConfigError(f"join: prefix is what fields begin with, not {prefix!r}")
+    return Place(sidecar), *pair, _by_new_name(columns)
+
+
+@stage(views=True, check=_asked)
 def join(
     samples: Iterable[Sample],
     sidecar: str | os.PathLike[str] | Callable[[str], str | None],
@@ -57,11 +71,7 @@ def join(
         ConfigError: a sample has a field of that name already.
         StageError: there is no row for a sample.
     """
-    place = Place(sidecar)
-    key_column, key_of = on if isinstance(on, tuple) else (on, "__key__" if on in ("key", "__key__") else on)
-    wanted = _by_new_name(columns)
-    if missing not in MISSING:
-        raise ConfigError(f"join: missing is one of {', '.join(MISSING)}, not {missing!r}")
+    place, key_column, key_of, wanted = _asked(sidecar, on, columns, missing, prefix)
     beside = beside or Beside()
     known: dict[str, str | None] = {}  # the sidecars of the last shards: a function need not be asked for every sample
     for sample in samples:

@@ -42,9 +42,12 @@ class StageDefinition:
     it is the plain generator function that it was.
     """
 
-    def __init__(self, function: Callable[..., Iterator[Any]], views: bool = False) -> None:
+    def __init__(
+        self, function: Callable[..., Iterator[Any]], views: bool = False, check: Callable[..., Any] | None = None
+    ) -> None:
         functools.update_wrapper(self, function)
         self.views = views
+        self.check = check
         self.__name__: str
         self.__qualname__: str
         self.function = function
@@ -65,6 +68,8 @@ class StageDefinition:
             self.signature.bind(*(samples or (None,)), **parameters)
         except TypeError as error:
             raise ConfigError(f"stage {self.__name__}{self.signature}: {error}") from None
+        if self.check is not None:
+            self.check(**parameters)
         bound = Stage(self, parameters)
         return bound(samples[0]) if samples else bound
 
@@ -73,22 +78,32 @@ class StageDefinition:
 
     def __reduce__(self) -> Any:
         # By name where that finds this object: the function itself can no longer be found under its name.
-        return self.__qualname__ if importable(self) else (StageDefinition, (self.function, self.views))
+        return self.__qualname__ if importable(self) else (StageDefinition, (self.function, self.views, self.check))
 
     def __repr__(self) -> str:
         return f"<stage {self.__name__}{self.signature}>"
 
 
 @overload
-def stage(function: Callable[..., Iterator[Any]], *, views: bool = False) -> StageDefinition: ...
+def stage(
+    function: Callable[..., Iterator[Any]], *, views: bool = False, check: Callable[..., Any] | None = None
+) -> StageDefinition: ...
 @overload
-def stage(*, views: bool = False) -> Callable[[Callable[..., Iterator[Any]]], StageDefinition]: ...
-def stage(function: Callable[..., Iterator[Any]] | None = None, *, views: bool = False) -> Any:
+def stage(
+    *, views: bool = False, check: Callable[..., Any] | None = None
+) -> Callable[[Callable[..., Iterator[Any]]], StageDefinition]: ...
+def stage(
+    function: Callable[..., Iterator[Any]] | None = None,
+    *,
+    views: bool = False,
+    check: Callable[..., Any] | None = None,
+) -> Any:
     """Turn a generator function into a stage: its first parameter is the samples, the others are the stage's own.
 
     A parameter named ``run`` is filled in by the pipeline with a ``Run`` (seed, consumer, ``run.rng(sample)``).
     ``views=True`` says that the stage never looks into fields, or can use memoryviews: it is then given fields that
-    were not copied out of the shard yet, where these would be bytes otherwise.
+    were not copied out of the shard yet, where these would be bytes otherwise. ``check`` is called with the parameters
+    when the stage is made, and raises where they make no sense: then, not at the first sample.
 
     >>> @stage
     ... def repeat(samples, times: int = 2):
@@ -103,8 +118,8 @@ def stage(function: Callable[..., Iterator[Any]] | None = None, *, views: bool =
     ['a', 'a', 'b', 'b']
     """
     if function is None:
-        return functools.partial(StageDefinition, views=views)
-    return StageDefinition(function, views)
+        return functools.partial(StageDefinition, views=views, check=check)
+    return StageDefinition(function, views, check)
 
 
 def is_stage(stage: Any, name: str) -> bool:

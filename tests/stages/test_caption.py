@@ -79,8 +79,39 @@ def test_missing_captions_can_be_empty_or_dropped_and_are_counted(tmp_path):
     assert {key for batch in batches for key in batch["__key__"]} == {"1", "3", "5"}
     assert counted("batch", "slots filled") - filled == 3
     assert counted("caption", "captions missing (sample dropped)") - before[1] == 3
-    with pytest.raises(sp.ConfigError, match="missing is one of"):
-        list(sp.stream(str(tmp_path)).caption(missing="keep"))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"missing": "keep"}, "missing is one of error, empty, drop"),
+        ({"into": "__key__"}, "into is the name of a field"),
+        ({"dropout": 2}, "dropout is a probability"),
+        ({"keys": ()}, "at least one"),
+        ({"droput": 0.1}, "droput"),
+    ],
+)
+def test_options_are_checked_when_the_stage_is_made(options, words):
+    with pytest.raises(sp.ConfigError, match=words):
+        sp.from_iterable(SAMPLES).caption(**options)
+
+
+def test_a_sequential_stream_resumes_where_samples_were_dropped(tmp_path):
+    for number in range(3):
+        rows = [(f"{number}{i}", {"txt": "a, b, c"} if i % 3 else {"cls": "1"}) for i in range(10)]
+        (tmp_path / f"{number}.tar").write_bytes(shard(rows))
+
+    def loader():
+        stream = sp.stream(str(tmp_path), shuffle=5, tier="sequential")
+        return stream.caption(missing="drop", **OPTIONS).select("caption").batch(4).loader()
+
+    whole = list(loader())
+    for stop in range(1, len(whole)):
+        first, again = loader(), loader()
+        batches = iter(first)
+        assert [next(batches) for _ in range(stop)] == whole[:stop]
+        again.load_state_dict(first.state_dict())
+        assert list(again) == whole[stop:]
 
 
 def test_empty_captions_and_dropped_ones_are_counted():

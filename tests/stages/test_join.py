@@ -313,5 +313,18 @@ def test_a_caption_can_come_from_a_sidecar(folder):
 def test_the_stage_shows_what_was_asked_for(folder):
     pipe = sp.stream(urls(folder)).join("{stem}.json", missing="drop")
     assert "join(sidecar='{stem}.json', on='key', missing='drop')" in repr(pipe)
-    with pytest.raises(sp.ConfigError, match="missing is one of error, keep, drop"):
-        list(pipe.join("{stem}.json", missing="empty"))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"missing": "empty"}, "missing is one of error, keep, drop"),
+        ({"on": ("a", "b", "c")}, "on is a column, or a column and the sample's key"),
+        ({"columns": {"a": ""}}, "columns are names"),
+        ({"prefix": "__"}, "prefix is what fields begin with"),
+        ({"collumns": "a"}, "collumns"),
+    ],
+)
+def test_options_are_checked_when_the_stage_is_made(options, words):
+    with pytest.raises(sp.ConfigError, match=words):
+        sp.from_iterable([]).join("{stem}.json", **options)
