@@ -1,7 +1,7 @@
 """Images and captions to latents and text embeddings, once, so that training reads numbers in place of pixels.
 
     python examples/encode_latents.py                                   # draws a few images; tiny models, on the CPU
-    python examples/encode_latents.py SHARDS OUT --size 1024 --device cuda --dtype bfloat16 \\
+    python examples/encode_latents.py SHARDS OUT --buckets sdxl --device cuda --dtype bfloat16 \\
         --vae madebyollin/sdxl-vae-fp16-fix --text-encoder PATH --tokenizer PATH --threads 8
 
 Killed? Run it again: what is done is kept. Several GPUs: torchrun --nproc-per-node 8 examples/encode_latents.py ...
@@ -12,9 +12,10 @@ Each sample of the output has
 - ``text_embeds.npy``, ``pooled.npy``: float16, tokens x width and width: the text encoder's last layer and its summary.
   With ``--t5``: ``t5_embeds.npy`` (for T5-XXL 4 MB a caption). Captions that change in training (dropout, tags) must be
   encoded there: leave them out with ``--no-text``.
-- ``txt``: the caption. ``json``: the geometry, (height, width) and (top, left) as SDXL is conditioned on them; the
-  VAE's ``scaling_factor`` and ``shift_factor``; and ``spec``, a hash of models, sizes and dtype: latents of two
-  specifications must not meet in one training, and ``where("spec == '...'")`` tells them apart without reading any.
+- ``txt``: the caption. ``json``: the geometry, (height, width) and (top, left) as SDXL is conditioned on them; ``width``
+  and ``height`` of what was encoded, so that training may use the same buckets; the VAE's ``scaling_factor`` and
+  ``shift_factor``; and ``spec``, a hash of models, sizes and dtype: latents of two specifications must not meet in one
+  training, and ``where("spec == '...'")`` tells them apart without reading any.
 """
 
 from __future__ import annotations
@@ -62,8 +63,14 @@ def add_texts(batch: dict, tokenizer: Any, encode: Any, names: tuple[str, ...], 
 def finish(sample: dict, facts: dict) -> dict:
     """What is kept of a sample, in few members."""
     geometry = {name: sample[name] for name in ("original_size", "crop_top_left", "target_size", "flipped")}
+    height, width = sample["target_size"]
     arrays = {name: value for name, value in sample.items() if name.endswith(".npy")}
-    return {"latents.npy": sample["image"], **arrays, "txt": sample["text"], "json": {**geometry, **facts}}
+    return {
+        "latents.npy": sample["image"],
+        **arrays,
+        "txt": sample["text"],
+        "json": {"width": width, "height": height, **geometry, **facts},
+    }
 
 
 def pipeline(shards: str | Path, given: argparse.Namespace) -> sp.Pipeline:
@@ -78,14 +85,17 @@ def pipeline(shards: str | Path, given: argparse.Namespace) -> sp.Pipeline:
         t5, words = tiny_models.t5(given.t5 or None), tiny_models.t5_tokenizer(given.t5 or None)
         texts.append((t5, words, ("t5_embeds.npy",), given.t5_length))
 
-    whole = " ".join([describe(vae), *(describe(each[0]) for each in texts), str(given.size), given.dtype, given.crop])
+    whole = " ".join([describe(vae), *(describe(each[0]) for each in texts), str(given.buckets or given.size)])
+    whole += f" {given.dtype} {given.crop} {given.flip}"
     facts = {
         "spec": hashlib.sha256(whole.encode()).hexdigest()[:16],
         "scaling_factor": vae.config.scaling_factor,
         "shift_factor": vae.config.shift_factor or 0.0,
     }
     pipe = sp.stream(shards).rename(image="jpg;jpeg;png;webp", text="txt;caption").select("image", "text")
-    pipe = pipe.decode(given.size, crop=given.crop, flip=given.flip).batch(given.batch).map(image, "image")
+    pipe = pipe.bucket(given.buckets) if given.buckets else pipe
+    pipe = pipe.decode(None if given.buckets else given.size, crop=given.crop, flip=given.flip)
+    pipe = pipe.batch(given.batch).map(image, "image")
     for encoder, words, names, length in texts:
         encode = sp.inference(model=encoder, device=given.device, autocast=DTYPES[given.dtype])(encode_ids)
         pipe = pipe.map(partial(add_texts, tokenizer=words, encode=encode, names=names, length=length))
@@ -106,6 +116,7 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("shards", nargs="?", help="shards, a folder or a pattern; a few are drawn if there is none")
     parser.add_argument("out", nargs="?", default="quickstart-out/latents", help="the output folder, local or remote")
     parser.add_argument("--size", type=int, default=64, help="of the square that each image is cut to")
+    parser.add_argument("--buckets", help="in place of a size: sdxl, sd15 or photo; see Pipeline.bucket")
     parser.add_argument("--crop", choices=("center", "random"), default="center")
     parser.add_argument("--flip", type=float, default=0.0, help="the share of images that are flipped")
     parser.add_argument("--vae", help="path or hub name of an AutoencoderKL; tiny and random without it")

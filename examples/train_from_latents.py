@@ -32,11 +32,12 @@ def draw(sample: dict, rng: np.random.Generator) -> dict:
     }
 
 
-def pipeline(shards: str, batch: int = 8, **options: Any) -> sp.Pipeline:
-    """Batches for training: latents of one specification only."""
+def pipeline(shards: str, batch: int = 8, buckets: Any = None, **options: Any) -> sp.Pipeline:
+    """Batches for training: latents of one specification only, in the buckets that they were encoded in."""
     first = next(iter(sp.stream(shards).decode()))
     spec = first["json"]["spec"]
-    return sp.stream(shards, shuffle=True, **options).where(f"spec == '{spec}'").decode().map(draw).batch(batch)
+    pipe = sp.stream(shards, shuffle=True, **options).where(f"spec == '{spec}'")
+    return (pipe.bucket(buckets) if buckets else pipe).decode().map(draw).batch(batch)
 
 
 def loss_of(unet: Any, scheduler: Any, batch: dict) -> torch.Tensor:
@@ -53,13 +54,14 @@ def main(given: list[str] | None = None) -> list[float]:
     """Train; the mean loss of each epoch."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("shards")
+    parser.add_argument("--buckets", help="the name that encode_latents.py was given")
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--workers", type=int, default=0)
     options = parser.parse_args(given)
     torch.manual_seed(0)
     unet, scheduler = tiny_models.unet(micro_conditioning=True).train(), tiny_models.scheduler()
     optimizer = torch.optim.AdamW(unet.parameters(), lr=2e-3)
-    loader = pipeline(options.shards).loader(num_workers=options.workers)
+    loader = pipeline(options.shards, buckets=options.buckets).loader(num_workers=options.workers)
     means = []
     for epoch in range(options.epochs):
         losses = []

@@ -68,7 +68,9 @@ class Work:
 def planned(pipe: Pipeline, size: int) -> tuple[Plan, tuple[AnyStage, ...]] | str:
     """The plan whose batches are the output shards, and the chain that runs over each; or why there can be none."""
     for stage in pipe.chain:
-        if isinstance(stage, Stage) and stage.parameters.get("drop_last"):
+        if isinstance(stage, Stage) and (
+            stage.parameters.get("drop_last") or stage.parameters.get("leftover") == "drop"
+        ):
             raise ConfigError(
                 f"{name_of(stage, parameters=True)} would drop samples at every shard's end: drop_last=False"
             )

@@ -181,6 +181,7 @@ def test_errors_name_the_sample_and_are_up_to_the_policy(tmp_path):
         (lambda p: p.batch(2), "got a batch of 2 samples: put unbatch"),
         (lambda p: p.map(lambda s: 7), "got a int without '__key__'"),
         (lambda p: p.batch(2, drop_last=True), "would drop samples at every shard's end"),
+        (lambda p: p.bucket("sd15", leftover="drop").batch(2).unbatch(), "would drop samples at every shard's end"),
         (lambda p: p.filter(lambda s: s["__key__"] == "x"), "dropped every"),
     ],
 )
@@ -217,3 +218,30 @@ def test_the_job_is_written_down_in_plain_words(folder, tmp_path):
     job = json.loads((tmp_path / "write.json").read_text())
     assert job["pipeline"][0] == "decode(size=24)"
     assert (job["samples"], job["seed"], job["max_samples"]) == (25, 0, 6)
+
+
+def test_buckets_run_over_each_shard_alone_and_lose_nothing(folder, tmp_path):
+    pipe = sp.stream(str(folder)).bucket([(32, 32), (48, 32), (32, 48)]).decode().batch(4)
+    write(pipe.map(negative, "jpg").unbatch().rename(image="jpg"), tmp_path, max_samples=10)
+    found = contents(tmp_path)
+    assert len(found) == 25
+    assert {tuple(sample["image.png"].shape) for sample in found.values()} == {(3, 32, 32), (3, 32, 48)}
+    assert all(tuple(s["target_size.json"]) == tuple(s["image.png"].shape[1:]) for s in found.values())
+
+
+def test_a_mixture_is_written_with_its_repeats_under_keys_of_their_own(tmp_path, caplog):
+    for name in ("a", "b"):
+        write_shards(tmp_path / name, [4])
+
+    def numbered(sample):
+        return {**sample, "__key__": f"{sample['set']}-{sample['__position__'].epoch}-{sample['__key__']}"}
+
+    parts = [sp.stream(str(tmp_path / name)).assign(set=name) for name in ("a", "b")]
+    mixed = sp.mix(parts, repeats=[1, 3])
+    assert write(mixed.map(numbered), tmp_path / "out", max_samples=5).samples == 16
+    assert len(contents(tmp_path / "out")) == 16
+    with pytest.raises(sp.DuplicateKey, match="is in this shard already"):
+        write(mixed, tmp_path / "twice", max_samples=16)
+    summary = write(sp.stream([str(tmp_path / "a"), str(tmp_path / "b")]), tmp_path / "both", max_samples=4)
+    assert summary.repeated == 4
+    assert "4 samples of" in caplog.text
