@@ -12,9 +12,9 @@ Each sample of the output has
 - ``text_embeds.npy``, ``pooled.npy``: float16, tokens x width and width: the text encoder's last layer and its summary.
   With ``--t5``: ``t5_embeds.npy`` (for T5-XXL 4 MB a caption). Captions that change in training (dropout, tags) must be
   encoded there: leave them out with ``--no-text``.
-- ``txt``: the caption. ``json``: the geometry, (height, width) and (top, left) as SDXL is conditioned on them; ``width``
-  and ``height`` of what was encoded, so that training may use the same buckets; the VAE's ``scaling_factor`` and
-  ``shift_factor``; and ``spec``, a hash of models, sizes and dtype: latents of two specifications must not meet in one
+- ``txt``: the caption. ``json``: the geometry, (height, width) and (top, left) as SDXL is conditioned on them;
+  ``width`` and ``height`` of what was encoded, so that training may use the same buckets; the VAE's ``scaling_factor``
+  and ``shift_factor``; and ``spec``, a hash of models, sizes and dtype: latents of two specifications must not meet in one
   training, and ``where("spec == '...'")`` tells them apart without reading any.
 """
 

@@ -1,10 +1,10 @@
-"""A drop-in for the data class of diffusers' SDXL webdataset scripts (``Text2ImageDataset`` in train_lcm_distill_sdxl_wds.py).
+"""A drop-in for ``Text2ImageDataset``, the data class of diffusers' train_lcm_distill_sdxl_wds.py.
 
-Same constructor, same properties, same batches: ``for image, text, orig_size, crop_coords in dataset.train_dataloader``.
+Same constructor, same properties, same batches: ``for image, text, orig_size, crop_coords in data.train_dataloader``.
 In the script, replace the class by ``from sdxl_dataset import Text2ImageDataset``; nothing else changes. What does:
 
 - each image is seen once an epoch, by one process and worker, where the script draws shards at random on each of them;
-- the same seed gives the same batches, and ``train_dataloader.state_dict()`` / ``load_state_dict()`` go on in mid-epoch;
+- the same seed gives the same batches; ``train_dataloader.state_dict()`` and ``load_state_dict()`` go on in an epoch;
 - sizes and coordinates are (height, width) and (top, left), as SDXL was trained; the script passes (width, height);
 - EXIF orientation is applied, damage is an error that names shard and key, and a filter that keeps nothing says why.
 """
@@ -56,13 +56,11 @@ class Text2ImageDataset:
     ) -> None:
         condition = f"original_width >= {min_size} and original_height >= {min_size} and watermark <= {max_pwatermark}"
         self._train_dataset = (
-            sp.stream(
-                train_shards_path_or_url, seed=seed, shuffle=shuffle_buffer_size, epochs=None, **stream_options
-            )
+            sp.stream(train_shards_path_or_url, seed=seed, shuffle=shuffle_buffer_size, epochs=None, **stream_options)
             .where(condition)
             .rename(image="jpg;png;jpeg;webp")
             .caption(keys=("text", "txt", "caption"), into="text")
-            .decode(resolution, crop="random", interpolation="bilinear")
+            .decode(resolution, crop="random", interpolation="bilinear", original_size="json")
             .batch(per_gpu_batch_size, drop_last=True)
             .map(Tuples(resolution if use_fix_crop_and_size else None))
         )

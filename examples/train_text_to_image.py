@@ -1,4 +1,4 @@
-"""Train a text-to-image model on streamed shards, as Stable Diffusion XL was: buckets, caption dropout, micro-conditioning.
+"""Train a text-to-image model on streamed shards, as SDXL was: buckets, caption dropout, micro-conditioning.
 
     python examples/train_text_to_image.py                         # draws images; tiny models from scratch, on the CPU
     torchrun --nproc-per-node 2 examples/train_text_to_image.py    # on two processes
@@ -6,7 +6,7 @@
 
 ``--model`` is a folder (or hub name) in diffusers' layout, of Stable Diffusion 1.5, 2 or XL: its VAE, text encoders,
 tokenizers and schedule are used as they are, its UNet is trained on. Kill it at any time and run it again: it goes on
-behind the last checkpoint, and the losses are those that it would have had. Needs: pip install diffusers "transformers>=5".
+behind the last checkpoint, with the losses that it would have had. Needs: pip install diffusers "transformers>=5".
 """
 
 from __future__ import annotations
