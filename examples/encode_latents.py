@@ -14,8 +14,8 @@ Each sample of the output has
   encoded there: leave them out with ``--no-text``.
 - ``txt``: the caption. ``json``: the geometry, (height, width) and (top, left) as SDXL is conditioned on them;
   ``width`` and ``height`` of what was encoded, so that training may use the same buckets; the VAE's ``scaling_factor``
-  and ``shift_factor``; and ``spec``, a hash of models, sizes and dtype: latents of two specifications must not meet in one
-  training, and ``where("spec == '...'")`` tells them apart without reading any.
+  and ``shift_factor``; and ``spec``, a hash of models, sizes and dtype: latents of two specifications must not
+  meet in one training, and ``where("spec == '...'")`` tells them apart without reading any.
 """
 
 from __future__ import annotations
