@@ -20,6 +20,7 @@ from numbers import Real
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from streampipe.aliases import CAPTION_KEYS
+from streampipe.counters import counters
 from streampipe.decoding.fields import gunzip
 from streampipe.decoding.text import decode_text
 from streampipe.errors import ConfigError, DecodeError
@@ -211,6 +212,22 @@ def follow(value: Any, path: str) -> Any:
     return None
 
 
+def sound(text: str) -> str:
+    r"""The text with every half of a character pair (json may hold such) as U+FFFD: no tokenizer takes halves.
+
+    >>> sound("cut \ud83d") == "cut \ufffd"
+    True
+    """
+    if text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        counters.add("texts", "with halves of characters")
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
 def texts_of(value: Any, key: str) -> list[str]:
     """The captions in a value: a text, a number, or a list of these. Blanks around a text are left out, empty ones too.
 
@@ -218,7 +235,7 @@ def texts_of(value: Any, key: str) -> list[str]:
         DecodeError: it is something else.
     """
     if isinstance(value, str):
-        text = value.strip()
+        text = sound(value.strip())
         return [text] if text else []
     if isinstance(value, Real) and not isinstance(value, bool):
         return [str(value)]

@@ -10,6 +10,7 @@ import hashlib
 
 import numpy as np
 
+_64 = (1 << 64) - 1
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -49,6 +50,26 @@ def uniform_at(seed: int, numbers: np.ndarray) -> np.ndarray:
         z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         z ^= z >> np.uint64(31)
     return np.asarray((z >> np.uint64(11)) * (1.0 / (1 << 53)))
+
+
+class Numbers:
+    """u(seed, 0), u(seed, 1), ... one by one, in Python's own integers: for a few numbers faster than an array.
+
+    >>> numbers = Numbers(7)
+    >>> [numbers.random() for _ in range(3)] == uniform(7, 0, 3).tolist()
+    True
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._at = seed
+
+    def random(self) -> float:
+        """The next number."""
+        z = self._at * 0x9E3779B97F4A7C15 & _64
+        self._at += 1
+        z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9 & _64
+        z = (z ^ z >> 27) * 0x94D049BB133111EB & _64
+        return ((z ^ z >> 31) >> 11) * (1.0 / (1 << 53))
 
 
 def permutation(n: int, seed: int) -> np.ndarray:

@@ -174,6 +174,12 @@ def test_a_text_is_texts_without_blanks_around_and_nothing_else():
             texts_of(value, "k")
 
 
+def test_halves_of_characters_are_replaced():
+    texts = [r'{"txt": "a \ud83d"}', r'{"txt": "\ude00 b"}', r'{"txt": "\ud83d\ude00"}']
+    found = [Recipe()({"json": text.encode()}, NoRandom()).text for text in texts]
+    assert found == ["a \ufffd", "\ufffd b", "\U0001f600"]
+
+
 def test_the_first_key_that_is_there_and_not_empty_is_taken():
     make = Recipe(keys=("a", "b", "c"))
     assert make({"b": "", "c": "three"}, NoRandom()) == Caption("three", False)

@@ -10,6 +10,7 @@ from streampipe.captions import Fields, Recipe, Tags
 from streampipe.context import Run, Sample, blame, where
 from streampipe.counters import counters
 from streampipe.errors import ConfigError, DecodeError, StageError
+from streampipe.rng import Numbers
 from streampipe.stages.stage import stage
 
 MISSING = ("error", "empty", "drop")
@@ -92,7 +93,7 @@ def caption(
     recipe = Recipe(keys, weights, template, prefix, suffix, dropout, tags, lines, clean)
     for sample in samples:
         try:
-            made = recipe(sample, _Rng(run, sample))
+            made = recipe(sample, _Numbers(run, sample))
             if made is None and missing == "error":
                 raise _none(recipe, sample, run)
         except Exception as error:
@@ -111,18 +112,18 @@ def caption(
         yield {**sample, into: text, f"{into}_dropped": dropped}
 
 
-class _Rng:
-    """The sample's random numbers, made when the first is wanted: most captions want none."""
+class _Numbers:
+    """The sample's random numbers, those of ``run.uniform``. Most captions want none, so the seed is made late."""
 
     def __init__(self, run: Run, sample: Sample) -> None:
         self._run, self._sample = run, sample
-        self._numbers: Any = None
+        self._numbers: Numbers | None = None
 
     def random(self) -> float:
         """The next number."""
         if self._numbers is None:
-            self._numbers = self._run.rng(self._sample)
-        return float(self._numbers.random())
+            self._numbers = Numbers(self._run.seed_of(self._sample))
+        return self._numbers.random()
 
 
 def _none(recipe: Recipe, sample: Sample, run: Run) -> StageError:

@@ -47,7 +47,8 @@ def join(
     """The sample with the values that a sidecar has for it as fields: recaptions, scores, embeddings, latents.
 
     A sidecar is read once for each shard in use, whole, and held as long as the shard is; so several are in memory in a
-    shuffled stream. It is read as the shards are: remote too, with the stream's storage options.
+    shuffled stream, and one for all shards is held by every worker. It is read as the shards are: remote too, with the
+    stream's storage options.
 
     Args:
         sidecar: ``"{stem}.recap.json"``, ``{stem}`` being the shard's URL without ``.tar`` (``{folder}/{name}`` are its

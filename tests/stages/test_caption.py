@@ -156,5 +156,5 @@ def test_a_caption_wants_no_random_numbers_where_nothing_is_random(monkeypatch):
     def refuse(*_):
         raise AssertionError("a generator was made")
 
-    monkeypatch.setattr(Run, "rng", refuse)
+    monkeypatch.setattr(Run, "seed_of", refuse)
     assert len(list(sp.from_iterable(SAMPLES).caption(tags=sp.Tags(keep=1), prefix="p"))) == 40

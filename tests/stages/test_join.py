@@ -9,13 +9,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import streampipe as sp
 from streampipe.beside import Beside
 from streampipe.context import Run
 from streampipe.counters import counters
-from streampipe.sidecar import Place
+from streampipe.sidecar import Place, read
+from streampipe.source import Source
+from streampipe.testing import FaultServer, Status
 from tests.data import shard
+from tests.laws import check_cover, check_epoch_order
 
 SHARDS, EACH = 6, 5
 KEYS = [f"{number}{i}" for number in range(SHARDS) for i in range(EACH)]
@@ -283,6 +288,63 @@ def test_remote_sidecars_are_read_through_the_streams_source(folder):
     for tier in (None, "sequential"):
         pipe = sp.stream("memory://joined/{0..5}.tar", tier=tier).join("{stem}.json")
         assert [each["recap"] for each in pipe] == [f"new {key}" for key in KEYS]
+
+
+def test_sidecars_over_http_are_read_once_with_the_streams_headers(folder):
+    objects = {path.name: path.read_bytes() for path in folder.glob("?.tar")}
+    objects |= {path.name: path.read_bytes() for path in (folder / "recap").glob("[0-4].json")}
+    with FaultServer(objects) as server:
+        options = {"headers": {"X-Token": "secret"}}
+        network = sp.Network(tries=2, first_wait=0.01, stall=5)
+        stream = sp.stream([server.url(f"{i}.tar") for i in range(5)], storage_options=options, network=network)
+        server.script("2.json", Status(503))
+        assert [each["recap"] for each in stream.join("{stem}.json")] == [f"new {key}" for key in KEYS[:25]]
+        asked = [request for request in server.requests if request.path.endswith(".json")]
+        assert {request.headers["x-token"] for request in asked} == {"secret"}
+        assert sorted(request.path for request in asked if request.status == 200) == [f"/{i}.json" for i in range(5)]
+        with pytest.raises(sp.ShardMissing, match=r"/5.json is not there: it is the sidecar of http.*/5.tar"):
+            list(sp.stream(server.url("5.tar"), network=network).join("{stem}.json"))
+
+
+def test_the_laws_hold_for_a_pipeline_with_sidecars_and_captions(folder):
+    def pipeline():
+        pipe = sp.stream(urls(folder), shuffle=7).join(f"{folder}/recap/{{name}}.json")
+        return pipe.caption(("recap", "txt"), weights=(1, 1), dropout=0.3, tags=sp.Tags(shuffle=True))
+
+    pipe = pipeline()
+    for world_size, workers in ((1, 1), (2, 1), (2, 3)):
+        check_cover(pipe, KEYS, world_size, workers)
+    check_epoch_order(pipe)
+
+    def batches(world_size, workers):
+        size = 6 // world_size
+        ranks = [pipeline().batch(size).loader(workers, rank=rank, world_size=world_size) for rank in range(world_size)]
+        steps = zip(*ranks, strict=True)
+        return [{key: text for each in step for key, text in pairs(each)} for step in steps]
+
+    def pairs(batch):
+        return zip(batch["__key__"], batch["caption"], strict=True)
+
+    assert len(batches(1, 0)) == 5
+    assert batches(1, 0) == batches(2, 0) == batches(3, 2)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.sampled_from(["json", "rows.json", "jsonl", "recap.tar"]), st.data())
+def test_damaged_sidecars_are_errors_of_ours_or_rows(name, data):
+    whole = FORMATS[name](["1", "2", "3"])
+    if data.draw(st.booleans()):
+        broken = whole[: data.draw(st.integers(0, len(whole)))]
+    else:
+        at = data.draw(st.integers(0, len(whole) - 1))
+        broken = whole[:at] + data.draw(st.binary(max_size=4)) + whole[at + data.draw(st.integers(0, 4)) :]
+    url = f"memory://broken/all.{name}"
+    fsspec.filesystem("memory").pipe_file(f"/broken/all.{name}", broken)
+    try:
+        rows = read(url, "0.tar", Source(), "key", None, sp.Limits())
+        assert isinstance(rows.get("1"), (dict, type(None)))
+    except sp.StreampipeError as error:
+        assert f"all.{name}" in str(error)
 
 
 def test_each_part_of_a_mixture_has_its_sidecars(folder):
