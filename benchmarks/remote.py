@@ -2,9 +2,9 @@
 
     python benchmarks/remote.py [--only NAME ...] [--megabytes 100] [--rate 40] [--latency 0.05] [--workers 2]
 
-The server (``streampipe.testing.FaultServer``, a process of its own on the loopback) answers each request after 50 ms and
-sends 40 MB/s over all connections together. Each contender runs in a fresh process, twice: as fast as it can, and with a
-consumer that takes as long over each batch as a training step that needs 80 % of the link. Nothing is decoded.
+The server (``streampipe.testing.FaultServer``, a process of its own on the loopback) answers each request after 50 ms
+and sends 40 MB/s over all connections together. Each contender runs in a fresh process, twice: as fast as it can, and
+with a consumer that takes as long over each batch as a training step that needs 80 % of the link. Nothing is decoded.
 
 MosaicML Streaming, LitData and Hugging Face datasets take part where they can be imported. The first two read their own
 format, written from the same samples in files of the same size, by S3's protocol from the same server.
@@ -125,6 +125,7 @@ def rows(batch: Any) -> int:
 def consume(name: str, job: Job, pause: float, answer: Any) -> None:
     """In a process of its own: take all batches, and say how long it took and how long was waited."""
     warnings.simplefilter("ignore")
+    multiprocessing.set_start_method("fork", force=True)  # for its workers: else they import everything first
     os.environ.update(AWS_ACCESS_KEY_ID="bench", AWS_SECRET_ACCESS_KEY="bench", AWS_DEFAULT_REGION="us-east-1")
     try:
         loader = CONTENDERS[name][0](job)

@@ -47,6 +47,7 @@ class IndexedShard:
                 f"{self.shown} has {held} samples, the plan counted {int(dataset.counts[number])}: shard or index "
                 f"changed; run streampipe index again, and start a new epoch"
             )
+        self._is_kept = None if self.kept is None else np.bincount(self.kept, minlength=len(found)).astype(bool)
         self.size = found.shard_bytes
         offsets, sizes, sums = found.places()
         self.offsets, self.ends = offsets, offsets + sizes
@@ -60,6 +61,18 @@ class IndexedShard:
     def span(self, row: int) -> Span:
         """Where a sample's bytes are."""
         return Span(int(self.offsets[row]), int(self.ends[row]))
+
+    def neighbour(self, row: int, step: int, gap: int) -> int | None:
+        """The next row behind (``step`` 1) or before (-1) that is kept, if at most ``gap`` bytes lie between."""
+        other = row + step
+        while 0 <= other < len(self.offsets):
+            first, second = (row, other) if step > 0 else (other, row)
+            if not 0 <= self.offsets[second] - self.ends[first] <= gap:
+                return None
+            if self._is_kept is None or self._is_kept[other]:
+                return other
+            other += step
+        return None
 
     def sample(self, row: int, data: bytes | memoryview, epoch: int, views: bool = False) -> Sample:
         """The sample of its bytes. Fields are bytes; with ``views`` they may be views of ``data``.

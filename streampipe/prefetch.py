@@ -70,7 +70,7 @@ class _Shard:
         self.remote = remote
         self.users = 0  # known samples that were not given out yet
         self.waiting: list[_Wanted] = []  # for the index
-        self.unasked: dict[int, _Wanted] = {}  # by their numbers
+        self.unasked: dict[int, _Wanted] = {}  # by their rows
 
 
 class Prefetch(Generic[T]):
@@ -193,7 +193,7 @@ class Prefetch(Generic[T]):
             samples, size = self._sizes
             self._sizes = samples + 1, size + _length(each.span)
             if shard.remote.data is None and not each.given:
-                shard.unasked.setdefault(each.place.number, each)
+                shard.unasked.setdefault(each.row, each)
 
     # Asking for bytes, in the order of need
 
@@ -247,8 +247,8 @@ class Prefetch(Generic[T]):
         for number, each in enumerate(chosen):
             each.answer, each.number = answer, number
             each.cost, at = each.span.end - at, each.span.end  # with the gap before it
-            if wanted.shard.unasked.get(each.place.number) is each:
-                del wanted.shard.unasked[each.place.number]
+            if wanted.shard.unasked.get(each.row) is each:
+                del wanted.shard.unasked[each.row]
             each.early = True
             self._early += each.cost
         self._turn_came(wanted)
@@ -261,19 +261,21 @@ class Prefetch(Generic[T]):
 
         Only what the plan does not keep is read over: a kept sample in between will be asked for by whoever wants it.
         """
-        network, unasked = wanted.shard.remote.source.network, wanted.shard.unasked
+        shard, network, index = wanted.shard, wanted.shard.remote.source.network, wanted.shard.remote.index
+        assert index is not None
         room = min(network.window, _FIRST << min(self._given, 8), int(_EARLY * network.memory) - self._early)
-        chosen, total = deque([wanted]), _length(wanted.span)
+        chosen, (start, end) = deque([wanted]), wanted.span
         for step in (1, -1):
             last = wanted
-            while (other := unasked.get(last.place.number + step)) is not None:
-                first, second = (last, other) if step > 0 else (other, last)
-                gap = second.span.start - first.span.end
-                total += gap + _length(other.span)
-                most = network.window if other.step == wanted.step else 0 if not self._begun else room
-                if not 0 <= gap <= network.gap or total > most:
-                    total -= gap + _length(other.span)
+            while True:
+                row = index.neighbour(last.row, step, network.gap)
+                other = None if row is None else shard.unasked.get(row)
+                if other is None:
                     break
+                most = network.window if other.step == wanted.step else room if wanted.step else 0
+                if max(end, other.span.end) - min(start, other.span.start) > most:
+                    break
+                start, end = min(start, other.span.start), max(end, other.span.end)
                 chosen.append(other) if step > 0 else chosen.appendleft(other)
                 last = other
         return list(chosen)
@@ -340,8 +342,8 @@ class Prefetch(Generic[T]):
         self._free(wanted)
         self._known -= 1
         shard = wanted.shard
-        if shard.unasked.get(wanted.place.number) is wanted:
-            del shard.unasked[wanted.place.number]
+        if shard.unasked.get(wanted.row) is wanted:
+            del shard.unasked[wanted.row]
         shard.users -= 1
         if shard.users:
             return
