@@ -4,9 +4,9 @@
 
 MosaicML streaming, LitData and Megatron-Energon are installed into a virtual environment each under FOLDER, once; one
 that cannot be installed is left out with a message. Every rank is a process (RANK, WORLD_SIZE, ...; a gloo group).
-A job of 2 ranks with 2 workers runs through an epoch and saves its state on the way; others go on from there. The
-table says how many of the global batches that follow are, as sets, those of the job that went on; and of the epoch as a
-whole, what was read before the stop included, how many samples came twice and how many never. A refusal is quoted.
+A job of 2 ranks with 2 workers runs through an epoch and saves its state on the way; others go on from there. The table
+says how many of the global batches that follow are, as sets, those of the job that went on; and of the whole epoch,
+what was read before the stop included, how many samples came twice and how many never. A refusal is quoted.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from typing import Any
 
 def rows(samples: int) -> list[tuple[str, bytes]]:
     """The same dataset for all: a key, and some bytes."""
-    return [(f"{i:06d}", bytes([i % 251]) * 200) for i in range(samples)]
+    return [(f"{i:06d}", bytes([97 + i % 26]) * 200) for i in range(samples)]
 
 
 class Streampipe:
@@ -110,7 +110,8 @@ class Energon(Streampipe):
     def open(self, folder: Path, batch: int, workers: int) -> Any:
         from megatron.energon import WorkerConfig, get_savable_loader, get_train_dataset
 
-        config = WorkerConfig(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), workers)
+        rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+        config = WorkerConfig(rank=rank, world_size=world, num_workers=workers)
         dataset = get_train_dataset(
             str(folder),
             worker_config=config,
