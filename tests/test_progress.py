@@ -2,7 +2,9 @@
 
 import io
 import json
+import re
 from itertools import islice
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 import streampipe as sp
+from streampipe import stages
 from streampipe.context import Consumer
 from streampipe.progress import Lane, replayed
 from streampipe.stages.stage import stage
@@ -170,6 +173,13 @@ def sequential(shards, **options):
     return pipe.filter(even).shuffle(4).decode().batch(2)
 
 
+def test_a_stage_that_works_in_threads_keeps_the_trail():
+    """``ordered`` takes in ahead of what it gives out: without the trail the mark would be that of a later sample."""
+    for path in Path(stages.__path__[0]).glob("*.py"):
+        text = path.read_text()
+        assert len(re.findall(r"\bordered\(", text)) == text.count("trail=run.trail"), path.name
+
+
 def keys(batches):
     return [batch["__key__"] for batch in batches]
 
@@ -238,3 +248,53 @@ def test_a_pipelines_state_may_be_loaded_by_its_loader_and_back(shards):
     )
     with pytest.raises(sp.ConfigError, match="keep the number of ranks and workers"):
         iter(wrong)
+
+
+def test_a_plain_dataloader_goes_on_at_every_step(shards):
+    whole = keys(DataLoader(sequential(shards), batch_size=None))
+    for step in range(len(whole) + 1):
+        pipe = sequential(shards)
+        got = keys(islice(DataLoader(pipe, batch_size=None), step))
+        fresh = sequential(shards)
+        fresh.load_state_dict(json.loads(json.dumps(pipe.state_dict())))
+        assert got + keys(DataLoader(fresh, batch_size=None)) == whole
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+@pytest.mark.filterwarnings("ignore")
+def test_torchdatas_stateful_dataloader_goes_on_at_every_step(shards, workers):
+    StatefulDataLoader = pytest.importorskip("torchdata.stateful_dataloader").StatefulDataLoader
+    loader = StatefulDataLoader(sequential(shards, epochs=2), batch_size=None, num_workers=workers)
+    whole, states = [], []
+    for batch in loader:
+        whole.append(batch["__key__"])
+        states.append(loader.state_dict())
+    for step, state in enumerate(states, 1):
+        fresh = StatefulDataLoader(sequential(shards, epochs=2), batch_size=None, num_workers=workers)
+        fresh.load_state_dict(state)
+        assert keys(fresh) == whole[step:], f"step {step}"
+
+
+def run_job(shards, ranks, workers, states, steps):
+    """Some steps on every rank: their states, by way of text, and (epoch, key) of all that was received."""
+    after, seen = [], []
+    for rank in range(ranks):
+        loader = sequential(shards).loader(workers, rank=rank, world_size=ranks, steps_per_epoch=1000)
+        if states:
+            loader.load_state_dict(states[rank])
+        for batch in islice(loader, steps):
+            seen += [(p.epoch, k) for k, p in zip(batch["__key__"], batch["__position__"], strict=True)]
+        after.append(json.loads(json.dumps(loader.state_dict())))
+    return after, seen
+
+
+@pytest.mark.parametrize(("ranks", "workers"), [(1, 0), (2, 2), (3, 1)])
+def test_streams_dealt_to_another_job_go_on_from_their_marks_and_are_dealt_again(shards, ranks, workers):
+    states, seen = run_job(shards, 2, 3, [], 1)
+    again, more = run_job(shards, ranks, workers, [states] * ranks, 2)
+    same, rest = run_job(shards, ranks, workers, again, 40)
+    _, other = run_job(shards, 2, 1, [again] * 2, 40)
+    for everything in (seen + more + rest, seen + more + other):
+        assert len(everything) == len(set(everything))
+        assert len([key for epoch, key in everything if epoch == 0]) == 17  # the even ones of 30
+    assert all(lane[5] is not None for state in same for of_worker in state["lanes"] for lane in of_worker)
