@@ -1,12 +1,14 @@
 """Resume on other ranks and workers, beside others: the same data, the same jobs, the same questions.
 
     python benchmarks/resume.py --peers FOLDER [--only NAME ...]
+    python benchmarks/resume.py --sequential
 
 MosaicML streaming, LitData and Megatron-Energon are installed into a virtual environment each under FOLDER, once; one
 that cannot be installed is left out with a message. Every rank is a process (RANK, WORLD_SIZE, ...; a gloo group).
 A job of 2 ranks with 2 workers runs through an epoch and saves its state on the way; others go on from there. The table
 says how many of the global batches that follow are, as sets, those of the job that went on; and of the whole epoch,
 what was read before the stop included, how many samples came twice and how many never. A refusal is quoted.
+With --sequential: the seconds to the first batch after a resume of a sequential stream, by where it stopped.
 """
 
 from __future__ import annotations
@@ -18,11 +20,18 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 import venv
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from resume_rank import Streampipe
+
+import streampipe as sp
+from streampipe.progress import Lane
 
 HERE = Path(__file__).parent
 PACKAGES = {
@@ -135,12 +144,41 @@ def compare(name: str, python: str, folder: Path) -> Iterator[tuple[str, str]]:
         yield f"{FIRST} -> {job}", verdict(whole[:STOP], whole, after)
 
 
+@sp.stage
+def opaque(samples: Iterable[Any]) -> Iterator[Any]:
+    """A stage of which nothing is known."""
+    yield from samples
+
+
+def time_sequential(shards: int = 50, each: int = 2000, batch: int = 100) -> None:
+    """Seconds to the first batch: from the mark, and where a stage is opaque, by going through the stream again."""
+    with tempfile.TemporaryDirectory() as folder:
+        Streampipe().make(Path(folder), shards * each, each)
+        pipe = sp.stream(folder, tier="sequential", shuffle=2000, epochs=None)
+        known, unknown = pipe.batch(batch), pipe.apply(opaque).batch(batch)
+        epoch = shards * each // batch
+        stops = {"a tenth of an epoch": epoch // 10, "an epoch, nearly": epoch - 1, "three and a half": epoch * 7 // 2}
+        states = {lane.given: lane for _, lane in islice(Lane(0, 1, 0, 1).rest(known, 0), max(stops.values()))}
+        for what, step in stops.items():
+            for how, chain, lane in (
+                ("from the mark", known, states[step]),
+                ("through the stream", unknown, Lane(0, 1, 0, 1, step)),
+            ):
+                start = time.perf_counter()
+                next(lane.rest(chain, 0))
+                print(f"stopped after {what:<20} {how:<20} {time.perf_counter() - start:6.2f} s", flush=True)
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--peers", type=Path, required=True, help="where the others are, or will be, installed")
+    parser.add_argument("--peers", type=Path, default=Path("peers"), help="where the others are, or will be, installed")
     parser.add_argument("--only", nargs="*", default=["streampipe", *PACKAGES], help="contenders")
+    parser.add_argument("--sequential", action="store_true", help="time resumes of a sequential stream instead")
     options = parser.parse_args()
+    if options.sequential:
+        time_sequential()
+        return
     print(f"{SAMPLES} samples, {EACH} a shard, shuffled; ranks x workers, batch of a rank; state after {STOP} steps")
     for name in options.only:
         python = python_of(name, options.peers)

@@ -26,9 +26,10 @@ class Streampipe:
         import io
         import tarfile
 
+        every = rows(samples)
         for start in range(0, samples, each):
             with tarfile.open(folder / f"{start // each:05d}.tar", "w") as tar:
-                for key, data in rows(samples)[start : start + each]:
+                for key, data in every[start : start + each]:
                     info = tarfile.TarInfo(f"{key}.txt")
                     info.size = len(data)
                     tar.addfile(info, io.BytesIO(data))
@@ -127,6 +128,7 @@ class Energon(Streampipe):
 
         if len(states) != world:
             folder = states[0].parent / f"redistributed-{world}-{rank}"
+            folder.mkdir()
             tool = str(Path(sys.executable).parent / "energon")
             files = [str(path) for path in states]
             arguments = [tool, "checkpoint", "redist", "--new-world-size", str(world), *files, str(folder)]
