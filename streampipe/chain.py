@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from streampipe import stages
-from streampipe.context import Mark, Run, blame
+from streampipe.context import Mark, Run, Trail, blame
 from streampipe.errors import ConfigError, StreampipeError
 from streampipe.shards import to_bytes
 from streampipe.stages.bucket import MAX_BYTES, Pools
@@ -51,9 +51,20 @@ def _plain(
     for i, stage in enumerate(fuse(chain)):
         if i == views:
             items = map(to_bytes, items)
-        mark = next(marks, None) if _counts(stage) else None
+        counts = _counts(stage)
+        mark = next(marks, None) if counts else None
         items = _guarded(stage, items, run.in_stage(_numbered(stage, seen), mark))
+        if counts:
+            items = _marked(items, run.trail, mark)
     return items
+
+
+def _marked(items: Iterable[Any], trail: Trail, mark: Mark) -> Iterator[Any]:
+    """The items. At their end the mark is that of the last one again: what came after it was only taken in."""
+    for item in items:
+        mark = trail.mark
+        yield item
+    trail.mark = mark
 
 
 def _numbered(stage: AnyStage, seen: dict[str, int]) -> str:

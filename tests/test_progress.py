@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
@@ -50,7 +50,12 @@ def same(sample):
     return sample
 
 
+def early(sample):
+    return int(sample["__key__"]) % 10000 < 3
+
+
 CHAINS = {
+    "an end that was only taken in": lambda pipe: pipe.filter(early).shuffle(2).batch(3).unbatch().take(100).batch(4),
     "nothing": lambda pipe: pipe,
     "batch": lambda pipe: pipe.batch(3),
     "filter": lambda pipe: pipe.filter(even),
@@ -82,6 +87,7 @@ def by_json(lane):
     st.integers(1, 3),
     st.integers(0, 3),
 )
+@example([7], False, "everything", (0, 1, 0, 1), 1, 0)  # its last samples are filtered out behind the last batch
 def test_every_stream_goes_on_from_its_mark(sizes, shuffle, chain, consumer, epochs, seed):
     memory = Memory(sizes)
     pipe = CHAINS[chain](memory.stream(shuffle=shuffle, epochs=epochs, seed=seed))
