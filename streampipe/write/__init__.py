@@ -1,5 +1,5 @@
 """Pipelines to shards: ``encode`` values to bytes, ``draft`` files that appear whole, ``job`` whose folder it is,
-``spec`` a pipeline in words, ``work`` one shard, ``run`` all of them.
+``spec`` a pipeline in words, ``work`` one shard, ``workers`` many at once, ``run`` all of it.
 """
 
 from streampipe.write.encode import encode_field, encode_sample

@@ -11,8 +11,12 @@ from typing import Any
 from streampipe.errors import ConfigError, OutputBusy, PackError
 from streampipe.index.find import index_url
 from streampipe.index.manifest import NAME
+from streampipe.mix import MixSamples
+from streampipe.pipeline import Pipeline
+from streampipe.shards import ShardSamples
 from streampipe.source import Source, local_path, redact
 from streampipe.write.draft import put, sweep
+from streampipe.write.spec import describe
 
 RECORD = "write.json"
 VERSION = 1
@@ -81,6 +85,35 @@ def claim(pattern: str, facts: Mapping[str, Any], source: Source, shards: int) -
                 f"{redact(folder)} belongs to another job: its {name} was {others} and is {mine} here; choose an empty "
                 f"output folder, or delete this one"
             )
+
+
+def facts_of(pipe: Pipeline, pattern: str, options: Any, more: dict[str, Any]) -> dict[str, Any]:
+    """What decides the bytes of the shards. Not the error policy: ``"skip"`` may finish what ``"raise"`` stopped."""
+    facts = {
+        "streampipe": VERSION,
+        "shards": pattern.rpartition("/")[2],
+        "max_samples": options.max_samples,
+        "inputs": _inputs(pipe.source),
+        "seed": pipe.seed,
+        **more,
+        "pipeline": [describe(stage) for stage in pipe.chain],
+        "quality": options.quality,
+        "version": options.version,
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(facts))
+    return plain
+
+
+def _inputs(source: Any) -> list[str]:
+    """The source in words, with a digest of its URLs or items: two datasets may have the same numbers of samples."""
+    if isinstance(source, MixSamples):
+        return [line for pipe in source.pipes for line in (*_inputs(pipe.source), *map(describe, pipe.chain))]
+    if not isinstance(source, ShardSamples):
+        given = getattr(source, "samples", None)
+        known = isinstance(given, (list, tuple)) or callable(given)
+        return [repr(source), digest([describe(given)]) if known else ""]
+    urls = [redact(url) if "://" in url else os.path.abspath(url) for url in source.shards]
+    return [f"{len(urls)} shards, {urls[0]} to {urls[-1]} ({digest(urls)})"]
 
 
 def _difference(mine: Any, theirs: Any) -> tuple[str, str]:

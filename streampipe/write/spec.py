@@ -121,6 +121,7 @@ _WORDS: list[tuple[Any, Any]] = [
     ((WrappedFunction, WrappedGenerator), lambda wrapped: f"{describe(wrapped.effect)} {describe(wrapped.target)}"),
     ((torch.nn.Module, torch.export.ExportedProgram), _module),
     (str, repr),
+    ((bytes, bytearray, memoryview), lambda data: f"{len(data)} bytes {zlib.crc32(data):08x}"),
     (torch.dtype, str),
     (torch.Tensor, _tensor),
     ((np.ndarray, np.generic), _array),

@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import takewhile
-from typing import Any, NamedTuple
+from typing import Any
 
 from streampipe.chain import AnyStage, name_of, takes_views, through
 from streampipe.context import Consumer, Run, Sample, where
+from streampipe.counters import counters
 from streampipe.errors import ConfigError, DuplicateKey, StageError, UnsafeName
 from streampipe.index.find import index_url
 from streampipe.index.scan import scan
@@ -29,16 +30,8 @@ from streampipe.write.draft import Draft, put
 from streampipe.write.encode import QUALITY, encode_sample
 from streampipe.write.job import shard_url
 
-Tell = Callable[[int], None]
+Tell = Callable[[int], object]
 """Is told of samples that were read."""
-
-
-class Done(NamedTuple):
-    """A shard that was written."""
-
-    number: int
-    samples: int
-    bytes: int
 
 
 @dataclass(frozen=True)
@@ -55,14 +48,15 @@ class Work:
     quality: int = QUALITY
     threads: int = 0
 
-    def make(self, number: int, tell: Tell) -> Done:
+    def make(self, number: int, tell: Tell) -> None:
         """Write an output shard and its index."""
         consumer = Consumer(worker=number, num_workers=self.shards)
         run = Run(seed=self.seed, consumer=consumer, policy=self.policy.fresh(), threads=self.threads)
         views = takes_views(self.chain)
         epoch, step = divmod(number, self.plan.batches)
         samples = told(read_batch(self.plan, epoch, step, run, views is not None), tell)
-        return write_shard(shard_url(self.pattern, number), number, through(self.chain, samples, run, views), run, self)
+        made = through(self.chain, samples, run, views)
+        write_shard(shard_url(self.pattern, number), made, run, self.source, self.quality)
 
 
 def planned(pipe: Pipeline, size: int) -> tuple[Plan, tuple[AnyStage, ...]] | str:
@@ -82,15 +76,15 @@ def planned(pipe: Pipeline, size: int) -> tuple[Plan, tuple[AnyStage, ...]] | st
     return found if isinstance(found, str) else (found[0], pipe.chain[len(first) :])
 
 
-def write_shard(url: str, number: int, samples: Iterable[Any], run: Run, work: Any) -> Done:
+def write_shard(url: str, samples: Iterable[Any], run: Run, source: Source, quality: int) -> None:
     """Write samples as a shard, and its index before it: where there is a shard, there is its index."""
     run = run.in_stage("write")
-    with Draft(url, work.source) as draft:
+    with Draft(url, source) as draft:
         writer = TarWriter(draft.file.write)
         count = 0
         for sample in samples:
             try:
-                writer.add(key_of(sample), encode_sample(sample, work.quality))
+                writer.add(key_of(sample), encode_sample(sample, quality))
             except (StageError, DuplicateKey, UnsafeName) as error:
                 run.policy.failed(error if isinstance(error, StageError) else _placed(error, sample), run.stage)
                 continue
@@ -99,9 +93,10 @@ def write_shard(url: str, number: int, samples: Iterable[Any], run: Run, work: A
         writer.close()
         draft.finish()
         index = scan(draft.path, Source(), Limits())
-        put(index_url(url), index.to_bytes(), work.source)
+        put(index_url(url), index.to_bytes(), source)
         draft.publish()
-    return Done(number, count, writer.offset)
+    for what, amount in (("shards", 1), ("samples", count), ("bytes", writer.offset)):
+        counters.add(run.stage, what, amount)
 
 
 def key_of(sample: Any) -> str:

@@ -92,3 +92,16 @@ def test_a_killed_worker_is_an_error_and_its_shard_is_made_by_the_next_run(tmp_p
     summary = pipe.write(f"{tmp_path}/out/{{:05d}}.tar", **options)
     assert (summary.samples, summary.shards) == (20, 5)
     assert not list((tmp_path / "out").glob("*.part"))
+
+
+def test_ranks_that_run_at_once_and_one_of_them_twice_write_the_same_bytes(tmp_path):
+    write_shards(tmp_path / "in", [30, 31])
+    slow_pipe(tmp_path / "in").write(f"{tmp_path}/whole/{{:05d}}.tar", max_samples=3, progress=False)
+    command = [sys.executable, "-c", WRITER, str(tmp_path / "in"), str(tmp_path / "out"), "2"]
+    running = [
+        subprocess.Popen(command, cwd=ROOT, env={**os.environ, "RANK": rank, "WORLD_SIZE": "2"})
+        for rank in ("0", "1", "0")
+    ]
+    assert [process.wait() for process in running] == [0, 0, 0]
+    found, wanted = ({p.name: p.read_bytes() for p in (tmp_path / name).iterdir()} for name in ("out", "whole"))
+    assert found == wanted

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import streampipe as sp
+from streampipe.counters import counters
 from tests.data import write_photos, write_shards
 
 
@@ -159,6 +160,10 @@ def test_uncounted_streams_are_written_by_one_process(folder, tmp_path):
         write(pipe, tmp_path / "other", num_workers=2)
     pipe = sp.from_iterable([{"__key__": f"{i}", "n": i} for i in range(10)])
     write(pipe, tmp_path / "numbers", max_samples=4)
+    with pytest.raises(sp.OutputBusy, match="its inputs was"):
+        write(
+            sp.from_iterable([{"__key__": f"{i}", "n": i + 1} for i in range(10)]), tmp_path / "numbers", max_samples=4
+        )
     assert [sample["n.json"] for sample in sp.stream(str(tmp_path / "numbers")).decode()] == list(range(10))
 
 
@@ -202,6 +207,30 @@ def test_a_worker_that_dies_is_an_error(tmp_path):
     pipe = sp.stream(str(tmp_path / "in")).map(lambda s: os._exit(7))
     with pytest.raises(sp.PackError, match="a worker process of write ended with status 7"):
         write(pipe, tmp_path / "out", num_workers=2, multiprocessing_context="fork")
+
+
+def test_errors_of_workers_come_with_their_words(tmp_path):
+    write_shards(tmp_path / "in", [9])
+    pipe = sp.stream(str(tmp_path / "in"))
+    with pytest.raises(sp.StageError, match=r"stage 'map\(.*', sample '000000\d' of .*: ZeroDivisionError"):
+        write(pipe.map(lambda s: 1 / 0), tmp_path / "out", num_workers=2, multiprocessing_context="fork")
+    with pytest.raises(sp.ConfigError, match="cannot be handed to a worker process .*multiprocessing_context='fork'"):
+        write(pipe.map(lambda s: s), tmp_path / "other", num_workers=2, multiprocessing_context="spawn")
+
+
+def test_a_shard_that_was_cut_is_found_before_the_manifest_says_that_all_is_well(folder, tmp_path):
+    write(pipeline(folder), tmp_path)
+    (tmp_path / "manifest.parquet").unlink()
+    os.truncate(tmp_path / "00001.tar", 1024)
+    with pytest.raises(sp.IndexMismatch, match=r"00001.tar has 1024 bytes, and had \d+ when it was written"):
+        write(pipeline(folder), tmp_path)
+    assert not (tmp_path / "manifest.parquet").exists()
+
+
+def test_the_report_counts_what_workers_wrote(folder, tmp_path):
+    before = counters.get("write", "samples")
+    write(pipeline(folder), tmp_path, num_workers=2, multiprocessing_context="fork")
+    assert counters.get("write", "samples") - before == 25
 
 
 def test_object_stores_get_whole_shards_and_indexes(folder):
