@@ -37,24 +37,24 @@ _THREADS = 16  # for many small requests to a store
 
 @dataclass
 class Summary:
-    """What a run of ``write`` did. ``missing``: shards that other ranks have still to write, as far as one can see."""
+    """What a run of ``write`` did; ``samples`` and ``bytes`` of all shards, once none is ``missing``."""
 
     pattern: str
     samples: int = 0
     shards: int = 0
     kept: int = 0  # shards that an earlier run, or another rank, had finished
-    missing: int = 0
+    missing: int = 0  # shards of other ranks that are not there yet: who finishes last writes the manifest
     repeated: int = 0  # samples whose key is in another shard, too
     bytes: int = 0
     seconds: float = 0.0
 
     def __str__(self) -> str:
-        text = f"{self.samples} samples in {self.shards} shards ({self.bytes / 1e6:.1f} MB), {self.seconds:.1f} s"
-        if self.kept:
-            text += f"; {self.kept} shards were there already"
         if self.missing:
-            text += f"; {self.missing} shards are other ranks' and not there yet: who finishes last writes the manifest"
-        return f"{text}: {redact(self.pattern)}"
+            text = f"{self.shards - self.missing} of {self.shards} shards, the others are other ranks'"
+        else:
+            text = f"{self.samples} samples in {self.shards} shards ({self.bytes / 1e6:.1f} MB)"
+        kept = f"; {self.kept} were there already" if self.kept else ""
+        return f"{text}, {self.seconds:.1f} s{kept}: {redact(self.pattern)}"
 
 
 @dataclass(frozen=True)
