@@ -7,8 +7,10 @@ samples and batches as (height, width), as tensors do.
 from __future__ import annotations
 
 import zlib
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
+from math import log
 from typing import NamedTuple
 
 import numpy as np
@@ -48,11 +50,12 @@ class Buckets:
     33
     """
 
-    __slots__ = ("max_ar", "sizes", "text")
+    __slots__ = ("_between", "max_ar", "sizes", "text")
 
     sizes: tuple[Size, ...]
     max_ar: float | None
     text: str
+    _between: list[float]  # the log aspect ratios in the middle between neighbours
 
     def __init__(
         self,
@@ -80,6 +83,8 @@ class Buckets:
         ordered = _in_order(found)
         set_once = object.__setattr__
         set_once(self, "sizes", ordered)
+        ratios = log_ratios(ordered)
+        set_once(self, "_between", ((ratios[:-1] + ratios[1:]) / 2).tolist())
         set_once(self, "max_ar", None if max_ar is None else float(max_ar))
         limit = "" if max_ar is None else f", max_ar={float(max_ar):g}"
         set_once(self, "text", f"Buckets({text or _digest(ordered)}{limit})")
@@ -116,15 +121,28 @@ class Buckets:
         array([ 1,  1, -1])
         """
         w, h = widths.astype(np.int64), heights.astype(np.int64)
-        ratios = log_ratios(self.sizes)
-        between = (ratios[:-1] + ratios[1:]) / 2
         mine = np.log(w) - np.log(h)
-        found = np.searchsorted(between, mine)
-        for i in np.flatnonzero(_near(between, mine)):
+        found = np.searchsorted(self._between, mine)
+        near = found != np.searchsorted(self._between, mine - _TIE)
+        near |= found != np.searchsorted(self._between, mine + _TIE)
+        for i in np.flatnonzero(near):  # so near to the middle between two that rounding could decide
             found[i] = self._exactly(int(w[i]), int(h[i]))
         if self.max_ar is not None:
             found[np.maximum(w, h) > self.max_ar * np.minimum(w, h)] = -1
         return found
+
+    def of(self, width: int, height: int) -> int:
+        """The same for one image.
+
+        >>> Buckets([(512, 1024), (1024, 1024), (1024, 512)]).of(800, 600)
+        1
+        """
+        if self.max_ar is not None and max(width, height) > self.max_ar * min(width, height):
+            return -1
+        mine = log(width) - log(height)
+        found = bisect_left(self._between, mine)
+        sure = found == bisect_left(self._between, mine - _TIE) == bisect_left(self._between, mine + _TIE)
+        return found if sure else self._exactly(width, height)
 
     def _exactly(self, w: int, h: int) -> int:
         """The same for one image in whole numbers: w/h against the geometric mean of neighbouring buckets."""
@@ -282,15 +300,6 @@ def _in_order(sizes: Sequence[Size]) -> tuple[Size, ...]:
                 f"one, and stream each resolution by itself"
             )
     return tuple(ordered)
-
-
-def _near(between: np.ndarray, ratios: np.ndarray) -> np.ndarray:
-    """Whether a log ratio is so near to the middle between two buckets that rounding could decide."""
-    if not len(between):
-        return np.zeros(len(ratios), bool)
-    after = np.searchsorted(between, ratios).clip(0, len(between) - 1)
-    before = (after - 1).clip(0)
-    return np.asarray((np.abs(between[after] - ratios) < _TIE) | (np.abs(between[before] - ratios) < _TIE))
 
 
 def _digest(sizes: tuple[Size, ...]) -> str:

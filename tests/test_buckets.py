@@ -27,6 +27,7 @@ PIXART = {  # (height, width), github.com/PixArt-alpha/PixArt-alpha, diffusion/d
 
 def one(buckets, width, height):
     number = int(buckets.assign(np.array([width]), np.array([height]))[0])
+    assert buckets.of(width, height) == number
     return buckets.sizes[number] if number >= 0 else None
 
 

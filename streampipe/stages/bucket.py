@@ -9,6 +9,7 @@ own group.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from math import log
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -68,22 +69,21 @@ def assigned(samples: Iterable[Sample], buckets: Buckets, run: Run) -> Iterator[
             run.policy.failed(error, run.stage)
             continue
         run.policy.passed(run.stage)
-        width, height = np.array([w]), np.array([h])
-        number = int(buckets.assign(width, height)[0])
+        number = buckets.of(w, h)
         if number < 0:
             counters.add(run.stage, "dropped (longer than max_ar)")
             continue
-        yield Assigned(sample, number, float(np.log(w) - np.log(h)))
+        yield Assigned(sample, number, log(w) - log(h))
 
 
 def _size_of(sample: Sample, stage_name: str) -> tuple[int, int]:
     facts = facts_of(sample)
-    for names in (("width", "height"), ("json.width", "json.height")):
-        w, h = (facts.get(name) for name in names)
-        if isinstance(w, (int, float)) and isinstance(h, (int, float)) and 1 <= min(w, h) <= max(w, h) < MOST_SIDE:
-            if names[0] == "width":
-                _check_stated(facts, stage_name)
-            return int(w), int(h)
+    if facts["width"] and facts["height"]:
+        _check_stated(facts, stage_name)
+        return facts["width"], facts["height"]
+    w, h = facts.get("json.width"), facts.get("json.height")
+    if isinstance(w, (int, float)) and isinstance(h, (int, float)) and 1 <= min(w, h) <= max(w, h) < MOST_SIDE:
+        return int(w), int(h)
     raise StageError(
         f"stage {stage_name!r}, {where(sample)}: there is no image, or none whose size can be read, and no width and "
         f"height in its json; bucket stands before decode; skip such samples with on_error='skip'"
