@@ -117,24 +117,24 @@ class GroupOrder:
     def __init__(self, groups: Groups, seed: int) -> None:
         self._groups = groups
         self._seed = seed
-        self._epoch = -1
+        self._first = self._end = 0
 
     def at(self, number: int, epoch: int) -> Group:
         """The group of a number, counted over all epochs; it is of ``epoch`` or one near it."""
-        groups = self._groups
-        while groups.before(epoch) > number:
-            epoch -= 1
-        while groups.before(epoch + 1) <= number:
-            epoch += 1
-        if epoch != self._epoch:
+        if not self._first <= number < self._end:
+            while self._groups.before(epoch) > number:
+                epoch -= 1
+            while self._groups.before(epoch + 1) <= number:
+                epoch += 1
             self._begin(epoch)
-        within = number - groups.before(epoch)
+        within = number - self._first
         return self._turn(within) if within < self._body else self._ends[within - self._body]
 
     def _begin(self, epoch: int) -> None:
         """Lay out an epoch: full batches, spread evenly, then those of leftovers, as many as the last step needs."""
         groups = self._groups
         self._epoch = epoch
+        self._first, self._end = groups.before(epoch), groups.before(epoch + 1)
         self._spread = Spread(groups.full(epoch), derive(self._seed, "buckets", epoch))
         self._body = self._spread.total
         self._ends: list[Group] = []
