@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
 import torch
 
-from streampipe.context import Mark, Run, Sample
+from streampipe.context import Run, Sample
 from streampipe.decoding import Size
 from streampipe.stages.batch import Collate, check_size, filled
 from streampipe.stages.collate import Batch, empty
@@ -31,7 +30,6 @@ class Block:
         self.size = size
         self.images: dict[str, torch.Tensor] = {}
         self.taken = 0
-        self.mark: Mark = None  # behind the last sample that was given a row
 
     def row(self, names: Iterable[str]) -> dict[str, torch.Tensor]:
         """Where the images of the next sample go."""
@@ -54,9 +52,8 @@ def decode_batch(
 ) -> Iterator[Batch]:
     """``decode(**decode)`` and then ``batch(size, ...)``: the same batches, without a tensor per sample between.
 
-    Where a sample fails and is skipped, batches no longer begin where the memory does: rows are then copied. Where
-    samples have sizes of their own (``__size__``), a batch is a run of one size, ``size`` samples at most, and the
-    slots of samples that were skipped are filled from it: no batch mixes sizes, and none waits for another run.
+    Where a sample fails and is skipped, batches no longer begin where the memory does: rows are then copied. Behind
+    ``bucket`` all samples of a batch have one size, that of their bucket.
     """
     check_size(size)
     bound = decode_stage.signature.bind(samples, **decode)
@@ -71,24 +68,9 @@ def decode_batch(
         result = decoder.attempt(sample, rows)
         return (result, block, number) if isinstance(result, dict) else result
 
-    of_one_size = decoder.framing.size is None
-
-    def last(ready: list[Row]) -> Iterator[Batch]:
-        """The batch of rows that were too few, after which no more come for it."""
-        block = ready[0][1]
-        wanted = run.fill or (block.taken if block and of_one_size else len(ready))
-        if run.fill or wanted == size or not drop_last:
-            yield _join(filled(ready, replace(run, fill=wanted)), collate)
-
     ready: list[Row] = []
-    placed = _placed(samples, size, decoder, run)
+    placed = _placed(samples, min(size, run.fill or size), decoder)
     for row in passed(ordered(attempt, placed, run.threads if threads is None else threads, trail=run.trail), run):
-        block = ready[0][1] if ready else None
-        if of_one_size and block and block is not row[1]:
-            here, run.trail.mark = run.trail.mark, block.mark
-            yield from last(ready)
-            run.trail.mark = here
-            ready = []
         ready.append(row)
         del row
         if len(ready) == size:
@@ -96,11 +78,11 @@ def decode_batch(
             ready = []
             yield whole
             del whole
-    if ready:
-        yield from last(ready)
+    if ready and (run.fill or not drop_last):
+        yield _join(filled(ready, run), collate)
 
 
-def _placed(samples: Iterable[Sample], size: int, decoder: FieldDecoder, run: Run) -> Iterator[Placed]:
+def _placed(samples: Iterable[Sample], size: int, decoder: FieldDecoder) -> Iterator[Placed]:
     """Each sample with its row in a batch's memory. Runs in one thread: the one that pulls the samples."""
     block: Block | None = None
     for sample in samples:
@@ -110,7 +92,6 @@ def _placed(samples: Iterable[Sample], size: int, decoder: FieldDecoder, run: Ru
             continue
         if block is None or block.taken == size or block.size != target:
             block = Block(size, target)
-        block.mark = run.trail.mark
         yield sample, block.row(decoder.image_fields(sample)), block, block.taken - 1
 
 

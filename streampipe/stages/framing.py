@@ -65,6 +65,9 @@ class Framing:
         ):
             if value not in allowed:
                 raise ConfigError(f"{stage}: {name} is one of {', '.join(allowed)}, not {value!r}")
+        edges = (self.size,) if isinstance(self.size, int) or self.size is None else tuple(self.size)
+        if edges != (None,) and not (len(edges) <= 2 and all(isinstance(each, int) and each > 0 for each in edges)):
+            raise ConfigError(f"{stage}: size is an edge or (height, width) in pixels, not {self.size!r}")
         if not 0 <= self.flip <= 1:
             raise ConfigError(f"{stage}: flip is the share of samples to mirror, 0 to 1, not {self.flip!r}")
         if self.upscale not in ("allow", "drop") and not (isinstance(self.upscale, Real) and self.upscale >= 1):
@@ -80,7 +83,7 @@ class Framing:
     def target(self, sample: Mapping[str, Any]) -> Size | None:
         """The size to reach: the stage's own, or the one that the sample was given by ``bucket``."""
         if self.size is not None:
-            return (self.size, self.size) if isinstance(self.size, int) else self.size
+            return (self.size, self.size) if isinstance(self.size, int) else (self.size[0], self.size[1])
         found: Size | None = sample.get("__size__")
         if found is None and (self.crop != "center" or self.flip or self.upscale != "allow"):
             raise ConfigError(

@@ -269,7 +269,7 @@ def test_the_stages_obey_the_laws(stage):
 )
 def test_wrong_options_are_refused(options):
     with pytest.raises(sp.ConfigError, match=next(iter(options))):
-        one({"jpg": photo()}, size=8, **options)
+        one({"jpg": photo()}, **{"size": 8, **options})
 
 
 def test_options_about_a_size_need_one():
@@ -413,13 +413,9 @@ def test_dropping_everything_is_an_error(photos):
 # sizes of their own, as bucket gives them
 
 
-def sized(n, sizes, fails=()):
+def sized(n, sizes):
     return [
-        {
-            "__key__": str(i),
-            "__size__": sizes[i // n % len(sizes)],
-            "jpg": photo(i, 90, 70)[: 300 if i in fails else None],
-        }
+        {"__key__": str(i), "__size__": sizes[i // n % len(sizes)], "jpg": photo(i, 90, 70)}
         for i in range(2 * n * len(sizes))
     ]
 
@@ -437,50 +433,27 @@ def test_batches_have_the_samples_own_sizes_in_memory_of_their_own(threads):
     assert batches[0]["jpg"].is_contiguous(memory_format=torch.channels_last)
 
 
-def test_a_batch_never_mixes_sizes_also_where_samples_are_skipped():
-    sizes = [(32, 48), (48, 32)]
-    before = counters.get("decode", "slots filled")
-    pipe = sp.from_iterable(sized(4, sizes, fails=(1, 6, 7)), on_error=sp.ErrorPolicy("skip", max_share=1)).decode()
-    batches = list(pipe.batch(4))
-    assert [tuple(b["jpg"].shape) for b in batches] == [(4, 3, *size) for size in sizes * 2]
-    assert [b["__key__"] for b in batches] == [
-        ["0", "2", "3", "0"], ["4", "5", "4", "5"], ["8", "9", "10", "11"], ["12", "13", "14", "15"]
-    ]  # fmt: skip
-    assert counters.get("decode", "slots filled") == before + 3
-
-
-def test_short_runs_of_a_size_are_short_batches_or_left_out():
+def test_a_batch_never_mixes_sizes():
     pipe = sp.from_iterable(sized(3, [(32, 48), (48, 32)])).decode()
-    assert [len(b["__key__"]) for b in pipe.batch(2)] == [2, 1] * 4
-    assert [len(b["__key__"]) for b in pipe.batch(2, drop_last=True)] == [2] * 4
+    assert [len(b["__key__"]) for b in pipe.batch(3)] == [3] * 4
+    with pytest.raises(sp.StageError, match="'jpg' cannot be stacked"):
+        list(pipe.batch(2))
 
 
-def in_runs(sample):
-    """Runs of four samples of one size; the last of a run is damaged in every other one, the first in the others."""
-    number = int(sample["__key__"])
-    run, place = divmod(number % 10, 4)
-    bad = place == (3 if run % 2 else 0)
-    return {**sample, "__size__": ((32, 48), (48, 32))[run % 2], "jpg": sample["jpg"][: 200 if bad else None]}
-
-
-@pytest.mark.parametrize("threads", [0, 2])
-def test_batches_of_runs_resume_after_any_of_them(photos, threads):
+@pytest.mark.parametrize("tier", ["planned", "sequential"])
+def test_buckets_are_decoded_into_batches_with_the_numbers_of_single_images(photos, tier):
     def pipe():
-        policy = sp.ErrorPolicy("skip", max_share=1)
-        return sp.stream(str(photos), tier="sequential", on_error=policy).map(in_runs).decode(flip=0.5).batch(4)
+        return sp.stream(str(photos), tier=tier, seed=3).bucket([(48, 32), (64, 32)]).decode(crop="random", flip=0.5)
 
-    loader = pipe().loader(threads=threads)
-    batches, states = [], []
-    for batch in loader:
-        batches.append((batch["__key__"], batch["jpg"]))
-        states.append(loader.state_dict())
-    assert [len(keys) for keys, _ in batches] == [4] * 4
-    for done, state in enumerate(states[:-1], 1):
-        again = pipe().loader(threads=threads)
-        again.load_state_dict(state)
-        rest = [(batch["__key__"], batch["jpg"]) for batch in again]
-        assert [keys for keys, _ in rest] == [keys for keys, _ in batches[done:]]
-        assert all(torch.equal(a, b) for (_, a), (_, b) in zip(rest, batches[done:], strict=True))
+    apart = {sample["__key__"]: sample for sample in pipe()}
+    seen = set()
+    for batch in pipe().batch(4):
+        assert len({tuple(batch["jpg"].shape[2:]), *batch["target_size"], *batch["__size__"]}) == 1
+        for i, key in enumerate(batch["__key__"]):
+            assert torch.equal(batch["jpg"][i], apart[key]["jpg"])
+            assert torch.equal(batch["time_ids"][i], apart[key]["time_ids"])
+            seen.add(key)
+    assert len(seen) >= 8
 
 
 # original sizes
