@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 from numbers import Real
 from typing import Any, NamedTuple, TypeVar
 
@@ -80,6 +81,11 @@ class Framing:
         """How many times the target a JPEG decoded at a smaller scale must be; None: full scale."""
         return MARGIN if self.margin == "default" else self.margin  # type: ignore[return-value]
 
+    @cached_property
+    def _choices(self) -> Run:
+        """The run that random choices are made in: ``fit`` makes those of ``decode``."""
+        return self.run.in_stage(self.run.stage.replace("fit", "decode", 1))
+
     def target(self, sample: Mapping[str, Any]) -> Size | None:
         """The size to reach: the stage's own, or the one that the sample was given by ``bucket``."""
         if self.size is not None:
@@ -101,18 +107,17 @@ class Framing:
             most = 1.0 if self.upscale == "drop" else float(self.upscale)
             if zoom_of(size, target) > most + 1e-9:
                 return None
-        choices = replace(self.run, stage=self.run.stage.replace("fit", "decode", 1))
-        left, top, mirrored = choices.uniform(sample, 3) if self.crop == "random" or self.flip else (0.5, 0.5, 1.0)
+        left, top, mirrored = (
+            self._choices.uniform(sample, 3) if self.crop == "random" or self.flip else (0.5, 0.5, 1.0)
+        )
         position = (top, left) if self.crop == "random" else (0.5, 0.5)
         if callable(self.crop):
-            position = self._ask(self.crop, choices, sample, size, target)
+            position = self._ask(self.crop, sample, size, target)
         return decide(size, target, position, mirrored < self.flip, self.scale_margin)
 
-    def _ask(
-        self, crop: Callable[..., Any], choices: Run, sample: Sample, size: Size, target: Size
-    ) -> tuple[float, float]:
+    def _ask(self, crop: Callable[..., Any], sample: Sample, size: Size, target: Size) -> tuple[float, float]:
         room = Room(size, resized(size, target), target)
-        extra = {"rng": choices.rng(sample)} if wants_rng(crop) else {}
+        extra = {"rng": self._choices.rng(sample)} if wants_rng(crop) else {}
         try:
             found = crop(room, sample, **extra)
             at = [
@@ -140,10 +145,11 @@ class Framing:
         original = geometry.size
         if self.original_size == "json":
             original = self._original(sample, geometry.size, turned)
-        time_ids = (*original, *geometry.crop_top_left, *geometry.target)
+        crop = geometry.crop_top_left
+        time_ids = (*original, *crop, *geometry.target)
         return {
             "original_size": original,
-            "crop_top_left": geometry.crop_top_left,
+            "crop_top_left": crop,
             "target_size": geometry.target,
             "flipped": geometry.flipped,
             "time_ids": torch.tensor(time_ids, dtype=torch.int64),
