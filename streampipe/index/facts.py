@@ -48,7 +48,7 @@ def scalars_of(data: bytes | memoryview | Mapping[str, Any]) -> dict[str, Any]:
     found = {column_name(name): each for name, each in value.items() if name and is_scalar(each)}
     for name, each in _nested(value, "", _DEEPEST):
         found.setdefault(name, each)
-    return found
+    return {_whole(name): _whole(each) for name, each in found.items()}
 
 
 def _nested(value: Mapping[str, Any], path: str, depth: int) -> Iterator[tuple[str, Any]]:
@@ -58,6 +58,11 @@ def _nested(value: Mapping[str, Any], path: str, depth: int) -> Iterator[tuple[s
             inside = f"{path}{name}."
             yield from ((inside + inner, v) for inner, v in each.items() if inner and is_scalar(v))
             yield from _nested(each, inside, depth - 1)
+
+
+def _whole(value: Any) -> Any:
+    """A value; a text with ``?`` for halves of character pairs, which json may hold and no column can."""
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) and not value.isascii() else value
 
 
 def is_scalar(value: object) -> bool:

@@ -151,8 +151,6 @@ def _column(name: str, values: list[Any]) -> tuple[pa.Field, pa.Array]:
         kinds = {float}
     if len(kinds) <= 1:
         kind = {bool: pa.bool_(), int: pa.int64(), float: pa.float64()}.get(next(iter(kinds), str), pa.string())
-        texts = kind == pa.string()
-        values = [v.encode("utf-8", "replace").decode() if texts and v is not None else v for v in values]
         return pa.field(name, kind), pa.array(values, kind)
     texts_of = [None if value is None else json.dumps(value) for value in values]
     return pa.field(name, pa.string(), metadata={MIXED: b"json"}), pa.array(texts_of, pa.string())

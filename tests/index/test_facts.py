@@ -61,6 +61,33 @@ def test_nested_scalars_can_be_asked_for_in_both_tiers(tmp_path):
     assert answers(folder, pc.field("stability_metadata.aes_scorelv2") > 3) == ["0", "1"]
 
 
+any_text = st.text(st.characters(), max_size=4)  # halves of characters included
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(
+        st.recursive(
+            st.dictionaries(any_text, st.one_of(st.none(), st.integers(), any_text)),
+            lambda inner: st.dictionaries(any_text, inner),
+            max_leaves=3,
+        ),
+        min_size=1,
+        max_size=3,
+    )
+)
+def test_an_index_can_hold_whatever_json_holds(rows):
+    facts = [facts_of({"__key__": str(i), "json": json.dumps(row).encode()}) for i, row in enumerate(rows)]
+    own = {"size": 1, "crc32": None, "fields": [], "width": None, "height": None}
+    table = [{"key": str(i), "offset": i, **own} for i in range(len(rows))]
+    scalars = [{name: v for name, v in each.items() if name not in ("key", "width", "height")} for each in facts]
+    index = ShardIndex.from_bytes(make(table, scalars, {"bytes": len(rows)}).to_bytes(), "a.index.parquet")
+    for name in {name for each in scalars for name in each}:
+        held = index.columns([name])[name]
+        values = held if isinstance(held, list) else held.to_pylist()
+        assert values == [each.get(name) for each in scalars]
+
+
 def old_index(folder):
     """The index as it was made before objects were looked into."""
     sp_index = sp.stream(folder).source.finder.find(f"{folder}/0.tar")
