@@ -15,6 +15,7 @@ import ast
 import operator
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -38,6 +39,8 @@ _ARITHMETIC: dict[type, Callable[[Any, Any], Any]] = {
     ast.FloorDiv: operator.floordiv,
     ast.Mod: operator.mod,
 }
+_ONE_KNOWN = np.ones(1, bool)
+_ONE_KNOWN.flags.writeable = False
 _FUNCTIONS = ("abs", "min", "max", "len")
 
 
@@ -54,6 +57,8 @@ def column(values: Sequence[Any]) -> Column:
     >>> column([1, None, 3]).known.tolist()
     [True, False, True]
     """
+    if len(values) == 1 and type(values[0]) in (int, float, bool) and values[0] == values[0]:
+        return Column(np.array(values), _ONE_KNOWN)  # a single sample's fact, mostly
     known = np.array([v is not None and v == v for v in values], bool)
     kinds = {type(v) for v, k in zip(values, known, strict=True) if k}
     if kinds <= {int, float}:
@@ -279,6 +284,15 @@ def _constants(node: ast.expr) -> set[Any]:
 
 
 def _constant(value: Any, rows: int) -> Column:
+    return _constant_once(value) if rows == 1 else _constants_of(value, rows)
+
+
+@lru_cache(1000, typed=True)  # False is not 0
+def _constant_once(value: Any) -> Column:
+    return _constants_of(value, 1)
+
+
+def _constants_of(value: Any, rows: int) -> Column:
     if isinstance(value, str):
         held = np.empty(rows, object)
         held[:] = value
