@@ -69,10 +69,17 @@ def _function(function: types.FunctionType) -> str:
 
 
 def _code(code: types.CodeType) -> str:
-    digest = hashlib.blake2b(code.co_code + repr(code.co_names).encode(), digest_size=4)
-    for each in code.co_consts:
-        digest.update((_code(each) if isinstance(each, types.CodeType) else repr(each)).encode("utf-8", "replace"))
-    return digest.hexdigest()
+    text = f"{code.co_code!r} {code.co_names} {[_constant(each) for each in code.co_consts]}"
+    return hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=4).hexdigest()
+
+
+def _constant(value: Any) -> str:
+    if isinstance(value, types.CodeType):
+        return _code(value)
+    if isinstance(value, (tuple, frozenset)):  # a set's order is another one in every process
+        items = [_constant(each) for each in value]
+        return repr(items if isinstance(value, tuple) else sorted(items))
+    return repr(value)
 
 
 def _name(thing: Any) -> str:
@@ -101,6 +108,13 @@ def _module(module: Any) -> str:
     return f"{_name(type(module))} {crc:08x}"
 
 
+def _wrapped(wrapped: Any) -> str:
+    """A decorated function: what the decorator says of itself, else its name; not what it counted or kept."""
+    effect = wrapped.effect
+    shown = describe(effect) if hasattr(effect, "fingerprint") else type(effect).__name__.lower()
+    return f"{shown} {describe(wrapped.target)}"
+
+
 def _partial(call: functools.partial[Any]) -> str:
     parts = [*map(describe, call.args), *(f"{name}={describe(each)}" for name, each in call.keywords.items())]
     return f"{describe(call.func)}({', '.join(parts)})"
@@ -118,7 +132,7 @@ def _sequence(items: Any) -> str:
 _WORDS: list[tuple[Any, Any]] = [
     (Stage, _stage),
     (StageDefinition, lambda define: describe(define.function)),
-    ((WrappedFunction, WrappedGenerator), lambda wrapped: f"{describe(wrapped.effect)} {describe(wrapped.target)}"),
+    ((WrappedFunction, WrappedGenerator), _wrapped),
     ((torch.nn.Module, torch.export.ExportedProgram), _module),
     (str, repr),
     ((bytes, bytearray, memoryview), lambda data: f"{len(data)} bytes {zlib.crc32(data):08x}"),
@@ -132,4 +146,5 @@ _WORDS: list[tuple[Any, Any]] = [
     (types.ModuleType, lambda module: module.__name__),
     (Mapping, _mapping),
     ((list, tuple), _sequence),
+    ((set, frozenset), lambda items: f"{{{', '.join(sorted(map(describe, items)))}}}"),
 ]
