@@ -173,7 +173,7 @@ def scale(samples: int, shards: int, ranks: int, window: int) -> None:
     rng = np.random.default_rng(0)
     shares = np.bincount(assigned(buckets, photo(1_000_000, rng)), minlength=len(buckets)) / 1e6
     matrix = rng.multinomial(samples // shards, shares, shards).astype(np.int32)
-    census = [Census(row, np.zeros(len(buckets)), 0, 0, None) for row in matrix]
+    census = [Census(row, np.zeros(len(buckets))) for row in matrix]
     whole = Dataset([f"{i}.tar" for i in range(shards)], None, matrix.sum(1, dtype=np.int64))  # type: ignore[arg-type]
     dataset = BucketDataset(whole, buckets, census)
     plan = make_plan(dataset, (BATCH,) * len(buckets), ranks, window, 0, "")

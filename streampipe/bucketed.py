@@ -15,17 +15,20 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 
-from streampipe.buckets import MOST_SIDE, Buckets, cut, cut_between, log_ratios
+from streampipe.buckets import MISSTATED, MOST_SIDE, Buckets, cut, cut_between, log_ratios
 from streampipe.condition import Keep
 from streampipe.counters import counters
 from streampipe.dataset import Dataset, EpochStream, check_countable, of_indexes
+from streampipe.errors import ConfigError, StageError
 from streampipe.groups import GroupOrder, Groups
 from streampipe.index import Finder, ShardIndex
 from streampipe.lanes import EpochOrder, Lanes, batch_seed, sensible_window
 from streampipe.plan import shard_seed
 from streampipe.planned import Cursor, Place, Plan
 from streampipe.rng import derive
+from streampipe.source import redact
 from streampipe.urls import ShardList
 
 BEYOND = "longer than max_ar"
@@ -43,33 +46,35 @@ class Sorter:
 
     def __call__(self, index: ShardIndex) -> np.ndarray:
         """The numbers, bucket after bucket, in each in the order of the shard."""
-        rows, found, _ = self.assign(index)
+        rows = np.arange(len(index)) if self.keep is None else self.keep(index)
+        found, _, _ = self.assign(index, rows)
         order = np.argsort(found, kind="stable")
         return np.asarray(rows[order[np.searchsorted(found[order], 0) :]])
 
-    def assign(self, index: ShardIndex, counted: bool = False) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The numbers of the kept samples, the bucket of each (below 0: none), and their log aspect ratios."""
-        keep = self.keep and (self.keep.counted if counted else self.keep)
-        rows = np.arange(len(index)) if keep is None else keep(index)
-        w, h = sizes_in(index)
-        w, h = w[rows], h[rows]
-        sound = (w > 0) & (h > 0) & (w < MOST_SIDE) & (h < MOST_SIDE)
-        found = np.full(len(rows), _NO_SIZE)
+    def assign(self, index: ShardIndex, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The bucket of each of these samples (below 0: none), its log aspect ratio, and whether its json is wrong."""
+        w, h, misstated = (each[rows] for each in sizes_in(index))
+        sound = (w > 0) & (h > 0)
+        found, ratios = np.full(len(rows), _NO_SIZE), np.zeros(len(rows))
         found[sound] = self.buckets.assign(w[sound], h[sound])
-        ratios = np.zeros(len(rows))
         ratios[sound] = np.log(w[sound]) - np.log(h[sound])
-        return rows, found, ratios
+        return found, ratios, misstated
 
     def census(self, index: ShardIndex) -> Census:
         """How many samples of a shard go to each bucket, and what of them is cut away."""
-        rows, found, ratios = self.assign(index, counted=True)
+        rows = np.arange(len(index)) if self.keep is None else self.keep.counted(index)
+        found, ratios, misstated = self.assign(index, rows)
         inside = found >= 0
-        counts = np.bincount(found[inside], minlength=len(self.buckets)).astype(np.int32)
         lost = cut(ratios[inside], log_ratios(self.buckets.sizes)[found[inside]])
-        sums = np.bincount(found[inside], lost, minlength=len(self.buckets))
         unsized = np.flatnonzero(found == _NO_SIZE)
-        key = index.keys()[rows[unsized[0]]] if len(unsized) else None
-        return Census(counts, sums, int((found == -1).sum()), len(unsized), key)
+        return Census(
+            np.bincount(found[inside], minlength=len(self.buckets)).astype(np.int32),
+            np.bincount(found[inside], lost, minlength=len(self.buckets)),
+            int((found == -1).sum()),
+            len(unsized),
+            index.keys()[rows[unsized[0]]] if len(unsized) else None,
+            int(misstated.sum()),
+        )
 
 
 class Census(NamedTuple):
@@ -77,28 +82,35 @@ class Census(NamedTuple):
 
     counts: np.ndarray
     cut: np.ndarray  # summed over the samples: the share of each that is cut away
-    beyond: int
-    unsized: int
-    unsized_key: str | None
+    beyond: int = 0
+    unsized: int = 0
+    unsized_key: str | None = None
+    misstated: int = 0
 
 
-def sizes_in(index: ShardIndex) -> tuple[np.ndarray, np.ndarray]:
-    """Width and height of each sample of a shard, as shown: of its image, or, without one, as its json says; or 0."""
+def sizes_in(index: ShardIndex) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Width and height of each sample of a shard, as shown: of its image, or, without one, as its json says; or 0.
+
+    Third, whether the json states another size than the image has.
+    """
     names = ("width", "height")
     own = [_whole_numbers(index, name) for name in names]
-    if all(each.all() for each in own):
-        return own[0], own[1]
-    there = (own[0] > 0) & (own[1] > 0)
     stated = [_whole_numbers(index, f"json.{name}") for name in names]
-    return np.where(there, own[0], stated[0]), np.where(there, own[1], stated[1])
+    there, both = (own[0] > 0) & (own[1] > 0), (stated[0] > 0) & (stated[1] > 0)
+    w, h = (np.where(there, *each) for each in zip(own, stated, strict=True))
+    return w, h, there & both & ((own[0] != stated[0]) | (own[1] != stated[1]))
 
 
 def _whole_numbers(index: ShardIndex, name: str) -> np.ndarray:
     column = index.columns([name]).get(name)
     if column is None:
         return np.zeros(len(index), np.int64)
-    values = column if isinstance(column, list) else column.to_pylist()
-    return np.array([int(v) if isinstance(v, (int, float)) and 0 < v < MOST_SIDE else 0 for v in values], np.int64)
+    if isinstance(column, list):  # of several kinds
+        return np.array([int(v) if isinstance(v, (int, float)) and 0 < v < MOST_SIDE else 0 for v in column], np.int64)
+    if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
+        return np.zeros(len(index), np.int64)
+    numbers = column.fill_null(0).to_numpy()
+    return np.where((numbers > 0) & (numbers < MOST_SIDE), numbers, 0).astype(np.int64)
 
 
 class BucketDataset:
@@ -116,7 +128,8 @@ class BucketDataset:
             {BEYOND: sum(each.beyond for each in census), NO_SIZE: sum(each.unsized for each in census)}
         )
         first = next((i for i, each in enumerate(census) if each.unsized), None)
-        self.unsized_at = None if first is None else (whole.shards[first], census[first].unsized_key)
+        self._unsized_at = None if first is None else (whole.shards[first], census[first].unsized_key)
+        self.misstated = sum(each.misstated for each in census)
         self.samples = whole.samples
 
     @property
@@ -129,6 +142,19 @@ class BucketDataset:
         """A digest of the shards' number and of their samples in each bucket."""
         counts = zlib.crc32(np.ascontiguousarray(self.counts, np.int32).tobytes())
         return f"{derive('buckets', len(self.shards), counts):016x}"
+
+    def check_sized(self) -> None:
+        """Refuse samples of unknown size.
+
+        Raises:
+            StageError: it names the first.
+        """
+        if self._unsized_at is not None:
+            url, key = self._unsized_at
+            raise StageError(
+                f"stage 'bucket': {self.dropped[NO_SIZE]} samples have no image whose size can be read, nor width and "
+                f"height in their json; the first is {key!r} of {redact(url)}; leave them out by on_error='skip'"
+            )
 
     def cut_of(self, places: Sequence[Place], target: int, mixed: bool) -> float:
         """The shares that are cut away of the samples at these places, summed; for each the mean of its bucket."""
@@ -182,6 +208,18 @@ class BucketPlan(Plan):
         """Batches of that epoch, the same on every rank."""
         return self.groups.steps_before(epoch + 1) - self.groups.steps_before(epoch)
 
+    def check_epochs(self, epochs: int | None) -> None:
+        """Refuse a run of which a pass of ``epochs`` epochs (None: an endless one) would have no batch.
+
+        Raises:
+            ConfigError: no bucket has samples enough.
+        """
+        if self.is_empty or (epochs is not None and not self.length(0, epochs)):
+            raise ConfigError(
+                f"no bucket has enough of the {self.lanes.samples} samples for one batch ({max(self.groups.sizes)} "
+                f"over all ranks): use bucket(leftover='merge'), fewer buckets, a smaller batch, or more epochs"
+            )
+
     def lanes_of(self, bucket: int) -> Lanes:
         """The lanes of one bucket: its share of the window, so that all buckets use the same shards at a time."""
         n, whole = self.groups.samples[bucket], self.lanes
@@ -217,6 +255,8 @@ class BucketPlan(Plan):
         for what, number in dataset.dropped.items():
             if number:
                 counters.add("bucket", f"dropped ({what})", number)
+        if dataset.misstated:
+            counters.add("bucket", MISSTATED, dataset.misstated)
         if over := sum(self.groups.full(at.epoch)) % self.groups.together if self.groups.leftover == "drop" else 0:
             counters.add("bucket", "batches left out, too few for all ranks", over)
         if self.groups.leftover == "drop":

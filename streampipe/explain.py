@@ -104,6 +104,10 @@ def _buckets(plan: BucketPlan) -> list[tuple[str, str]]:
     left = {"carry": "for the next epoch", "merge": "to be merged", "drop": "left out"}[groups.leftover]
     rows = [("steps", f"{plan.batches_in(0):,} in the first epoch on each of {plan.ranks} ranks{merged}; {where}")]
     rows += [("dropped", f"{number:,} samples {what}") for what, number in dataset.dropped.items() if number]
+    if dataset.misstated:
+        rows += [
+            ("json", f"{dataset.misstated:,} samples state another size than their image has; the image's is used")
+        ]
     every = zip(groups.buckets.sizes, groups.samples, groups.full(0), groups.left_over, dataset.cut, strict=True)
     for (width, height), samples, full, over, lost in every:
         share = f"{samples / max(1, dataset.samples):.1%}".replace("%", " %")

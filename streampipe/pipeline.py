@@ -12,7 +12,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from streampipe import report, stages
 from streampipe.beside import Beside
-from streampipe.bucketed import NO_SIZE, BucketDataset, BucketPlan, make_plan
+from streampipe.bucketed import BucketDataset, BucketPlan, make_plan
 from streampipe.buckets import Buckets
 from streampipe.buckets import make as make_buckets
 from streampipe.chain import AnyStage, name_of, takes_views, through, unwind
@@ -23,7 +23,7 @@ from streampipe.dataset import Uncounted
 from streampipe.decorators.inference import inference
 from streampipe.decorators.model import is_module
 from streampipe.epochs import EpochClock
-from streampipe.errors import ConfigError, ShardError, StageError
+from streampipe.errors import ConfigError, ShardError
 from streampipe.groups import check_leftover
 from streampipe.index.known import known_samples
 from streampipe.lanes import Lanes
@@ -33,9 +33,9 @@ from streampipe.planned import Plan, make
 from streampipe.policy import ErrorPolicy
 from streampipe.progress import PlannedPass, SequentialPass
 from streampipe.shards import ShardSamples
-from streampipe.source import Source, redact
+from streampipe.source import Source
 from streampipe.stages.grouping import find_groups
-from streampipe.stages.stage import StageDefinition
+from streampipe.stages.stage import Stage, StageDefinition
 from streampipe.stages.where import nothing_left
 from streampipe.state import checked_state
 from streampipe.world import find_world
@@ -349,47 +349,35 @@ class Pipeline(IterableDataset[Any]):
             raise nothing_left(division.keep.text, seen, reasons, division.keep.names(there), there)
         text = division.keep.text if division.keep else ""
         if isinstance(dataset, BucketDataset):
-            return self._plan_buckets(dataset, division, world_size, source, text, tail), division
+            assert division.bucket is not None
+            if tail is not None:
+                raise ConfigError("tail= has no meaning with buckets: say bucket(leftover='carry' | 'merge' | 'drop')")
+            return self._plan_buckets(dataset, division.bucket, division.sizes, world_size, text), division
         size = (division.batch or 1) * world_size
         tail = tail or ("drop" if division.drop_last else "short")
         plan = make(dataset, size, world_size, source.window, self.seed, tail, text, source.sensible)
         return plan, division
 
     def _plan_buckets(
-        self,
-        dataset: BucketDataset,
-        division: Division,
-        world_size: int,
-        source: ShardSamples,
-        text: str,
-        tail: str | None,
+        self, dataset: BucketDataset, bucket: Stage, sizes: Sequence[int], ranks: int, filter: str
     ) -> BucketPlan:
-        assert division.bucket is not None
-        if tail is not None:
-            raise ConfigError("tail= has no meaning with buckets: say bucket(leftover='carry' | 'merge' | 'drop')")
-        if dataset.unsized_at is not None and self.policy.mode == "raise":
-            url, key = dataset.unsized_at
-            raise StageError(
-                f"stage 'bucket': {dataset.dropped[NO_SIZE]} samples have no image whose size can be read, nor width "
-                f"and height in their json; the first is {key!r} of {redact(url)}; leave them out by on_error='skip'"
-            )
-        given = division.bucket.parameters
+        source: Any = self.source
+        if self.policy.mode == "raise":
+            dataset.check_sized()
+        given = bucket.parameters
         options = {"leftover": given.get("leftover", "carry"), "same": given.get("same") is not False}
-        window, sensible = source.window, source.sensible
-        plan = make_plan(dataset, division.sizes, world_size, window, self.seed, text, sensible=sensible, **options)
-        if plan.is_empty or (self.epochs is not None and not plan.length(0, self.epochs)):
-            raise ConfigError(
-                f"no bucket has enough of the {dataset.samples} samples for one batch ({max(plan.groups.sizes)} over "
-                f"all ranks): use bucket(leftover='merge'), fewer buckets, a smaller batch, or more epochs"
-            )
+        plan = make_plan(dataset, sizes, ranks, source.window, self.seed, filter, source.sensible, **options)
+        plan.check_epochs(self.epochs)
         return plan
 
     def _plan_mix(self, source: MixSamples, world_size: int, tail: str | None) -> tuple[Plan, Division] | str:
         division = divide(self.chain)
         if isinstance(division, str):
             return division
-        if division.keep or division.bucket:
-            return "where stands behind mix; put it into the parts" if division.keep else "bucket stands behind mix"
+        if division.keep:
+            return "where stands behind mix; put it into the parts"
+        if division.bucket:
+            return "bucket stands behind mix, but takes the samples of one dataset"
         parts = []
         for pipe in source.pipes:
             found = pipe._plan(1, None)

@@ -7,11 +7,14 @@ from itertools import chain
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 import streampipe as sp
+from streampipe.bucketed import BucketDataset, BucketPlaces, Census, make_plan
 from streampipe.counters import counters
-from streampipe.stages.stage import stage
+from streampipe.dataset import Dataset
 from tests.data import shard
 
 SIZES = [(8, 16), (8, 8), (16, 8), (8, 40)]  # (width, height)
@@ -311,9 +314,48 @@ def test_report_has_the_histogram(many):
     assert sum(int(line.split()[2]) for line in lines) == len(batches)
 
 
-@stage
-def opaque(samples):
-    yield from samples
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.lists(st.integers(0, 12), min_size=4, max_size=4), min_size=1, max_size=7),
+    st.lists(st.integers(1, 4), min_size=4, max_size=4),
+    st.sampled_from([None, 0, 5, 40]),
+    st.sampled_from(["carry", "merge", "drop"]),
+    st.booleans(),
+)
+def test_places_cover_epochs_in_equal_steps_on_any_ranks(matrix, sizes, window, leftover, same):
+    """In integers alone: over ranks every sample of the matrix stands where the policy says, slot by slot the same."""
+    counts = np.array(matrix)
+    whole = Dataset([f"{i}.tar" for i in range(len(counts))], None, counts.sum(1))
+    dataset = BucketDataset(whole, sp.Buckets(SIZES), [Census(row.astype(np.int32), np.zeros(4)) for row in counts])
+    wanted = Counter((shard, i) for shard, n in enumerate(counts.sum(1)) for i in range(n))
+    seen = {}
+    for ranks in (1, 2, 4) if same else (3,):
+        per_rank = [size * 4 // ranks for size in sizes] if same else sizes
+        plan = make_plan(dataset, per_rank, ranks, window, 9, "", leftover=leftover, same=same)
+        plan = plan.with_lanes(3, 1, window or 0)
+        if plan.is_empty:
+            return
+        readers = [BucketPlaces(dataset, plan, rank, ranks) for rank in range(ranks)]
+        for epoch in range(3):
+            for step in range(plan.batches_in(epoch)):
+                parts = [reader(epoch, step) for reader in readers]
+                slots = [None] * sum(map(len, parts))
+                for rank, part in enumerate(parts):
+                    assert len({place.size for place in part}) == 1
+                    slots[rank::ranks] = part if same else slots[rank::ranks]
+                seen.setdefault(ranks, []).append((epoch, slots if same else list(chain(*parts))))
+    if same and leftover != "merge":  # a short last batch gives every rank a sample, some of them twice
+        assert seen[1] == seen[2] == seen[4]
+    for batches in seen.values():
+        drawn = Counter((place.epoch, place.shard, place.number) for _, batch in batches for place in batch)
+        if leftover == "merge":
+            for epoch in range(3):
+                mine = Counter((p.shard, p.number) for e, batch in batches for p in batch if e == epoch)
+                assert set(mine) == set(wanted)
+                assert sum(mine.values()) - len(mine) < 4
+        else:
+            assert not drawn or max(drawn.values()) == 1
+            assert {place[1:] for place in drawn} <= set(wanted)
 
 
 def test_mistakes_are_refused_early(shards, tmp_path):

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from streampipe.buckets import MOST_SIDE, Buckets, cut, log_ratios, merge
+from streampipe.buckets import MISSTATED, MOST_SIDE, Buckets, cut, log_ratios, merge
 from streampipe.context import Run, Sample, where
 from streampipe.counters import counters
 from streampipe.errors import SampleError, StageError
@@ -94,7 +94,7 @@ def _check_stated(facts: dict[str, Any], stage_name: str) -> None:
     """Count a json member that states another size than the image's header; the header is believed."""
     stated = facts.get("json.width"), facts.get("json.height")
     if None not in stated and stated != (facts["width"], facts["height"]):
-        counters.add(stage_name, "json sizes that are not the image's")
+        counters.add(stage_name, MISSTATED)
 
 
 class Pools:

@@ -7,6 +7,7 @@ from itertools import chain
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -218,8 +219,28 @@ def test_images_are_decoded_straight_to_their_buckets_size_as_shown(pictures, ti
         assert (width > height) == (w > h)
         assert (width < height) == (w < h)
     assert sorted(chain(*keys(batches))) == sorted(shown)
-    if tier == "sequential":
-        assert counters.get("bucket", "json sizes that are not the image's") == 10
+    assert counters.get("bucket", "json sizes that are not the image's") == 10
+
+
+@pytest.mark.parametrize("tier", ["planned", "sequential"])
+def test_decode_and_batch_in_one_give_the_pixels_that_they_give_apart(pictures, tier):
+    pipe = sp.stream(str(pictures[0]), tier=tier, seed=2, shuffle=9).select("jpg") if tier == "sequential" else None
+    pipe = pipe or sp.stream(str(pictures[0]), seed=2, shuffle=9)
+    pipe = pipe.bucket([(24, 16), (16, 16), (16, 24)], leftover="merge").decode(crop="random", fields=("jpg",))
+    fused = list(pipe.batch(5, collate=only_images).loader())
+    apart = list(pipe.map(same).batch(5, collate=only_images).loader())
+    assert len(fused) == len(apart) > 8
+    for (keys_a, a), (keys_b, b) in zip(fused, apart, strict=True):
+        assert keys_a == keys_b
+        assert torch.equal(a, b)
+
+
+def only_images(samples):
+    return [sample["__key__"] for sample in samples], torch.stack([sample["jpg"] for sample in samples])
+
+
+def same(sample):
+    return sample
 
 
 def test_both_tiers_put_every_sample_into_the_same_bucket(pictures, sized):
