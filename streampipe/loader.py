@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -215,9 +216,25 @@ class Loader(DataLoader[Any]):
         else:
             self._at = begin_planned(self.pipe, feed, *found, states[0] if states else None, endless)
         parcels: Iterator[Parcel] = super().__iter__()
-        if self.num_workers == 0 and feed.threads:
+        if self.num_workers:
+            parcels = _let_go(parcels)
+        elif feed.threads:
             parcels = ahead(parcels, self.prefetch)
         return unpack(parcels, self._at, max(1, self.num_workers))
+
+
+def _let_go(parcels: Iterator[Parcel]) -> Iterator[Parcel]:
+    """The same, but a worker's error ends the workers at once.
+
+    The traceback of such an error holds torch's iterator, in a circle with itself. When the collector finds it, its
+    queues are gone already, and it waits in vain for each worker to end: 5 s each, in whatever thread it happens to be.
+    """
+    try:
+        yield from parcels
+    except Exception as error:
+        traceback.clear_frames(error.__traceback__)
+        del parcels
+        raise
 
 
 def _as_it_is(item: Any) -> Any:
