@@ -112,12 +112,14 @@ class Job:
     def __init__(self, folder, name, url, workers):
         self.arguments = [str(folder), name], [url, str(workers)]
         self.folder, self.name = folder, name
-        self.ranks = [self.start(0), self.start(1)]
+        self.written = 0  # bytes of rank 1's log when it was started last
         self.seen: set[int] = set()
         self.kills = 0
+        self.ranks = [self.start(0), self.start(1)]
 
     def start(self, rank):
         before, behind = self.arguments
+        self.written = self.size(1)
         command = [sys.executable, __file__, "--train", *before, str(rank), *behind]
         with open(self.folder / f"{self.name}-{rank}.err", "ab") as errors:
             return subprocess.Popen(command, stdout=errors, stderr=errors, start_new_session=True)
@@ -135,7 +137,9 @@ class Job:
         return (self.folder / f"{self.name}-{rank}.err").read_text()[-3000:]
 
     def kill(self, rng):
-        """Rank 1: the whole group, its main process alone, or a worker alone."""
+        """Rank 1: the whole group, its main process alone, or a worker alone; once it has done something."""
+        if self.size(1) <= self.written:
+            return
         process = self.ranks[1]
         below = tree(process.pid)[1:]
         self.seen.update(below)
@@ -148,6 +152,10 @@ class Job:
         except ProcessLookupError:
             return
         self.kills += 1
+
+    def size(self, rank):
+        path = self.folder / f"{self.name}-{rank}.log"
+        return path.stat().st_size if path.exists() else 0
 
     def lines(self, rank):
         path = self.folder / f"{self.name}-{rank}.log"
@@ -221,8 +229,12 @@ def soak(folder, seconds, seed, workers, jobs, every):
     with FaultServer(objects) as server, ChaosProxy(server.port) as proxy:
         url = proxy.url(f"{{00000..{SHARDS - 1:05d}}}.tar").replace("%7B", "{").replace("%7D", "}")
         running = [Job(folder, name, url, workers) for name in jobs]
-        end, next_kill = time.monotonic() + seconds, time.monotonic() + 1.5 * every
         try:
+            begun = time.monotonic()
+            while not all(job.size(rank) for job in running for rank in range(2)):
+                assert time.monotonic() - begun < 180, "".join(job.errors(0) for job in running) or "no batch came"
+                time.sleep(0.05)
+            end, next_kill = time.monotonic() + seconds, time.monotonic() + every / 2
             while time.monotonic() < end:
                 time.sleep(0.05)
                 name = f"{rng.randrange(SHARDS):05d}.tar"
