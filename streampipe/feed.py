@@ -7,6 +7,9 @@ parcels until all are done: so whose turn it is follows from the number of batch
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -157,6 +160,8 @@ class Feed(IterableDataset[Parcel]):
                 task = replace(task, cursor=Cursor(epoch, step, None if until < 0 else until))
             else:
                 task = replace(task, epoch=epoch, lanes=self.lanes(len(task.lanes)), turn=0)
+        if info is not None and not self._passes:
+            threading.Thread(target=_leave_with, args=(os.getppid(),), name="streampipe-parent", daemon=True).start()
         self._passes += 1
         worker, num_workers = (info.id, info.num_workers) if info else (0, 1)
         return self._parcels(task, worker, num_workers, info is not None)
@@ -189,6 +194,14 @@ class Feed(IterableDataset[Parcel]):
     def _sequential(self, task: SequentialTask, worker: int, num_workers: int) -> Iterator[tuple[Any, Lane]]:
         lanes = task.lanes[(worker + task.turn) % num_workers]
         return in_turn([lane.rest(self.pipe, task.epoch, self.threads, task.endless) for lane in lanes])
+
+
+def _leave_with(parent: int) -> None:
+    """End this worker when its parent has died: torch looks for that only where the worker waits for work."""
+    never, made_for = threading.Event(), multiprocessing.parent_process()  # the latter counts behind a fork server
+    while os.getppid() == parent and (made_for is None or made_for.is_alive()):
+        never.wait(1)
+    os._exit(1)
 
 
 def begin_planned(

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from pathlib import Path
 
 import pytest
 import torch
@@ -214,6 +215,49 @@ def test_a_pass_that_is_broken_off_leaves_nothing_behind(tmp_path, how, persiste
     assert now[1] <= before[1] + 2  # a leak would be several for each of the passes
 
 
+STUCK = """
+import multiprocessing, sys, time
+import streampipe as sp
+
+def stuck(sample):
+    time.sleep(0 if sample["__position__"].sample < 2 else 1000)
+    return sample
+
+if __name__ == "__main__":
+    loader = sp.stream(sys.argv[1]).map(stuck).batch(1).loader(num_workers=2, multiprocessing_context=sys.argv[2])
+    for batch in loader:
+        print(*[child.pid for child in multiprocessing.active_children()], flush=True)
+"""
+
+
+def lives(pid):
+    """Whether a process runs: one that ended may wait for somebody to ask how."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver"])
+def test_workers_end_with_their_parent_wherever_they_are(tmp_path, method):
+    write_shards(tmp_path, [5, 5])
+    (tmp_path / "stuck.py").write_text(STUCK)
+    command = [sys.executable, tmp_path / "stuck.py", tmp_path, method]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    try:
+        pids = [int(pid) for pid in process.stdout.readline().split()]
+        assert len(pids) == 2
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        start = time.monotonic()
+        while any(map(lives, pids)) and time.monotonic() - start < 30:
+            time.sleep(0.02)
+        assert time.monotonic() - start < 5
+    finally:
+        process.kill()
+        process.communicate()
+
+
 INTERRUPTED = """
 import multiprocessing, sys
 import streampipe as sp
@@ -250,7 +294,7 @@ def test_an_interrupt_is_one_traceback_and_the_end_of_all_workers(tmp_path, work
     assert time.monotonic() - start < 5
     assert errors.count("Traceback") == 1, errors
     assert errors.rstrip().endswith("KeyboardInterrupt")
-    assert not any(os.path.exists(f"/proc/{pid}") for pid in pids)
+    assert not any(map(lives, pids))
 
 
 def test_counts_of_workers_reach_the_parent(tmp_path):
