@@ -260,7 +260,7 @@ def soak(folder, seconds, seed, workers, jobs, every):
                     job.seen.update(tree(process.pid))
                     process.kill()
                     process.wait()
-    deadline = time.monotonic() + 15  # a worker whose parent was killed looks every 5 s
+    deadline = time.monotonic() + 15  # a worker looks every second whether its parent lives
     orphans = [pid for job in running for pid in job.seen]
     while (orphans := [pid for pid in orphans if is_ours(pid, folder)]) and time.monotonic() < deadline:
         time.sleep(0.1)
