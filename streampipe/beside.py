@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from streampipe.context import Run, where
@@ -17,6 +18,7 @@ from streampipe.urls import ShardList
 
 _MOST_HELD = 256
 _FEW_HELD = 2
+_AT_ONCE = 16
 
 
 class _Live:
@@ -25,7 +27,7 @@ class _Live:
     def __init__(self) -> None:
         self.process = os.getpid()
         self.lock = threading.Lock()
-        self.held: OrderedDict[str, Any] = OrderedDict()
+        self.held: OrderedDict[str, Future[Any]] = OrderedDict()
         self.most = _FEW_HELD
         self.gone: deque[tuple[int, str]] = deque(maxlen=_MOST_HELD)
 
@@ -68,20 +70,45 @@ class Beside:
             )
         return str(url)
 
-    def held(self, url: str, load: Callable[[], Any], epoch: int, run: Run, what: str) -> Any:
-        """What ``load`` gives for a file, loaded when it is wanted for the first time, and counted as ``what``."""
+    def held(self, url: str, load: Callable[[str], Any], epoch: int, run: Run, what: str) -> Any:
+        """What ``load`` gives for a file, loaded when it is wanted for the first time, and counted as ``what``.
+
+        Several threads may ask; a file is loaded by the first of them, and the others wait for it.
+        """
+        live = self._live()
+        with live.lock:
+            found = live.held.get(url)
+            mine = found is None
+            if found is None:
+                if (epoch, url) in live.gone:
+                    live.most = min(2 * live.most, _MOST_HELD)
+                live.most = max(live.most, min(run.open_shards, _MOST_HELD))
+                found = live.held[url] = Future()
+                while len(live.held) > live.most:
+                    live.gone.append((epoch, live.held.popitem(last=False)[0]))
+            else:
+                live.held.move_to_end(url)
+        if mine:
+            try:
+                found.set_result(load(url))
+                counters.add(run.stage, what)
+            except BaseException as error:
+                with live.lock:
+                    if live.held.get(url) is found:
+                        del live.held[url]
+                found.set_exception(error)
+        return found.result()
+
+    def together(self, urls: Iterable[str], load: Callable[[str], Any], epoch: int, run: Run, what: str) -> None:
+        """Load those of the files that are not held, several at once: a batch's first samples are of many shards."""
+        live = self._live()
+        with live.lock:
+            new = [url for url in dict.fromkeys(urls) if url not in live.held]
+        if len(new) > 1:
+            with ThreadPoolExecutor(min(len(new), _AT_ONCE), thread_name_prefix="streampipe-beside") as pool:
+                list(pool.map(lambda url: self.held(url, load, epoch, run, what), new))
+
+    def _live(self) -> _Live:
         if self._now is None or self._now.process != os.getpid():
             self._now = _Live()
-        live = self._now
-        with live.lock:
-            if url in live.held:
-                live.held.move_to_end(url)
-                return live.held[url]
-            if (epoch, url) in live.gone:
-                live.most = min(2 * live.most, _MOST_HELD)
-            live.most = max(live.most, min(run.open_shards, _MOST_HELD))
-            found = live.held[url] = load()
-            counters.add(run.stage, what)
-            while len(live.held) > live.most:
-                live.gone.append((epoch, live.held.popitem(last=False)[0]))
-            return found
+        return self._now

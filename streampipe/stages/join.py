@@ -10,12 +10,14 @@ from streampipe.beside import Beside
 from streampipe.captions import Fields
 from streampipe.context import Run, Sample, where
 from streampipe.counters import counters
-from streampipe.errors import ConfigError, StageError
+from streampipe.errors import ConfigError, DecodeError, StageError
 from streampipe.sidecar import Columns, Place, Rows, read
 from streampipe.source import redact
 from streampipe.stages.stage import stage
 
 MISSING = ("error", "keep", "drop")
+_COUNTED = "sidecars read"
+_URLS = 1000  # shards whose sidecar's URL is remembered
 
 
 def _asked(
@@ -71,47 +73,102 @@ def join(
         DuplicateKey: a key has two rows.
         ConfigError: a sample has a field of that name already.
         StageError: there is no row for a sample.
+        DecodeError: the json that has a sample's key is damaged.
     """
-    place, key_column, key_of, wanted = _asked(sidecar, on, columns, missing, prefix)
-    beside = beside or Beside()
-    known: dict[str, str | None] = {}  # the sidecars of the last shards: a function need not be asked for every sample
+    rows_of = _Sidecars(sidecar, on, columns, beside or Beside(), run)
+    if run.fill and rows_of.is_remote:  # a batch of a plan: all of it is wanted, and its shards may be many
+        samples = list(samples)
+        rows_of.prepare(samples)
     for sample in samples:
-        shard = beside.shard_of(sample, run)
-        if shard not in known:
-            if len(known) >= 1000:
-                known.clear()
-            known[shard] = place(shard)
-        url = known[shard]
-        rows: Rows | None = None
-        if url is not None:
-            position = sample.get("__position__")
-            rows = beside.held(
-                url,
-                lambda url=url, shard=shard: read(  # type: ignore[misc]
-                    url, shard, beside.source, key_column, wanted, beside.limits
-                ),
-                position.epoch if position else 0,
-                run,
-                "sidecars read",
-            )
-        key = sample.get("__key__") if key_of == "__key__" else Fields(sample).value(key_of)
+        rows = rows_of(sample)
+        try:
+            key = Fields(sample).value(rows_of.key)
+        except DecodeError as error:
+            run.policy.failed(DecodeError(f"stage {run.stage!r}, {where(sample)}: {error}"), run.stage)
+            continue
         found = rows.get(str(key)) if rows is not None and key is not None else None
-        if found is None and missing != "keep":
-            if missing == "drop":
-                counters.add(run.stage, "without a row (sample dropped)")
-            else:
-                run.policy.failed(_no_row(sample, run, key_of, key, url, rows), run.stage)
+        if found is None and missing == "error":
+            run.policy.failed(rows_of.no_row(sample, key, rows), run.stage)
+            continue
+        if found is None and missing == "drop":
+            counters.add(run.stage, "without a row (sample dropped)")
             continue
         if found is None:
             counters.add(run.stage, "without a row (kept)")
-            if rows is None and wanted is None:
-                raise ConfigError(
-                    f"stage {run.stage!r}, {where(sample)}: its shard has no sidecar, so which columns it lacks is not "
-                    f"known; name them in columns="
-                )
-            found = dict.fromkeys(rows.columns if rows is not None else wanted or ())
+            found = rows_of.nothing(sample, rows)
         run.policy.passed(run.stage)
         yield _with(sample, found, prefix, run)
+
+
+class _Sidecars:
+    """From samples to the rows of their sidecars."""
+
+    def __init__(self, sidecar: Any, on: Any, columns: Any, beside: Beside, run: Run) -> None:
+        self.place, self.column, self.key, self.wanted = _asked(sidecar, on, columns)
+        self.beside = beside
+        self.run = run
+        self._shards: dict[str, str] = {}  # of a sidecar
+        self._urls: dict[str, str | None] = {}  # of a shard: a function need not be asked for every sample
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether the shards come from afar."""
+        shards = self.beside.shards
+        return shards is not None and self.beside.source.is_remote(shards[0])
+
+    def __call__(self, sample: Sample) -> Rows | None:
+        """The rows of a sample's sidecar; None if its shard has none."""
+        url = self._url(sample)
+        if url is None:
+            return None
+        rows: Rows = self.beside.held(url, self._read, _epoch(sample), self.run, _COUNTED)
+        return rows
+
+    def prepare(self, samples: Sequence[Sample]) -> None:
+        """Read what samples need that comes from afar, several files at once."""
+        urls = [url for url in map(self._url, samples) if url is not None and self.beside.source.is_remote(url)]
+        if urls:
+            self.beside.together(urls, self._read, _epoch(samples[0]), self.run, _COUNTED)
+
+    def nothing(self, sample: Sample, rows: Rows | None) -> dict[str, Any]:
+        """None in every column."""
+        if rows is None and self.wanted is None:
+            raise ConfigError(
+                f"stage {self.run.stage!r}, {where(sample)}: its shard has no sidecar, so which columns it lacks is "
+                f"not known; name them in columns="
+            )
+        return dict.fromkeys(rows.columns if rows is not None else self.wanted or ())
+
+    def no_row(self, sample: Sample, key: Any, rows: Rows | None) -> StageError:
+        """The error for a sample without a row."""
+        place = f"stage {self.run.stage!r}, {where(sample)}"
+        advice = "say missing='keep' or missing='drop' if that is meant"
+        url = self._url(sample)
+        if key is None:
+            return StageError(f"{place}: it has no {self.key!r} to join on; name another in on=, or {advice}")
+        if rows is None or url is None:
+            return StageError(f"{place}: its shard has no sidecar; {advice}")
+        some = ", ".join(map(repr, rows.some())) or "none"
+        return StageError(f"{place}: {redact(url)} has no row for {str(key)!r} (it has {some}, ...); {advice}")
+
+    def _url(self, sample: Sample) -> str | None:
+        shard = self.beside.shard_of(sample, self.run)
+        if shard not in self._urls:
+            if len(self._urls) >= _URLS:
+                self._urls.clear()
+                self._shards.clear()
+            url = self._urls[shard] = self.place(shard)
+            if url is not None:
+                self._shards.setdefault(url, shard)
+        return self._urls[shard]
+
+    def _read(self, url: str) -> Rows:
+        return read(url, self._shards.get(url, url), self.beside.source, self.column, self.wanted, self.beside.limits)
+
+
+def _epoch(sample: Sample) -> int:
+    position = sample.get("__position__")
+    return int(position.epoch) if position else 0
 
 
 def _with(sample: Sample, found: Mapping[str, Any], prefix: str, run: Run) -> Sample:
@@ -136,14 +193,3 @@ def _by_new_name(columns: str | Sequence[str] | Mapping[str, str] | None) -> Col
     if not named or not all(isinstance(name, str) and name for pair in named.items() for name in pair):
         raise ConfigError(f"join: columns are names, or new names with their columns, not {columns!r}")
     return named
-
-
-def _no_row(sample: Sample, run: Run, key_of: str, key: Any, url: str | None, rows: Rows | None) -> StageError:
-    place = f"stage {run.stage!r}, {where(sample)}"
-    advice = "say missing='keep' or missing='drop' if that is meant"
-    if key is None:
-        return StageError(f"{place}: it has no {key_of!r} to join on; name another in on=, or {advice}")
-    if rows is None or url is None:
-        return StageError(f"{place}: its shard has no sidecar; {advice}")
-    some = ", ".join(map(repr, rows.some())) or "none"
-    return StageError(f"{place}: {redact(url)} has no row for {str(key)!r} (it has {some}, ...); {advice}")

@@ -78,6 +78,6 @@ def _beside(beside: Beside, sample: Sample, run: Run) -> Mapping[str, Any]:
     if beside.shards is None or beside.source.opener is not None or position is None:
         return {}
     url = beside.shard_of(sample, run)
-    load = partial(columns_beside, url, beside.source)
+    load = partial(columns_beside, source=beside.source)
     rows: dict[str, dict[str, Any]] = beside.held(url, load, position.epoch, run, "looks beside shards")
     return rows.get(str(sample.get("__key__")), {})

@@ -3,6 +3,8 @@
 import io
 import json
 import pickle
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import fsspec
 import numpy as np
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 
 import streampipe as sp
 from streampipe.beside import Beside
+from streampipe.cli import main
 from streampipe.context import Run
 from streampipe.counters import counters
 from streampipe.sidecar import Place, read
@@ -132,7 +135,7 @@ def test_a_sidecar_is_let_go_with_its_shard_and_read_again_in_another_epoch():
 
     def wanted(url, epoch, open_shards=0):
         run = Run(stage="join", open_shards=open_shards)
-        return beside.held(url, lambda: loaded.append(url) or url, epoch, run, "sidecars read")
+        return beside.held(url, lambda url: loaded.append(url) or url, epoch, run, "sidecars read")
 
     for url in "aabbccc":
         assert wanted(url, 0) == url
@@ -152,6 +155,43 @@ def test_a_sidecar_is_let_go_with_its_shard_and_read_again_in_another_epoch():
             wanted(str(url), 0, open_shards=100)
     assert len(loaded) == 100
     assert pickle.loads(pickle.dumps(beside))._now is None
+
+
+def test_files_of_many_shards_are_loaded_at_once_and_each_once():
+    beside, run = Beside(), Run(stage="join", open_shards=20)
+    meet = threading.Barrier(4)
+    loaded = []
+
+    def load(url):
+        meet.wait(30)  # breaks where fewer than four are loaded at once
+        loaded.append(url)
+        return url
+
+    beside.together("abcdabcd", load, 0, run, "sidecars read")
+    assert sorted(loaded) == list("abcd")
+    beside.together("abcd", load, 0, run, "sidecars read")
+    assert [beside.held(url, load, 0, run, "sidecars read") for url in "abcd"] == list("abcd")
+    assert len(loaded) == 4
+
+
+def test_threads_that_want_the_same_file_wait_for_one_load_and_a_failed_one_is_tried_again():
+    beside, run = Beside(), Run(stage="join")
+    begun, go = threading.Event(), threading.Event()
+    loaded = []
+
+    def load(url):
+        loaded.append(url)
+        begun.set()
+        assert go.wait(30)
+        raise sp.SourceUnavailable("down")
+
+    with ThreadPoolExecutor(3) as pool:
+        calls = [pool.submit(beside.held, "a", load, 0, run, "sidecars read") for _ in range(3)]
+        assert begun.wait(30)
+        go.set()
+        assert all(isinstance(call.exception(30), sp.SourceUnavailable) for call in calls)
+    assert 1 <= len(loaded) <= 3  # who comes after the failure tries again
+    assert beside.held("a", lambda url: url, 0, run, "sidecars read") == "a"
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -200,6 +240,14 @@ def test_other_columns_can_be_joined_on(folder, tmp_path, on):
         assert [each["n"] for each in pipe.join(tmp_path / "all.jsonl", on=on)] == [int(key) for key in KEYS]
     with pytest.raises(sp.StageError, match="it has no 'json.none' to join on"):
         list(sp.stream(urls(folder)).join(tmp_path / "all.jsonl", on=(name, "json.none")))
+
+
+def test_a_damaged_json_that_is_joined_on_is_a_bad_sample(tmp_path):
+    (tmp_path / "all.jsonl").write_text('{"uid": "a", "n": 1}')
+    rows = [{"__key__": str(i), "__url__": "0.tar", "json": json} for i, json in enumerate((b"{", b'{"uid": "a"}'))]
+    with pytest.raises(sp.DecodeError, match="stage 'join', sample '0' of 0.tar: field 'json': 1 bytes are no sound"):
+        list(sp.from_iterable(rows).join(tmp_path / "all.jsonl", on="uid"))
+    assert [s["n"] for s in sp.from_iterable(rows, on_error="skip").join(tmp_path / "all.jsonl", on="uid")] == [1]
 
 
 def test_rows_that_are_no_objects_are_a_column(folder, tmp_path):
@@ -288,6 +336,12 @@ def test_remote_sidecars_are_read_through_the_streams_source(folder):
     for tier in (None, "sequential"):
         pipe = sp.stream("memory://joined/{0..5}.tar", tier=tier).join("{stem}.json")
         assert [each["recap"] for each in pipe] == [f"new {key}" for key in KEYS]
+    main(["index", "memory://joined/{0..5}.tar"])
+    before = reads()
+    pipe = sp.stream("memory://joined/{0..5}.tar", tier="planned", shuffle=True).join("{stem}.json").batch(10)
+    found = {key: recap for batch in pipe for key, recap in zip(batch["__key__"], batch["recap"], strict=True)}
+    assert found == {key: f"new {key}" for key in KEYS}
+    assert reads() - before == SHARDS
 
 
 def test_sidecars_over_http_are_read_once_with_the_streams_headers(folder):
