@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 
 from streampipe.decoding.geometry import MARGIN, Cut, Geometry, decide, whole
-from streampipe.decoding.header import ImageHeader, jpeg_header
+from streampipe.decoding.header import ImageHeader, quick_header
 from streampipe.decoding.jpeg import decode_jpeg
-from streampipe.decoding.pillow import load_pillow, open_pillow
+from streampipe.decoding.pillow import load_pillow, open_pillow, pillow_header
 from streampipe.decoding.resize import resize
 from streampipe.decoding.sniff import sniff
 from streampipe.errors import DecodeError
@@ -38,10 +38,12 @@ class EncodedImage:
         self._data = data
         self._kind = kind
         self._opened: Image.Image | None = None
-        header = jpeg_header(data) if kind == "JPEG" else None
+        header = quick_header(data, kind)
         if header is None:
-            self._opened, header = open_pillow(data, kind)
-        _check_pixels(header, max_pixels)
+            self._opened = open_pillow(data, kind)
+            _check_pixels(kind, *self._opened.size, max_pixels)
+            header = pillow_header(self._opened, data, kind)
+        _check_pixels(kind, header.width, header.height, max_pixels)
         self.header: ImageHeader = header
 
     def cut(self, geometry: Geometry | None, margin: float | None = MARGIN) -> Cut:
@@ -74,7 +76,7 @@ class EncodedImage:
                 return rgb, None if alpha is None else _opaque(rgb)
             except ValueError:  # the strict codec stumbles over harmless extras too: Pillow decides
                 pass
-        image = self._opened or open_pillow(self._data, self._kind)[0]
+        image = self._opened or open_pillow(self._data, self._kind)
         with image:
             pixels = load_pillow(image, self._data, self._kind, background)
         full = cut.at_full_scale
@@ -176,9 +178,9 @@ def _opaque(rgb: torch.Tensor) -> torch.Tensor:
     return torch.full((1, *rgb.shape[1:]), 255, dtype=torch.uint8)
 
 
-def _check_pixels(header: ImageHeader, max_pixels: int) -> None:
-    if header.width * header.height > max_pixels:
+def _check_pixels(kind: str, width: int, height: int, max_pixels: int) -> None:
+    if width * height > max_pixels:
         raise DecodeError(
-            f"the {header.format} image has {header.width} x {header.height} pixels (at most {max_pixels} allowed); "
-            f"raise max_pixels if it is meant"
+            f"the {kind} image has {width} x {height} pixels (at most {max_pixels} allowed); raise max_pixels if it is "
+            f"meant"
         )

@@ -22,12 +22,19 @@ class Pixels(NamedTuple):
     alpha: np.ndarray | None
 
 
-def open_pillow(data: bytes | memoryview, kind: str) -> tuple[Image.Image, ImageHeader]:
+def open_pillow(data: bytes | memoryview, kind: str) -> Image.Image:
     """An image of a format, its header read and no pixel decoded."""
     try:
-        image = Image.open(io.BytesIO(data), formats=(kind,))
-        return image, ImageHeader(kind, image.width, image.height, orientation_of(image))
+        return Image.open(io.BytesIO(data), formats=(kind,))
     except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error, its bomb error, ...
+        raise _damaged(data, kind, error) from error
+
+
+def pillow_header(image: Image.Image, data: bytes | memoryview, kind: str) -> ImageHeader:
+    """The header of an opened image. Where texts in a PNG must be searched for the orientation, pixels are decoded."""
+    try:
+        return ImageHeader(kind, image.width, image.height, orientation_of(image))
+    except Exception as error:
         raise _damaged(data, kind, error) from error
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 
 import streampipe as sp
 from streampipe.counters import counters
@@ -151,8 +151,6 @@ def test_large_images_are_refused_by_their_header():
 
 
 def test_no_global_of_pillow_is_touched():
-    from PIL import ImageFile
-
     before = Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES
     decode_image(photo(), max_pixels=10**9)
     assert before == (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES)
@@ -204,3 +202,39 @@ def test_avif_where_pillow_can():
     if not features.check("avif"):
         pytest.skip("this Pillow has no AVIF")
     assert decode_image(encoded(natural(64, 48), "AVIF"), size=(16, 16)).shape == (3, 16, 16)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("behind", [False, True])
+def test_the_orientation_of_a_png_is_found_without_decoding_it(orientation, behind, monkeypatch):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(natural(60, 40), "PNG", exif=exif)
+    at = data.index(b"eXIf") - 4
+    end = at + 12 + int.from_bytes(data[at : at + 4], "big")
+    if behind:  # the pixels: allowed, and other tools write it there
+        data = data[:at] + data[end:-12] + data[at:end] + data[-12:]
+    wanted = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
+    with monkeypatch.context() as patch:
+        patch.setattr(ImageFile.ImageFile, "load", lambda image: pytest.fail("pixels were decoded"))
+        header = probe(data)
+    assert (header.orientation, header.width, header.height) == (orientation, wanted.shape[1], wanted.shape[0])
+    assert (pixels(decode_image(data)) == wanted).all()
+
+
+def test_an_orientation_in_a_text_of_a_png_is_found_by_pillow():
+    from PIL import PngImagePlugin
+
+    texts = PngImagePlugin.PngInfo()
+    xmp = '<x:xmpmeta xmlns:x="adobe:ns:meta/"><d tiff:Orientation="6"/></x:xmpmeta>'
+    texts.add_itxt("XML:com.adobe.xmp", xmp)
+    data = encoded(natural(60, 40), "PNG", pnginfo=texts)
+    assert ImageOps.exif_transpose(Image.open(io.BytesIO(data))).size == (40, 60)
+    assert decode_image(data).shape == (3, 60, 40)
+
+
+def test_a_bomb_is_refused_before_a_pixel_is_decoded(monkeypatch):
+    bomb = encoded(Image.new("1", (9000, 9000)), "PNG")
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda image: pytest.fail("pixels were decoded"))
+    with pytest.raises(sp.DecodeError, match="9000 x 9000 pixels"):
+        decode_image(bomb)
