@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import os
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -75,8 +76,11 @@ def finish(sample: dict, facts: dict) -> dict:
 
 def pipeline(shards: str | Path, given: argparse.Namespace) -> sp.Pipeline:
     """Shards of images and captions to samples of latents and embeddings."""
+    device = (
+        f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if given.device == "cuda" else given.device
+    )  # torchrun says which
     vae = tiny_models.vae(given.vae)
-    image = sp.inference(model=vae, device=given.device, autocast=DTYPES[given.dtype])(encode_images)
+    image = sp.inference(model=vae, device=device, autocast=DTYPES[given.dtype])(encode_images)
     texts = []
     if not given.no_text:
         clip, words = tiny_models.clip(given.text_encoder), tiny_models.clip_tokenizer(given.tokenizer)
@@ -97,7 +101,7 @@ def pipeline(shards: str | Path, given: argparse.Namespace) -> sp.Pipeline:
     pipe = pipe.decode(None if given.buckets else given.size, crop=given.crop, flip=given.flip)
     pipe = pipe.batch(given.batch).map(image, "image")
     for encoder, words, names, length in texts:
-        encode = sp.inference(model=encoder, device=given.device, autocast=DTYPES[given.dtype])(encode_ids)
+        encode = sp.inference(model=encoder, device=device, autocast=DTYPES[given.dtype])(encode_ids)
         pipe = pipe.map(partial(add_texts, tokenizer=words, encode=encode, names=names, length=length))
     return pipe.unbatch().map(partial(finish, facts=facts))
 

@@ -26,14 +26,14 @@ class Model:
     """
 
     def __init__(self, given: Any, device: torch.device | None) -> None:
-        if not is_module(given) and (isinstance(given, type) or not callable(given)):
+        if not is_module(given) and not callable(given):
             raise ConfigError(
                 f"inference runs a torch module, an exported program, or what a function without arguments makes of "
                 f"them, not a {type(given).__name__}"
             )
         self.given = given
         self.device = device
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._made: Any = None
 
     @contextmanager

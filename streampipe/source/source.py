@@ -238,6 +238,14 @@ class Source:
         except Exception as error:
             raise failure(error, url, "written").error from cause(error, url)
 
+    def upload(self, path: str, url: str) -> None:
+        """Put a local file in its place in a store, piece by piece; the store publishes it when it is complete."""
+        try:
+            store = self._fsspec(url)
+            store.filesystem(url).put_file(path, store.path(url))
+        except Exception as error:
+            raise failure(error, url, "written").error from cause(error, url)
+
     def glob(self, pattern: str) -> list[str]:
         """The URLs that match a glob, sorted."""
         try:

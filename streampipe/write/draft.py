@@ -57,8 +57,7 @@ class Draft:
         """Put what was written in its place, at once."""
         self.finish()
         if self._target is None:
-            with open(self.path, "rb") as file:
-                self._source.write(self.url, file.read())
+            self._source.upload(self.path, self.url)
             return
         os.replace(self.path, self._target)
         self._published = True

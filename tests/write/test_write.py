@@ -2,10 +2,14 @@
 
 import json
 import os
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import streampipe as sp
 from streampipe.counters import counters
@@ -274,3 +278,32 @@ def test_a_mixture_is_written_with_its_repeats_under_keys_of_their_own(tmp_path,
     summary = write(sp.stream([str(tmp_path / "a"), str(tmp_path / "b")]), tmp_path / "both", max_samples=4)
     assert summary.repeated == 4
     assert "4 samples of" in caplog.text
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    st.lists(st.integers(1, 9), min_size=1, max_size=5),
+    st.integers(1, 12),
+    st.sampled_from([False, 1, 5, True]),
+    st.integers(1, 3),
+    st.integers(1, 3),
+)
+def test_outputs_hold_every_sample_once_in_the_order_of_the_plan(counts, size, shuffle, epochs, ranks):
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        keys = write_shards(folder / "in", counts)
+        pipe = sp.stream(str(folder / "in"), shuffle=shuffle, epochs=epochs, seed=3)
+        for rank in reversed(range(ranks)):
+            summary = write(pipe, folder / "out", max_samples=size, rank=rank, world_size=ranks)
+        assert (summary.samples, summary.shards) == (epochs * len(keys), epochs * -(-len(keys) // size))
+        shards = sorted((folder / "out").glob("*.tar"))
+        found = [[sample["__key__"] for sample in sp.stream(str(shard))] for shard in shards]
+        assert all(len(each) <= size for each in found)
+        in_order = [key for each in found for key in each]
+        for epoch in range(epochs):
+            mine = in_order[epoch * len(keys) : (epoch + 1) * len(keys)]
+            assert sorted(mine) == keys
+            if shuffle is False:
+                assert mine == keys
+        if epochs == 1:
+            assert in_order == [key for batch in pipe.batch(size) for key in batch["__key__"]]
