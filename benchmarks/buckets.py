@@ -115,7 +115,7 @@ def _pools(buckets: Buckets, ratios: np.ndarray, leftover: str) -> None:
     for number in range(readers):
         pools = Pools(buckets, sizes, leftover, MAX_BYTES, Run(stage="bucket"))
         for group in pools.groups(map(_sample, ratios[number::readers].tolist())):
-            out += len(group)
+            out += len(group.samples)
             steps[number % RANKS] += 1
     short = counters.get("bucket", "short batches at the end") + counters.get("bucket", "merged batches")
     text = (

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 from streampipe import stages
 from streampipe.context import Mark, Run, Trail, blame
 from streampipe.errors import ConfigError, StreampipeError
 from streampipe.shards import to_bytes
-from streampipe.stages.bucket import MAX_BYTES, Pools
+from streampipe.stages.bucket import MAX_BYTES, Pools, count_batch
 from streampipe.stages.fuse import fuse
 from streampipe.stages.grouping import bucket_sizes, find_groups, of_size
 from streampipe.stages.stage import Stage, is_stage
@@ -28,15 +29,18 @@ def through(
     marks behind the stages that count where the pass goes on, from ``unwind``.
     """
     seen: dict[str, int] = {}
+    marks = iter(at)
     chain, grouping = find_groups(chain)
     if grouping is None:
-        return iter(_plain(chain, items, run, views, seen, at))
+        return iter(_plain(chain, items, run, views, seen, marks))
     start, end = grouping
-    items = _plain(chain[:start], items, run, views, seen)
-    items = _by_group(chain[start], chain[start + 1 : end + 1], items, run, _beyond(views, start + 1), dict(seen))
-    for stage in fuse(chain[start : end + 1]):
-        seen[name_of(stage)] = seen.get(name_of(stage), 0) + 1
-    return iter(_plain(chain[end + 1 :], items, run, _beyond(views, end + 1), seen))
+    items = _plain(chain[:start], items, run, views, seen, marks)
+    own, inner = run.in_stage(_numbered(chain[start], seen), next(marks, None)), chain[start + 1 : end + 1]
+    items = _by_group(chain[start], inner, items, own, _beyond(views, start + 1), dict(seen))
+    items = _marked(items, run.trail, own.at)
+    for stage in fuse(inner):
+        _numbered(stage, seen)
+    return iter(_plain(chain[end + 1 :], items, run, _beyond(views, end + 1), seen, marks))
 
 
 def _plain(
@@ -45,9 +49,8 @@ def _plain(
     run: Run,
     views: int | None,
     seen: dict[str, int],
-    at: Sequence[Mark] = (),
+    marks: Iterator[Mark],
 ) -> Iterable[Any]:
-    marks = iter(at)
     for i, stage in enumerate(fuse(chain)):
         if i == views:
             items = map(to_bytes, items)
@@ -81,7 +84,11 @@ def _beyond(views: int | None, stages: int) -> int | None:
 def _by_group(
     bucket: Any, chain: Sequence[AnyStage], items: Iterable[Any], run: Run, views: int | None, seen: dict[str, int]
 ) -> Iterator[Any]:
-    """Groups of one bucket, one after the other through the stages from behind ``bucket`` up to ``batch``."""
+    """Groups of one bucket, one after the other through the stages from behind ``bucket`` up to ``batch``.
+
+    The mark behind a batch is how many groups there were. A pass goes on by reading from its beginning again, because
+    what waits in the pools may have come at any time; but groups that were given out go no further than the pools.
+    """
     given = bucket.parameters
     if given.get("same") and run.consumer.world_size > 1:
         raise ConfigError(
@@ -90,21 +97,29 @@ def _by_group(
         )
     sizes = bucket_sizes(bucket, chain)
     options = given.get("leftover", "carry"), given.get("max_bytes", MAX_BYTES)
-    pools = Pools(given["buckets"], sizes, *options, run.in_stage(_numbered(bucket, seen)))
+    done = run.at[0] if run.at else 0
+    if not isinstance(done, int):
+        raise ConfigError(f"the state's mark is {run.at!r} behind stage {run.stage}: it is damaged")
     sized: dict[int, Sequence[AnyStage]] = {}
-    for group in pools.groups(items):
-        number = len(group)
+    for group in islice(Pools(given["buckets"], sizes, *options, run).groups(items), done, None):
+        done += 1
+        count_batch(group)
+        number = len(group.samples)
         mine = sized[number] = sized.get(number) or of_size(chain, number)
-        yield from _plain(mine, group, replace(run, fill=number), views, dict(seen))
+        for batch in _plain(mine, group.samples, replace(run, fill=number), views, dict(seen), iter(())):
+            run.trail.mark = [done, None]
+            yield batch
 
 
 def unwind(chain: Sequence[AnyStage], mark: Mark) -> tuple[Mark, list[Mark]]:
     """From the mark behind a chain, that of its source, and those behind each stage that counts, in order."""
     behind: list[Mark] = []
-    for stage in reversed(chain):
-        if _counts(stage):
+    chain, grouping = find_groups(chain)
+    for i, stage in reversed(list(enumerate(chain))):
+        in_groups = grouping is not None and i == grouping[0]
+        if in_groups or _counts(stage):
             behind.insert(0, mark)
-            mark = mark[-1] if mark is not None else None
+            mark = mark[-1] if mark is not None and not in_groups else None
             if not isinstance(mark, (list, tuple, type(None))):
                 raise ConfigError(f"the state's mark ends at {mark!r} before stage {name_of(stage)}: it is damaged")
     return mark, behind

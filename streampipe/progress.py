@@ -13,6 +13,7 @@ from streampipe.errors import ConfigError
 from streampipe.passes import ONE_TO_ONE, Division, make_batches
 from streampipe.planned import VERSION, Cursor, Plan
 from streampipe.shards import ShardSamples
+from streampipe.stages.grouping import find_groups
 from streampipe.stages.stage import is_stage
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ class Lane(NamedTuple):
 
         It begins at the mark. Where a stage is opaque there is none, and the stream is gone through from its beginning.
         """
-        exact = replayed(pipe) is None
+        exact = opaque(pipe) is None
         trail = Trail()
         at = self.at if exact else None
         items = pipe.run(Consumer(*self[:4]), epoch, threads, endless, at, trail)
@@ -87,14 +88,21 @@ class Lane(NamedTuple):
             yield item, Lane(*self[:4], given, trail.mark if exact else None)
 
 
-_SEEKABLE = (*ONE_TO_ONE, "where", "filter", "batch", "unbatch", "shuffle", "take")
+_SEEKABLE = (*ONE_TO_ONE, "where", "bucket", "filter", "batch", "unbatch", "shuffle", "take")
 
 
 def replayed(pipe: Pipeline) -> str | None:
-    """Why a sequential pass resumes by going again through what was read; None if it can begin where it stopped.
+    """Why a sequential pass resumes by going again through what was read; None if it can begin where it stopped."""
+    if find_groups(pipe.chain)[1] is not None:
+        return opaque(pipe) or "samples wait in the pools of bucket; what was given out is not decoded again"
+    return opaque(pipe)
 
-    It can where every stage keeps nothing between the items it gives out (``batch`` ends with a batch, ``map`` with a
-    sample), or only numbers (``shuffle``, ``take``, ``unbatch``): then everything follows from a place in the source.
+
+def opaque(pipe: Pipeline) -> str | None:
+    """Why there are no marks in a sequential pass, so that it resumes by making again all that it gave out.
+
+    There are where every stage keeps nothing between the items it gives out (``batch`` ends with a batch, ``map`` with
+    a sample), or only numbers (``shuffle``, ``take``, ``unbatch``): then everything follows from a place in the source.
     """
     if not isinstance(pipe.source, ShardSamples):
         return "the samples come from an iterable"

@@ -97,6 +97,14 @@ def _check_stated(facts: dict[str, Any], stage_name: str) -> None:
         counters.add(stage_name, MISSTATED)
 
 
+class Group(NamedTuple):
+    """The samples of a batch, the name of their bucket for the report, and the shares that are cut off, summed."""
+
+    name: str
+    samples: list[Sample]
+    lost: float
+
+
 class Pools:
     """Samples that wait for a batch of their bucket. What goes in comes out: in a group, or counted.
 
@@ -118,7 +126,7 @@ class Pools:
         self._pools: list[list[Assigned]] = [[] for _ in sizes]
         self._bytes = [0] * len(sizes)
 
-    def groups(self, samples: Iterable[Sample]) -> Iterator[list[Sample]]:
+    def groups(self, samples: Iterable[Sample]) -> Iterator[Group]:
         """Groups of samples, each of one bucket; ``__size__`` is written into them."""
         for each in assigned(samples, self._buckets, self._run):
             number = each.bucket
@@ -130,7 +138,7 @@ class Pools:
                 yield from self._relieved()
         yield from self._ended()
 
-    def _relieved(self) -> Iterator[list[Sample]]:
+    def _relieved(self) -> Iterator[Group]:
         if self._leftover == "merge":
             counters.add(self._run.stage, "times that max_bytes merged all pools")
             yield from self._merged()
@@ -142,7 +150,7 @@ class Pools:
             counters.add(self._run.stage, "batches cut short by max_bytes")
             yield self._out(largest, self._taken(largest))
 
-    def _ended(self) -> Iterator[list[Sample]]:
+    def _ended(self) -> Iterator[Group]:
         if self._leftover == "merge":
             yield from self._merged()
             return
@@ -153,7 +161,7 @@ class Pools:
                 counters.add(self._run.stage, "short batches at the end")
                 yield self._out(number, self._taken(number))
 
-    def _merged(self) -> Iterator[list[Sample]]:
+    def _merged(self) -> Iterator[Group]:
         pools = [self._taken(number) for number in range(len(self._pools))]
         for batch in merge(self._buckets, [len(pool) for pool in pools], self._sizes):
             members = [each for b, first, count in batch.pieces for each in pools[b][first : first + count]]
@@ -169,19 +177,18 @@ class Pools:
         width, height = self._buckets.sizes[number]
         counters.add(f"bucket {width}x{height}", "left out", len(self._taken(number)))
 
-    def _out(self, target: int, members: list[Assigned]) -> list[Sample]:
+    def _out(self, target: int, members: list[Assigned]) -> Group:
         width, height = self._buckets.sizes[target]
         lost = cut(np.array([each.ratio for each in members]), self._ratios[target])
-        count_batch((height, width), len(members), float(lost.sum()))
-        return [{**each.sample, "__size__": (height, width)} for each in members]
+        samples = [{**each.sample, "__size__": (height, width)} for each in members]
+        return Group(f"bucket {width}x{height}", samples, float(lost.sum()))
 
 
-def count_batch(size: tuple[int, int], samples: int, lost: float) -> None:
-    """Count a batch for the histogram of ``report``. ``lost``: the sum of the shares that are cut off its images."""
-    name = f"bucket {size[1]}x{size[0]}"
-    counters.add(name, "batches")
-    counters.add(name, "samples", samples)
-    counters.add(name, "cut", lost)
+def count_batch(group: Group) -> None:
+    """Count a batch for the histogram of ``report``."""
+    counters.add(group.name, "batches")
+    counters.add(group.name, "samples", len(group.samples))
+    counters.add(group.name, "cut", group.lost)
 
 
 def bytes_in(sample: Sample) -> int:

@@ -32,7 +32,7 @@ def stated(key, width, height, size=0):
 def groups(samples, buckets="photo", size=3, leftover="carry", max_bytes=MAX_BYTES, run=None):
     buckets = make(buckets)
     pools = Pools(buckets, (size,) * len(buckets), leftover, max_bytes, run or Run(stage="bucket"))
-    return list(pools.groups(samples))
+    return [group.samples for group in pools.groups(samples)]
 
 
 @settings(max_examples=60, deadline=None)
@@ -75,7 +75,7 @@ def test_pools_never_hold_more_than_max_bytes(max_bytes):
                 most = max(most, sum(pools._bytes))
                 yield sample
 
-        held += sum(len(group) for group in pools.groups(watched()))
+        held += sum(len(group.samples) for group in pools.groups(watched()))
     assert most <= max_bytes
     assert held >= 400  # under carry and merge, all of them
 
@@ -141,6 +141,35 @@ def test_a_sequential_pass_resumes_at_any_step(sized, leftover, workers):
         fresh = loader()
         fresh.load_state_dict(json.loads(json.dumps(first.state_dict())))
         assert got + keys(fresh) == whole, f"step {step}"
+
+
+CALLS = []
+
+
+def remember(text):
+    CALLS.append(text)
+    return text
+
+
+@pytest.mark.parametrize("threads", [0, 2])
+def test_a_sequential_resume_decodes_nothing_of_what_was_given_out(sized, threads):
+    def loader():
+        stream = sp.stream(str(sized[0]), tier="sequential", seed=3, shuffle=20, epochs=None)
+        return stream.bucket(SIZES).map(remember, "txt").batch(16).map(dict).loader(threads=threads)
+
+    assert "what was given out is not decoded again" in loader().explain()
+    first = loader()
+    batches = iter(first)
+    for _ in range(30):
+        next(batches)
+    state = json.loads(json.dumps(first.state_dict()))
+    following = [next(batches)["__key__"] for _ in range(3)]
+    batches.close()
+    fresh = loader()
+    fresh.load_state_dict(state)
+    CALLS.clear()
+    assert [batch["__key__"] for _, batch in zip(range(3), fresh, strict=False)] == following
+    assert len(CALLS) <= 16 * 3 + threads * 16 * 4  # what threads make ahead
 
 
 def test_another_spec_is_refused_in_the_sequential_tier_too(sized):
