@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -127,8 +128,7 @@ class Energon(Streampipe):
         import torch
 
         if len(states) != world:
-            folder = states[0].parent / f"redistributed-{world}-{rank}"
-            folder.mkdir()
+            folder = Path(tempfile.mkdtemp(dir=states[0].parent))
             tool = str(Path(sys.executable).parent / "energon")
             files = [str(path) for path in states]
             arguments = [tool, "checkpoint", "redist", "--new-world-size", str(world), *files, str(folder)]
