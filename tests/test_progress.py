@@ -67,6 +67,7 @@ CHAINS = {
     "shuffle": lambda pipe: pipe.shuffle(4),
     "no shuffle": lambda pipe: pipe.shuffle(0),
     "two shuffles": lambda pipe: pipe.shuffle(4).filter(even).shuffle(2).batch(2),
+    "texts": lambda pipe: pipe.caption("txt", dropout=0.3).assign(set="a").select("caption", "set").shuffle(2).batch(3),
     "take": lambda pipe: pipe.shuffle(2).take(11).batch(2),
     "take and go on": lambda pipe: pipe.take(9).shuffle(3),
     "unbatch": lambda pipe: pipe.batch(3).unbatch().shuffle(2).batch(4).unbatch(),
