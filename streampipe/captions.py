@@ -28,7 +28,7 @@ from streampipe.errors import ConfigError, DecodeError
 T = TypeVar("T")
 
 LINES = ("all", "first", "random")
-_WILDCARD = re.compile(r"\{([^{}]+)\}")
+_WILDCARD = re.compile(r"\{([^}]+)\}")
 _SLOT = re.compile(r"\{\{|\}\}|\{([^{}]*)\}")
 _OPEN, _CLOSE = "\ufdd0", "\ufdd1"  # noncharacters of Unicode, which no text may hold: escaped braces
 

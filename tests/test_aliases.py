@@ -257,3 +257,41 @@ def test_tables_name_themselves_first():
     assert all(names[0] == name for name, names in COLUMNS.items() if name != "caption")
     assert COLUMNS["caption"][0] == "caption"
     assert CAPTION_KEYS[:3] == ("txt", "caption", "text")
+
+
+def one_shard(folder, samples):
+    (folder / "00000.tar").write_bytes(
+        shard([(f"{i:09d}", {name: text(value) for name, value in each.items()}) for i, each in enumerate(samples)])
+    )
+    return str(folder)
+
+
+def test_captions_under_names_of_their_own_are_asked_for_and_named(tmp_path):
+    # As in SPRIGHT: the json is captions and nothing else.
+    captions = {"general_caption": "a cat", "spatial_caption": "a cat left of a dog"}
+    folder = one_shard(tmp_path, [{"jpg": image(i), "json": captions} for i in range(3)])
+    with pytest.raises(sp.StageError, match=r"it has jpg, json, json.general_caption, json.spatial_caption\); name"):
+        list(sp.stream(folder).caption())
+    pipe = sp.stream(folder).decode().caption(("spatial_caption", "general_caption"), weights=(1, 1))
+    assert {each["caption"] for each in pipe} <= set(captions.values())
+
+
+def test_images_without_captions_can_have_empty_ones(tmp_path):
+    # As in deepghs' indexed tars: images alone; captions are elsewhere, by key.
+    folder = one_shard(tmp_path, [{"webp": image(i, "webp")} for i in range(3)])
+    assert [each["caption"] for each in sp.stream(folder).caption(missing="empty")] == [""] * 3
+    (tmp_path / "captions.jsonl").write_text(
+        "\n".join(json.dumps({"key": f"{i:09d}", "tags": ["a", "b"]}) for i in range(3))
+    )
+    pipe = sp.stream(folder).join(tmp_path / "captions.jsonl").caption("tags")
+    assert all(each["caption"] in ("a", "b") for each in pipe)
+
+
+def test_several_images_of_one_caption_keep_their_whole_names(tmp_path):
+    # As in synthetic sets with the candidates of one prompt: 0.png, 1.png, ... and one text.
+    members = {"0.png": image(1, "png"), "1.png": image(2, "png"), "txt": "a cat", "clip_scores.txt": "0.1 0.2"}
+    folder = one_shard(tmp_path, [members] * 3)
+    for each in sp.stream(folder).caption().decode(size=8):
+        assert (each["caption"], each["clip_scores.txt"]) == ("a cat", "0.1 0.2")
+        assert each["0.png"].shape == each["1.png"].shape == (3, 8, 8)
+    assert keys(folder, "width == 41") == [0, 1, 2]

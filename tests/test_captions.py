@@ -84,6 +84,35 @@ def test_kohyas_order():
     assert Tags(shuffle=True, drop=0.5)("a,b,c,d,e,f,g,h", random.Random(5)) == ", ".join(kept)
 
 
+def step_by_step(caption, tags, rng):
+    """Row by row what sd-scripts does to a caption's tags; every draw is one number."""
+    made, rest = "", caption.replace("{{", "<<").replace("}}", ">>")
+    while "{" in rest and "}" in rest[rest.index("{") + 2 :]:
+        before, _, rest = rest.partition("{")
+        inside, _, rest = (rest[0] + rest[1:].partition("}")[0], "", rest[1:].partition("}")[2])
+        options = inside.split("|")
+        made += before + options[int(rng.random() * len(options))]
+    whole = (made + rest).replace("<<", "{").replace(">>", "}").split("|||", 2)
+    parts = [[tag.strip() for tag in part.split(",") if tag.strip()] for part in whole]
+    if len(parts) == 1:
+        parts = [parts[0][: tags.keep], parts[0][tags.keep :]]
+    middle = parts[1]
+    for i in range(len(middle) - 1, 0, -1):
+        j = int(rng.random() * (i + 1))
+        middle[i], middle[j] = middle[j], middle[i]
+    middle = [tag for tag in middle if rng.random() >= tags.drop]
+    return ", ".join(parts[0] + middle + (parts[2] if len(parts) > 2 else [])).replace(";", ",")
+
+
+pieces = st.sampled_from(["a", "b b", ",", ", ", "|||", "{x|y|z}", "{{", "}}", "{one}", "c;d", " ", "{p, q|r}"])
+
+
+@given(st.lists(pieces, max_size=12).map("".join), st.integers(0, 3), st.sampled_from([0.2, 0.7]), seeds)
+def test_tag_operations_are_those_of_sd_scripts_step_by_step(caption, keep, drop, seed):
+    tags = Tags(keep=keep, keep_separator="|||", shuffle=True, drop=drop, wildcard=True, secondary_separator=";")
+    assert tags(caption, random.Random(seed)) == step_by_step(caption, tags, random.Random(seed))
+
+
 def test_tags_that_do_nothing_only_tidy_up():
     assert Tags()("  a ,, b,", NoRandom()) == "a, b"
     assert Tags(separator=" ", join=" ")("1girl  red_hat", NoRandom()) == "1girl red_hat"
