@@ -6,6 +6,10 @@ The server (``streampipe.testing.FaultServer``, a process of its own on the loop
 and sends 40 MB/s over all connections together. Each contender runs in a fresh process, twice: as fast as it can, and
 with a consumer that takes as long over each batch as a training step that needs 80 % of the link. Nothing is decoded.
 
+Columns: samples given out; seconds to the first batch and for all; bytes that came over the link as a share of what it
+could carry, from the first request for data to the end; bytes fetched and requests, as a multiple of the shards' bytes;
+then, of the slower consumer, seconds to the first batch and the share of the time after it that was spent waiting.
+
 MosaicML Streaming, LitData and Hugging Face datasets take part where they can be imported. The first two read their own
 format, written from the same samples in files of the same size, by S3's protocol from the same server.
 """
@@ -143,24 +147,39 @@ def consume(name: str, job: Job, pause: float, answer: Any) -> None:
             samples, steps = samples + rows(batch), steps + 1
             if pause:
                 time.sleep(pause * rows(batch) / BATCH)
-        answer.send({"first": first, "seconds": time.perf_counter() - start, "waited": waited, "samples": samples})
+        seconds, ended = time.perf_counter() - start, time.monotonic()
+        answer.send({"first": first, "seconds": seconds, "waited": waited, "samples": samples, "ended": ended})
     except Exception as error:
         answer.send({"error": f"{type(error).__name__}: {error}"})
 
 
 def serve(folder: str, latency: float, rate: float, pipe: Any) -> None:
-    """In a process of its own: the server. Each message asks for the requests and bytes since the last one."""
+    """In a process of its own: the server. Each message asks for the requests since the last one: how many, how many
+    bytes, and when the first came.
+    """
     from streampipe.testing import FaultServer
 
     objects = {f"bench/{path.relative_to(folder)}": path.read_bytes() for path in Path(folder).rglob("*.*")}
     with FaultServer(objects) as server:
         server.latency, server.bandwidth = latency, rate
+        server.requests = Stamped()
         pipe.send(server.port)
         while pipe.recv():
-            found = [each for each in server.requests if each.method == "GET"]
-            server.requests.clear()
+            requests, server.requests = server.requests, Stamped()
+            found = [each for each in requests if each.method == "GET"]
             sizes = [len(range(*slice(*(each.range or (None,))).indices(len(objects[each.name])))) for each in found]
-            pipe.send((len(found), sum(sizes)))
+            pipe.send((len(found), sum(sizes), requests.since))
+
+
+class Stamped(list[Any]):
+    """Requests, and when the first of them was for data."""
+
+    since = 0.0
+
+    def append(self, request: Any) -> None:
+        if not self.since and request.method == "GET" and not request.name.endswith(("json", "parquet")):
+            self.since = time.monotonic()
+        super().append(request)
 
 
 def make(folder: Path, megabytes: int) -> list[tuple[str, bytes, str]]:
@@ -215,21 +234,17 @@ def run(name: str, job: Job, pause: float, server: Any, limit: float) -> dict[st
     if process.is_alive():
         process.kill()
     server.send(True)
-    found["requests"], found["bytes"] = server.recv()
+    found["requests"], found["bytes"], found["since"] = server.recv()
     return found
 
 
-def report(name: str, fast: dict[str, Any], paced: dict[str, Any], samples: int, size: int, rate: float) -> str:
+def report(name: str, fast: dict[str, Any], paced: dict[str, Any], size: int, rate: float) -> str:
     if "error" in fast or "error" in paced:
         return f"{name:<24} failed: {fast.get('error') or paced.get('error')}"[:200]
-    share = min(1.0, fast["bytes"] / size) * size / fast["seconds"] / rate if fast["samples"] < samples else None
-    share = share if share is not None else size / fast["seconds"] / rate
-    steady = (size - BATCH * size / samples) / (fast["seconds"] - fast["first"]) / rate
-    if fast["samples"] < samples * 0.9:
-        steady = fast["bytes"] / fast["seconds"] / rate
+    link = fast["bytes"] / (fast["ended"] - fast["since"]) / rate
     waited = paced["waited"] / (paced["seconds"] - paced["first"])
     return (
-        f"{name:<24}{fast['samples']:>8}{fast['first']:>9.2f}{fast['seconds']:>9.2f}{share:>9.1%}{steady:>9.1%}"
+        f"{name:<24}{fast['samples']:>8}{fast['first']:>9.2f}{fast['seconds']:>9.2f}{link:>9.1%}"
         f"{fast['bytes'] / size:>9.2f}{fast['requests']:>9}{paced['first']:>9.2f}{waited:>9.1%}"
     )
 
@@ -257,7 +272,7 @@ def main() -> None:
         port = mine.recv()
         print(f"{samples} samples, {len(shards)} shards, {size / 1e6:.0f} MB; {given.rate:.0f} MB/s, {given.latency} s")
         print(
-            f"{'':<24}{'samples':>8}{'first s':>9}{'all s':>9}{'of link':>9}{'steady':>9}{'fetched':>9}{'requests':>9}"
+            f"{'':<24}{'samples':>8}{'first s':>9}{'all s':>9}{'of link':>9}{'fetched':>9}{'requests':>9}"
             f"{'first s':>9}{'waiting':>9}"
         )
         pause = BATCH * size / samples / rate / 0.8
@@ -269,7 +284,7 @@ def main() -> None:
             for step in (0.0, pause):
                 job = Job(port, shards, given.workers, str(Path(work, f"cache{len(found)} {name}".replace(" ", "-"))))
                 found.append(run(name, job, step, mine, 20 + 10 * size / rate))
-            print(report(name, *found, samples, size, rate), flush=True)
+            print(report(name, *found, size, rate), flush=True)
         mine.send(False)
         server.join(5)
 

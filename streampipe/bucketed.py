@@ -20,7 +20,7 @@ import pyarrow as pa
 from streampipe.buckets import MISSTATED, MOST_SIDE, Buckets, cut, cut_between, log_ratios
 from streampipe.condition import Keep
 from streampipe.counters import counters
-from streampipe.dataset import Dataset, EpochStream, check_countable, of_indexes
+from streampipe.dataset import Dataset, EpochStream, Size, check_countable, of_indexes
 from streampipe.errors import ConfigError, StageError
 from streampipe.groups import GroupOrder, Groups
 from streampipe.index import Finder, ShardIndex
@@ -182,9 +182,12 @@ def count_buckets(shards: ShardList, finder: Finder, buckets: Buckets, keep: Kee
     """
     check_countable(shards, finder)
     sorter = Sorter(buckets, keep)
-    census = of_indexes(shards, finder, sorter.census)
+    found = of_indexes(shards, finder, lambda index: (sorter.census(index), len(index), index.shard_bytes))
+    census = [each for each, _, _ in found]
     totals = np.array([each.counts.sum() for each in census], np.int64)
-    return BucketDataset(Dataset(shards, finder, totals, sorter), buckets, census)
+    wanted = sum(int(kept) * size // max(1, rows) for kept, (_, rows, size) in zip(totals, found, strict=True))
+    size = Size(wanted, sum(size for _, _, size in found))
+    return BucketDataset(Dataset(shards, finder, totals, sorter, size), buckets, census)
 
 
 @dataclass(frozen=True)

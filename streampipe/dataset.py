@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, islice
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from tqdm import tqdm
@@ -36,16 +36,31 @@ class Uncounted(Exception):
     """Why the samples of a dataset cannot be counted without reading it: planning must do without."""
 
 
+class Size(NamedTuple):
+    """Bytes of a dataset: of the samples that are wanted, and of the shards."""
+
+    wanted: int
+    shards: int
+
+
 class Dataset:
     """The counted samples of a list of shards. It is picklable and holds nothing open."""
 
     chains = None  # a mixture has stages for each of its parts
 
-    def __init__(self, shards: ShardList, finder: Finder, counts: np.ndarray, keep: Select | None = None) -> None:
+    def __init__(
+        self,
+        shards: ShardList,
+        finder: Finder,
+        counts: np.ndarray,
+        keep: Select | None = None,
+        size: Size | None = None,
+    ) -> None:
         self.shards = shards
         self.finder = finder
         self.counts = counts
         self.keep = keep
+        self.size = size
         self.samples = int(counts.sum())
 
     @property
@@ -129,10 +144,15 @@ def count(shards: ShardList, finder: Finder, keep: Keep | None = None) -> Datase
     check_countable(shards, finder)
     known = _from_manifest(shards, finder) if keep is None else None
     if known is None:
-        known = np.array(
-            of_indexes(shards, finder, len if keep is None else lambda found: len(keep.counted(found))), np.int64
-        )
-    return Dataset(shards, finder, known, keep)
+
+        def facts(found: ShardIndex) -> tuple[int, int, int]:
+            if keep is None:
+                return len(found), found.shard_bytes, found.shard_bytes
+            rows = keep.counted(found)
+            return len(rows), int(found.table.column("size").to_numpy()[rows].sum()), found.shard_bytes
+
+        known = np.array(of_indexes(shards, finder, facts), np.int64).T
+    return Dataset(shards, finder, known[0], keep, Size(int(known[1].sum()), int(known[2].sum())))
 
 
 def check_countable(shards: ShardList, finder: Finder) -> None:
@@ -176,7 +196,7 @@ def _some(shards: ShardList) -> Iterator[str]:
 
 
 def _from_manifest(shards: ShardList, finder: Finder) -> np.ndarray | None:
-    """The counts of the shards where one manifest beside the first has them all; remote shards only.
+    """The counts of the shards, and twice their bytes, where one manifest beside the first has all; remote shards only.
 
     Local shards are cheap to look at, and may have changed since.
     """
@@ -188,9 +208,9 @@ def _from_manifest(shards: ShardList, finder: Finder) -> np.ndarray | None:
     data = finder.source.read_if_there(f"{folder}/{NAME}", most)
     if data is None:
         return None
-    names, numbers = read_manifest(data, redact(f"{folder}/{NAME}"), most)
+    names, numbers, sizes = read_manifest(data, redact(f"{folder}/{NAME}"), most)
     row = {name: i for i, name in enumerate(names)}
     rows = [row.get(redact(url).rpartition("/")[2]) for url in shards]
     if any(each is None for each in rows):
         return None
-    return numbers[np.array(rows, np.int64)]
+    return np.stack([numbers, sizes, sizes])[:, np.array(rows, np.int64)]

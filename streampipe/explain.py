@@ -8,6 +8,7 @@ from streampipe.condition import Condition
 from streampipe.passes import Division
 from streampipe.pipeline import Pipeline
 from streampipe.planned import Plan
+from streampipe.prefetch import EARLY
 from streampipe.progress import replayed
 from streampipe.shards import ShardSamples
 from streampipe.stages.stage import Stage
@@ -63,11 +64,10 @@ def _planned(
             "guarantees",
             f"{_cover(plan)}; equal steps; the same batches on any ranks and workers; O(1) resume",
         ),
-        ("lanes", "each has one reader" if alone else "some are read by several readers: same batches, more opens"),
+        ("lanes", "each has one reader" if alone else f"some have several readers: same batches, {_better(plan)}"),
     ]
     rows += _row("names", _names_meant(pipe, division))
-    size = _bytes(pipe)
-    return rows if size is None else [*rows, ("bytes", f"about {size / 1e9:,.2f} GB an epoch")]
+    return rows + _reading(pipe, plan, world_size, mine, alone)
 
 
 def _row(name: str, text: str) -> list[tuple[str, str]]:
@@ -125,13 +125,64 @@ def _cover(plan: Plan) -> str:
     }[policy]
 
 
-def _bytes(pipe: Pipeline) -> float | None:
-    """An epoch's bytes, from the first shard's size; None where the store does not say."""
-    if not isinstance(pipe.source, ShardSamples):
-        return None
-    shards = pipe.source.shards
-    size = pipe.source.finder.source.size(shards[0])
-    return None if size is None else float(size) * len(shards)
+def _better(plan: Plan) -> str:
+    columns = plan.lanes.columns
+    return f"more requests; a number of workers that divides {columns} gives each lane one"
+
+
+def _reading(pipe: Pipeline, plan: Plan, world_size: int, mine: int, alone: bool) -> list[tuple[str, str]]:
+    """How the bytes are read, how many they are, and whether a cache would pay."""
+    parts = plan.dataset.parts()
+    sizes = [part.size for part in parts if part.size is not None]
+    wanted, whole = sum(size.wanted for size in sizes), sum(size.shards for size in sizes)
+    samples = max(1, sum(part.samples for part in parts))
+    epoch = _size(wanted * plan.lanes.samples / samples)
+    share = (
+        f" in all, {_size(wanted * plan.lanes.samples / samples / world_size)} by each rank" if world_size > 1 else ""
+    )
+    rows = [("bytes", f"{epoch} an epoch{share}")] if len(sizes) == len(parts) else []
+    remote = [part for part in parts if part.is_remote]
+    if not remote:
+        return [*rows, ("reading", "local shards, mapped")]
+    source = remote[0].finder.source
+    if source.cache is not None:
+        text = (
+            f"through the cache: each shard is copied once a machine ({_size(whole)} for all), samples come from there"
+        )
+        return [*rows, ("reading", text)]
+    text = _ahead(plan, wanted / samples, mine, alone, wanted < whole / 2, source.network.memory)
+    pays = "now" if pipe.epochs != 1 else "from the second epoch on"
+    extra = f", though it fetches whole shards where {_size(wanted)} are wanted" if wanted < whole / 2 else ""
+    return [
+        *rows,
+        ("reading", f"ahead of need: {text}"),
+        ("cache", f"none; cache= would pay {pays}, with {_size(whole)} of disk for all shards{extra}"),
+    ]
+
+
+def _ahead(plan: Plan, mean: float, mine: int, alone: bool, few: bool, memory: int) -> str:
+    """What becomes of the requests of a reader, from what its lanes would hold."""
+    if few:
+        return "exactly the samples that are kept, neighbours together"
+    if not alone:
+        return "each reader the samples that it needs, neighbours together"
+    held = mine * plan.lanes.window / 2 * mean
+    if held > EARLY * memory:
+        return (
+            f"windows of {mine} lanes are {_size(held)} in each reader, more than Network(memory={memory >> 20} << 20) "
+            f"has room for, so some samples come one by one; more workers or memory, or a smaller shuffle, need fewer "
+            f"requests"
+        )
+    return f"strictly forward in {mine} lanes, each byte once; about {_size(held)} wait in each reader"
+
+
+def _size(number: float) -> str:
+    """Bytes in words.
+
+    >>> _size(1_234_567_890), _size(250_000)
+    ('1.23 GB', '0.2 MB')
+    """
+    return f"{number / 1e9:,.2f} GB" if number >= 1e9 else f"{number / 1e6:,.1f} MB"
 
 
 def _names(names: list[str]) -> str:

@@ -16,19 +16,21 @@ import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Generic, TypeVar
 
 from streampipe.context import Sample
 from streampipe.counters import counters
 from streampipe.dataset import Dataset
-from streampipe.errors import ShardError, SourceError, SourceUnavailable
+from streampipe.errors import ShardError, SourceUnavailable
 from streampipe.planned import Place
 from streampipe.remote import RemoteShard
-from streampipe.source.ranges import Came, Part
+from streampipe.source.ranges import Answer, Part
 
 T = TypeVar("T")
+
+EARLY = 0.75
+"""Of the budget, for what comes with a request before its turn; the rest is for what is needed next."""
 Steps = Generator[tuple[T, Sequence[Place], Iterator[Sample | ShardError]], None, None]
 """Steps with their places and, in the places' order, their samples; an error stands where its sample would."""
 
@@ -37,9 +39,9 @@ _MOST_OPEN = 256  # shards that known steps want samples of
 _IDLE = 64  # indexes that are kept though no known step wants them
 _GUESS = 128 << 10  # bytes of a sample, before any index is known
 _FEW = 256  # samples of known steps until the first one came
-_FIRST = 256 << 10  # how far a request is extended at first; doubled with each step
+_FIRST = 256 << 10  # how far a request is extended at first
+_MOST_ROOM = 1 << 30
 _NEAR = 4 << 20  # bytes to ask for in the order of need at first; doubled with each step
-_EARLY = 0.75  # of the budget, for what comes with a request before its turn; the rest is for what is needed next
 _PAST = 0.25  # of the budget: bytes that a pass may read past the cache
 _COPIES = 4  # shards that are copied at once, if none more is needed now
 
@@ -55,7 +57,7 @@ class _Wanted:
         self.shard = shard
         self.row = -1  # of the index, once that is there
         self.span = Part(0, 0)
-        self.answer: Future[list[Came]] | None = None  # once it was asked for
+        self.answer: Answer | None = None  # once it was asked for
         self.number = 0  # in the answer
         self.cost = 0  # bytes taken of the budget
         self.early = False  # it was asked for with another, and its turn has not come
@@ -88,6 +90,8 @@ class Prefetch(Generic[T]):
         self._known = 0  # samples of known steps that were not given out
         self._made = 0  # steps that became known
         self._given = 0  # steps that were given out
+        self._room = _FIRST  # bytes to which a request may be extended
+        self._starved = False  # this step had to wait for bytes
         self._begun = False  # the first sample came
         self._early = 0  # bytes that were asked for before their turn
         self._near = 0  # bytes that were asked for in their turn, or whose turn came
@@ -108,11 +112,17 @@ class Prefetch(Generic[T]):
                 if not self._steps:
                     return
                 at, places, self._current = self._steps.popleft()
-                self._given += 1
+                self._grow()
                 self._ask()
                 yield at, places, self._samples(self._current, views)
         finally:
             self.close()
+
+    def _grow(self) -> None:
+        """A step is done. Requests grow quickly where it had not to wait: what is needed next comes first."""
+        self._given += 1
+        self._room = min(self._room * 5 // 4 if self._starved else self._room * 2, _MOST_ROOM)
+        self._starved = False
 
     def close(self) -> None:
         """Give up what is on the way."""
@@ -234,7 +244,7 @@ class Prefetch(Generic[T]):
     def _ask_range(self, wanted: _Wanted, due: bool, alone: bool = False) -> bool:
         """Ask for a sample and, unless ``alone``, its neighbours, if the budget allows; what is due always may be."""
         remote = wanted.shard.remote
-        near = min(int((1 - _EARLY) * remote.source.network.memory), _NEAR << min(self._given, 8))
+        near = min(int((1 - EARLY) * remote.source.network.memory), _NEAR << min(self._given, 8))
         if not due and self._near + _length(wanted.span) > near:
             return False
         chosen = [wanted] if alone else self._with_neighbours(wanted)
@@ -263,7 +273,7 @@ class Prefetch(Generic[T]):
         """
         shard, network, index = wanted.shard, wanted.shard.remote.source.network, wanted.shard.remote.index
         assert index is not None
-        room = min(network.window, _FIRST << min(self._given, 8), int(_EARLY * network.memory) - self._early)
+        room = min(network.window, self._room, int(EARLY * network.memory) - self._early)
         chosen, (start, end) = deque([wanted]), wanted.span
         for step in (1, -1):
             last = wanted
@@ -304,15 +314,16 @@ class Prefetch(Generic[T]):
     def _came(self, wanted: _Wanted) -> bytearray:
         """What was asked for. What failed ahead of need is asked for once more, for itself."""
         assert wanted.answer is not None
-        ahead = wanted.answer.done()
+        ahead = wanted.answer.ready(wanted.number)
+        self._starved = self._starved or not ahead
         with _waiting():
-            came = wanted.answer.result()[wanted.number]
+            came = wanted.answer.part(wanted.number)
         if ahead and isinstance(came, SourceUnavailable):
             self._free(wanted)
             self._ask_range(wanted, due=True, alone=True)
             with _waiting():
-                came = wanted.answer.result()[wanted.number]
-        if isinstance(came, (SourceError, ShardError)):
+                came = wanted.answer.part(wanted.number)
+        if isinstance(came, BaseException):
             raise came
         wanted.shard.remote.check_size()
         return came
@@ -325,8 +336,7 @@ class Prefetch(Generic[T]):
         self._turn_came(wanted)
         self._near -= wanted.cost
         wanted.shard.remote.source.traffic.give_back(wanted.cost)
-        if not answer.cancel() and answer.done() and answer.exception() is None:
-            answer.result()[wanted.number] = bytearray()
+        answer.drop(wanted.number)
 
     def _turn_came(self, wanted: _Wanted) -> None:
         if wanted.early:

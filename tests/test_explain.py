@@ -25,7 +25,8 @@ def test_a_planned_pipeline_names_tier_pushdown_steps_and_guarantees(shards):
         "7 an epoch on each of 2 ranks, 8 samples each in all; the last batch has 1 samples"
     )
     assert "O(1) resume" in rows["guarantees"]
-    assert rows["bytes"].endswith("GB an epoch")
+    assert rows["bytes"].startswith("0.1 MB an epoch in all, ")
+    assert rows["reading"] == "local shards, mapped"
 
 
 def test_a_sequential_pipeline_says_why(shards):

@@ -39,8 +39,8 @@ def to_bytes(entries: Sequence[Entry]) -> bytes:
     return sink.getvalue()
 
 
-def counts(data: bytes, name: str, most: int = Limits.max_index_bytes) -> tuple[list[str], np.ndarray]:
-    """File names and numbers of samples from a manifest called ``name``.
+def counts(data: bytes, name: str, most: int = Limits.max_index_bytes) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """File names, numbers of samples and bytes from a manifest called ``name``.
 
     Raises:
         IndexMismatch: it is no manifest of this version, unpacks to more than ``most`` bytes, or is not sound.
@@ -59,7 +59,7 @@ def counts(data: bytes, name: str, most: int = Limits.max_index_bytes) -> tuple[
         samples, sizes = columns[1].to_numpy(), columns[2].to_numpy()
         if len(samples) and (samples.min() < 0 or (samples > sizes // 512).any()):
             raise ValueError("it counts more samples than the shards have room for")
-        return columns[0].to_pylist(), samples
+        return columns[0].to_pylist(), samples, sizes
     except IndexMismatch:
         raise
     except (KeyError, TypeError, ValueError, RecursionError, pa.ArrowException) as error:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import MutableMapping, Sequence
-from concurrent.futures import Future
 from typing import NamedTuple
 
-from streampipe.errors import ShardError, SourceError, SourceUnavailable
+from streampipe.errors import SourceError, SourceUnavailable
 from streampipe.source.fetch import Fetch, Store, attempt, both
 from streampipe.source.http import Pin, check_pin
 from streampipe.source.location import redact
@@ -28,8 +27,46 @@ class Part(NamedTuple):
     end: int
 
 
-Came = bytearray | SourceError | ShardError
+Came = bytearray | BaseException
 """A part that was asked for, or why it did not come."""
+
+
+class Answer:
+    """The parts of one request, each as soon as it is there."""
+
+    def __init__(self, parts: int) -> None:
+        self._came: list[Came | None] = [None] * parts
+        self._wanted = parts
+        self._changed = threading.Condition()
+
+    @property
+    def wanted(self) -> bool:
+        """Whether any part is."""
+        return self._wanted > 0
+
+    def ready(self, number: int) -> bool:
+        """Whether a part is there, or an error in its place."""
+        return self._came[number] is not None
+
+    def part(self, number: int) -> Came:
+        """A part, when it is there."""
+        with self._changed:
+            while (came := self._came[number]) is None:
+                self._changed.wait()
+            return came
+
+    def put(self, number: int, came: Came) -> None:
+        """A part is there."""
+        with self._changed:
+            if self._came[number] is None:
+                self._came[number] = came
+                self._changed.notify_all()
+
+    def drop(self, number: int) -> None:
+        """A part was used, or is not wanted any more."""
+        with self._changed:
+            self._came[number] = bytearray()
+            self._wanted -= 1
 
 
 class Ranges:
@@ -67,35 +104,54 @@ class Ranges:
         if (now or isinstance(self._store, FsspecStore)) and self.url not in self._pins:
             self._agree(attempt(self._store, self.url, self._network))
 
-    def ask(self, parts: Sequence[Part]) -> Future[list[Came]]:
+    def ask(self, parts: Sequence[Part]) -> Answer:
         """One request from the first part's start to the last one's end; parts are in order and do not overlap.
 
         What lies between them is read and dropped. Parts that came whole are good, whatever happened behind them.
         """
-        return self._traffic.submit(lambda: self._read(parts))
+        answer = Answer(len(parts))
+        self._traffic.submit(lambda: self._run(parts, answer))
+        return answer
 
-    def _read(self, parts: Sequence[Part]) -> list[Came]:
+    def _run(self, parts: Sequence[Part], answer: Answer) -> None:
+        try:
+            error: BaseException | None = self._read(parts, answer)
+        except BaseException as found:
+            error = found
+        for number in range(len(parts)):
+            answer.put(number, error or bytearray())
+
+    def _read(self, parts: Sequence[Part], answer: Answer) -> SourceError | None:
+        """Put the parts into the answer. What is wrong if not all of them came."""
+        if self._stop.is_set() or not answer.wanted:
+            return None
         pin = self._pins.get(self.url, Pin())
         fetch = Fetch(self._store, self.url, self._network, parts[0].start, parts[-1].end, pin, self._stop)
-        came = [bytearray(end - start) for start, end in parts]
-        at, error = parts[0].start, None
-        try:
-            for piece in fetch:
-                _fill(parts, came, at, piece)
-                at += len(piece)
-                if self._stop.is_set():
+        at, number, held = parts[0].start, 0, bytearray()
+        for piece in fetch:
+            if not number and not held:
+                self._agree(fetch.pin)
+            view, end = memoryview(piece), at + len(piece)
+            while number < len(parts) and parts[number].start < end:
+                start, stop = parts[number]
+                held = held or bytearray(stop - start)
+                low, high = max(start, at), min(stop, end)
+                held[low - start : high - start] = view[low - at : high - at]
+                if stop > end:
                     break
-            self._agree(fetch.pin)
-        except (SourceError, ShardError) as found:
-            error = found
-        if error is None and at < parts[-1].end:
-            error = SourceUnavailable(
-                f"{redact(self.url)}: its bytes end at {at}, but {parts[-1].end} were asked for; it is shorter than "
-                f"its index says: run streampipe index again, or check how it was uploaded"
-            )
+                answer.put(number, held)
+                number, held = number + 1, bytearray()
+            at = end
+            if self._stop.is_set() or not answer.wanted:
+                return None
         if fetch.whole:
             self._warn()
-        return [part if error is None or end <= at else error for part, (_, end) in zip(came, parts, strict=True)]
+        if number == len(parts):
+            return None
+        return SourceUnavailable(
+            f"{redact(self.url)}: its bytes end at {at}, but {parts[-1].end} were asked for; it is shorter than its "
+            f"index says: run streampipe index again, or check how it was uploaded"
+        )
 
     def _agree(self, found: Pin) -> None:
         """Requests that began before the version was known must have been answered with the same one."""
@@ -113,27 +169,3 @@ class Ranges:
                 "stream(tier='sequential')",
                 folder,
             )
-
-
-def _fill(parts: Sequence[Part], came: Sequence[bytearray], at: int, piece: bytes) -> None:
-    """Copy a piece that begins at byte ``at`` into the parts that it has bytes of."""
-    view, end = memoryview(piece), at + len(piece)
-    first = _first_beyond(parts, at)
-    for i in range(first, len(parts)):
-        start, stop = parts[i]
-        if start >= end:
-            return
-        low, high = max(start, at), min(stop, end)
-        came[i][low - start : high - start] = view[low - at : high - at]
-
-
-def _first_beyond(parts: Sequence[Part], at: int) -> int:
-    """The number of the first part that does not end before byte ``at``."""
-    low, high = 0, len(parts)
-    while low < high:
-        middle = (low + high) // 2
-        if parts[middle].end > at:
-            high = middle
-        else:
-            low = middle + 1
-    return low
