@@ -39,9 +39,9 @@ _MOST_OPEN = 256  # shards that known steps want samples of
 _IDLE = 64  # indexes that are kept though no known step wants them
 _GUESS = 128 << 10  # bytes of a sample, before any index is known
 _FEW = 256  # samples of known steps until the first one came
-_FIRST = 256 << 10  # how far a request is extended at first
+_FIRST = 64 << 10  # how far a request is extended at first
 _MOST_ROOM = 1 << 30
-_NEAR = 4 << 20  # bytes to ask for in the order of need at first; doubled with each step
+_NEAR = 4 << 20  # bytes to ask for in the order of need at least; more as requests grow
 _PAST = 0.25  # of the budget: bytes that a pass may read past the cache
 _COPIES = 4  # shards that are copied at once, if none more is needed now
 
@@ -119,9 +119,9 @@ class Prefetch(Generic[T]):
             self.close()
 
     def _grow(self) -> None:
-        """A step is done. Requests grow quickly where it had not to wait: what is needed next comes first."""
+        """A step is done. Requests grow quickly if it had not to wait, else slowly: what is needed next comes first."""
         self._given += 1
-        self._room = min(self._room * 5 // 4 if self._starved else self._room * 2, _MOST_ROOM)
+        self._room = min(self._room * 11 // 10 if self._starved else self._room * 2, _MOST_ROOM)
         self._starved = False
 
     def close(self) -> None:
@@ -244,7 +244,7 @@ class Prefetch(Generic[T]):
     def _ask_range(self, wanted: _Wanted, due: bool, alone: bool = False) -> bool:
         """Ask for a sample and, unless ``alone``, its neighbours, if the budget allows; what is due always may be."""
         remote = wanted.shard.remote
-        near = min(int((1 - EARLY) * remote.source.network.memory), _NEAR << min(self._given, 8))
+        near = min(int((1 - EARLY) * remote.source.network.memory), max(_NEAR, 8 * self._room))
         if not due and self._near + _length(wanted.span) > near:
             return False
         chosen = [wanted] if alone else self._with_neighbours(wanted)
