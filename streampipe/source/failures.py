@@ -14,7 +14,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
 
 from streampipe.errors import AccessDenied, ConfigError, ShardChanged, ShardMissing, SourceError, StreampipeError
-from streampipe.source.location import redact, redacted, secrets_of
+from streampipe.source.location import redact, redacted
 
 
 class HttpError(Exception):
@@ -47,7 +47,6 @@ def failure(error: BaseException, url: str, done: str = "read", used: str = "") 
     if isinstance(error, StreampipeError):
         return Failure(error, False)
     shown = redact(url)
-    _forget(error, url)
     text = redacted(f"{type(error).__name__}: {error}", url)
     status = next((found for found in map(_status, _causes(error)) if found), None)
     names = {type(each).__name__ for each in _causes(error)}
@@ -71,14 +70,6 @@ def failure(error: BaseException, url: str, done: str = "read", used: str = "") 
         if isinstance(error, OSError) and error.errno in _LOCAL:
             return Failure(SourceError(f"{shown} could not be {done} ({text})"), False)
     return Failure(SourceError(f"{shown} could not be {done} ({text})"), True, _wait(error))
-
-
-def _forget(error: BaseException, url: str) -> None:
-    """Take the URL's secrets out of a backend's errors: their texts are shown in the traceback of ours."""
-    if not secrets_of(url):
-        return
-    for each in _causes(error):
-        each.args = tuple(redacted(part, url) if isinstance(part, str) else part for part in each.args)
 
 
 _CREDENTIALS = {"NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "TokenRetrievalError"}
