@@ -244,7 +244,7 @@ def _resumed(states: Sequence[Mapping[str, Any]], feed: Feed, workers: int, endl
             lanes = tuple(tuple(Lane(*lane) for lane in of_worker) for of_worker in state["lanes"])
             return SequentialTask(state["epoch"], lanes, state["turn"], endless)
     ranks = states[0]["rank"][1]
-    if sorted(state["rank"][0] for state in states) != list(range(ranks)):
+    if len(states) != ranks or sorted(state["rank"][0] for state in states) != list(range(ranks)):
         raise ConfigError(
             f"the state was saved on {ranks} ranks with {len(states[0]['lanes'])} workers, this job has "
             f"{feed.world_size} with {workers}: to deal the streams again, load a list of the states of "

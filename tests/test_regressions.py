@@ -57,6 +57,7 @@ GONE = object()
         ("sequential", "turn", 1),
         ("sequential", "rank", [1, 1]),
         ("sequential", "rank", GONE),
+        ("sequential", "rank", [0, 1 << 40]),
         ("sequential", "lanes", []),
         ("sequential", "lanes", [[[0, 1, 0, 1]]]),
         ("sequential", "lanes", [[[0, 1, 0, 1, 1, 5]]]),
