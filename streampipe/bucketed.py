@@ -12,7 +12,7 @@ import zlib
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -26,7 +26,7 @@ from streampipe.groups import GroupOrder, Groups
 from streampipe.index import Finder, ShardIndex
 from streampipe.lanes import EpochOrder, Lanes, batch_seed, sensible_window
 from streampipe.plan import shard_seed
-from streampipe.planned import Cursor, Place, Plan
+from streampipe.planned import Counted, Cursor, Place, Plan
 from streampipe.rng import derive
 from streampipe.source import redact
 from streampipe.urls import ShardList
@@ -113,6 +113,22 @@ def _whole_numbers(index: ShardIndex, name: str) -> np.ndarray:
     return np.where((numbers > 0) & (numbers < MOST_SIDE), numbers, 0).astype(np.int64)
 
 
+class Bucketed(Counted, Protocol):
+    """What a plan needs of a dataset by bucket."""
+
+    by_bucket: tuple[int, ...]
+    cut: np.ndarray
+    dropped: Counter[str]
+    misstated: int
+
+    @property
+    def buckets(self) -> Buckets: ...
+    def check_sized(self) -> None: ...
+    def cut_of(self, places: Sequence[Place], target: int, mixed: bool) -> float: ...
+    def orders(self, plan: BucketPlan) -> Sequence[BucketOrders]: ...
+    def owner(self, bucket: int, draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]: ...
+
+
 class BucketDataset:
     """The counted samples of a list of shards, by bucket."""
 
@@ -120,7 +136,7 @@ class BucketDataset:
 
     def __init__(self, whole: Dataset, buckets: Buckets, census: Sequence[Census]) -> None:
         self.whole = whole
-        self.buckets = buckets
+        self._buckets = buckets
         self.counts = np.stack([each.counts for each in census])
         self.by_bucket = tuple(int(n) for n in self.counts.sum(0, dtype=np.int64))
         self.cut = np.sum([each.cut for each in census], 0) / np.maximum(self.by_bucket, 1)
@@ -131,6 +147,11 @@ class BucketDataset:
         self._unsized_at = None if first is None else (whole.shards[first], census[first].unsized_key)
         self.misstated = sum(each.misstated for each in census)
         self.samples = whole.samples
+
+    @property
+    def buckets(self) -> Buckets:
+        """The set of buckets."""
+        return self._buckets
 
     @property
     def shards(self) -> ShardList:
@@ -169,6 +190,14 @@ class BucketDataset:
         """A rank's places, step by step."""
         return BucketPlaces(self, plan, rank, ranks)
 
+    def orders(self, plan: BucketPlan) -> list[BucketOrders]:
+        """The order of its buckets' samples."""
+        return [BucketOrders(self, plan.lanes, plan.seed, plan.shuffled)]
+
+    def owner(self, bucket: int, draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Of which dataset draws are, and which of its draws: there is but one."""
+        return np.zeros(len(draws), np.int64), draws
+
     def parts(self) -> tuple[Dataset, ...]:
         """The one dataset that all places are of."""
         return (self.whole,)
@@ -194,6 +223,7 @@ def count_buckets(shards: ShardList, finder: Finder, buckets: Buckets, keep: Kee
 class BucketPlan(Plan):
     """A plan whose steps are groups. ``lanes`` are those of a bucket, for all samples together; ``ranks`` the job's."""
 
+    dataset: Bucketed
     groups: Groups = None  # type: ignore[assignment]  # a dataclass's later fields need defaults
     ranks: int = 1
 
@@ -223,12 +253,6 @@ class BucketPlan(Plan):
                 f"over all ranks): use bucket(leftover='merge'), fewer buckets, a smaller batch, or more epochs"
             )
 
-    def lanes_of(self, bucket: int) -> Lanes:
-        """The lanes of one bucket: its share of the window, so that all buckets use the same shards at a time."""
-        n, whole = self.groups.samples[bucket], self.lanes
-        window = -(-whole.window * n // max(1, whole.samples))
-        return replace(whole, samples=n, window=window)
-
     def state(self, cursor: Cursor) -> dict[str, Any]:
         """What ``load`` needs to go on at ``cursor``, as plain JSON."""
         groups = self.groups
@@ -247,7 +271,6 @@ class BucketPlan(Plan):
     def delivered(self, at: Cursor, places: Sequence[Place], rank: int) -> None:
         """The step ``at`` was made of these places: count it for its bucket; at an epoch's end, what is left over."""
         buckets, dataset = self.groups.buckets, self.dataset
-        assert isinstance(dataset, BucketDataset)
         height, width = places[0].size or (0, 0)
         name, target = f"bucket {width}x{height}", buckets.sizes.index((width, height))
         counters.add(name, "batches")
@@ -269,7 +292,7 @@ class BucketPlan(Plan):
 
 
 def make_plan(
-    dataset: BucketDataset,
+    dataset: Bucketed,
     sizes: Sequence[int],
     ranks: int,
     window: int | None,
@@ -286,22 +309,72 @@ def make_plan(
     """
     per_group = tuple(size * ranks for size in sizes) if same else tuple(sizes)
     groups = Groups(dataset.buckets, dataset.by_bucket, per_group, leftover, 1 if same else ranks)
+    lanes = choose_lanes(dataset, window, sensible)
+    return BucketPlan(dataset, lanes, seed, window is not None, filter, sensible, groups, ranks)
+
+
+def choose_lanes(dataset: Bucketed, window: int | None, sensible: bool) -> Lanes:
+    """Lanes for all buckets of a dataset alike. They take turns draw by draw, whatever a bucket's batches hold."""
     deserved = max(1, min(len(dataset.shards), dataset.samples // (4 * _PLACES)))
     places = 1 if window is None else max(a for a in range(1, _PLACES + 1) if _PLACES % a == 0 and a <= deserved)
     width = 0 if window is None else sensible_window(places) if sensible else window
-    lanes = Lanes(dataset.samples, places, places, 1, width)
-    return BucketPlan(dataset, lanes, seed, window is not None, filter, sensible, groups, ranks)
+    return Lanes(dataset.samples, places, places, 1, width)
+
+
+class BucketOrders:
+    """The samples of each bucket of a dataset in their order, epoch after epoch. ``part``: which dataset of several."""
+
+    def __init__(self, dataset: BucketDataset, lanes: Lanes, seed: int, shuffled: bool, part: int = 0) -> None:
+        self._dataset = dataset
+        self._lanes = lanes
+        self._seed = seed
+        self._shuffled = shuffled
+        self._part = part
+        self._orders: OrderedDict[tuple[int, int], tuple[EpochStream, EpochOrder]] = OrderedDict()
+
+    def find(self, bucket: int, draws: np.ndarray, size: tuple[int, int]) -> list[Place]:
+        """Where the draws of a bucket are, numbered over all epochs, ascending."""
+        if not len(draws):
+            return []
+        epochs, numbers = np.divmod(draws, self._dataset.by_bucket[bucket])
+        places = []
+        for epoch in np.unique(epochs).tolist():
+            stream, order = self._order(bucket, epoch)
+            for shard, number in stream.find(order.draws(numbers[epochs == epoch])):
+                before = int(self._dataset.counts[shard, :bucket].sum())  # a shard's samples are sorted by bucket
+                places.append(Place(shard, before + number, epoch, self._part, size))
+        return places
+
+    def _order(self, bucket: int, epoch: int) -> tuple[EpochStream, EpochOrder]:
+        """A bucket's shards and samples in an epoch. The two epochs that a bucket is in at most are remembered."""
+        known = self._orders.get((bucket, epoch))
+        if known is None:
+            seed = shard_seed(self._seed, epoch) if self._shuffled else None
+            own = derive(batch_seed(self._seed, epoch), "bucket", bucket)
+            counts = self._dataset.counts[:, bucket].astype(np.int64)
+            known = EpochStream(counts, seed), EpochOrder(self._lanes_of(bucket), own)
+            self._orders[bucket, epoch] = known
+            while len(self._orders) > 2 * len(self._dataset.buckets):
+                self._orders.popitem(last=False)
+        else:
+            self._orders.move_to_end((bucket, epoch))
+        return known
+
+    def _lanes_of(self, bucket: int) -> Lanes:
+        """The lanes of one bucket: its share of the window, so that all buckets use the same shards at a time."""
+        n, whole = self._dataset.by_bucket[bucket], self._lanes
+        return replace(whole, samples=n, window=-(-whole.window * n // max(1, whole.samples)))
 
 
 class BucketPlaces:
     """From a step to the places of one rank's samples, slot by slot."""
 
-    def __init__(self, dataset: BucketDataset, plan: BucketPlan, rank: int, ranks: int) -> None:
+    def __init__(self, dataset: Bucketed, plan: BucketPlan, rank: int, ranks: int) -> None:
         self._dataset = dataset
         self._plan = plan
         self._rank, self._ranks = rank, ranks
         self._groups = GroupOrder(plan.groups, plan.seed)
-        self._orders: OrderedDict[tuple[int, int], tuple[EpochStream, EpochOrder]] = OrderedDict()
+        self._orders = dataset.orders(plan)
 
     def __call__(self, epoch: int, step: int) -> list[Place]:
         """Where the rank's samples of a batch are."""
@@ -321,27 +394,10 @@ class BucketPlaces:
         return places
 
     def _find(self, bucket: int, draws: np.ndarray, size: tuple[int, int]) -> list[Place]:
-        epochs, numbers = np.divmod(draws, self._plan.groups.samples[bucket])
-        places = []
-        for epoch in np.unique(epochs).tolist():
-            stream, order = self._order(bucket, epoch)
-            for shard, number in stream.find(order.draws(numbers[epochs == epoch])):
-                before = int(self._dataset.counts[shard, :bucket].sum())  # a shard's samples are sorted by bucket
-                places.append(Place(shard, before + number, epoch, 0, size))
-        return places
-
-    def _order(self, bucket: int, epoch: int) -> tuple[EpochStream, EpochOrder]:
-        """A bucket's shards and samples in an epoch. The two epochs that a bucket is in at most are remembered."""
-        known = self._orders.get((bucket, epoch))
-        if known is None:
-            plan = self._plan
-            seed = shard_seed(plan.seed, epoch) if plan.shuffled else None
-            own = derive(batch_seed(plan.seed, epoch), "bucket", bucket)
-            counts = self._dataset.counts[:, bucket].astype(np.int64)
-            known = EpochStream(counts, seed), EpochOrder(plan.lanes_of(bucket), own)
-            self._orders[bucket, epoch] = known
-            while len(self._orders) > 2 * len(plan.groups.samples):
-                self._orders.popitem(last=False)
-        else:
-            self._orders.move_to_end((bucket, epoch))
-        return known
+        if len(self._orders) == 1:
+            return self._orders[0].find(bucket, draws, size)
+        parts, numbers = self._dataset.owner(bucket, draws)
+        found = {
+            part: iter(self._orders[part].find(bucket, numbers[parts == part], size)) for part in set(parts.tolist())
+        }
+        return [next(found[part]) for part in parts.tolist()]

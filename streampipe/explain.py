@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from streampipe.bucketed import BucketDataset, BucketPlan
+from streampipe.bucketed import BucketPlan
 from streampipe.chain import name_of
 from streampipe.condition import Condition
 from streampipe.passes import Division
@@ -98,7 +98,6 @@ def _sizes(division: Division) -> str:
 def _buckets(plan: BucketPlan) -> list[tuple[str, str]]:
     """Steps, leftovers, what is dropped, and the histogram, of the first epoch."""
     groups, dataset = plan.groups, plan.dataset
-    assert isinstance(dataset, BucketDataset)
     merged = f", {len(groups.merged)} of them of merged leftovers" if groups.merged else ""
     where = "a step is one bucket on all ranks" if plan.same else f"each of {plan.ranks} ranks has its own bucket"
     left = {"carry": "for the next epoch", "merge": "to be merged", "drop": "left out"}[groups.leftover]

@@ -7,6 +7,7 @@ one is not cut short. The state is the number of the step, as in any plan.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -14,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from streampipe.bucketed import BucketDataset, BucketOrders, BucketPlaces, BucketPlan, choose_lanes
+from streampipe.buckets import Buckets
 from streampipe.chain import AnyStage
 from streampipe.context import Run
 from streampipe.dataset import Dataset
@@ -34,7 +37,7 @@ class Shares:
     [0, 0, 1, 0, 0, 0, 1, 0]
     """
 
-    def __init__(self, weights: Sequence[float]) -> None:
+    def __init__(self, weights: Sequence[float | Fraction]) -> None:
         rest = sum((Fraction(str(weight)) for weight in weights), Fraction())
         self._shares = []
         for weight in weights:
@@ -70,7 +73,7 @@ def _taken(share: Fraction, draws: np.ndarray) -> np.ndarray:
 class Part:
     """One dataset of a mixture: its samples, its order, and its own stages."""
 
-    dataset: Dataset
+    dataset: Any  # a Dataset, or, behind buckets, a BucketDataset
     seed: int
     window: int | None
     stages: tuple[AnyStage, ...]
@@ -144,6 +147,79 @@ class MixPlaces:
         batch, slot = divmod(at, order.lanes.size)
         shard, row = stream.find(order.batch(batch, np.array([slot])))[0]
         return Place(shard, row, epoch, part)
+
+
+class MixedBuckets:
+    """The counted samples of a mixture by bucket. In each bucket the parts have their shares of the draws."""
+
+    def __init__(self, parts: Sequence[Part], weights: Sequence[float] | None, repeats: Sequence[int]) -> None:
+        self._parts = tuple(parts)
+        self._datasets: list[BucketDataset] = [part.dataset for part in parts]
+        counts = [each.by_bucket for each in self._datasets]
+        self._times = [Fraction(times) for times in repeats]
+        if (
+            weights is not None
+        ):  # how often each part goes round while the mixture has as many draws as all have samples
+            total, whole = sum(map(sum, counts)), sum(Fraction(str(weight)) for weight in weights)
+            given = zip(weights, counts, strict=True)
+            self._times = [total * Fraction(str(weight)) / whole / max(1, sum(each)) for weight, each in given]
+        draws = [[n * times for n in each] for each, times in zip(counts, self._times, strict=True)]
+        self.by_bucket = tuple(round(sum(of_bucket)) for of_bucket in zip(*draws, strict=True))
+        self._shares = [Shares(of_bucket) for of_bucket in zip(*draws, strict=True)]
+        self.samples = sum(self.by_bucket)
+        lost = sum(each.cut * np.array(mine, float) for each, mine in zip(self._datasets, draws, strict=True))
+        self.cut = np.asarray(lost / np.maximum(self.by_bucket, 1))
+        self.dropped = sum((each.dropped for each in self._datasets), Counter[str]())
+        self.misstated = sum(each.misstated for each in self._datasets)
+        self.shards = [url for part in parts for url in _few(part)]
+
+    @property
+    def buckets(self) -> Buckets:
+        """The set of buckets."""
+        return self._datasets[0].buckets
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of all parts and how often each is repeated."""
+        of_parts = [f"{p.dataset.fingerprint} {p.seed} {p.window} {p.filter}" for p in self._parts]
+        return f"{derive('mixed buckets', *of_parts, repr(self._times)):016x}"
+
+    @property
+    def chains(self) -> list[tuple[AnyStage, ...]]:
+        """The stages of each part."""
+        return [part.stages for part in self._parts]
+
+    def parts(self) -> tuple[Dataset, ...]:
+        """The datasets that a place's ``part`` counts."""
+        return tuple(each.whole for each in self._datasets)
+
+    def places(self, plan: BucketPlan, rank: int, ranks: int) -> BucketPlaces:
+        """A rank's places, step by step."""
+        return BucketPlaces(self, plan, rank, ranks)
+
+    def orders(self, plan: BucketPlan) -> list[BucketOrders]:
+        """The order of each part's samples, from the part's own seed and window."""
+        found = []
+        for number, (part, dataset) in enumerate(zip(self._parts, self._datasets, strict=True)):
+            lanes = choose_lanes(dataset, part.window, part.sensible)
+            found.append(BucketOrders(dataset, lanes, part.seed, part.window is not None, number))
+        return found
+
+    def owner(self, bucket: int, draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Of which part draws of a bucket are, and which of its draws."""
+        return self._shares[bucket].owner(draws)
+
+    def check_sized(self) -> None:
+        """Refuse samples of unknown size."""
+        for each in self._datasets:
+            each.check_sized()
+
+    def cut_of(self, places: Sequence[Place], target: int, mixed: bool) -> float:
+        """The shares that are cut away of the samples at these places, summed."""
+        of_parts = ([place for place in places if place.part == i] for i in range(len(self._parts)))
+        return sum(
+            each.cut_of(mine, target, mixed) for each, mine in zip(self._datasets, of_parts, strict=True) if mine
+        )
 
 
 class MixSamples:

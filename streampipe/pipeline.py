@@ -12,7 +12,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from streampipe import report, stages
 from streampipe.beside import Beside
-from streampipe.bucketed import BucketDataset, BucketPlan, make_plan
+from streampipe.bucketed import BucketDataset, Bucketed, BucketPlan, make_plan
 from streampipe.buckets import Buckets
 from streampipe.buckets import make as make_buckets
 from streampipe.chain import AnyStage, name_of, takes_views, through, unwind
@@ -27,7 +27,7 @@ from streampipe.errors import ConfigError, ShardError
 from streampipe.groups import check_leftover
 from streampipe.index.known import known_samples
 from streampipe.lanes import Lanes
-from streampipe.mix import MixDataset, MixSamples, Part
+from streampipe.mix import MixDataset, MixedBuckets, MixSamples, Part
 from streampipe.passes import Division, divide
 from streampipe.planned import Plan, make
 from streampipe.policy import ErrorPolicy
@@ -35,7 +35,7 @@ from streampipe.progress import PlannedPass, SequentialPass
 from streampipe.shards import ShardSamples
 from streampipe.source import Source
 from streampipe.stages.grouping import find_groups
-from streampipe.stages.stage import Stage, StageDefinition
+from streampipe.stages.stage import StageDefinition
 from streampipe.stages.where import nothing_left
 from streampipe.state import checked_state
 from streampipe.world import find_world
@@ -179,7 +179,7 @@ class Pipeline(IterableDataset[Any]):
         """Aspect-ratio buckets: batches of images of one size each, the nearest to their shape, so little is cut away.
 
         Put it before ``decode()`` (without a size) and ``batch``. At the head of a chain over counted shards, behind
-        ``where`` at most, the planner does it in integers: every sample once an epoch, equal steps, resume at any step.
+        ``where`` or ``mix`` at most, the planner does it in integers: equal steps, nothing lost, resume at any step.
 
         Args:
             spec: ``"sdxl"``, ``"sd15"``, ``"pixart"``, ``"photo"``, ``sp.Buckets(...)``, or a list of (width, height).
@@ -349,35 +349,32 @@ class Pipeline(IterableDataset[Any]):
             raise nothing_left(division.keep.text, seen, reasons, division.keep.names(there), there)
         text = division.keep.text if division.keep else ""
         if isinstance(dataset, BucketDataset):
-            assert division.bucket is not None
-            if tail is not None:
-                raise ConfigError("tail= has no meaning with buckets: say bucket(leftover='carry' | 'merge' | 'drop')")
-            return self._plan_buckets(dataset, division.bucket, division.sizes, world_size, text), division
+            window, sensible = source.window, source.sensible
+            return self._plan_buckets(dataset, division, world_size, tail, window, sensible), division
         size = (division.batch or 1) * world_size
         tail = tail or ("drop" if division.drop_last else "short")
         plan = make(dataset, size, world_size, source.window, self.seed, tail, text, source.sensible)
         return plan, division
 
     def _plan_buckets(
-        self, dataset: BucketDataset, bucket: Stage, sizes: Sequence[int], ranks: int, filter: str
+        self, dataset: Bucketed, division: Division, ranks: int, tail: str | None, window: int | None, sensible: bool
     ) -> BucketPlan:
-        source: Any = self.source
+        assert division.bucket is not None
+        if tail is not None:
+            raise ConfigError("tail= has no meaning with buckets: say bucket(leftover='carry' | 'merge' | 'drop')")
         if self.policy.mode == "raise":
             dataset.check_sized()
-        given = bucket.parameters
+        given = division.bucket.parameters
         options = {"leftover": given.get("leftover", "carry"), "same": given.get("same") is not False}
-        plan = make_plan(dataset, sizes, ranks, source.window, self.seed, filter, source.sensible, **options)
+        text = division.keep.text if division.keep else ""
+        plan = make_plan(dataset, division.sizes, ranks, window, self.seed, text, sensible, **options)
         plan.check_epochs(self.epochs)
         return plan
 
     def _plan_mix(self, source: MixSamples, world_size: int, tail: str | None) -> tuple[Plan, Division] | str:
         division = divide(self.chain)
-        if isinstance(division, str):
-            return division
-        if division.keep:
-            return "where stands behind mix; put it into the parts"
-        if division.bucket:
-            return "bucket stands behind mix, but takes the samples of one dataset"
+        if isinstance(division, str) or division.keep:
+            return division if isinstance(division, str) else "where stands behind mix; put it into the parts"
         parts = []
         for pipe in source.pipes:
             found = pipe._plan(1, None)
@@ -385,12 +382,18 @@ class Pipeline(IterableDataset[Any]):
                 return f"a part of the mixture is not planned: {found}"
             plan, inner = found
             if inner.bucket:
-                return "a part of the mixture has buckets"
-            parts.append(Part(plan.dataset, pipe.seed, pipe.source.window, inner.stages, plan.filter, plan.sensible))
+                return "a part of the mixture has buckets; put bucket behind mix"
+            dataset = plan.dataset
+            if division.bucket:
+                dataset = pipe.source.dataset(inner.keep, division.bucket.parameters["buckets"])
+            parts.append(Part(dataset, pipe.seed, pipe.source.window, inner.stages, plan.filter, plan.sensible))
+        if division.bucket:
+            mixed = MixedBuckets(parts, source.weights, source.repeats)
+            return self._plan_buckets(mixed, division, world_size, tail, None, False), division
         size = (division.batch or 1) * world_size
-        dataset = MixDataset(parts, source.weights, source.repeats)
+        mixture = MixDataset(parts, source.weights, source.repeats)
         tail = tail or ("drop" if division.drop_last else "short")
-        return Plan(dataset, Lanes(dataset.samples, size, tail=tail), self.seed, False), division
+        return Plan(mixture, Lanes(mixture.samples, size, tail=tail), self.seed, False), division
 
     def known_samples(self) -> int | None:
         """Items of an epoch where a file of another tool beside the shards says how many samples there are, and stages
