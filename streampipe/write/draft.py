@@ -53,19 +53,29 @@ class Draft:
         self.file.flush()
         os.fsync(self.file.fileno())
 
-    def publish(self) -> None:
-        """Put what was written in its place, at once."""
+    def publish(self, new: bool = False) -> bool:
+        """Put what was written in its place, at once. Under ``new`` a file that is there stays, and the answer is
+        False; a store, and a file system without hard links, cannot tell, and replace it.
+        """
         self.finish()
         if self._target is None:
             self._source.upload(self.path, self.url)
-            return
-        os.replace(self.path, self._target)
+            return True
+        try:
+            if new:
+                os.link(self.path, self._target)
+        except FileExistsError:
+            return False
+        except OSError:
+            new = False
+        os.unlink(self.path) if new else os.replace(self.path, self._target)
         self._published = True
         folder = os.open(os.path.dirname(self._target) or ".", os.O_RDONLY)
         try:
             os.fsync(folder)
         finally:
             os.close(folder)
+        return True
 
     def _create(self) -> tuple[str, IO[bytes]]:
         if self._target is None:
@@ -89,11 +99,11 @@ class Draft:
         )
 
 
-def put(url: str, data: bytes, source: Source) -> None:
-    """A small file, in its place at once."""
+def put(url: str, data: bytes, source: Source, new: bool = False) -> bool:
+    """A small file, in its place at once; under ``new``: if there is none. Whether it is there now."""
     with Draft(url, source) as draft:
         draft.file.write(data)
-        draft.publish()
+        return draft.publish(new)
 
 
 def sweep(folder: str, names: frozenset[str]) -> None:

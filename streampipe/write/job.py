@@ -72,8 +72,9 @@ def claim(pattern: str, facts: Mapping[str, Any], source: Source, shards: int) -
     known = source.read_if_there(record)
     if known is None:
         _check_empty(folder, path, names, source)
-        put(record, (json.dumps(facts, indent=1) + "\n").encode(), source)
-        return
+        if put(record, (json.dumps(facts, indent=1) + "\n").encode(), source, new=True):
+            return
+        known = source.read(record)  # another process was faster
     try:
         theirs = json.loads(known)
     except ValueError:

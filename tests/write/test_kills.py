@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,7 @@ def slow_pipe(folder):
 
 WRITER = """
 import sys
+import time
 from tests.write.test_kills import slow_pipe
 folder, out, workers = sys.argv[1:]
 slow_pipe(folder).write(out + "/{:05d}.tar", max_samples=3, num_workers=int(workers), progress=False,
@@ -56,7 +58,7 @@ def test_workers_and_their_parent_are_killed_at_any_moment(tmp_path):
         command = [sys.executable, "-c", WRITER, str(tmp_path / "in"), str(out), "2"]
         process = subprocess.Popen(command, cwd=ROOT, start_new_session=True)
         while process.poll() is None and len(list(out.glob("*.tar"))) < shards:
-            pass
+            time.sleep(0.01)
         process.kill()
         process.wait()
         wait_for_group(process.pid)
@@ -67,12 +69,19 @@ def test_workers_and_their_parent_are_killed_at_any_moment(tmp_path):
 
 
 def wait_for_group(group):
-    """Until no process of the group is left: the test's own time limit is the deadline."""
-    while True:
+    """Until no process of the group runs: the test's own time limit is the deadline."""
+    while any(state != "Z" and number == group for state, number in states()):
+        time.sleep(0.01)
+
+
+def states():
+    """State and process group of every process."""
+    for path in Path("/proc").glob("[0-9]*/stat"):
         try:
-            os.killpg(group, 0)
-        except ProcessLookupError:
-            return
+            fields = path.read_text().rpartition(")")[2].split()
+        except OSError:  # it has ended meanwhile
+            continue
+        yield fields[0], int(fields[2])
 
 
 def test_a_killed_worker_is_an_error_and_its_shard_is_made_by_the_next_run(tmp_path):

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import streampipe as sp
 from streampipe.counters import counters
+from streampipe.source import Source
 from tests.data import write_photos, write_shards
 
 
@@ -124,6 +125,16 @@ def test_other_datasets_of_the_same_size_are_another_job(folder, tmp_path):
     write(sp.stream(str(tmp_path / "a")), tmp_path / "out")
     with pytest.raises(sp.OutputBusy, match="its inputs was"):
         write(sp.stream(str(tmp_path / "b")), tmp_path / "out")
+
+
+def test_of_two_jobs_that_begin_at_once_one_is_refused(folder, tmp_path, monkeypatch):
+    write(pipeline(folder), tmp_path)
+    for path in [*tmp_path.glob("*.tar"), *tmp_path.glob("*.parquet")]:
+        path.unlink()
+    monkeypatch.setattr(Source, "read_if_there", lambda self, url, *rest: None)  # it looks before the other has written
+    with pytest.raises(sp.OutputBusy, match="its seed was 0 and is 5 here"):
+        write(pipeline(folder, seed=5), tmp_path)
+    assert os.listdir(tmp_path) == ["write.json"]
 
 
 def test_shards_of_unknown_origin_are_left_alone(folder):
