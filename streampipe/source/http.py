@@ -16,6 +16,7 @@ import urllib3
 
 from streampipe.errors import ConfigError, SourceError
 from streampipe.source.failures import Ended, HttpError, changed
+from streampipe.source.headers import pools
 from streampipe.source.location import redact
 from streampipe.source.network import Network
 
@@ -201,9 +202,7 @@ class HttpStore:
             if proxy not in self._pools:
                 timeout = urllib3.Timeout(connect=self.network.connect, read=self.network.stall)
                 settings: dict[str, Any] = {"timeout": timeout, "maxsize": self.network.requests}
-                self._pools[proxy] = (
-                    urllib3.ProxyManager(proxy, **settings) if proxy else urllib3.PoolManager(**settings)
-                )
+                self._pools[proxy] = pools(proxy, **settings)
             return self._pools[proxy]
 
 

@@ -20,6 +20,7 @@ from streampipe.testing import (
     Encoded,
     FaultServer,
     IgnoreRange,
+    LimitData,
     NoLength,
     Redirect,
     Reset,
@@ -208,6 +209,22 @@ def test_a_stall_behind_a_proxy_is_found(server, source):
     with ChaosProxy(server.port) as proxy:
         proxy.next(Timeout(50_000), ResetPeer(70_000), Timeout(0))
         assert bounded(whole, source, proxy.url("a.tar")) == DATA
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_headers_that_break_off_anywhere_are_no_headers(server, source, ranges):
+    """http.client takes the end of a connection for the end of the headers: half a Content-Length is a length then."""
+    server.put("a.tar", DATA[:12_345])
+    server.script("a.tar", always=None if ranges else IgnoreRange())
+    with ChaosProxy(server.port) as proxy:
+        url = proxy.url("a.tar")
+        for cut in range(1, 330, 3):
+            proxy.next(LimitData(cut))
+            assert bounded(whole, Source(network=QUICK), url) == DATA[:12_345]
+            proxy.next(LimitData(cut))
+            assert Source(network=QUICK).read(url) == DATA[:12_345]
+            proxy.next(LimitData(cut))
+            assert Source(network=QUICK).size(url) == 12_345
 
 
 def test_a_slow_server_is_no_stall(server):

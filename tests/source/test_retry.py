@@ -1,0 +1,93 @@
+"""Tries are counted by what they bring, and the pauses between them are random, growing and bounded."""
+
+import threading
+import time
+
+import pytest
+
+import streampipe as sp
+from streampipe.source.failures import Ended, HttpError
+from streampipe.source.retry import Tries
+
+
+class Pauses(threading.Event):
+    """An event that nobody sets; it notes how long it was waited for, and does not wait."""
+
+    def __init__(self):
+        super().__init__()
+        self.waits = []
+
+    def wait(self, timeout=None):
+        self.waits.append(timeout)
+        return False
+
+
+def failing(network, error, times):
+    stop = Pauses()
+    tries = Tries("https://host/a.tar", network, stop)
+    for _ in range(times):
+        tries.again(error, 7)
+    return stop.waits
+
+
+def test_pauses_are_drawn_from_a_range_that_doubles_up_to_the_longest():
+    network = sp.Network(tries=11, first_wait=1, longest_wait=20)
+    drawn = [failing(network, OSError("x"), 10) for _ in range(300)]
+    for k in range(10):
+        mine = [waits[k] for waits in drawn]
+        most = min(20, 2**k)
+        assert 0 <= min(mine) < 0.1 * most  # full jitter: from nothing
+        assert 0.9 * most < max(mine) <= most
+
+
+def test_retry_after_raises_a_pause_and_is_capped():
+    network = sp.Network(tries=5, first_wait=0, longest_wait=20)
+    assert failing(network, HttpError(503, "", {"Retry-After": "7"}), 2) == [7, 7]
+    assert failing(network, HttpError(503, "", {"Retry-After": "100000"}), 1) == [60]
+
+
+def test_the_last_try_says_how_many_there_were_where_and_for_how_long():
+    tries = Tries("https://host/a.tar?sig=hidden", sp.Network(tries=3), Pauses())
+    tries.again(OSError("reset"), 7)
+    tries.again(OSError("reset"), 7)
+    with pytest.raises(
+        sp.SourceUnavailable, match=r"host/a\.tar could.*reset.*3 tries at byte 7 .* in 0\.\d s"
+    ) as error:
+        tries.again(OSError("reset"), 7)
+    assert "hidden" not in str(error.value)
+
+
+def test_progress_begins_the_count_anew():
+    tries = Tries("https://host/a.tar", sp.Network(tries=3), Pauses())
+    for _ in range(5):
+        tries.again(OSError("reset"), 7)
+        tries.again(OSError("reset"), 7)
+        tries.progress()
+    tries.again(OSError("reset"), 7)
+
+
+def test_ends_in_good_order_alone_are_a_truncated_shard():
+    tries = Tries("https://host/a.tar", sp.Network(tries=2), Pauses())
+    tries.again(Ended("5 of 9 bytes came"), 5)
+    with pytest.raises(sp.TruncatedShard, match=r"ends at byte 5, in 2 tries"):
+        tries.again(Ended("0 of 4 bytes came"), 5)
+    tries = Tries("https://host/a.tar", sp.Network(tries=2), Pauses())
+    tries.again(OSError("reset"), 5)
+    with pytest.raises(sp.SourceUnavailable):
+        tries.again(Ended("0 of 4 bytes came"), 5)
+
+
+def test_what_is_final_costs_no_pause():
+    stop = Pauses()
+    with pytest.raises(sp.ShardMissing):
+        Tries("https://host/a.tar", sp.Network(), stop).again(HttpError(404, ""), 0)
+    assert stop.waits == []
+
+
+def test_a_pause_ends_when_reading_is_given_up():
+    stop = threading.Event()
+    threading.Timer(0.05, stop.set).start()
+    start = time.monotonic()
+    with pytest.raises(sp.SourceError, match="reset"):
+        Tries("https://host/a.tar", sp.Network(), stop).again(HttpError(503, "reset", {"Retry-After": "60"}), 0)
+    assert time.monotonic() - start < 30

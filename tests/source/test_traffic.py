@@ -1,0 +1,89 @@
+"""The threads of a process that fetch: as many as allowed, gone when idle; and a budget of bytes that blocks nobody."""
+
+import os
+import threading
+import time
+
+import pytest
+
+from streampipe.source import Network
+from streampipe.source import traffic as module
+from streampipe.source.traffic import Traffic, traffic_of
+from tests.source.conftest import until
+
+
+def threads():
+    return sum(thread.name == "streampipe-network" for thread in threading.enumerate())
+
+
+def test_work_runs_at_once_in_no_more_threads_than_allowed():
+    traffic = Traffic(Network(requests=4))
+    running, most, lock = 0, 0, threading.Lock()
+
+    def work(number):
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        time.sleep(0.02)
+        with lock:
+            running -= 1
+        return number
+
+    futures = [traffic.submit(lambda i=i: work(i)) for i in range(20)]
+    assert [future.result(10) for future in futures] == list(range(20))
+    assert most == 4
+
+
+def test_errors_are_raised_where_the_result_is_wanted_and_cancelled_work_never_runs():
+    traffic = Traffic(Network(requests=1))
+    gate = threading.Event()
+    first = traffic.submit(lambda: gate.wait(10))
+    second = traffic.submit(lambda: pytest.fail("it was cancelled"))
+    third = traffic.submit(lambda: 1 / 0)
+    assert second.cancel()
+    gate.set()
+    assert first.result(10)
+    with pytest.raises(ZeroDivisionError):
+        third.result(10)
+
+
+def test_idle_threads_end_and_come_back(monkeypatch):
+    monkeypatch.setattr(module, "_IDLE", 0.05)
+    before = threads()
+    traffic = Traffic(Network(requests=4))
+    for _ in range(3):
+        for future in [traffic.submit(lambda: time.sleep(0.01)) for _ in range(8)]:
+            future.result(10)
+        until(lambda: threads() == before and traffic._threads == 0)
+        assert traffic._idle == 0
+
+
+def test_the_budget_refuses_what_is_ahead_and_never_what_is_needed():
+    traffic = Traffic(Network(memory=100))
+    assert traffic.take(60)
+    assert not traffic.take(60)
+    assert traffic.take(60, needed=True)
+    traffic.give_back(60)
+    assert traffic.take(40)
+    assert traffic._peak == 120
+
+
+def test_all_sources_of_a_process_share_one_traffic():
+    assert traffic_of(Network(window=7)) is traffic_of(Network(window=7))
+    assert traffic_of(Network(window=7)) is not traffic_of(Network(window=8))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_has_a_traffic_of_its_own():
+    traffic = traffic_of(Network(window=7))
+    traffic.submit(lambda: None).result(10)
+    child = os.fork()
+    if not child:
+        try:
+            mine = traffic_of(Network(window=7))
+            os._exit(0 if mine is not traffic and mine.submit(lambda: 5).result(10) == 5 else 1)
+        finally:
+            os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
