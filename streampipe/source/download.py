@@ -100,7 +100,8 @@ class Download:
                 raise self._error
             if self.written < end or self._file < 0:
                 return None
-        return os.pread(self._file, end - start, start)
+        data = _read(self._file, end - start, start)
+        return data if len(data) == end - start else None
 
     def __del__(self) -> None:
         if self._file >= 0:
