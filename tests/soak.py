@@ -49,7 +49,7 @@ from streampipe.testing import (
 from tests.data import shard
 
 SHARDS, SAMPLES, BYTES = 16, 20, 6_000
-NETWORK = sp.Network(tries=40, stall=2.0, first_wait=0.02, longest_wait=0.3)
+NETWORK = sp.Network(tries=40, stall=2.0, first_wait=0.02, longest_wait=0.3, memory=8 << 20)  # soon all in use
 
 
 def tree(pid):
