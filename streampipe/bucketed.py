@@ -265,7 +265,15 @@ class BucketPlan(Plan):
         }
 
     def with_lanes(self, places: int, columns: int, window: int) -> Plan:
-        """The same plan with other numbers of lanes, and another window."""
+        """The same plan with other numbers of lanes, and another window.
+
+        Raises:
+            ConfigError: no plan has such numbers.
+        """
+        if not (1 <= places <= _PLACES and columns == 1):
+            raise ConfigError(
+                f"the state's lanes are {[places, columns]}, but buckets have 1 to {_PLACES} x 1: it is damaged"
+            )
         return replace(self, lanes=Lanes(self.lanes.samples, places, places, columns, window))
 
     def delivered(self, at: Cursor, places: Sequence[Place], rank: int) -> None:

@@ -49,6 +49,7 @@ def _planned(
     pushed += [f"batch({_sizes(division)})"] if division.batch else []
     readers = max(1, world_size * max(1, num_workers))
     alone = lanes.places % world_size == 0 and lanes.columns % max(1, num_workers) == 0
+    alone = readers == 1 or (alone and not isinstance(plan, BucketPlan))  # a bucket's batches take turns over readers
     mean = max(1, lanes.samples // max(1, len(dataset.shards)))
     mine = lanes.number if not alone else max(1, lanes.number // readers)
     open_at_once = min(len(dataset.shards), mine * (2 + lanes.window // mean))
@@ -58,7 +59,10 @@ def _planned(
         ("generators", _names([name_of(stage, parameters=True) for stage in division.stages])),
         ("samples", f"{lanes.samples:,} in {len(dataset.shards):,} shards"),
         *(_buckets(plan) if isinstance(plan, BucketPlan) else [("steps", _steps(plan, world_size))]),
-        ("order", f"{lanes.places} x {lanes.columns} lanes, window {lanes.window:,}" if plan.shuffled else "as listed"),
+        (
+            "order",
+            f"{lanes.places} x {lanes.columns} lanes, window {lanes.window:,}" if plan.shuffled else _unshuffled(plan),
+        ),
         ("shards open", f"about {open_at_once} at once in each of {readers} readers"),
         (
             "guarantees",
@@ -115,8 +119,14 @@ def _buckets(plan: BucketPlan) -> list[tuple[str, str]]:
     return rows
 
 
+def _unshuffled(plan: Plan) -> str:
+    return "each part's own" if len(plan.dataset.parts()) > 1 else "as listed"
+
+
 def _cover(plan: Plan) -> str:
     policy = plan.groups.leftover if isinstance(plan, BucketPlan) else "merge"
+    if len(plan.dataset.parts()) > 1:
+        return "each part has its share of the draws, exactly"
     return {
         "carry": "over epochs every sample as often as any other of its bucket, give or take one",
         "merge": "every sample once an epoch",
@@ -125,6 +135,8 @@ def _cover(plan: Plan) -> str:
 
 
 def _better(plan: Plan) -> str:
+    if isinstance(plan, BucketPlan):
+        return "but a remote shard is asked by each of them (cache= keeps it on the machine)"
     columns = plan.lanes.columns
     return f"more requests; a number of workers that divides {columns} gives each lane one"
 

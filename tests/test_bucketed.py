@@ -240,6 +240,25 @@ def test_a_state_of_another_bucket_spec_is_refused_with_both_values(shards, chan
         next(iter(other))
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"lanes": [1 << 50, 1]}, r"the state's lanes are \[1125899906842624, 1\]"),
+        ({"lanes": [1, 7]}, "buckets have 1 to 48 x 1"),
+        ({"step": 1 << 50}, "the state is at step 1125899906842624 of epoch 0, which has"),
+        ({"batch": "3"}, "the global batch .* was '3'"),
+        ({"buckets": None}, "the set of buckets is .* and was None"),
+    ],
+)
+def test_a_damaged_state_is_refused(shards, change, words):
+    loader = bucketed(shards).loader()
+    next(iter(loader))
+    fresh = bucketed(shards).loader()
+    fresh.load_state_dict({**loader.state_dict(), **change})
+    with pytest.raises(sp.ConfigError, match=words):
+        next(iter(fresh))
+
+
 def test_states_with_and_without_buckets_do_not_mix(shards):
     plain = sp.stream(str(shards), seed=3, shuffle=8).decode().batch(3).loader()
     loader = bucketed(shards).loader()
