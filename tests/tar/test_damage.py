@@ -146,3 +146,12 @@ def test_concatenated_archives_are_read_where_asked_for():
     assert names == ["a.jpg", "a.txt", "b.txt", "a.jpg", "b.txt"]
     chunks = [data[i : i + 1000] for i in range(0, len(data), 1000)]
     assert [member.name for member in stream_members(chunks, shard="s", limits=both)] == names
+
+
+@pytest.mark.parametrize("tier", ["planned", "sequential"])
+def test_concatenated_archives_can_be_streamed_in_both_tiers(tmp_path, tier):
+    (tmp_path / "a.tar").write_bytes(shard([("a", {"txt": "1"})]) + shard([("b", {"txt": "2"})]))
+    with pytest.raises(sp.CorruptShard, match=r"sp\.Limits\(concatenated=True\)"):
+        list(sp.stream(tmp_path / "a.tar", tier=tier))
+    pipe = sp.stream(tmp_path / "a.tar", tier=tier, limits=sp.Limits(concatenated=True))
+    assert [(sample["__key__"], sample["txt"]) for sample in pipe] == [("a", b"1"), ("b", b"2")]
