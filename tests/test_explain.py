@@ -3,6 +3,10 @@
 import pytest
 
 import streampipe as sp
+from streampipe.index import index
+from streampipe.source import Source
+from streampipe.testing import FaultServer
+from streampipe.urls import ShardList
 from tests.data import write_shards
 
 
@@ -36,3 +40,37 @@ def test_a_sequential_pipeline_says_why(shards):
     assert "the samples come from an iterable" in sp.from_iterable([1]).explain()
     with pytest.raises(sp.ConfigError, match="tier='planned' cannot be: stage filter"):
         sp.stream(str(shards), tier="planned").filter(len).explain()
+
+
+@pytest.fixture
+def remote(shards):
+    index(ShardList([str(path) for path in sorted(shards.glob("*.tar"))]), Source(), progress=False)
+    with FaultServer({path.name: path.read_bytes() for path in shards.iterdir()}) as server:
+        yield [server.url(f"{n:05d}.tar") for n in range(6)]
+
+
+def explained(pipe, **options):
+    rows = (line.split("  ", 1) for line in pipe.explain(**options).splitlines())
+    return {name.strip(): value.strip() for name, value in rows}
+
+
+def test_how_remote_bytes_are_read_how_many_and_when_a_cache_would_pay(remote, shards, tmp_path):
+    whole = sum(path.stat().st_size for path in shards.glob("*.tar")) / 1e6
+    rows = explained(sp.stream(remote, shuffle=7).batch(4))
+    assert rows["bytes"] == f"{whole:.1f} MB an epoch"
+    assert rows["reading"].startswith("ahead of need: strictly forward in ")
+    assert rows["cache"].startswith("none; cache= would pay from the second epoch on, with ")
+    rows = explained(sp.stream(remote, shuffle=7, epochs=None).where("key < '0000002'").batch(1))
+    assert rows["reading"] == "ahead of need: exactly the samples that are kept, neighbours together"
+    assert rows["cache"].startswith("none; cache= would pay now, ")
+    assert rows["cache"].endswith("though it fetches whole shards where 0.0 MB are wanted")
+    rows = explained(sp.stream(remote, shuffle=7).batch(4), num_workers=5)
+    assert "a number of workers that divides" in rows["lanes"]
+    assert rows["reading"] == "ahead of need: each reader the samples that it needs, neighbours together"
+    rows = explained(sp.stream(remote, shuffle=1000, network=sp.Network(memory=10_000)).batch(4))
+    assert "so some samples come one by one; more workers or memory, or a smaller shuffle" in rows["reading"]
+    rows = explained(sp.stream(remote, cache=tmp_path / "cache").batch(4))
+    assert rows["reading"].startswith(
+        f"through the cache: each shard is copied once a machine ({whole:.1f} MB for all)"
+    )
+    assert "cache" not in rows

@@ -306,3 +306,16 @@ def test_buckets_are_read_each_byte_once_and_in_few_requests(tmp_path):
     total = sum(path.stat().st_size for path in names)
     assert 0.9 * total < sum(sizes.values()) < 1.05 * total
     assert sum(requests.values()) < 4 * 40 / 3
+
+
+def test_the_sequential_tier_asks_for_the_next_shards_before_the_border(server):
+    pipe = remote(server, tier="sequential", shuffle=False, network=sp.Network(window=60_000, first_wait=0))
+    samples = iter(pipe)
+    for _ in range(SAMPLES // 2):
+        next(samples)
+    deadline = time.monotonic() + 10
+    while len(served(server)[0]) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    begun = len(served(server)[0])
+    samples.close()
+    assert begun >= 2  # and of the first only half was given out
