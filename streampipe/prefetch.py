@@ -221,8 +221,9 @@ class Prefetch(Generic[T]):
     def _ask_for(self, wanted: _Wanted) -> bool:
         """Ask for a sample whose turn it is. Whether to go on with the next."""
         remote = wanted.shard.remote
+        ended = remote.ended
         if not self._located(wanted.shard):
-            return remote.ended  # what went wrong is said when the sample is due
+            return ended  # what went wrong is said when the sample is due
         if remote.data is not None:
             return True
         due = wanted.step < self._given
