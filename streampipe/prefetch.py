@@ -40,6 +40,7 @@ _IDLE = 64  # indexes that are kept though no known step wants them
 _GUESS = 128 << 10  # bytes of a sample, before any index is known
 _FEW = 256  # samples of known steps until the first one came
 _FIRST = 64 << 10  # how far a request is extended at first
+_SMALL = 512 << 10  # to which it becomes smaller where the reader has to wait
 _MOST_ROOM = 1 << 30
 _NEAR = 4 << 20  # bytes to ask for in the order of need at least; more as requests grow
 _PAST = 0.25  # of the budget: bytes that a pass may read past the cache
@@ -63,6 +64,11 @@ class _Wanted:
         self.early = False  # it was asked for with another, and its turn has not come
         self.given = False
 
+    @property
+    def at(self) -> tuple[int, int]:
+        """Which sample of the shard it is, in which epoch."""
+        return self.place.epoch, self.row
+
 
 class _Shard:
     """A shard, and the known samples of it."""
@@ -72,7 +78,7 @@ class _Shard:
         self.remote = remote
         self.users = 0  # known samples that were not given out yet
         self.waiting: list[_Wanted] = []  # for the index
-        self.unasked: dict[int, _Wanted] = {}  # by their rows
+        self.unasked: dict[tuple[int, int], _Wanted] = {}  # by epoch and row
 
 
 class Prefetch(Generic[T]):
@@ -119,9 +125,17 @@ class Prefetch(Generic[T]):
             self.close()
 
     def _grow(self) -> None:
-        """A step is done. Requests grow quickly if it had not to wait, else slowly: what is needed next comes first."""
+        """A step is done. If it had to wait for bytes, requests become smaller, so what is needed next comes first.
+
+        But not very small: on a link with much latency small requests are what it waits for.
+        """
         self._given += 1
-        self._room = min(self._room * 11 // 10 if self._starved else self._room * 2, _MOST_ROOM)
+        if not self._starved:
+            self._room = min(self._room * 3 // 2, _MOST_ROOM)
+        elif self._room > _SMALL:
+            self._room = max(self._room * 2 // 3, _SMALL)
+        else:
+            self._room = self._room * 11 // 10
         self._starved = False
 
     def close(self) -> None:
@@ -203,7 +217,7 @@ class Prefetch(Generic[T]):
             samples, size = self._sizes
             self._sizes = samples + 1, size + _length(each.span)
             if shard.remote.data is None and not each.given:
-                shard.unasked.setdefault(each.row, each)
+                shard.unasked.setdefault(each.at, each)
 
     # Asking for bytes, in the order of need
 
@@ -258,8 +272,8 @@ class Prefetch(Generic[T]):
         for number, each in enumerate(chosen):
             each.answer, each.number = answer, number
             each.cost, at = each.span.end - at, each.span.end  # with the gap before it
-            if wanted.shard.unasked.get(each.row) is each:
-                del wanted.shard.unasked[each.row]
+            if wanted.shard.unasked.get(each.at) is each:
+                del wanted.shard.unasked[each.at]
             each.early = True
             self._early += each.cost
         self._turn_came(wanted)
@@ -280,7 +294,7 @@ class Prefetch(Generic[T]):
             last = wanted
             while True:
                 row = index.neighbour(last.row, step, network.gap)
-                other = None if row is None else shard.unasked.get(row)
+                other = None if row is None else shard.unasked.get((wanted.place.epoch, row))
                 if other is None:
                     break
                 most = network.window if other.step == wanted.step else room if wanted.step else 0
@@ -353,8 +367,8 @@ class Prefetch(Generic[T]):
         self._free(wanted)
         self._known -= 1
         shard = wanted.shard
-        if shard.unasked.get(wanted.row) is wanted:
-            del shard.unasked[wanted.row]
+        if shard.unasked.get(wanted.at) is wanted:
+            del shard.unasked[wanted.at]
         shard.users -= 1
         if shard.users:
             return
