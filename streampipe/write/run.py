@@ -87,7 +87,15 @@ def write(pipe: Pipeline, pattern: str, options: Options) -> Summary:
         plan, stages = found
         shards = plan.batches * (pipe.epochs or 1)
         work = Work(
-            plan, stages, shards, pattern, pipe.seed, options.policy, options.source, options.quality, options.threads
+            plan,
+            stages,
+            shards,
+            pattern,
+            pipe.seed,
+            options.policy.fresh(),
+            options.source,
+            options.quality,
+            options.threads,
         )
         summary = _planned(pipe, work, options)
     if not summary.missing:

@@ -36,7 +36,10 @@ Tell = Callable[[int], object]
 
 @dataclass(frozen=True)
 class Work:
-    """Everything a process needs to make any shard of a job. Picklable where the pipeline is."""
+    """Everything a process needs to make any shard of a job. Picklable where the pipeline is.
+
+    The error policy counts over all shards that a process makes: small shards must not hide that most samples fail.
+    """
 
     plan: Plan
     chain: tuple[AnyStage, ...]
@@ -51,7 +54,7 @@ class Work:
     def make(self, number: int, tell: Tell) -> None:
         """Write an output shard and its index."""
         consumer = Consumer(worker=number, num_workers=self.shards)
-        run = Run(seed=self.seed, consumer=consumer, policy=self.policy.fresh(), threads=self.threads)
+        run = Run(seed=self.seed, consumer=consumer, policy=self.policy, threads=self.threads)
         views = takes_views(self.chain)
         epoch, step = divmod(number, self.plan.batches)
         samples = told(read_batch(self.plan, epoch, step, run, views is not None), tell)

@@ -195,6 +195,13 @@ def test_errors_name_the_sample_and_are_up_to_the_policy(tmp_path):
         write(twice, tmp_path / "twice", num_workers=1, multiprocessing_context="fork")
 
 
+def test_a_broken_dataset_does_not_look_like_a_small_one_however_small_its_shards(tmp_path):
+    write_shards(tmp_path / "in", [300])
+    pipe = sp.stream(str(tmp_path / "in"), on_error="skip").map(lambda s: s if s["__key__"] == "0000000" else 1 / 0)
+    with pytest.raises(sp.TooManyErrors, match="skipped 100 of 101"):
+        write(pipe, tmp_path / "out", max_samples=20)
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
