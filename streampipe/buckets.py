@@ -216,6 +216,8 @@ def batch_sizes(buckets: Buckets, size: int | Mapping[Size, int] | None, pixels:
             raise ConfigError(f"batch takes a budget of 1 or more pixels, not {pixels}")
         return tuple(max(1, pixels // (w * h)) for w, h in buckets.sizes)
     if not isinstance(size, Mapping):
+        if size is not None and size < 1:
+            raise ConfigError(f"batch takes a size of 1 or more samples, not {size}")
         return (size or 1,) * len(buckets)
     lacking = [f"({w}, {h})" for w, h in buckets.sizes if (w, h) not in size]
     strange = [str(each) for each in size if each not in buckets.sizes]

@@ -196,6 +196,8 @@ class Pipeline(IterableDataset[Any]):
         """
         options = _given(same=same, max_bytes=max_bytes, leftover=None if leftover == "carry" else leftover)
         check_leftover(leftover)
+        if max_bytes is not None and max_bytes < 1:
+            raise ConfigError(f"max_bytes is what may wait for full batches, 1 or more bytes, not {max_bytes}")
         return self.apply(stages.bucket(buckets=make_buckets(spec), **options))
 
     def batch(
