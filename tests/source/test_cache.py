@@ -429,7 +429,7 @@ def test_each_call_failing_once_in_turn_leaves_a_cache_that_is_right(server, tmp
         again = Source(network=QUICK, cache=Cache(cache.folder))
         assert bounded(whole, again, url) == DATA  # and the next run is sound
         assert bytes(again.buffer(url)) == DATA
-        shutil.rmtree(cache.folder)
+        shutil.rmtree(cache.folder, ignore_errors=True)  # its lock may be on its way out
         if not failed:
             break
     assert not failed
