@@ -177,10 +177,10 @@ class Job:
         return finished, sum(got.values())
 
     def flat(self):
-        """Memory (MB), descriptors and threads of rank 0 in the second fifth of the time and in the last."""
+        """Memory (MB), descriptors and threads of rank 0 in the middle fifth of the time and in the last."""
         found = [line["used"] for line in self.lines(0) if "used" in line]
         fifth = max(1, len(found) // 5)
-        early, late = found[fifth : 2 * fifth] or found, found[-fifth:]
+        early, late = found[2 * fifth : 3 * fifth] or found, found[-fifth:]
         columns = zip(zip(*early, strict=True), zip(*late, strict=True), strict=True)
         return [(round(statistics.median(before)), round(statistics.median(behind))) for before, behind in columns]
 
