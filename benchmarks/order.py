@@ -23,7 +23,7 @@ def simulate(samples: int, shards: int, ranks: int, workers: int, per_rank: int,
     """One worker of the job, and a sampled check that all workers together cover the epoch exactly."""
     counts = np.full(shards, samples // shards, np.int64)
     size = per_rank * ranks
-    places, columns = choose(size, samples, shards, ranks)
+    places, columns = choose(size, samples, shards)
     lanes = Lanes(samples, size, places, columns, window)
     print(f"{samples:.0e} samples, {shards:.0e} shards, {ranks} ranks x {workers} workers, global batch {size}")
     print(f"lanes {places} x {columns}, window {window}, {lanes.batches:,} steps an epoch")

@@ -21,6 +21,7 @@ from streampipe.rng import derive
 TAILS = ("short", "drop", "pad")
 _MOST_COLUMNS = 12
 _MOST_PLACES = 48
+_SHARE = 16  # samples of a batch to a place where the batch is so large that there are more places
 SENSIBLE_WINDOW = 2_000
 """Samples that ``shuffle=True`` mixes over."""
 _LEAST_WINDOW = 64
@@ -85,19 +86,21 @@ def slots(size: int, places: int, rank: int, ranks: int) -> np.ndarray:
     return np.asarray(q[(q % places) % ranks == rank] if places % ranks == 0 else q[q % ranks == rank])
 
 
-def choose(size: int, samples: int, shards: int, ranks: int = 1) -> tuple[int, int]:
+def choose(size: int, samples: int, shards: int) -> tuple[int, int]:
     """Numbers of places and columns for a new run: as many lanes as the shards allow, in numbers with many divisors.
 
-    Places are a multiple of the ranks where that can be: then no lane is read by two ranks.
+    They follow from the global batch and the data alone, so the batches of a new run are the same on any number of
+    ranks. Up to 48 lanes meet in a batch, of large batches one for every 16 samples: so a job whose ranks have 16
+    samples or more each, in numbers that divide the places, has no lane that two ranks read.
 
-    >>> choose(256, 10_000_000, 1000), choose(16, 1000, 3), choose(16, 100_000, 100), choose(144, 10**6, 900, ranks=36)
-    ((32, 12), (1, 3), (8, 12), (36, 12))
+    >>> choose(256, 10_000_000, 1000), choose(16, 1000, 3), choose(16, 100_000, 100), choose(16_384, 10**10, 10**6)
+    ((32, 12), (1, 3), (8, 12), (1024, 12))
     """
     deserved = max(1, min(shards, samples // max(1, 4 * size)))
-    places = [a for a in range(1, min(size, max(ranks, _MOST_PLACES)) + 1) if size % a == 0]
+    places = [a for a in range(1, min(size, max(size // _SHARE, _MOST_PLACES)) + 1) if size % a == 0]
     columns = [t for t in range(1, _MOST_COLUMNS + 1) if _MOST_COLUMNS % t == 0]
     fitting = [(a * t, t, a) for a in places for t in columns if a * t <= deserved]
-    _, most, most_places = max([each for each in fitting if each[2] % ranks == 0] or fitting)
+    _, most, most_places = max(fitting)
     return most_places, most
 
 

@@ -355,7 +355,7 @@ class Pipeline(IterableDataset[Any]):
             return self._plan_buckets(dataset, division, world_size, tail, window, sensible), division
         size = (division.batch or 1) * world_size
         tail = tail or ("drop" if division.drop_last else "short")
-        plan = make(dataset, size, world_size, source.window, self.seed, tail, text, source.sensible)
+        plan = make(dataset, size, source.window, self.seed, tail, text, source.sensible)
         return plan, division
 
     def _plan_buckets(

@@ -173,7 +173,6 @@ _MUST_AGREE = {
 def make(
     dataset: Counted,
     batch: int,
-    ranks: int,
     window: int | None,
     seed: int,
     tail: str,
@@ -184,7 +183,7 @@ def make(
 
     ``window`` None is the shards' order; with ``sensible`` it follows from the number of lanes instead.
     """
-    places, columns = (1, 1) if window is None else choose(batch, dataset.samples, len(dataset.shards), ranks)
+    places, columns = (1, 1) if window is None else choose(batch, dataset.samples, len(dataset.shards))
     width = 0 if window is None else sensible_window(places) if sensible else window
     lanes = Lanes(dataset.samples, batch, places, columns, width, tail)
     return Plan(dataset, lanes, seed, window is not None, filter, sensible)

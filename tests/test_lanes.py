@@ -125,7 +125,7 @@ def test_sixteen_job_sizes_continue_the_same_batches(size, ranks):
 @given(st.integers(1, 16_384), st.integers(1, 22), st.sampled_from([1, 8]), st.integers(1, 10), st.integers(1, 200))
 def test_cover_and_equal_steps_in_the_ranges_of_mosaicmls_partition_tests(samples, nodes, per_node, batch, shards):
     ranks = nodes * per_node
-    places, columns = choose(batch * ranks, samples, shards, ranks)
+    places, columns = choose(batch * ranks, samples, shards)
     lanes = Lanes(samples, batch * ranks, places, columns, 50, "pad")
     parts = all_ranks(lanes, 7, ranks)
     assert {len(part) for part in parts} == {-(-samples // lanes.size)}

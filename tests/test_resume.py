@@ -165,6 +165,12 @@ def test_a_run_of_8_ranks_and_3_workers_continues_on_any_other_number(many):
         assert first + rest == whole, f"{ranks} ranks, {workers} workers"
 
 
+def test_a_new_run_has_the_same_batches_on_any_number_of_ranks(many):
+    whole, state = global_batches(many, 1, 0)
+    for ranks, workers in [(2, 1), (3, 2), (8, 0), (16, 0)]:
+        assert global_batches(many, ranks, workers) == (whole, state), f"{ranks} ranks, {workers} workers"
+
+
 def test_a_planned_resume_reads_nothing_of_what_came_before(many):
     state, got = stopped(planned(many, 8, shuffle=False), 90, {})
     loader = planned(many, 8, shuffle=False).loader()
