@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from itertools import takewhile
+from itertools import chain, takewhile
 from typing import Any, NamedTuple
 
 from streampipe.chain import AnyStage, name_of, takes_views, through
@@ -26,6 +26,7 @@ from streampipe.stages.stage import Stage, is_stage
 ONE_TO_ONE = ("map", "assign", "select", "rename", "decode", "caption", "join", "fit")
 """Stages of which a sample comes out for each that goes in, so that batches can be decided before them."""
 _FEW_OPEN, _MOST_OPEN = 64, 256  # shards
+_MOST_TRIED, _UNLIKE_TRIED = 100, 10  # other steps, for one of which all samples are bad; of any bucket
 
 
 @dataclass(frozen=True)
@@ -78,15 +79,41 @@ def make_batches(
             samples = _good(places, found, run, chains)
             if division.batch and run.fill != len(places):
                 run = replace(run, fill=len(places))
-            stages = of_size(division.stages, len(places)) if division.bucket else division.stages
+            stages = tuple(of_size(division.stages, len(places))) if division.bucket else division.stages
             items = list(through(stages, samples, run, views)) if stages else list(samples)
+            if division.batch and not items:
+                items = _in_place_of(plan, stages, run, at, places)
             if division.batch and len(items) != 1:
                 raise TooManyErrors(
-                    f"all {len(places)} samples of batch {at.step} of epoch {at.epoch} were skipped, so nothing is "
-                    f"left to fill it with; check the data, or use on_error='raise' to see the first error"
+                    f"all {len(places)} samples of batch {at.step} of epoch {at.epoch} were skipped, and so were those "
+                    f"of the batches behind it; check the data, or use on_error='raise' to see the first error"
                 )
             plan.delivered(at, places, run.consumer.rank)
             yield Made(items, plan.after(at))
+
+
+def _in_place_of(plan: Plan, stages: tuple[AnyStage, ...], run: Run, at: Cursor, places: Sequence[Place]) -> list[Any]:
+    """A batch for a step of which no sample is good, or nothing: of this rank's next steps, or of the epoch's first.
+
+    All ranks must take the step, and it has nobody to fill its slots from, as where a batch is one sample. Steps of the
+    same size come first, so that no image is cut to the shape of another bucket while there is one of this.
+    """
+    size, total, consumer = places[0].size, plan.batches_in(at.epoch), run.consumer
+    views, chains = takes_views(stages), plan.dataset.chains
+    find = plan.dataset.places(plan, consumer.rank, consumer.world_size)
+    ahead = [(at.step + i) % total for i in range(1, min(total, _MOST_TRIED))]
+    alike = (other for step in ahead if (other := find(at.epoch, step))[0].size == size)
+    for other in chain(alike, (find(at.epoch, step) for step in ahead[:_UNLIKE_TRIED])):
+        resized = [place._replace(size=size) for place in other[: len(places)]]
+        steps = Reader(plan.dataset.parts(), _FEW_OPEN).read(
+            iter([(at, resized)]), views is not None and chains is None
+        )
+        with closing(steps):
+            samples = (sample for _, _, found in steps for sample in _good(resized, found, run, chains))
+            if items := list(through(stages, samples, run, views)):
+                counters.add("batch", "batches made of other steps' samples (theirs were all skipped)")
+                return items
+    return []
 
 
 def read_batch(plan: Plan, epoch: int, step: int, run: Run, views: bool) -> Iterator[Sample]:

@@ -3,7 +3,7 @@
 import json
 import random
 from collections import Counter
-from itertools import chain
+from itertools import chain, islice
 
 import numpy as np
 import pytest
@@ -475,3 +475,31 @@ def test_the_slot_of_a_skipped_sample_is_filled_from_its_own_batch(shards, tier,
         check_one_bucket(batch)
     assert not any(key.endswith("3") for key in chain(*keys(batches)))
     assert counters.get("batch", "slots filled") > before
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("buckets", [False, True])
+def test_a_batch_of_nothing_but_skipped_samples_is_made_of_another_steps(shards, buckets, workers):
+    """Batches of one sample: a bad one must not end the run, and the ranks stay in step."""
+    policy = sp.ErrorPolicy("skip", max_share=1.0)
+    pipe = sp.stream(str(shards), shuffle=5, seed=1, on_error=policy)
+    pipe = pipe.bucket(SIZES, leftover="drop").decode() if buckets else pipe.decode(32)
+    pipe = pipe.map(fails_for, "txt").batch(1)
+    what = "batches made of other steps' samples (theirs were all skipped)"
+    before = counters.get("batch", what)
+    ranks = [list(first_epoch(pipe, workers, rank)) for rank in (0, 1)]
+    assert counters.get("batch", what) > before
+    assert len(ranks[0]) == len(ranks[1])
+    assert not any(key.endswith("3") for rank in ranks for key in chain(*keys(rank)))
+    if buckets:
+        assert all(a["__size__"] == b["__size__"] for a, b in zip(*ranks, strict=True))
+    loader = first_epoch(pipe, workers, 0)
+    heard = [batch["__key__"] for batch in islice(loader, 5)]
+    resumed = pipe.loader(rank=0, world_size=2)
+    resumed.load_state_dict(loader.state_dict())
+    assert heard + keys(resumed) == keys(ranks[0])
+
+
+def first_epoch(pipe, workers, rank):
+    pipe.set_epoch(0)
+    return pipe.loader(workers, rank=rank, world_size=2)

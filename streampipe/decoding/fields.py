@@ -25,6 +25,8 @@ ALONE = "tensor"
 """The name of a tensor that is alone in a .safetensors field."""
 IMAGES = frozenset(("jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "avif", "apng"))
 MASKS = frozenset(("mask", "masklabel", "seg"))
+RENAMED = frozenset(("image", "control", "mask"))
+"""Names without an extension under which images go behind ``rename``: bytes there that are no image are damage."""
 UNSAFE = frozenset(("pkl", "pickle", "pyd", "pth", "pt", "ckpt", "bin", "joblib", "dill"))
 Decoder = Callable[[bytes], Any]
 
@@ -35,9 +37,11 @@ def is_image_field(name: str, data: bytes | memoryview) -> bool:
     >>> start = b"\\xff\\xd8\\xff"
     >>> is_image_field("jpg", b""), is_image_field("picture", start), is_image_field("txt", start)
     (True, True, False)
+    >>> is_image_field("image", b""), is_image_field("picture", b"")
+    (True, False)
     """
     extension = _extension(name)
-    if extension in IMAGES:
+    if extension in IMAGES or name in RENAMED:
         return True
     return extension not in _DECODERS and extension not in UNSAFE and extension != "gz" and sniff(data) is not None
 

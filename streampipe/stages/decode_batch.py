@@ -102,6 +102,8 @@ def _join(ready: list[Row], own: Collate | None) -> Batch:
     block = ready[0][1]
     if block is None or not all(other is block and number == i for i, (_, other, number) in enumerate(ready)):
         return default_collate(samples)  # type: ignore[no-any-return]
+    if any(name in block.images and not isinstance(value, torch.Tensor) for s in samples for name, value in s.items()):
+        return default_collate(samples)  # type: ignore[no-any-return]  # what is no image has written no row
     slots = [name for name in samples[0] if name in block.images]
     rest: Batch = default_collate(
         [{name: None if name in slots else value for name, value in sample.items()} for sample in samples]

@@ -514,7 +514,7 @@ def test_the_alpha_channel_can_be_a_mask():
     assert one({"jpg": photo()}, size=32, alpha="mask")["mask"].unique().tolist() == [255]
     assert one({"png": encoded(Image.fromarray(rgba), "PNG")}, alpha="mask", output="pil")["mask"].size == (90, 60)
     with pytest.raises(sp.DecodeError, match="has a field 'mask' already"):
-        one({"png": encoded(Image.fromarray(rgba), "PNG"), "mask": b"x"}, size=32, alpha="mask")
+        one(dict.fromkeys(("png", "mask"), encoded(Image.fromarray(rgba), "PNG")), size=32, alpha="mask")
     with pytest.raises(sp.ConfigError, match="alpha is one of"):
         one({"jpg": photo()}, alpha="yes")
 
@@ -554,3 +554,23 @@ def test_an_image_that_ends_in_the_middle_is_an_error_not_a_grey_half():
 def test_zipped_images_are_images():
     made = one({"jpg": photo(), "mask.png.gz": gzip.compress(encoded(natural(160, 120), "PNG"))}, size=32)
     assert made["mask.png.gz"].shape == (3, 32, 32)
+
+
+@pytest.mark.parametrize("tier", ["planned", "sequential"])
+@pytest.mark.parametrize("damage", [b"", b"<html>not found</html>"])
+def test_what_is_no_image_under_a_name_for_images_is_a_bad_sample(tmp_path, tier, damage):
+    """Behind ``rename`` no extension says that it should be one."""
+    samples = [("a", {"jpg": photo(1)}), ("b", {"jpg": damage}), ("c", {"jpg": photo(2)})]
+    (tmp_path / "0.tar").write_bytes(shard(samples))
+    with pytest.raises(sp.DecodeError, match="sample 'b'.*field 'image'.*no image"):
+        list(sp.stream(tmp_path / "0.tar", tier=tier).rename(image="jpg").decode(32).batch(3))
+    (batch,) = sp.stream(tmp_path / "0.tar", tier=tier, on_error="skip").rename(image="jpg").decode(32).batch(3)
+    assert "b" not in batch["__key__"]
+    assert batch["image"].shape[1:] == (3, 32, 32)
+
+
+def test_memory_that_no_image_was_written_to_is_never_given_out(tmp_path):
+    samples = [("a", {"jpg": photo(1), "picture": photo(1)}), ("b", {"jpg": photo(2), "picture": b"no image"})]
+    (tmp_path / "0.tar").write_bytes(shard(samples))
+    with pytest.raises(sp.StageError, match="'picture' cannot be stacked.*bytes in 'b'"):
+        list(sp.stream(tmp_path / "0.tar").decode(32).batch(2))
