@@ -50,7 +50,11 @@ def divide(chain: Sequence[AnyStage]) -> Division | str:
     at = len(rest) if batch is None else rest.index(batch)
     for i, stage in enumerate(rest):
         if i != at and not any(is_stage(stage, name) for name in (ONE_TO_ONE if i < at else ("map",))):
-            return f"stage {name_of(stage, parameters=True)} may give out more or fewer samples than it is given"
+            early = is_stage(stage, "where") or is_stage(stage, "bucket")
+            advice = "; put it first if it needs nothing of the stages before it: then the index answers it" * early
+            return (
+                f"stage {name_of(stage, parameters=True)} may give out more or fewer samples than it is given{advice}"
+            )
     where = tuple(s.parameters["condition"] for s in pushed if isinstance(s, Stage) and is_stage(s, "where"))
     bucket = next((s for s in pushed if isinstance(s, Stage) and is_stage(s, "bucket")), None)
     sizes = () if bucket is None else bucket_sizes(bucket, rest)
