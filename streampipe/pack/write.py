@@ -34,7 +34,7 @@ log = logging.getLogger("streampipe")
 RECORD = "pack.json"
 SKIPPED = "skipped.jsonl"
 _TEMPORARY = ".part"
-_LEFT_OVER = re.compile(rf"(\d+\.tar|{RECORD}|{SKIPPED}|(\d+\.index|manifest)\.parquet\.\d+)\{_TEMPORARY}")
+_LEFT_OVER = re.compile(rf"(\d+\.tar|{RECORD}|{SKIPPED}|(\d+\.index|manifest)\.parquet\.[^/]+)\{_TEMPORARY}")
 _AGAIN = "make room or mend the disk, and run the same command again: finished shards are kept"
 
 
