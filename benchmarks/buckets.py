@@ -20,12 +20,12 @@ from collections import Counter
 
 import numpy as np
 
-from streampipe.bucketed import BucketDataset, BucketPlaces, Census, make_plan
-from streampipe.buckets import PRESETS, Buckets, cut, log_ratios
 from streampipe.context import Run
 from streampipe.counters import counters
-from streampipe.dataset import Dataset
-from streampipe.groups import GroupOrder, Groups
+from streampipe.plan.bucketed import BucketDataset, BucketPlaces, Census, make_plan
+from streampipe.plan.buckets import PRESETS, Buckets, cut, log_ratios
+from streampipe.plan.dataset import Dataset
+from streampipe.plan.groups import GroupOrder, Groups
 from streampipe.stages.bucket import MAX_BYTES, Pools
 
 RANKS, WORKERS, BATCH = 8, 8, 16

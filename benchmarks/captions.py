@@ -19,10 +19,10 @@ import pyarrow.parquet as pq
 
 import streampipe as sp
 from streampipe import stages
-from streampipe.condition import Condition
 from streampipe.context import Position, Run
 from streampipe.index.facts import scalars_of
 from streampipe.index.table import make
+from streampipe.query.condition import Condition
 
 SAMPLES = 10_000
 TAGS = ", ".join(f"tag number {i}" for i in range(20))

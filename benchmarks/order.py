@@ -14,9 +14,9 @@ from collections import Counter
 
 import numpy as np
 
-from streampipe.dataset import EpochStream
-from streampipe.lanes import EpochOrder, Lanes, batch_seed, choose, rank_reader, sensible_window
-from streampipe.plan import shard_seed
+from streampipe.plan.dataset import EpochStream
+from streampipe.plan.deal import shard_seed
+from streampipe.plan.lanes import EpochOrder, Lanes, batch_seed, choose, rank_reader, sensible_window
 
 
 def simulate(samples: int, shards: int, ranks: int, workers: int, per_rank: int, window: int) -> None:

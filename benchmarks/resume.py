@@ -31,7 +31,7 @@ from typing import Any, NamedTuple
 from resume_rank import Streampipe
 
 import streampipe as sp
-from streampipe.progress import Lane
+from streampipe.pipeline.progress import Lane
 
 HERE = Path(__file__).parent
 PACKAGES = {

@@ -1,6 +1,5 @@
 """Composable generator stages that stream sharded tar archives into PyTorch. Start with ``stream``."""
 
-from streampipe.buckets import Buckets
 from streampipe.captions import Tags
 from streampipe.context import Consumer, Position, Run
 from streampipe.decorators import SKIP, cached, inference, logged, on_error, retry, timed
@@ -31,6 +30,7 @@ from streampipe.errors import (
 )
 from streampipe.loader import Loader
 from streampipe.pipeline import Pipeline
+from streampipe.plan.buckets import Buckets
 from streampipe.policy import ErrorPolicy
 from streampipe.source import Cache, Network
 from streampipe.stages.stage import Stage, stage

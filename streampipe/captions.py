@@ -19,11 +19,11 @@ from functools import cached_property
 from numbers import Real
 from typing import Any, NamedTuple, Protocol, TypeVar
 
-from streampipe.aliases import CAPTION_KEYS
 from streampipe.counters import counters
 from streampipe.decoding.fields import gunzip
 from streampipe.decoding.text import decode_text
 from streampipe.errors import ConfigError, DecodeError
+from streampipe.query.aliases import CAPTION_KEYS
 
 T = TypeVar("T")
 

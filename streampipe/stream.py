@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from os import PathLike
 from typing import Any
 
-from streampipe.chain import name_of
 from streampipe.context import Position, Run
 from streampipe.errors import ConfigError
-from streampipe.lanes import SENSIBLE_WINDOW
-from streampipe.mix import MixSamples
 from streampipe.pipeline import Pipeline
+from streampipe.pipeline.chain import name_of
+from streampipe.pipeline.mix import MixSamples
+from streampipe.plan.lanes import SENSIBLE_WINDOW
 from streampipe.policy import ErrorPolicy
-from streampipe.shards import ShardSamples
+from streampipe.reading.shards import ShardSamples
 from streampipe.source import Cache, Network, Opener, Source
 from streampipe.tar import Limits
 from streampipe.urls import expand
@@ -57,7 +57,7 @@ def stream(
         limits: how large members, headers and samples may be.
 
     Each rank and DataLoader worker reads its own share: whole shards, and samples of shared shards where there are too
-    few (see ``streampipe.plan``).
+    few (see ``streampipe.plan.deal``).
 
     Raises:
         ConfigError: nothing is found under ``urls``, or an argument is wrong.

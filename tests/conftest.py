@@ -2,6 +2,8 @@
 
 import pytest
 
+collect_ignore = ["fuzz.py", "soak.py"]  # run apart, and fuzz.py needs atheris
+
 
 @pytest.fixture(autouse=True, scope="session")
 def _own_memory(tmp_path_factory):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from streampipe.context import Consumer
-from streampipe.pipeline import Pipeline
+from streampipe.pipeline.pipeline import Pipeline
 
 
 def consumers(world_size: int, num_workers: int) -> list[Consumer]:

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import streampipe as sp
-from streampipe.condition import Condition
 from streampipe.counters import counters
-from streampipe.expression import Expression, column
+from streampipe.query.condition import Condition
+from streampipe.query.expression import Expression, column
 from tests.data import photo, shard
 
 ROWS = [

@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from streampipe.buckets import MISSTATED, MOST_SIDE, Buckets, cut, log_ratios, merge
 from streampipe.context import Run, Sample, where
 from streampipe.counters import counters
 from streampipe.errors import SampleError, StageError
-from streampipe.groups import check_leftover
 from streampipe.index.facts import facts_of
+from streampipe.plan.buckets import MISSTATED, MOST_SIDE, Buckets, cut, log_ratios, merge
+from streampipe.plan.groups import check_leftover
 from streampipe.stages.stage import stage
 
 MAX_BYTES = 1 << 30

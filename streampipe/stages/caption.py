@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from streampipe.aliases import CAPTION_KEYS
 from streampipe.captions import Fields, Recipe, Tags
 from streampipe.context import Run, Sample, blame, where
 from streampipe.counters import counters
 from streampipe.errors import ConfigError, DecodeError, StageError
+from streampipe.query.aliases import CAPTION_KEYS
 from streampipe.rng import Numbers
 from streampipe.stages.stage import stage
 
@@ -48,8 +48,8 @@ def caption(
         keys: where captions are, best first; ``"a;b"`` is two keys. A key names a field of exactly that name (a member,
             a joined column), else, up to a dot, a field with json and the path in it (``json.meta.long``,
             ``syn.json.text``), else a path in the field ``json`` (``long_caption``). The default finds the captions of
-            the public datasets (``streampipe.aliases``). The first that is there and not empty is taken. Of a list,
-            one at random.
+            the public datasets (``streampipe.query.aliases``). The first that is there and not empty is taken. Of a
+            list, one at random.
         weights: one for each key: then one of the captions that are there is taken at random, by its weight. Those of
             weight 0 are used only where there is no other.
         template: ``"a photo of {caption}"``; other slots are keys (``"{caption}, {json.artist}"``).

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from streampipe.buckets import batch_sizes
 from streampipe.errors import ConfigError
+from streampipe.plan.buckets import batch_sizes
 from streampipe.stages.stage import Stage, is_stage
 
 _NOT_IN_GROUPS = ("bucket", "shuffle", "take", "unbatch")

@@ -6,12 +6,12 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from streampipe.beside import Beside
 from streampipe.captions import Fields
 from streampipe.context import Run, Sample, where
 from streampipe.counters import counters
 from streampipe.errors import ConfigError, DecodeError, StageError
-from streampipe.sidecar import Columns, Place, Rows, read
+from streampipe.index.beside import Beside
+from streampipe.index.sidecar import Columns, Place, Rows, read
 from streampipe.source import redact
 from streampipe.stages.stage import stage
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from streampipe.context import Mark, Run, Trail
 from streampipe.errors import ConfigError
-from streampipe.order import traceable
+from streampipe.plan.order import traceable
 from streampipe.rng import derive
 from streampipe.stages.stage import stage
 

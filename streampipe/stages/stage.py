@@ -9,9 +9,9 @@ import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, overload
 
-from streampipe.beside import Beside
 from streampipe.context import Run
 from streampipe.errors import ConfigError
+from streampipe.index.beside import Beside
 
 
 class Stage:

@@ -8,12 +8,12 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
-from streampipe.beside import Beside
-from streampipe.condition import Condition
 from streampipe.context import Run, Sample
 from streampipe.errors import StageError
+from streampipe.index.beside import Beside
 from streampipe.index.facts import facts_of
 from streampipe.index.known import columns_beside
+from streampipe.query.condition import Condition
 from streampipe.stages.filter import NOTHING_LEFT
 from streampipe.stages.stage import stage
 

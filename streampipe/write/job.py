@@ -11,9 +11,9 @@ from typing import Any
 from streampipe.errors import ConfigError, OutputBusy, PackError
 from streampipe.index.find import index_url
 from streampipe.index.manifest import NAME
-from streampipe.mix import MixSamples
-from streampipe.pipeline import Pipeline
-from streampipe.shards import ShardSamples
+from streampipe.pipeline.mix import MixSamples
+from streampipe.pipeline.pipeline import Pipeline
+from streampipe.reading.shards import ShardSamples
 from streampipe.source import Source, local_path, redact
 from streampipe.write.draft import put, sweep
 from streampipe.write.spec import describe

@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from streampipe.chain import takes_views, through
 from streampipe.context import Run
 from streampipe.errors import ConfigError, IndexMismatch, StageError
 from streampipe.index import ShardIndex
 from streampipe.index.find import index_url
 from streampipe.index.manifest import NAME, Entry, to_bytes
-from streampipe.pipeline import Pipeline
+from streampipe.pipeline.chain import takes_views, through
+from streampipe.pipeline.pipeline import Pipeline
 from streampipe.policy import ErrorPolicy
 from streampipe.source import Source, redact
 from streampipe.threads import ordered

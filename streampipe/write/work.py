@@ -12,15 +12,15 @@ from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import Any
 
-from streampipe.chain import AnyStage, name_of, takes_views, through
 from streampipe.context import Consumer, Run, Sample, where
 from streampipe.counters import counters
 from streampipe.errors import ConfigError, DuplicateKey, StageError, UnsafeName
 from streampipe.index.find import index_url
 from streampipe.index.scan import scan
-from streampipe.passes import read_batch
-from streampipe.pipeline import Pipeline
-from streampipe.planned import Plan
+from streampipe.pipeline.chain import AnyStage, name_of, takes_views, through
+from streampipe.pipeline.passes import read_batch
+from streampipe.pipeline.pipeline import Pipeline
+from streampipe.plan.planned import Plan
 from streampipe.policy import ErrorPolicy
 from streampipe.source import Source
 from streampipe.stages import batch

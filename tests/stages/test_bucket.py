@@ -15,14 +15,14 @@ from torch.utils.data import DataLoader
 
 import streampipe as sp
 from streampipe import stages
-from streampipe.buckets import make
 from streampipe.context import Consumer, Run
 from streampipe.counters import counters
+from streampipe.plan.buckets import make
 from streampipe.policy import ErrorPolicy
 from streampipe.stages.bucket import MAX_BYTES, Pools
 from tests.data import shard
 from tests.laws import check_lazy, check_picklable
-from tests.test_bucketed import SIZES, check_one_bucket, keys, write_sized
+from tests.plan.test_bucketed import SIZES, check_one_bucket, keys, write_sized
 
 
 def stated(key, width, height, size=0):

@@ -15,11 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import streampipe as sp
-from streampipe.beside import Beside
 from streampipe.cli import main
 from streampipe.context import Run
 from streampipe.counters import counters
-from streampipe.sidecar import Place, read
+from streampipe.index.beside import Beside
+from streampipe.index.sidecar import Place, read
 from streampipe.source import Source
 from streampipe.testing import FaultServer, Status
 from tests.data import shard

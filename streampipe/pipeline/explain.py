@@ -1,0 +1,200 @@
+"""``explain``: what a pipeline will do, before it does it."""
+
+from __future__ import annotations
+
+from streampipe.pipeline.chain import name_of
+from streampipe.pipeline.passes import Division
+from streampipe.pipeline.pipeline import Pipeline
+from streampipe.pipeline.progress import replayed
+from streampipe.plan.bucketed import BucketPlan
+from streampipe.plan.planned import Plan
+from streampipe.query.condition import Condition
+from streampipe.reading.prefetch import EARLY
+from streampipe.reading.shards import ShardSamples
+from streampipe.stages.stage import Stage
+
+
+def explain(pipe: Pipeline, world_size: int, num_workers: int, found: tuple[Plan, Division] | str) -> str:
+    """The tier and why, what was pushed into the plan, what runs as generators, what is guaranteed, and the numbers."""
+    rows = [("source", repr(pipe.source))]
+    if isinstance(found, str):
+        rows += [
+            ("tier", f"sequential: {found}"),
+            ("generators", _names([name_of(stage, parameters=True) for stage in pipe.chain])),
+            ("order", "each consumer reads whole shards; another number of ranks or workers is another order"),
+            ("resume", f"exact on the same ranks and workers, dealt again on others; {_resume(pipe)}"),
+            ("several ranks", "need loader(steps_per_epoch=n)"),
+        ]
+        given = [stage.parameters.get("condition") for stage in pipe.chain if isinstance(stage, Stage)]
+        rows += _row("names", ", ".join(each.names() for each in given if isinstance(each, Condition) and each.names()))
+    else:
+        rows += _planned(pipe, world_size, num_workers, *found)
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:<{width}}  {text}" for name, text in rows)
+
+
+def _resume(pipe: Pipeline) -> str:
+    reason = replayed(pipe)
+    if reason is not None:
+        return f"it goes again through what was read, because {reason}"
+    return "from the shard where it stopped, or where the shuffle's window before it begins"
+
+
+def _planned(
+    pipe: Pipeline, world_size: int, num_workers: int, plan: Plan, division: Division
+) -> list[tuple[str, str]]:
+    lanes, dataset = plan.lanes, plan.dataset
+    pushed = [f"where {division.keep.text}"] if division.keep else []
+    pushed += [repr(division.bucket)] if division.bucket else []
+    pushed += [f"batch({_sizes(division)})"] if division.batch else []
+    readers = max(1, world_size * max(1, num_workers))
+    alone = lanes.places % world_size == 0 and lanes.columns % max(1, num_workers) == 0
+    alone = readers == 1 or (alone and not isinstance(plan, BucketPlan))  # a bucket's batches take turns over readers
+    mean = max(1, lanes.samples // max(1, len(dataset.shards)))
+    mine = lanes.number if not alone else max(1, lanes.number // readers)
+    open_at_once = min(len(dataset.shards), mine * (2 + lanes.window // mean))
+    rows = [
+        ("tier", "planned: the samples are counted"),
+        ("pushed down", _names(pushed)),
+        ("generators", _names([name_of(stage, parameters=True) for stage in division.stages])),
+        ("samples", f"{lanes.samples:,} in {len(dataset.shards):,} shards"),
+        *(_buckets(plan) if isinstance(plan, BucketPlan) else [("steps", _steps(plan, world_size))]),
+        (
+            "order",
+            f"{lanes.places} x {lanes.columns} lanes, window {lanes.window:,}" if plan.shuffled else _unshuffled(plan),
+        ),
+        ("shards open", f"about {open_at_once} at once in each of {readers} readers"),
+        (
+            "guarantees",
+            f"{_cover(plan)}; equal steps; the same batches on any ranks and workers; O(1) resume",
+        ),
+        ("lanes", "each has one reader" if alone else f"some have several readers: same batches, {_better(plan)}"),
+    ]
+    rows += _row("names", _names_meant(pipe, division))
+    return rows + _reading(pipe, plan, world_size, mine, alone)
+
+
+def _row(name: str, text: str) -> list[tuple[str, str]]:
+    return [(name, text)] if text else []
+
+
+def _names_meant(pipe: Pipeline, division: Division) -> str:
+    """What the names of the conditions stand for in the first shard."""
+    if division.keep is None or not isinstance(pipe.source, ShardSamples):
+        return ""
+    found = pipe.source.finder.find(pipe.source.shards[0])
+    return "" if found is None else division.keep.names(found.fact_names)
+
+
+def _steps(plan: Plan, world_size: int) -> str:
+    lanes = plan.lanes
+    last = lanes.samples % lanes.size
+    tail = f"the last batch has {last} samples" if last and lanes.tail == "short" else f"tail={lanes.tail}"
+    return f"{plan.batches:,} an epoch on each of {world_size} ranks, {lanes.size} samples each in all; {tail}"
+
+
+def _sizes(division: Division) -> str:
+    """Samples of a rank's batch, or the least and the most where buckets have their own."""
+    least, most = min(division.sizes, default=division.batch), division.batch
+    return str(most) if least == most else f"{least} to {most}"
+
+
+def _buckets(plan: BucketPlan) -> list[tuple[str, str]]:
+    """Steps, leftovers, what is dropped, and the histogram, of the first epoch."""
+    groups, dataset = plan.groups, plan.dataset
+    merged = f", {len(groups.merged)} of them of merged leftovers" if groups.merged else ""
+    where = "a step is one bucket on all ranks" if plan.same else f"each of {plan.ranks} ranks has its own bucket"
+    left = {"carry": "for the next epoch", "merge": "to be merged", "drop": "left out"}[groups.leftover]
+    rows = [("steps", f"{plan.batches_in(0):,} in the first epoch on each of {plan.ranks} ranks{merged}; {where}")]
+    rows += [("dropped", f"{number:,} samples {what}") for what, number in dataset.dropped.items() if number]
+    if dataset.misstated:
+        rows += [
+            ("json", f"{dataset.misstated:,} samples state another size than their image has; the image's is used")
+        ]
+    every = zip(groups.buckets.sizes, groups.samples, groups.full(0), groups.left_over, dataset.cut, strict=True)
+    for (width, height), samples, full, over, lost in every:
+        share = f"{samples / max(1, dataset.samples):.1%}".replace("%", " %")
+        text = f"{samples:,} samples ({share}), {full:,} full batches, {over} {left}, {100 * lost:.1f} % cut away"
+        rows += [(f"{width}x{height}", text)] if samples else []
+    return rows
+
+
+def _unshuffled(plan: Plan) -> str:
+    return "each part's own" if len(plan.dataset.parts()) > 1 else "as listed"
+
+
+def _cover(plan: Plan) -> str:
+    policy = plan.groups.leftover if isinstance(plan, BucketPlan) else "merge"
+    if len(plan.dataset.parts()) > 1:
+        return "each part has its share of the draws, exactly"
+    return {
+        "carry": "over epochs every sample as often as any other of its bucket, give or take one",
+        "merge": "every sample once an epoch",
+        "drop": "no sample twice an epoch",
+    }[policy]
+
+
+def _better(plan: Plan) -> str:
+    if isinstance(plan, BucketPlan):
+        return "but a remote shard is asked by each of them (cache= keeps it on the machine)"
+    columns = plan.lanes.columns
+    return f"more requests; a number of workers that divides {columns} gives each lane one"
+
+
+def _reading(pipe: Pipeline, plan: Plan, world_size: int, mine: int, alone: bool) -> list[tuple[str, str]]:
+    """How the bytes are read, how many they are, and whether a cache would pay."""
+    parts = plan.dataset.parts()
+    sizes = [part.size for part in parts if part.size is not None]
+    wanted, whole = sum(size.wanted for size in sizes), sum(size.shards for size in sizes)
+    samples = max(1, sum(part.samples for part in parts))
+    epoch = _size(wanted * plan.lanes.samples / samples)
+    share = (
+        f" in all, {_size(wanted * plan.lanes.samples / samples / world_size)} by each rank" if world_size > 1 else ""
+    )
+    rows = [("bytes", f"{epoch} an epoch{share}")] if len(sizes) == len(parts) else []
+    remote = [part for part in parts if part.is_remote]
+    if not remote:
+        return [*rows, ("reading", "local shards, mapped")]
+    source = remote[0].finder.source
+    if source.cache is not None:
+        text = (
+            f"through the cache: each shard is copied once a machine ({_size(whole)} for all), samples come from there"
+        )
+        return [*rows, ("reading", text)]
+    text = _ahead(plan, wanted / samples, mine, alone, wanted < whole / 2, source.network.memory)
+    pays = "now" if pipe.epochs != 1 else "from the second epoch on"
+    extra = f", though it fetches whole shards where {_size(wanted)} are wanted" if wanted < whole / 2 else ""
+    return [
+        *rows,
+        ("reading", f"ahead of need: {text}"),
+        ("cache", f"none; cache= would pay {pays}, with {_size(whole)} of disk for all shards{extra}"),
+    ]
+
+
+def _ahead(plan: Plan, mean: float, mine: int, alone: bool, few: bool, memory: int) -> str:
+    """What becomes of the requests of a reader, from what its lanes would hold."""
+    if few:
+        return "exactly the samples that are kept, neighbours together"
+    if not alone:
+        return "each reader the samples that it needs, neighbours together"
+    held = mine * plan.lanes.window / 2 * mean
+    if held > EARLY * memory:
+        return (
+            f"windows of {mine} lanes are {_size(held)} in each reader, more than Network(memory={memory >> 20} << 20) "
+            f"has room for, so some samples come one by one; more workers or memory, or a smaller shuffle, need fewer "
+            f"requests"
+        )
+    return f"strictly forward in {mine} lanes, each byte once; about {_size(held)} wait in each reader"
+
+
+def _size(number: float) -> str:
+    """Bytes in words.
+
+    >>> _size(1_234_567_890), _size(250_000)
+    ('1.23 GB', '0.2 MB')
+    """
+    return f"{number / 1e9:,.2f} GB" if number >= 1e9 else f"{number / 1e6:,.1f} MB"
+
+
+def _names(names: list[str]) -> str:
+    return ", ".join(names) or "nothing"

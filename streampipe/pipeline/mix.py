@@ -1,0 +1,242 @@
+"""``mix``: several pipelines as one, with exact shares or repeats, planned.
+
+Draw i of the mixture, counted over all epochs, belongs to one dataset and is its j-th draw; both follow from i alone. A
+dataset's own draws go through it epoch after epoch in its own shuffled order, so a small one is repeated and a large
+one is not cut short. The state is the number of the step, as in any plan.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+from streampipe.context import Run
+from streampipe.errors import ConfigError
+from streampipe.pipeline.chain import AnyStage
+from streampipe.plan.bucketed import BucketDataset, BucketOrders, BucketPlaces, BucketPlan, choose_lanes
+from streampipe.plan.buckets import Buckets
+from streampipe.plan.dataset import Dataset
+from streampipe.plan.deal import shard_seed
+from streampipe.plan.lanes import EpochOrder, Lanes, batch_seed, choose, rank_reader, sensible_window
+from streampipe.plan.planned import Place, Plan
+from streampipe.rng import derive
+
+
+class Shares:
+    """Which part a draw belongs to: after any number of draws every part has its share, give or take one or two.
+
+    The first part takes draw i where ``floor(w * (i + 1) + 1/2)`` is one more than ``floor(w * i + 1/2)``; the draws
+    that it leaves are numbered anew and shared by the others in the same way. In fractions, so no draw is ever lost.
+
+    >>> Shares([3, 1]).owner(np.arange(8))[0].tolist()
+    [0, 0, 1, 0, 0, 0, 1, 0]
+    """
+
+    def __init__(self, weights: Sequence[float | Fraction]) -> None:
+        rest = sum((Fraction(str(weight)) for weight in weights), Fraction())
+        self._shares = []
+        for weight in weights:
+            self._shares.append(Fraction(str(weight)) / rest if rest else Fraction(1))
+            rest -= Fraction(str(weight))
+
+    def owner(self, draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """For each draw its part, and its number among the draws of that part."""
+        part, number = np.full(len(draws), -1), draws.astype(np.int64)
+        for i, share in enumerate(self._shares):
+            left = part < 0
+            before, after = _taken(share, number), _taken(share, number + 1)
+            mine = left & (after > before)
+            part[mine] = i
+            number = np.where(mine, before, np.where(left, number - before, number))
+        return part, number
+
+
+_FITS = 2_000_000_000
+"""Denominators b for which 2 * b * b is below 2^63."""
+
+
+def _taken(share: Fraction, draws: np.ndarray) -> np.ndarray:
+    """floor(share * draws + 1/2), exactly: where 64 bits do not hold it, in Python's integers."""
+    a, b = share.numerator, share.denominator
+    if b > _FITS:
+        return np.array([(2 * a * draw + b) // (2 * b) for draw in draws.tolist()], np.int64)
+    whole, rest = np.divmod(draws, b)
+    return np.asarray(whole * a + (2 * a * rest + b) // (2 * b))
+
+
+@dataclass(frozen=True)
+class Part:
+    """One dataset of a mixture: its samples, its order, and its own stages."""
+
+    dataset: Any  # a Dataset, or, behind buckets, a BucketDataset
+    seed: int
+    window: int | None
+    stages: tuple[AnyStage, ...]
+    filter: str
+    sensible: bool = False  # the window follows from the number of lanes
+
+
+class MixDataset:
+    """The counted samples of a mixture: what a plan needs of a dataset."""
+
+    def __init__(self, parts: Sequence[Part], weights: Sequence[float] | None, repeats: Sequence[int]) -> None:
+        self._parts = tuple(parts)
+        counts = [part.dataset.samples * times for part, times in zip(parts, repeats, strict=True)]
+        self.weights = tuple(weights or counts)
+        self.shards = [url for part in parts for url in _few(part)]
+        self.samples = sum(counts)
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of all parts and their weights."""
+        of_parts = [f"{p.dataset.fingerprint} {p.seed} {p.window} {p.filter}" for p in self._parts]
+        return f"{derive('mix', *of_parts, repr(self.weights)):016x}"
+
+    def places(self, plan: Plan, rank: int, ranks: int) -> MixPlaces:
+        """A rank's places, step by step."""
+        return MixPlaces(self, plan, rank, ranks)
+
+    def parts(self) -> tuple[Dataset, ...]:
+        """The datasets that a place's ``part`` counts."""
+        return tuple(part.dataset for part in self._parts)
+
+    @property
+    def chains(self) -> list[tuple[AnyStage, ...]]:
+        """The stages of each part."""
+        return [part.stages for part in self._parts]
+
+
+def _few(part: Part) -> list[str]:
+    return [part.dataset.shards[0]]
+
+
+class MixPlaces:
+    """From a step to the places of one rank's samples."""
+
+    def __init__(self, dataset: MixDataset, plan: Plan, rank: int, ranks: int) -> None:
+        self._parts = dataset._parts
+        self._samples = dataset.samples
+        self._shares = Shares(dataset.weights)
+        self._read = rank_reader(EpochOrder(plan.lanes, 0), rank, ranks)  # one lane, not shuffled: draws as they come
+        self._orders: dict[int, tuple[int, Any, EpochOrder]] = {}  # by part: of the epoch that it is in
+
+    def __call__(self, epoch: int, step: int) -> list[Place]:
+        """Where the rank's samples of a batch are."""
+        draws = epoch * self._samples + self._read(step)
+        parts, numbers = self._shares.owner(draws)
+        return [self._place(part, number) for part, number in zip(parts.tolist(), numbers.tolist(), strict=True)]
+
+    def _place(self, part: int, number: int) -> Place:
+        mine = self._parts[part]
+        epoch, at = divmod(number, mine.dataset.samples)
+        known = self._orders.get(part)
+        if known is None or known[0] != epoch:
+            shuffled = mine.window is not None
+            stream = mine.dataset.stream(shard_seed(mine.seed, epoch) if shuffled else None)
+            # Lanes take turns draw by draw: a batch of as many samples as there are lanes, one from each.
+            most = choose(48, mine.dataset.samples, len(mine.dataset.shards))[0] if shuffled else 1
+            window = sensible_window(most) if mine.sensible and shuffled else mine.window or 0
+            lanes = Lanes(mine.dataset.samples, most, most, 1, window)
+            known = self._orders[part] = (epoch, stream, EpochOrder(lanes, batch_seed(mine.seed, epoch)))
+        _, stream, order = known
+        batch, slot = divmod(at, order.lanes.size)
+        shard, row = stream.find(order.batch(batch, np.array([slot])))[0]
+        return Place(shard, row, epoch, part)
+
+
+class MixedBuckets:
+    """The counted samples of a mixture by bucket. In each bucket the parts have their shares of the draws."""
+
+    def __init__(self, parts: Sequence[Part], weights: Sequence[float] | None, repeats: Sequence[int]) -> None:
+        self._parts = tuple(parts)
+        self._datasets: list[BucketDataset] = [part.dataset for part in parts]
+        counts = [each.by_bucket for each in self._datasets]
+        self._times = [Fraction(times) for times in repeats]
+        if (
+            weights is not None
+        ):  # how often each part goes round while the mixture has as many draws as all have samples
+            total, whole = sum(map(sum, counts)), sum(Fraction(str(weight)) for weight in weights)
+            given = zip(weights, counts, strict=True)
+            self._times = [total * Fraction(str(weight)) / whole / max(1, sum(each)) for weight, each in given]
+        draws = [[n * times for n in each] for each, times in zip(counts, self._times, strict=True)]
+        self.by_bucket = tuple(round(sum(of_bucket)) for of_bucket in zip(*draws, strict=True))
+        self._shares = [Shares(of_bucket) for of_bucket in zip(*draws, strict=True)]
+        self.samples = sum(self.by_bucket)
+        lost = sum(each.cut * np.array(mine, float) for each, mine in zip(self._datasets, draws, strict=True))
+        self.cut = np.asarray(lost / np.maximum(self.by_bucket, 1))
+        self.dropped = sum((each.dropped for each in self._datasets), Counter[str]())
+        self.misstated = sum(each.misstated for each in self._datasets)
+        self.shards = [url for part in parts for url in _few(part)]
+
+    @property
+    def buckets(self) -> Buckets:
+        """The set of buckets."""
+        return self._datasets[0].buckets
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of all parts and how often each is repeated."""
+        of_parts = [f"{p.dataset.fingerprint} {p.seed} {p.window} {p.filter}" for p in self._parts]
+        return f"{derive('mixed buckets', *of_parts, repr(self._times)):016x}"
+
+    @property
+    def chains(self) -> list[tuple[AnyStage, ...]]:
+        """The stages of each part."""
+        return [part.stages for part in self._parts]
+
+    def parts(self) -> tuple[Dataset, ...]:
+        """The datasets that a place's ``part`` counts."""
+        return tuple(each.whole for each in self._datasets)
+
+    def places(self, plan: BucketPlan, rank: int, ranks: int) -> BucketPlaces:
+        """A rank's places, step by step."""
+        return BucketPlaces(self, plan, rank, ranks)
+
+    def orders(self, plan: BucketPlan) -> list[BucketOrders]:
+        """The order of each part's samples, from the part's own seed and window."""
+        found = []
+        for number, (part, dataset) in enumerate(zip(self._parts, self._datasets, strict=True)):
+            lanes = choose_lanes(dataset, part.window, part.sensible)
+            found.append(BucketOrders(dataset, lanes, part.seed, part.window is not None, number))
+        return found
+
+    def owner(self, bucket: int, draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Of which part draws of a bucket are, and which of its draws."""
+        return self._shares[bucket].owner(draws)
+
+    def check_sized(self) -> None:
+        """Refuse samples of unknown size."""
+        for each in self._datasets:
+            each.check_sized()
+
+    def cut_of(self, places: Sequence[Place], target: int, mixed: bool) -> float:
+        """The shares that are cut away of the samples at these places, summed."""
+        of_parts = ([place for place in places if place.part == i] for i in range(len(self._parts)))
+        return sum(
+            each.cut_of(mine, target, mixed) for each, mine in zip(self._datasets, of_parts, strict=True) if mine
+        )
+
+
+class MixSamples:
+    """The source of a mixture. It runs in the planned tier only: without counts nobody knows when a part is used up."""
+
+    tier = "planned"
+
+    def __init__(self, pipes: Sequence[Any], weights: Sequence[float] | None, repeats: Sequence[int]) -> None:
+        self.pipes = list(pipes)
+        self.weights = None if weights is None else list(weights)
+        self.repeats = list(repeats)
+
+    def __call__(self, run: Run, epoch: int, views: bool = False) -> Iterator[Any]:
+        """Refused: see above."""
+        raise ConfigError("mix needs parts whose samples are counted; make their indexes with: streampipe index")
+
+    def __repr__(self) -> str:
+        parts = ", ".join(" ".join(repr(pipe).split()) for pipe in self.pipes)
+        shares = f"repeats={self.repeats}" if self.weights is None else f"weights={self.weights}"
+        return f"mix([{parts}], {shares})"

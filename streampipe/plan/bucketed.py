@@ -1,0 +1,411 @@
+"""Buckets in the planned tier: every bucket of a dataset is a dataset of its own, and a plan of whole batches of them.
+
+The counts of a bucket are a column of the matrix shards x buckets that the indexes give. Its order is that of any
+planned dataset: the shards permuted (in the same way for all buckets, so that they are in use together), lanes, a
+windowed shuffle. A step is a group (see ``groups``); its samples are draws of that order. So the state is the number of
+a step, and any number of ranks and workers makes the same batches.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections import Counter, OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from streampipe.counters import counters
+from streampipe.errors import ConfigError, StageError
+from streampipe.index import Finder, ShardIndex
+from streampipe.plan.buckets import MISSTATED, MOST_SIDE, Buckets, cut, cut_between, log_ratios
+from streampipe.plan.dataset import Dataset, EpochStream, Size, check_countable, of_indexes
+from streampipe.plan.deal import shard_seed
+from streampipe.plan.groups import GroupOrder, Groups
+from streampipe.plan.lanes import EpochOrder, Lanes, batch_seed, sensible_window
+from streampipe.plan.planned import Counted, Cursor, Place, Plan
+from streampipe.query.condition import Keep
+from streampipe.rng import derive
+from streampipe.source import redact
+from streampipe.urls import ShardList
+
+BEYOND = "longer than max_ar"
+NO_SIZE = "without the size of an image"
+_PLACES = 48
+_NO_SIZE = -2
+
+
+class Sorter:
+    """From a shard's index to the numbers of its samples, sorted by bucket; those of no bucket are left out."""
+
+    def __init__(self, buckets: Buckets, keep: Keep | None) -> None:
+        self.buckets = buckets
+        self.keep = keep
+
+    def __call__(self, index: ShardIndex) -> np.ndarray:
+        """The numbers, bucket after bucket, in each in the order of the shard."""
+        rows = np.arange(len(index)) if self.keep is None else self.keep(index)
+        found, _, _ = self.assign(index, rows)
+        order = np.argsort(found, kind="stable")
+        return np.asarray(rows[order[np.searchsorted(found[order], 0) :]])
+
+    def assign(self, index: ShardIndex, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The bucket of each of these samples (below 0: none), its log aspect ratio, and whether its json is wrong."""
+        w, h, misstated = (each[rows] for each in sizes_in(index))
+        sound = (w > 0) & (h > 0)
+        found, ratios = np.full(len(rows), _NO_SIZE), np.zeros(len(rows))
+        found[sound] = self.buckets.assign(w[sound], h[sound])
+        ratios[sound] = np.log(w[sound]) - np.log(h[sound])
+        return found, ratios, misstated
+
+    def census(self, index: ShardIndex) -> Census:
+        """How many samples of a shard go to each bucket, and what of them is cut away."""
+        rows = np.arange(len(index)) if self.keep is None else self.keep.counted(index)
+        found, ratios, misstated = self.assign(index, rows)
+        inside = found >= 0
+        lost = cut(ratios[inside], log_ratios(self.buckets.sizes)[found[inside]])
+        unsized = np.flatnonzero(found == _NO_SIZE)
+        return Census(
+            np.bincount(found[inside], minlength=len(self.buckets)).astype(np.int32),
+            np.bincount(found[inside], lost, minlength=len(self.buckets)),
+            int((found == -1).sum()),
+            len(unsized),
+            index.keys()[rows[unsized[0]]] if len(unsized) else None,
+            int(misstated.sum()),
+        )
+
+
+class Census(NamedTuple):
+    """What one shard has for the buckets."""
+
+    counts: np.ndarray
+    cut: np.ndarray  # summed over the samples: the share of each that is cut away
+    beyond: int = 0
+    unsized: int = 0
+    unsized_key: str | None = None
+    misstated: int = 0
+
+
+def sizes_in(index: ShardIndex) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Width and height of each sample of a shard, as shown: of its image, or, without one, as its json says; or 0.
+
+    Third, whether the json states another size than the image has.
+    """
+    names = ("width", "height")
+    own = [_whole_numbers(index, name) for name in names]
+    stated = [_whole_numbers(index, f"json.{name}") for name in names]
+    there, both = (own[0] > 0) & (own[1] > 0), (stated[0] > 0) & (stated[1] > 0)
+    w, h = (np.where(there, *each) for each in zip(own, stated, strict=True))
+    return w, h, there & both & ((own[0] != stated[0]) | (own[1] != stated[1]))
+
+
+def _whole_numbers(index: ShardIndex, name: str) -> np.ndarray:
+    column = index.columns([name]).get(name)
+    if column is None:
+        return np.zeros(len(index), np.int64)
+    if isinstance(column, list):  # of several kinds
+        return np.array([int(v) if isinstance(v, (int, float)) and 0 < v < MOST_SIDE else 0 for v in column], np.int64)
+    if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
+        return np.zeros(len(index), np.int64)
+    numbers = column.fill_null(0).to_numpy()
+    return np.where((numbers > 0) & (numbers < MOST_SIDE), numbers, 0).astype(np.int64)
+
+
+class Bucketed(Counted, Protocol):
+    """What a plan needs of a dataset by bucket."""
+
+    by_bucket: tuple[int, ...]
+    cut: np.ndarray
+    dropped: Counter[str]
+    misstated: int
+
+    @property
+    def buckets(self) -> Buckets: ...
+    def check_sized(self) -> None: ...
+    def cut_of(self, places: Sequence[Place], target: int, mixed: bool) -> float: ...
+    def orders(self, plan: BucketPlan) -> Sequence[BucketOrders]: ...
+    def owner(self, bucket: int, draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]: ...
+
+
+class BucketDataset:
+    """The counted samples of a list of shards, by bucket."""
+
+    chains = None
+
+    def __init__(self, whole: Dataset, buckets: Buckets, census: Sequence[Census]) -> None:
+        self.whole = whole
+        self._buckets = buckets
+        self.counts = np.stack([each.counts for each in census])
+        self.by_bucket = tuple(int(n) for n in self.counts.sum(0, dtype=np.int64))
+        self.cut = np.sum([each.cut for each in census], 0) / np.maximum(self.by_bucket, 1)
+        self.dropped = Counter(
+            {BEYOND: sum(each.beyond for each in census), NO_SIZE: sum(each.unsized for each in census)}
+        )
+        first = next((i for i, each in enumerate(census) if each.unsized), None)
+        self._unsized_at = None if first is None else (whole.shards[first], census[first].unsized_key)
+        self.misstated = sum(each.misstated for each in census)
+        self.samples = whole.samples
+
+    @property
+    def buckets(self) -> Buckets:
+        """The set of buckets."""
+        return self._buckets
+
+    @property
+    def shards(self) -> ShardList:
+        """The shards."""
+        return self.whole.shards
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of the shards' number and of their samples in each bucket."""
+        counts = zlib.crc32(np.ascontiguousarray(self.counts, np.int32).tobytes())
+        return f"{derive('buckets', len(self.shards), counts):016x}"
+
+    def check_sized(self) -> None:
+        """Refuse samples of unknown size.
+
+        Raises:
+            StageError: it names the first.
+        """
+        if self._unsized_at is not None:
+            url, key = self._unsized_at
+            raise StageError(
+                f"stage 'bucket': {self.dropped[NO_SIZE]} samples have no image whose size can be read, nor width and "
+                f"height in their json; the first is {key!r} of {redact(url)}; leave them out by on_error='skip'"
+            )
+
+    def cut_of(self, places: Sequence[Place], target: int, mixed: bool) -> float:
+        """The shares that are cut away of the samples at these places, summed; for each the mean of its bucket."""
+        if not mixed:
+            return float(self.cut[target]) * len(places)
+        ends = np.cumsum(self.counts[[place.shard for place in places]], 1)
+        own = (ends <= np.array([place.number for place in places])[:, None]).sum(1)
+        more = cut_between(self.buckets.sizes)[own, target]
+        return float((1 - (1 - self.cut[own]) * (1 - more)).sum())
+
+    def places(self, plan: BucketPlan, rank: int, ranks: int) -> BucketPlaces:
+        """A rank's places, step by step."""
+        return BucketPlaces(self, plan, rank, ranks)
+
+    def orders(self, plan: BucketPlan) -> list[BucketOrders]:
+        """The order of its buckets' samples."""
+        return [BucketOrders(self, plan.lanes, plan.seed, plan.shuffled)]
+
+    def owner(self, bucket: int, draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Of which dataset draws are, and which of its draws: there is but one."""
+        return np.zeros(len(draws), np.int64), draws
+
+    def parts(self) -> tuple[Dataset, ...]:
+        """The one dataset that all places are of."""
+        return (self.whole,)
+
+
+def count_buckets(shards: ShardList, finder: Finder, buckets: Buckets, keep: Keep | None = None) -> BucketDataset:
+    """Count the samples of shards by bucket from their indexes; local shards without one are scanned.
+
+    Raises:
+        Uncounted: they cannot be counted.
+    """
+    check_countable(shards, finder)
+    sorter = Sorter(buckets, keep)
+    found = of_indexes(shards, finder, lambda index: (sorter.census(index), len(index), index.shard_bytes))
+    census = [each for each, _, _ in found]
+    totals = np.array([each.counts.sum() for each in census], np.int64)
+    wanted = sum(int(kept) * size // max(1, rows) for kept, (_, rows, size) in zip(totals, found, strict=True))
+    size = Size(wanted, sum(size for _, _, size in found))
+    return BucketDataset(Dataset(shards, finder, totals, sorter, size), buckets, census)
+
+
+@dataclass(frozen=True)
+class BucketPlan(Plan):
+    """A plan whose steps are groups. ``lanes`` are those of a bucket, for all samples together; ``ranks`` the job's."""
+
+    dataset: Bucketed
+    groups: Groups = None  # type: ignore[assignment]  # a dataclass's later fields need defaults
+    ranks: int = 1
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no epoch has a batch."""
+        return self.groups.is_empty
+
+    @property
+    def same(self) -> bool:
+        """Whether all ranks have the same bucket at a step."""
+        return self.groups.together == 1
+
+    def batches_in(self, epoch: int) -> int:
+        """Batches of that epoch, the same on every rank."""
+        return self.groups.steps_before(epoch + 1) - self.groups.steps_before(epoch)
+
+    def check_epochs(self, epochs: int | None) -> None:
+        """Refuse a run of which a pass of ``epochs`` epochs (None: an endless one) would have no batch.
+
+        Raises:
+            ConfigError: no bucket has samples enough.
+        """
+        if self.is_empty or (epochs is not None and not self.length(0, epochs)):
+            raise ConfigError(
+                f"no bucket has enough of the {self.lanes.samples} samples for one batch ({max(self.groups.sizes)} "
+                f"over all ranks): use bucket(leftover='merge'), fewer buckets, a smaller batch, or more epochs"
+            )
+
+    def state(self, cursor: Cursor) -> dict[str, Any]:
+        """What ``load`` needs to go on at ``cursor``, as plain JSON."""
+        groups = self.groups
+        return {
+            **super().state(cursor),
+            "batch": groups.sizes[0] if len(set(groups.sizes)) == 1 else list(groups.sizes),
+            "buckets": groups.buckets.text,
+            "leftover": groups.leftover,
+            "together": groups.together,
+        }
+
+    def with_lanes(self, places: int, columns: int, window: int) -> Plan:
+        """The same plan with other numbers of lanes, and another window.
+
+        Raises:
+            ConfigError: no plan has such numbers.
+        """
+        if not (1 <= places <= _PLACES and columns == 1):
+            raise ConfigError(
+                f"the state's lanes are {[places, columns]}, but buckets have 1 to {_PLACES} x 1: it is damaged"
+            )
+        return replace(self, lanes=Lanes(self.lanes.samples, places, places, columns, window))
+
+    def delivered(self, at: Cursor, places: Sequence[Place], rank: int) -> None:
+        """The step ``at`` was made of these places: count it for its bucket; at an epoch's end, what is left over."""
+        buckets, dataset = self.groups.buckets, self.dataset
+        height, width = places[0].size or (0, 0)
+        name, target = f"bucket {width}x{height}", buckets.sizes.index((width, height))
+        counters.add(name, "batches")
+        counters.add(name, "samples", len(places))
+        counters.add(name, "cut", dataset.cut_of(places, target, mixed=self.groups.leftover == "merge"))
+        if rank or self.after(at).epoch == at.epoch:
+            return
+        for what, number in dataset.dropped.items():
+            if number:
+                counters.add("bucket", f"dropped ({what})", number)
+        if dataset.misstated:
+            counters.add("bucket", MISSTATED, dataset.misstated)
+        if over := sum(self.groups.full(at.epoch)) % self.groups.together if self.groups.leftover == "drop" else 0:
+            counters.add("bucket", "batches left out, too few for all ranks", over)
+        if self.groups.leftover == "drop":
+            for (w, h), number in zip(buckets.sizes, self.groups.left_over, strict=True):
+                if number:
+                    counters.add(f"bucket {w}x{h}", "left out", number)
+
+
+def make_plan(
+    dataset: Bucketed,
+    sizes: Sequence[int],
+    ranks: int,
+    window: int | None,
+    seed: int,
+    filter: str,
+    sensible: bool = False,
+    leftover: str = "carry",
+    same: bool = True,
+) -> BucketPlan:
+    """A plan for a new run of batches of ``sizes[b]`` samples of bucket b on each rank.
+
+    ``same``: a step is one bucket on all ranks, else one bucket on each. ``leftover``: see ``Groups``. ``filter``: the
+    conditions, for the state. ``window`` and ``sensible``: as in ``planned.make``.
+    """
+    per_group = tuple(size * ranks for size in sizes) if same else tuple(sizes)
+    groups = Groups(dataset.buckets, dataset.by_bucket, per_group, leftover, 1 if same else ranks)
+    lanes = choose_lanes(dataset, window, sensible)
+    return BucketPlan(dataset, lanes, seed, window is not None, filter, sensible, groups, ranks)
+
+
+def choose_lanes(dataset: Bucketed, window: int | None, sensible: bool) -> Lanes:
+    """Lanes for all buckets of a dataset alike. They take turns draw by draw, whatever a bucket's batches hold."""
+    deserved = max(1, min(len(dataset.shards), dataset.samples // (4 * _PLACES)))
+    places = 1 if window is None else max(a for a in range(1, _PLACES + 1) if _PLACES % a == 0 and a <= deserved)
+    width = 0 if window is None else sensible_window(places) if sensible else window
+    return Lanes(dataset.samples, places, places, 1, width)
+
+
+class BucketOrders:
+    """The samples of each bucket of a dataset in their order, epoch after epoch. ``part``: which dataset of several."""
+
+    def __init__(self, dataset: BucketDataset, lanes: Lanes, seed: int, shuffled: bool, part: int = 0) -> None:
+        self._dataset = dataset
+        self._lanes = lanes
+        self._seed = seed
+        self._shuffled = shuffled
+        self._part = part
+        self._orders: OrderedDict[tuple[int, int], tuple[EpochStream, EpochOrder]] = OrderedDict()
+
+    def find(self, bucket: int, draws: np.ndarray, size: tuple[int, int]) -> list[Place]:
+        """Where the draws of a bucket are, numbered over all epochs, ascending."""
+        if not len(draws):
+            return []
+        epochs, numbers = np.divmod(draws, self._dataset.by_bucket[bucket])
+        places = []
+        for epoch in np.unique(epochs).tolist():
+            stream, order = self._order(bucket, epoch)
+            for shard, number in stream.find(order.draws(numbers[epochs == epoch])):
+                before = int(self._dataset.counts[shard, :bucket].sum())  # a shard's samples are sorted by bucket
+                places.append(Place(shard, before + number, epoch, self._part, size))
+        return places
+
+    def _order(self, bucket: int, epoch: int) -> tuple[EpochStream, EpochOrder]:
+        """A bucket's shards and samples in an epoch. The two epochs that a bucket is in at most are remembered."""
+        known = self._orders.get((bucket, epoch))
+        if known is None:
+            seed = shard_seed(self._seed, epoch) if self._shuffled else None
+            own = derive(batch_seed(self._seed, epoch), "bucket", bucket)
+            counts = self._dataset.counts[:, bucket].astype(np.int64)
+            known = EpochStream(counts, seed), EpochOrder(self._lanes_of(bucket), own)
+            self._orders[bucket, epoch] = known
+            while len(self._orders) > 2 * len(self._dataset.buckets):
+                self._orders.popitem(last=False)
+        else:
+            self._orders.move_to_end((bucket, epoch))
+        return known
+
+    def _lanes_of(self, bucket: int) -> Lanes:
+        """The lanes of one bucket: its share of the window, so that all buckets use the same shards at a time."""
+        n, whole = self._dataset.by_bucket[bucket], self._lanes
+        return replace(whole, samples=n, window=-(-whole.window * n // max(1, whole.samples)))
+
+
+class BucketPlaces:
+    """From a step to the places of one rank's samples, slot by slot."""
+
+    def __init__(self, dataset: Bucketed, plan: BucketPlan, rank: int, ranks: int) -> None:
+        self._dataset = dataset
+        self._plan = plan
+        self._rank, self._ranks = rank, ranks
+        self._groups = GroupOrder(plan.groups, plan.seed)
+        self._orders = dataset.orders(plan)
+
+    def __call__(self, epoch: int, step: int) -> list[Place]:
+        """Where the rank's samples of a batch are."""
+        plan, ranks = self._plan, self._ranks
+        number = plan.groups.steps_before(epoch) + step
+        if plan.same:
+            group = self._groups.at(number, epoch)
+            mine = np.arange(self._rank, max(group.samples, ranks), ranks) % group.samples  # too few: some twice
+        else:
+            group = self._groups.at(number * ranks + self._rank, epoch)
+            mine = np.arange(group.samples)
+        width, height = plan.groups.buckets.sizes[group.target]
+        places, ends = [], np.cumsum([each.samples for each in group.draws])
+        for i, (bucket, first, count) in enumerate(group.draws):
+            inside = mine[(mine >= ends[i] - count) & (mine < ends[i])]
+            places += self._find(bucket, first + inside - (ends[i] - count), (height, width))
+        return places
+
+    def _find(self, bucket: int, draws: np.ndarray, size: tuple[int, int]) -> list[Place]:
+        if len(self._orders) == 1:
+            return self._orders[0].find(bucket, draws, size)
+        parts, numbers = self._dataset.owner(bucket, draws)
+        found = {
+            part: iter(self._orders[part].find(bucket, numbers[parts == part], size)) for part in set(parts.tolist())
+        }
+        return [next(found[part]) for part in parts.tolist()]

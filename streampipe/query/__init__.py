@@ -1,0 +1,1 @@
+"""What may be asked of a sample without decoding it: the language of ``where``, and what datasets call things."""

@@ -1,0 +1,398 @@
+"""Samples of remote shards, asked for ahead of need, across steps, lanes and shards.
+
+A plan knows the future: steps are taken from it far ahead of the one that is wanted (integers only), and the indexes of
+their shards are fetched as soon as a step is known. Bytes are asked for in the order of need. A request is extended, to
+both sides, over neighbours in the shard that known steps want too and nobody asked for yet. So where a lane is read by
+one reader, its shards come in long windows and each byte once; where few samples are wanted, exactly those come, in
+parallel. What came early waits until its turn, within a budget of bytes (``Network.memory``).
+
+Where shards are kept (``cache=``), they are copied whole in the order of need, and samples are taken from the growing
+or finished copy. Until a copy has come as far as its first samples, some of those are read past it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Generic, TypeVar
+
+from streampipe.context import Sample
+from streampipe.counters import counters
+from streampipe.errors import ShardError, SourceUnavailable
+from streampipe.plan.dataset import Dataset
+from streampipe.plan.planned import Place
+from streampipe.reading.remote import RemoteShard
+from streampipe.source.ranges import Answer, Part
+
+T = TypeVar("T")
+
+EARLY = 0.75
+"""Of the budget, for what comes with a request before its turn; the rest is for what is needed next."""
+Steps = Generator[tuple[T, Sequence[Place], Iterator[Sample | ShardError]], None, None]
+"""Steps with their places and, in the places' order, their samples; an error stands where its sample would."""
+
+_MOST_KNOWN = 1 << 15  # samples of known steps
+_MOST_OPEN = 256  # shards that known steps want samples of
+_IDLE = 64  # indexes that are kept though no known step wants them
+_GUESS = 128 << 10  # bytes of a sample, before any index is known
+_FEW = 256  # samples of known steps until the first one came
+_FIRST = 64 << 10  # how far a request is extended at first
+_SMALL = 512 << 10  # to which it becomes smaller where the reader has to wait
+_MOST_ROOM = 1 << 30
+_NEAR = 4 << 20  # bytes to ask for in the order of need at least; more as requests grow
+_PAST = 0.25  # of the budget: bytes that a pass may read past the cache
+_COPIES = 4  # shards that are copied at once, if none more is needed now
+
+
+class _Wanted:
+    """A sample that a known step wants."""
+
+    __slots__ = ("answer", "cost", "early", "given", "number", "place", "row", "shard", "span", "step")
+
+    def __init__(self, place: Place, step: int, shard: _Shard) -> None:
+        self.place = place
+        self.step = step
+        self.shard = shard
+        self.row = -1  # of the index, once that is there
+        self.span = Part(0, 0)
+        self.answer: Answer | None = None  # once it was asked for
+        self.number = 0  # in the answer
+        self.cost = 0  # bytes taken of the budget
+        self.early = False  # it was asked for with another, and its turn has not come
+        self.given = False
+
+    @property
+    def at(self) -> tuple[int, int]:
+        """Which sample of the shard it is, in which epoch."""
+        return self.place.epoch, self.row
+
+
+class _Shard:
+    """A shard, and the known samples of it."""
+
+    def __init__(self, at: tuple[int, int], remote: RemoteShard) -> None:
+        self.at = at
+        self.remote = remote
+        self.users = 0  # known samples that were not given out yet
+        self.waiting: list[_Wanted] = []  # for the index
+        self.unasked: dict[tuple[int, int], _Wanted] = {}  # by epoch and row
+
+
+class Prefetch(Generic[T]):
+    """The samples of steps, in order. ``close`` it, or exhaust it."""
+
+    def __init__(self, datasets: Sequence[Dataset], steps: Iterable[tuple[T, Sequence[Place]]]) -> None:
+        self._datasets = datasets
+        self._coming = iter(steps)
+        self._steps: deque[tuple[T, Sequence[Place], list[_Wanted]]] = deque()  # known, not given out
+        self._current: list[_Wanted] = []  # the step that is being given out
+        self._unasked: deque[_Wanted] = deque()  # in the order of need
+        self._shards: dict[tuple[int, int], _Shard] = {}
+        self._idle: OrderedDict[tuple[int, int], _Shard] = OrderedDict()
+        self._stop = threading.Event()
+        self._known = 0  # samples of known steps that were not given out
+        self._made = 0  # steps that became known
+        self._given = 0  # steps that were given out
+        self._room = _FIRST  # bytes to which a request may be extended
+        self._starved = False  # this step had to wait for bytes
+        self._begun = False  # the first sample came
+        self._early = 0  # bytes that were asked for before their turn
+        self._near = 0  # bytes that were asked for in their turn, or whose turn came
+        self._past = 0  # bytes that were read past the cache
+        self._sizes = (0, 0)  # samples and bytes of all that was located
+
+    def read(self, views: bool) -> Steps[T]:
+        """Each step with its places and, in their order, their samples; an error stands where its sample would.
+
+        Raises:
+            SourceError: bytes of the sample that is due could not be had.
+        """
+        try:
+            while True:
+                for wanted in self._current:
+                    self._done(wanted)
+                self._learn()
+                if not self._steps:
+                    return
+                at, places, self._current = self._steps.popleft()
+                self._grow()
+                self._ask()
+                yield at, places, self._samples(self._current, views)
+        finally:
+            self.close()
+
+    def _grow(self) -> None:
+        """A step is done. If it had to wait for bytes, requests become smaller, so what is needed next comes first.
+
+        But not very small: on a link with much latency small requests are what it waits for.
+        """
+        self._given += 1
+        if not self._starved:
+            self._room = min(self._room * 3 // 2, _MOST_ROOM)
+        elif self._room > _SMALL:
+            self._room = max(self._room * 2 // 3, _SMALL)
+        else:
+            self._room = self._room * 11 // 10
+        self._starved = False
+
+    def close(self) -> None:
+        """Give up what is on the way."""
+        self._stop.set()
+        for wanted in [*self._current, *(each for _, _, step in self._steps for each in step)]:
+            self._free(wanted)
+        for waiting in (self._current, self._steps, self._unasked, self._shards, self._idle):
+            waiting.clear()
+
+    def _samples(self, step: list[_Wanted], views: bool) -> Iterator[Sample | ShardError]:
+        for wanted in step:
+            found: Sample | ShardError
+            try:
+                data = self._data(wanted)
+                index = wanted.shard.remote.index
+                assert index is not None
+                found = index.sample(wanted.row, data, wanted.place.epoch, views)
+                del data
+            except ShardError as error:
+                found = error
+            self._done(wanted)
+            self._begun = True
+            self._ask()
+            yield found
+            del found
+
+    # What is known of the future
+
+    def _learn(self) -> None:
+        """Take steps from the plan, as many as the budget of bytes can make use of; at the start only a few."""
+        while not self._steps or (self._known < self._horizon() and len(self._shards) < _MOST_OPEN):
+            step = next(self._coming, None)
+            if step is None:
+                return
+            at, places = step
+            wanted = [self._want(place) for place in places]
+            self._steps.append((at, places, wanted))
+            self._unasked.extend(wanted)
+            self._known += len(wanted)
+            self._made += 1
+
+    def _horizon(self) -> int:
+        """How many samples to know: twice what the budget holds, because about half of a window waits at a time."""
+        samples, size = self._sizes
+        memory = self._datasets[0].finder.source.network.memory
+        most = 2 * memory // max(1, size // samples if samples else _GUESS)
+        return min(most, _MOST_KNOWN) if self._begun else _FEW
+
+    def _want(self, place: Place) -> _Wanted:
+        at = place.part, place.shard
+        shard = self._shards.get(at) or self._idle.pop(at, None)
+        if shard is None:
+            shard = _Shard(at, RemoteShard(self._datasets[place.part], place.shard, self._stop))
+        self._shards[at] = shard
+        shard.users += 1
+        wanted = _Wanted(place, self._made, shard)
+        if shard.remote.index is None:
+            shard.waiting.append(wanted)
+        else:
+            self._locate(shard, [wanted])
+        return wanted
+
+    def _located(self, shard: _Shard) -> bool:
+        """Whether it is known where the shard's samples are."""
+        if shard.remote.index is None:
+            return False
+        if shard.waiting:
+            self._locate(shard, shard.waiting)
+            shard.waiting = []
+        return True
+
+    def _locate(self, shard: _Shard, wanted: Iterable[_Wanted]) -> None:
+        index = shard.remote.index
+        assert index is not None
+        for each in wanted:
+            each.row = index.row(each.place.number)
+            each.span = Part(*index.span(each.row))
+            samples, size = self._sizes
+            self._sizes = samples + 1, size + _length(each.span)
+            if shard.remote.data is None and not each.given:
+                shard.unasked.setdefault(each.at, each)
+
+    # Asking for bytes, in the order of need
+
+    def _ask(self) -> None:
+        """Ask for what is needed next, as much as the budget allows."""
+        while self._unasked:
+            wanted = self._unasked[0]
+            if not self._begun and wanted.step > 0:
+                return  # the first step has the link for itself
+            if wanted.answer is None and not wanted.given and not self._ask_for(wanted):
+                return
+            self._unasked.popleft()
+            self._turn_came(wanted)
+
+    def _ask_for(self, wanted: _Wanted) -> bool:
+        """Ask for a sample whose turn it is. Whether to go on with the next."""
+        remote = wanted.shard.remote
+        ended = remote.ended
+        if not self._located(wanted.shard):
+            return ended  # what went wrong is said when the sample is due
+        if remote.data is not None:
+            return True
+        due = wanted.step < self._given
+        if not remote.cached:
+            return self._ask_range(wanted, due)
+        if remote.copy is None:
+            if not due and self._copies() >= _COPIES:
+                return False
+            remote.begin_copy()
+        copy, network = remote.copy, remote.source.network
+        if copy is None or copy.done or copy.written + network.window >= wanted.span.end:
+            return True
+        self._past += _length(wanted.span)
+        return self._past > _PAST * network.memory or self._ask_range(wanted, due, alone=True)
+
+    def _copies(self) -> int:
+        return sum(1 for each in self._shards.values() if each.remote.copy is not None and not each.remote.copy.done)
+
+    def _ask_range(self, wanted: _Wanted, due: bool, alone: bool = False) -> bool:
+        """Ask for a sample and, unless ``alone``, its neighbours, if the budget allows; what is due always may be."""
+        remote = wanted.shard.remote
+        near = min(int((1 - EARLY) * remote.source.network.memory), max(_NEAR, 8 * self._room))
+        if not due and self._near + _length(wanted.span) > near:
+            return False
+        chosen = [wanted] if alone else self._with_neighbours(wanted)
+        if not remote.source.traffic.take(_cost(chosen)):
+            chosen = [wanted]
+            if not remote.source.traffic.take(_cost(chosen), needed=due):
+                return False
+        answer = remote.ranges.ask([each.span for each in chosen])
+        at = chosen[0].span.start
+        for number, each in enumerate(chosen):
+            each.answer, each.number = answer, number
+            each.cost, at = each.span.end - at, each.span.end  # with the gap before it
+            if wanted.shard.unasked.get(each.at) is each:
+                del wanted.shard.unasked[each.at]
+            each.early = True
+            self._early += each.cost
+        self._turn_came(wanted)
+        counters.add("reading", "requests")
+        counters.add("reading", "samples asked for", len(chosen))
+        return True
+
+    def _with_neighbours(self, wanted: _Wanted) -> list[_Wanted]:
+        """A sample and the neighbours that known steps want too, up to a gap or a window.
+
+        Only what the plan does not keep is read over: a kept sample in between will be asked for by whoever wants it.
+        """
+        shard, network, index = wanted.shard, wanted.shard.remote.source.network, wanted.shard.remote.index
+        assert index is not None
+        room = min(network.window, self._room, int(EARLY * network.memory) - self._early)
+        chosen, (start, end) = deque([wanted]), wanted.span
+        for step in (1, -1):
+            last = wanted
+            while True:
+                row = index.neighbour(last.row, step, network.gap)
+                other = None if row is None else shard.unasked.get((wanted.place.epoch, row))
+                if other is None:
+                    break
+                most = network.window if other.step == wanted.step else room if wanted.step else 0
+                if max(end, other.span.end) - min(start, other.span.start) > most:
+                    break
+                start, end = min(start, other.span.start), max(end, other.span.end)
+                chosen.append(other) if step > 0 else chosen.appendleft(other)
+                last = other
+        return list(chosen)
+
+    # Giving out
+
+    def _data(self, wanted: _Wanted) -> bytes | memoryview:
+        """The bytes of a sample that is due."""
+        remote = wanted.shard.remote
+        if not self._located(wanted.shard):
+            with _waiting():
+                remote.wait()
+            self._located(wanted.shard)
+        self._ask()
+        if wanted.answer is None:
+            if remote.data is not None:
+                return remote.data[wanted.span.start : wanted.span.end]
+            if remote.cached:
+                with _waiting():
+                    data = remote.from_copy(*wanted.span)
+                if data is not None:
+                    return data
+            self._ask_range(wanted, due=True)
+        return memoryview(self._came(wanted))
+
+    def _came(self, wanted: _Wanted) -> bytearray:
+        """What was asked for. What failed ahead of need is asked for once more, for itself."""
+        assert wanted.answer is not None
+        ahead = wanted.answer.ready(wanted.number)
+        self._starved = self._starved or not ahead
+        with _waiting():
+            came = wanted.answer.part(wanted.number)
+        if ahead and isinstance(came, SourceUnavailable):
+            self._free(wanted)
+            self._ask_range(wanted, due=True, alone=True)
+            with _waiting():
+                came = wanted.answer.part(wanted.number)
+        if isinstance(came, BaseException):
+            raise came
+        wanted.shard.remote.check_size()
+        return came
+
+    def _free(self, wanted: _Wanted) -> None:
+        """Its bytes are used, or not wanted any more."""
+        answer, wanted.answer = wanted.answer, None
+        if answer is None:
+            return
+        self._turn_came(wanted)
+        self._near -= wanted.cost
+        wanted.shard.remote.source.traffic.give_back(wanted.cost)
+        answer.drop(wanted.number)
+
+    def _turn_came(self, wanted: _Wanted) -> None:
+        if wanted.early:
+            wanted.early = False
+            self._early -= wanted.cost
+            self._near += wanted.cost
+
+    def _done(self, wanted: _Wanted) -> None:
+        """It was given out."""
+        if wanted.given:
+            return
+        wanted.given = True
+        self._free(wanted)
+        self._known -= 1
+        shard = wanted.shard
+        if shard.unasked.get(wanted.at) is wanted:
+            del shard.unasked[wanted.at]
+        shard.users -= 1
+        if shard.users:
+            return
+        del self._shards[shard.at]
+        shard.remote.finish()
+        if shard.remote.data is None and not shard.remote.cached:  # who comes back has its index still
+            self._idle[shard.at] = shard
+            if len(self._idle) > _IDLE:
+                self._idle.popitem(last=False)
+
+
+def _length(span: Part) -> int:
+    return span.end - span.start
+
+
+def _cost(chosen: Sequence[_Wanted]) -> int:
+    return chosen[-1].span.end - chosen[0].span.start
+
+
+@contextmanager
+def _waiting() -> Iterator[None]:
+    """Count how long reading had to wait."""
+    start = time.perf_counter()
+    try:
+        yield
+    finally:
+        counters.add("reading", "wait seconds", time.perf_counter() - start)

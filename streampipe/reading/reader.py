@@ -1,0 +1,66 @@
+"""From planned steps to their samples, in order: local shards are mapped, remote ones read ahead of need."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, TypeVar
+
+from streampipe.context import Sample
+from streampipe.counters import counters
+from streampipe.errors import ShardError
+from streampipe.plan.dataset import Dataset
+from streampipe.plan.planned import Place
+from streampipe.reading.indexed import IndexedShard
+from streampipe.reading.prefetch import Prefetch, Steps
+
+T = TypeVar("T")
+
+
+class _Open(NamedTuple):
+    shard: IndexedShard
+    data: memoryview  # all of its bytes, mapped
+
+
+class Reader:
+    """Reads the samples of steps. A place's ``part`` says of which of the datasets it is.
+
+    Args:
+        open_shards: how many local shards stay open, those that were used last.
+    """
+
+    def __init__(self, datasets: Sequence[Dataset], open_shards: int) -> None:
+        self._datasets = datasets
+        self._most = open_shards
+        self._open: OrderedDict[tuple[int, int], _Open] = OrderedDict()
+
+    def read(self, steps: Iterable[tuple[T, Sequence[Place]]], views: bool) -> Steps[T]:
+        """Each step with its places and, in their order, their samples; an error stands where its sample would."""
+        if any(dataset.is_remote for dataset in self._datasets):
+            return Prefetch(self._datasets, steps).read(views)
+        return ((at, places, (self._sample(place, views) for place in places)) for at, places in steps)
+
+    def _sample(self, place: Place, views: bool) -> Sample | ShardError:
+        try:
+            shard, data = self._opened(place)
+            row = shard.row(place.number)
+            start, end = shard.span(row)
+            return shard.sample(row, data[start:end], place.epoch, views)
+        except ShardError as error:
+            return error
+
+    def _opened(self, place: Place) -> _Open:
+        at = place.part, place.shard
+        opened = self._open.get(at)
+        if opened is None:
+            dataset = self._datasets[place.part]
+            shard = IndexedShard(dataset, place.shard)
+            data = dataset.finder.source.buffer(shard.url)
+            assert data is not None  # it is local
+            opened = self._open[at] = _Open(shard, data)
+            counters.add("reading", "shards opened")
+            while len(self._open) > self._most:
+                self._open.popitem(last=False)
+        else:
+            self._open.move_to_end(at)
+        return opened

@@ -1,0 +1,159 @@
+"""The bucket sets are the published ones, and every image goes to the nearest, the same on every machine."""
+
+import pickle
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import streampipe as sp
+from streampipe.plan.buckets import PRESETS, batch_sizes, cut_between, log_ratios, make, merge
+from streampipe.plan.spread import Spread
+
+HALF = {512: [1856, 1920, 1984, 2048], 576: [1664, 1728, 1792], 640: [1536, 1600], 704: [1408, 1472], 768: [1280, 1344]}
+HALF |= {832: [1216], 896: [1152], 960: [1088]}
+SDXL = {(w, h) for w, heights in HALF.items() for h in heights}
+SDXL |= {(h, w) for w, h in SDXL} | {(1024, 1024)}
+PIXART = {  # (height, width), github.com/PixArt-alpha/PixArt-alpha, diffusion/data/datasets/utils.py
+    *[(512, 2048), (512, 1984), (512, 1920), (512, 1856), (576, 1792), (576, 1728), (576, 1664), (640, 1600)],
+    *[(640, 1536), (704, 1472), (704, 1408), (704, 1344), (768, 1344), (768, 1280), (832, 1216), (832, 1152)],
+    *[(896, 1152), (896, 1088), (960, 1088), (960, 1024), (1024, 1024), (1024, 960), (1088, 960), (1088, 896)],
+    *[(1152, 896), (1152, 832), (1216, 832), (1280, 768), (1344, 768), (1408, 704), (1472, 704), (1536, 640)],
+    *[(1600, 640), (1664, 576), (1728, 576), (1792, 576), (1856, 512), (1920, 512), (1984, 512), (2048, 512)],
+}
+
+
+def one(buckets, width, height):
+    number = int(buckets.assign(np.array([width]), np.array([height]))[0])
+    assert buckets.of(width, height) == number
+    return buckets.sizes[number] if number >= 0 else None
+
+
+def test_the_sets_are_the_published_ones():
+    assert len(SDXL) == 33
+    assert set(make("sdxl").sizes) == SDXL
+    assert make("sdxl") == sp.Buckets(base=1024, step=64, min=512, max=2048)
+    assert len(PIXART) == 40
+    assert set(make("pixart").sizes) == {(w, h) for h, w in PIXART}
+    assert len(make("sd15").sizes) == 17
+    assert all(w * h <= 512 * 512 and 256 <= min(w, h) <= max(w, h) <= 1024 for w, h in make("sd15").sizes)
+
+
+def test_photo_is_the_ladder_of_diffusers():
+    ladder = pytest.importorskip("diffusers.training_utils").generate_aspect_ratio_buckets(1024)
+    assert set(make("photo").sizes) == {(w, h) for h, w in ladder}
+    assert len(ladder) == 11
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(list(PRESETS)), st.integers(1, 20_000), st.integers(1, 20_000))
+def test_the_nearest_by_log_aspect_ratio_is_chosen(name, width, height):
+    buckets = make(name)
+    distances = np.abs(log_ratios(buckets.sizes) - (np.log(width) - np.log(height)))
+    assert np.isclose(distances[buckets.sizes.index(one(buckets, width, height))], distances.min(), atol=1e-9)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(["sdxl", "sd15", "photo"]), st.integers(1, 20_000), st.integers(1, 20_000))
+def test_a_transposed_image_goes_to_the_transposed_bucket(name, width, height):
+    if width != height:
+        buckets = make(name)
+        assert one(buckets, width, height) == one(buckets, height, width)[::-1]
+
+
+@pytest.mark.parametrize(("a", "b"), [((16, 9), (4, 1)), ((1, 1), (4, 1)), ((1, 1), (1, 9)), ((2, 3), (8, 3))])
+@pytest.mark.parametrize("times", [1, 3, 77, 1009])
+def test_an_aspect_ratio_exactly_between_two_buckets_goes_to_the_squarer_and_so_does_its_transpose(a, b, times):
+    (w1, h1), (w2, h2) = a, b
+    middle = Fraction(w1 * w2, h1 * h2)
+    width, height = (round(part**0.5) for part in (middle.numerator, middle.denominator))
+    assert Fraction(width, height) ** 2 == middle, "the test needs a middle in whole numbers"
+    squarer = min(a, b, key=lambda size: abs(np.log(size[0] / size[1])))
+    buckets = sp.Buckets([a, b])
+    assert one(buckets, width * times, height * times) == squarer
+    turned = sp.Buckets([a[::-1], b[::-1]])
+    assert one(turned, height * times, width * times) == squarer[::-1]
+    assert one(buckets, width * times * 1000 + 1, height * times * 1000) == max(a, b, key=lambda s: s[0] / s[1])
+    assert one(buckets, width * times * 1000 - 1, height * times * 1000) == min(a, b, key=lambda s: s[0] / s[1])
+
+
+def test_whole_columns_are_assigned_as_single_images_are():
+    rng = np.random.default_rng(0)
+    w, h = rng.integers(1, 5000, (2, 500))
+    buckets = sp.Buckets(base=1024, max_ar=3)
+    wanted = [one(buckets, *each) for each in zip(w.tolist(), h.tolist(), strict=True)]
+    assert [buckets.sizes[i] if i >= 0 else None for i in buckets.assign(w, h)] == wanted
+    assert [each is None for each in wanted] == (np.maximum(w, h) > 3 * np.minimum(w, h)).tolist()
+    assert one(sp.Buckets([(64, 64)]), 3, 700) == (64, 64)
+
+
+def test_buckets_are_frozen_picklable_and_equal_by_their_sizes():
+    for buckets in PRESETS.values():
+        copy = pickle.loads(pickle.dumps(buckets))
+        assert (copy, hash(copy), repr(copy)) == (buckets, hash(buckets), repr(buckets))
+    with pytest.raises(AttributeError, match="Buckets are frozen"):
+        make("sdxl").max_ar = 3
+    assert sp.Buckets(base=512) != sp.Buckets(base=512, max_ar=4)
+    assert len({each.text for each in (*PRESETS.values(), sp.Buckets(base=512, max_ar=4), sp.Buckets([(8, 8)]))}) == 6
+
+
+@pytest.mark.parametrize(
+    ("make_them", "words"),
+    [
+        (lambda: make("sd3"), "there are no buckets 'sd3': choose one of sdxl, sd15, pixart, photo"),
+        (lambda: make([]), "one or more sizes"),
+        (lambda: make([(0, 8)]), r"one or more sizes \(width, height\)"),
+        (lambda: make([(512, 512), (1024, 1024)]), "512x512 and 1024x1024 have the same aspect ratio"),
+        (lambda: sp.Buckets([(8, 8)], base=8), "not both: leave out base=8"),
+        (lambda: sp.Buckets(base=1000), "a base that is a multiple of step"),
+        (lambda: sp.Buckets(max_ar=0.5), "1 or more, not 0.5"),
+    ],
+)
+def test_wrong_specs_are_refused(make_them, words):
+    with pytest.raises(sp.ConfigError, match=words):
+        make_them()
+
+
+def test_batch_sizes_are_given_by_bucket_or_follow_from_a_pixel_budget():
+    buckets = make("sdxl")
+    sizes = batch_sizes(buckets, None, 16 * 1024 * 1024)
+    pixels = [n * w * h for n, (w, h) in zip(sizes, buckets.sizes, strict=True)]
+    assert all(0.9 * 16 * 1024 * 1024 < each <= 16 * 1024 * 1024 for each in pixels)
+    assert set(batch_sizes(buckets, None, 5)) == {1}
+    with pytest.raises(sp.ConfigError, match=r"no size for \(512, 2048\)"):
+        batch_sizes(buckets, {(1024, 1024): 4}, None)
+    with pytest.raises(sp.ConfigError, match=r"\(9, 9\), which are no bucket"):
+        batch_sizes(make([(8, 8)]), {(8, 8): 1, (9, 9): 1}, None)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data())
+def test_merged_batches_hold_every_leftover_once_and_cut_the_least(data):
+    buckets = make("sd15")
+    sizes = data.draw(st.lists(st.integers(1, 9), min_size=17, max_size=17))
+    left = [data.draw(st.integers(0, size - 1)) for size in sizes]
+    merged = merge(buckets, left, sizes)
+    given_out = [(b, first + i) for each in merged for b, first, n in each.pieces for i in range(n)]
+    assert given_out == [(b, i) for b, n in enumerate(left) for i in range(n)]
+    assert all(each.samples == sizes[each.target] for each in merged[:-1])
+    cut = cut_between(buckets.sizes)
+    for each in merged:
+        own = np.repeat([b for b, _, _ in each.pieces], [n for _, _, n in each.pieces])
+        smaller = [t for t in range(17) if sizes[t] == sizes[each.target]]
+        assert cut[own, each.target].mean() <= min(cut[own, t].mean() for t in smaller) + 1e-12
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.integers(0, 3000), min_size=1, max_size=6), st.integers(0, 10**9), st.data())
+def test_a_spread_gives_each_item_once_in_order_evenly_and_from_anywhere(lengths, seed, data):
+    turns = Spread(lengths, seed)
+    order = [turns.at(i) for i in range(turns.total)]
+    for s, length in enumerate(lengths):
+        assert [item for of, item in order if of == s] == list(range(length))
+        mine = np.cumsum([of == s for of, _ in order])
+        share = length / max(1, turns.total) * np.arange(1, turns.total + 1)
+        assert not length or np.abs(mine - share).max() <= 1 + len(lengths)
+    for i in data.draw(st.lists(st.integers(0, max(0, turns.total - 1)), max_size=5)) if order else []:
+        assert Spread(lengths, seed).at(i) == order[i]
