@@ -192,7 +192,10 @@ class Loader(DataLoader[Any]):
         while at.taken < steps:
             batch = next(self._flow, _NOTHING)
             if isinstance(batch, str) and batch == _NOTHING:
-                raise ConfigError("the pipeline gives no samples, so there are no steps; check its filters and shards")
+                raise ConfigError(
+                    f"rank {self._feed.rank} of {self._feed.world_size} is given no samples, so it has no steps; check "
+                    f"filters, and that there are as many samples as ranks"
+                )
             at.taken += 1
             yield batch
         at.taken = 0

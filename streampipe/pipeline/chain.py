@@ -14,6 +14,7 @@ from streampipe.reading.shards import to_bytes
 from streampipe.stages.bucket import MAX_BYTES, Pools, count_batch
 from streampipe.stages.fuse import fuse
 from streampipe.stages.grouping import bucket_sizes, find_groups, of_size
+from streampipe.stages.nothing import Drops
 from streampipe.stages.stage import Stage, is_stage
 
 AnyStage = Callable[[Iterable[Any]], Iterable[Any]]
@@ -101,14 +102,19 @@ def _by_group(
     if not isinstance(done, int):
         raise ConfigError(f"the state's mark is {run.at!r} behind stage {run.stage}: it is damaged")
     sized: dict[int, Sequence[AnyStage]] = {}
+    drops = Drops(run, ": the stages between it and batch keep none; report() says which and why")
     for group in islice(Pools(given["buckets"], sizes, *options, run).groups(items), done, None):
         done += 1
-        count_batch(group)
         number = len(group.samples)
         mine = sized[number] = sized.get(number) or of_size(chain, number)
         for batch in _plain(mine, group.samples, replace(run, fill=number), views, dict(seen), iter(())):
             run.trail.mark = [done, None]
+            drops.keep()
+            count_batch(group)
             yield batch
+        for _ in group.samples:
+            drops.drop()  # if there was no batch, nor ever one
+    drops.end()
 
 
 def unwind(chain: Sequence[AnyStage], mark: Mark) -> tuple[Mark, list[Mark]]:

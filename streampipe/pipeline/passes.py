@@ -89,8 +89,9 @@ def make_batches(
                 items = _in_place_of(plan, stages, run, at, places)
             if division.batch and len(items) != 1:
                 raise TooManyErrors(
-                    f"all {len(places)} samples of batch {at.step} of epoch {at.epoch} were skipped, and so were those "
-                    f"of the batches behind it; check the data, or use on_error='raise' to see the first error"
+                    f"all {len(places)} samples of batch {at.step} of epoch {at.epoch} were skipped or dropped by "
+                    f"stages, and so were those of the batches behind it; report() says why; check the data and the "
+                    f"stages' limits, or use on_error='raise' to see the first error"
                 )
             plan.delivered(at, places, run.consumer.rank)
             yield Made(items, plan.after(at))

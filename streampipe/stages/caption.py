@@ -11,6 +11,7 @@ from streampipe.counters import counters
 from streampipe.errors import ConfigError, DecodeError, StageError
 from streampipe.query.aliases import CAPTION_KEYS
 from streampipe.rng import Numbers
+from streampipe.stages.nothing import Drops
 from streampipe.stages.stage import stage
 
 MISSING = ("error", "empty", "drop")
@@ -91,6 +92,7 @@ def caption(
         pipe.caption(dropout=0.1).map(tokenize).batch(16)
     """
     recipe = Recipe(keys, weights, template, prefix, suffix, dropout, tags, lines, clean)
+    drops = Drops(run, f", because none has a caption under {', '.join(recipe.wanted)}; name what they have in keys=")
     for sample in samples:
         try:
             made = recipe(sample, _Numbers(run, sample))
@@ -103,13 +105,16 @@ def caption(
         if made is None:
             counters.add(run.stage, f"captions missing ({'sample dropped' if missing == 'drop' else 'empty'})")
             if missing == "drop":
+                drops.drop()
                 continue
         elif made.dropped:
             counters.add(run.stage, "captions dropped")
         elif made.empty:
             counters.add(run.stage, "captions empty")
         text, dropped = ("", False) if made is None else made[:2]
+        drops.keep()
         yield {**sample, into: text, f"{into}_dropped": dropped}
+    drops.end()
 
 
 class _Numbers:

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from streampipe.context import Run, blame
 from streampipe.counters import counters
-from streampipe.errors import StageError
+from streampipe.stages.nothing import Drops
 from streampipe.stages.stage import stage
-
-log = logging.getLogger("streampipe")
-NOTHING_LEFT = 10_000
-"""Samples after which a filter that has kept none is taken for a mistake."""
 
 
 @stage
@@ -27,27 +22,20 @@ def filter(samples: Iterable[Any], fn: Callable[[Any], Any], *, run: Run) -> Ite
     >>> list(filter(fn=lambda s: s["n"] > 1)([{"n": 1}, {"n": 2}]))
     [{'n': 2}]
     """
-    seen = kept = 0
+    drops, dropped = Drops(run, "; check the condition against one sample"), 0
     try:
         for sample in samples:
-            seen += 1
             try:
                 keep = fn(sample)
             except Exception as error:
                 run.policy.failed(blame(error, run.stage, sample if isinstance(sample, dict) else None), run.stage)
                 continue
             if keep:
-                kept += 1
+                drops.keep()
                 yield sample
-            elif not kept and seen >= NOTHING_LEFT and not run.resumed:
-                raise _nothing_left(run.stage, seen)
+            else:
+                dropped += 1
+                drops.drop()
     finally:
-        counters.add(run.stage, "dropped", seen - kept)
-    if seen and not kept and not run.resumed:  # a rest may be without any
-        if run.consumer.total == 1:
-            raise _nothing_left(run.stage, seen)
-        log.warning("stage %r kept none of the %d samples of this consumer", run.stage, seen)
-
-
-def _nothing_left(name: str, seen: int) -> StageError:
-    return StageError(f"stage {name!r} dropped every one of {seen} samples; check the condition against one sample")
+        counters.add(run.stage, "dropped", dropped)
+    drops.end()

@@ -15,8 +15,8 @@ from streampipe.counters import counters
 from streampipe.decoding import INTERPOLATIONS, MARGIN, Geometry, Size, decide, is_mask, resized, zoom_of
 from streampipe.decorators.skip import SKIP
 from streampipe.errors import ConfigError, DecodeError, StageError, StreampipeError
-from streampipe.stages.filter import NOTHING_LEFT
 from streampipe.stages.map import wants_rng
+from streampipe.stages.nothing import Drops
 
 T = TypeVar("T")
 SAME_SHAPE = 1.1
@@ -198,27 +198,21 @@ def passed(results: Iterable[T | StreampipeError], run: Run) -> Iterator[T]:
     Raises:
         StageError: everything was dropped (10,000 samples, or all there are for a lone consumer).
     """
-    dropped, kept = 0, False
+    drops = Drops(run, _TOO_SMALL)
     for result in results:
         if isinstance(result, StreampipeError):
             run.policy.failed(result, run.stage)
         elif result is SKIP:
-            dropped += 1
             counters.add(run.stage, "dropped, too small")
-            if not kept and dropped >= NOTHING_LEFT and not run.resumed:
-                raise _nothing_left(run, dropped)
+            drops.drop()
         else:
-            kept = True
+            drops.keep()
             run.policy.passed(run.stage)
             yield result
         del result
-    # A planned batch of which nothing is left is an error anyway, and one planned sample is not all there are.
-    if dropped > 1 and not kept and not run.fill and not run.resumed and run.consumer.total == 1:
-        raise _nothing_left(run, dropped)
+    drops.end()
 
 
-def _nothing_left(run: Run, dropped: int) -> StageError:
-    return StageError(
-        f"stage {run.stage!r} dropped every one of {dropped} samples, because their images would have to be enlarged "
-        f"more than upscale= allows; use a smaller size, or upscale='allow'"
-    )
+_TOO_SMALL = (
+    ", because their images would have to be enlarged more than upscale= allows; use a smaller size, or upscale='allow'"
+)

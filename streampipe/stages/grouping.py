@@ -33,12 +33,23 @@ def find_groups(chain: Sequence[Any], needed: bool = False) -> tuple[Sequence[An
     odd = next((s for s in chain[start + 1 : end] if any(is_stage(s, name) for name in _NOT_IN_GROUPS)), None)
     if odd is not None:
         raise ConfigError(f"stage {odd.label!r} cannot stand between bucket and batch: put it before bucket")
+    sized = next((s for s in chain[start + 1 : end] if _has_size(s)), None)
+    if sized is not None:
+        raise ConfigError(
+            f"stage {sized!r} has a size of its own, but behind bucket an image is brought to the size of its bucket: "
+            f"leave size= out, or leave bucket out"
+        )
     if end is None:
         return chain, None
     batch: Any = chain[end]
     if batch.parameters.get("drop_last"):
         raise ConfigError("behind bucket, leave out drop_last: bucket(leftover='drop') leaves out what fills no batch")
     return chain, (start, end)
+
+
+def _has_size(stage: Any) -> bool:
+    framing = is_stage(stage, "decode") or is_stage(stage, "fit")
+    return framing and stage.parameters.get("size") is not None
 
 
 def bucket_sizes(bucket: Any, chain: Sequence[Any]) -> tuple[int, ...]:

@@ -13,6 +13,7 @@ from streampipe.errors import ConfigError, DecodeError, StageError
 from streampipe.index.beside import Beside
 from streampipe.index.sidecar import Columns, Place, Rows, read
 from streampipe.source import redact
+from streampipe.stages.nothing import Drops
 from streampipe.stages.stage import stage
 
 MISSING = ("error", "keep", "drop")
@@ -79,6 +80,7 @@ def join(
     if run.fill and rows_of.is_remote:  # a batch of a plan: all of it is wanted, and its shards may be many
         samples = list(samples)
         rows_of.prepare(samples)
+    drops = Drops(run, ", because the sidecar has no row for any; check on=")
     for sample in samples:
         rows = rows_of(sample)
         try:
@@ -92,12 +94,15 @@ def join(
             continue
         if found is None and missing == "drop":
             counters.add(run.stage, "without a row (sample dropped)")
+            drops.drop()
             continue
         if found is None:
             counters.add(run.stage, "without a row (kept)")
             found = rows_of.nothing(sample, rows)
         run.policy.passed(run.stage)
+        drops.keep()
         yield _with(sample, found, prefix, run)
+    drops.end()
 
 
 class _Sidecars:

@@ -10,6 +10,7 @@ from streampipe.context import Run, blame
 from streampipe.decorators.skip import SKIP
 from streampipe.errors import StageError, StreampipeError
 from streampipe.stages.fields import find, metadata
+from streampipe.stages.nothing import Drops
 from streampipe.stages.stage import stage
 from streampipe.threads import ordered
 
@@ -35,14 +36,18 @@ def map(
     >>> list(map(fn=str.upper, field="txt")([{"__key__": "a", "txt": "x"}]))
     [{'__key__': 'a', 'txt': 'X'}]
     """
-    call = _caller(fn, field, run)
+    call, drops = _caller(fn, field, run), Drops(run, ": the function returned sp.SKIP for all")
     for sample, result in ordered(call, samples, run.threads if threads is None else threads, trail=run.trail):
         if isinstance(result, StreampipeError):
             run.policy.failed(result, run.stage)
-        elif result is not SKIP:
+        elif result is SKIP:
+            drops.drop()
+        else:
+            drops.keep()
             run.policy.passed(run.stage)
             yield result
         del sample, result  # neither may be kept alive while the consumer works
+    drops.end()
 
 
 def _caller(fn: Callable[..., Any], field: str | None, run: Run) -> Callable[[Any], tuple[Any, Any]]:

@@ -14,7 +14,7 @@ from streampipe.index.beside import Beside
 from streampipe.index.facts import facts_of
 from streampipe.index.known import columns_beside
 from streampipe.query.condition import Condition
-from streampipe.stages.filter import NOTHING_LEFT
+from streampipe.stages.nothing import NOTHING_LEFT
 from streampipe.stages.stage import stage
 
 log = logging.getLogger("streampipe")
@@ -56,7 +56,7 @@ def where(
             there.update(facts)
             if seen >= NOTHING_LEFT:
                 raise nothing_left(condition.text, seen, reasons, condition.names(there), there)
-    if seen and not kept and not run.resumed:  # a rest may be without any
+    if seen and not kept and not run.resumed and not run.fill:  # a rest may be without any
         if run.consumer.total == 1:
             raise nothing_left(condition.text, seen, reasons, condition.names(there), there)
         log.warning("where %s kept none of the %d samples of this consumer", condition.text, seen)

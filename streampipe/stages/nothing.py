@@ -1,0 +1,55 @@
+"""Against stages that drop everything: a pass over nothing is a mistake, and in an endless stream looks like a hang."""
+
+from __future__ import annotations
+
+import logging
+
+from streampipe.context import Run
+from streampipe.errors import StageError
+
+log = logging.getLogger("streampipe")
+NOTHING_LEFT = 10_000
+"""Samples after which a stage that has kept none is taken for a mistake."""
+
+
+class Drops:
+    """What a stage has dropped, as long as it has kept nothing. ``advice`` ends the message.
+
+    A rest of a pass that was resumed may be without any; a planned batch of which nothing is left is an error anyway,
+    and so is a pool's; one planned sample is not all there are, and nor is one consumer's share.
+    """
+
+    def __init__(self, run: Run, advice: str) -> None:
+        self._run = run
+        self._advice = advice
+        self._dropped: int | None = None if run.resumed else 0
+
+    def keep(self) -> None:
+        """A sample was kept."""
+        self._dropped = None
+
+    def drop(self) -> None:
+        """A sample was dropped. Where one was kept, this does nothing.
+
+        Raises:
+            StageError: as were 10,000 before it.
+        """
+        if self._dropped is not None:
+            self._dropped += 1
+            if self._dropped >= NOTHING_LEFT:
+                raise self._error()
+
+    def end(self) -> None:
+        """The samples are at their end.
+
+        Raises:
+            StageError: all of them were dropped.
+        """
+        if self._dropped is None or self._dropped < 2 or self._run.fill:
+            return
+        if self._run.consumer.total == 1:
+            raise self._error()
+        log.warning("stage %r kept none of the %d samples of this consumer", self._run.stage, self._dropped)
+
+    def _error(self) -> StageError:
+        return StageError(f"stage {self._run.stage!r} dropped every one of {self._dropped} samples{self._advice}")
