@@ -131,3 +131,41 @@ def test_the_drop_in_can_report_images_as_uncropped(data_class, tmp_path):
     _, _, orig_size, crop_coords = next(iter(data.train_dataloader))
     assert torch.stack(orig_size).unique().tolist() == [64]
     assert torch.stack(crop_coords).unique().tolist() == [0]
+
+
+def save_sdxl(path):
+    """A folder in the layout of Stable Diffusion XL, with two text encoders, all of it tiny."""
+    import tiny_models
+    from diffusers import UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModelWithProjection
+
+    first = tiny_models.clip()
+    second = CLIPTextModelWithProjection(CLIPTextConfig(**{**first.config.to_dict(), "projection_dim": 16}))
+    unet = UNet2DConditionModel(
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        block_out_channels=(16, 32),
+        layers_per_block=1,
+        cross_attention_dim=2 * first.config.hidden_size,
+        attention_head_dim=8,
+        norm_num_groups=8,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=6 * 8 + 16,
+    )
+    parts = {"vae": tiny_models.vae(), "unet": unet, "text_encoder": first, "text_encoder_2": second}
+    parts |= {"tokenizer": tiny_models.clip_tokenizer(), "tokenizer_2": tiny_models.clip_tokenizer()}
+    for name, part in {**parts, "scheduler": tiny_models.scheduler()}.items():
+        part.save_pretrained(path / name)
+
+
+def test_a_pretrained_sdxl_folder_is_trained_on(shards, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    save_sdxl(tmp_path / "model")
+    given = ["--out", tmp_path / "out", "--shards", shards, "--steps", 2, "--batch-size", 2]
+    command = [sys.executable, EXAMPLES / "train_text_to_image.py", "--model", tmp_path / "model", *given]
+    done = subprocess.run(
+        list(map(str, command)), env=ENVIRONMENT, cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(losses(tmp_path / "out")) == 2
