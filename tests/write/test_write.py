@@ -205,9 +205,10 @@ def test_a_broken_dataset_does_not_look_like_a_small_one_however_small_its_shard
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda p: p.batch(2), "got a batch of 2 samples: put unbatch"),
+        (lambda p: p.batch(2), "ends with batch.*put unbatch"),
+        (lambda p: p.batch(2).map(lambda s: s), "got a batch of 2 samples: put unbatch"),
         (lambda p: p.map(lambda s: 7), "got a int without '__key__'"),
-        (lambda p: p.batch(2, drop_last=True), "would drop samples at every shard's end"),
+        (lambda p: p.batch(2, drop_last=True).unbatch(), "would drop samples at every shard's end"),
         (lambda p: p.bucket("sd15", leftover="drop").batch(2).unbatch(), "would drop samples at every shard's end"),
         (lambda p: p.filter(lambda s: s["__key__"] == "x"), "dropped every"),
     ],
@@ -216,6 +217,14 @@ def test_what_cannot_be_written_is_said(tmp_path, make, words):
     write_shards(tmp_path / "in", [3, 9])
     with pytest.raises(sp.StreampipeError, match=words):
         write(make(sp.stream(str(tmp_path / "in"))), tmp_path / "out")
+
+
+def test_a_batch_is_refused_before_the_folder_is_taken_for_it(tmp_path):
+    write_shards(tmp_path / "in", [3])
+    pipe = sp.stream(str(tmp_path / "in"))
+    with pytest.raises(sp.ConfigError, match="put unbatch"):
+        write(pipe.batch(2), tmp_path / "out")
+    write(pipe, tmp_path / "out")
 
 
 @pytest.mark.parametrize("pattern", ["out/a.tar", "out/{}.tar.gz", "{}/a.tar", "out/{name}.tar"])
