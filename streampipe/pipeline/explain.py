@@ -50,14 +50,15 @@ def _planned(
     readers = max(1, world_size * max(1, num_workers))
     alone = lanes.places % world_size == 0 and lanes.columns % max(1, num_workers) == 0
     alone = readers == 1 or (alone and not isinstance(plan, BucketPlan))  # a bucket's batches take turns over readers
-    mean = max(1, lanes.samples // max(1, len(dataset.shards)))
+    shards = sum(len(part.shards) for part in dataset.parts())  # a mixture's, too
+    mean = max(1, lanes.samples // max(1, shards))
     mine = lanes.number if not alone else max(1, lanes.number // readers)
-    open_at_once = min(len(dataset.shards), mine * (2 + lanes.window // mean))
+    open_at_once = min(shards, mine * (2 + lanes.window // mean))
     rows = [
         ("tier", "planned: the samples are counted"),
         ("pushed down", _names(pushed)),
         ("generators", _names([name_of(stage, parameters=True) for stage in division.stages])),
-        ("samples", f"{lanes.samples:,} in {len(dataset.shards):,} shards"),
+        ("samples", f"{lanes.samples:,} in {shards:,} shards"),
         *(_buckets(plan) if isinstance(plan, BucketPlan) else [("steps", _steps(plan, world_size))]),
         (
             "order",

@@ -74,3 +74,8 @@ def test_how_remote_bytes_are_read_how_many_and_when_a_cache_would_pay(remote, s
         f"through the cache: each shard is copied once a machine ({whole:.1f} MB for all)"
     )
     assert "cache" not in rows
+
+
+def test_the_shards_of_all_parts_of_a_mixture_are_counted(shards):
+    part = sp.stream(str(shards), shuffle=7)
+    assert explained(sp.mix([part, part], repeats=[2, 1]).batch(4))["samples"].endswith(" in 12 shards")
