@@ -125,12 +125,14 @@ def _unshuffled(plan: Plan) -> str:
 
 
 def _cover(plan: Plan) -> str:
-    policy = plan.groups.leftover if isinstance(plan, BucketPlan) else "merge"
+    policy = plan.groups.leftover if isinstance(plan, BucketPlan) else plan.lanes.tail
     if len(plan.dataset.parts()) > 1:
         return "each part has its share of the draws, exactly"
     return {
         "carry": "over epochs every sample as often as any other of its bucket, give or take one",
         "merge": "every sample once an epoch",
+        "short": "every sample once an epoch",
+        "pad": "every sample once an epoch, those that fill its last batch twice",
         "drop": "no sample twice an epoch",
     }[policy]
 

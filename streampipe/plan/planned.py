@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
+from streampipe.counters import counters
 from streampipe.errors import ConfigError
 from streampipe.plan.lanes import Lanes, choose, sensible_window
 
@@ -100,7 +101,10 @@ class Plan:
         return Cursor(epoch, step, until)
 
     def delivered(self, at: Cursor, places: Sequence[Place], rank: int) -> None:
-        """The step ``at`` was made of these places: count what there is to count."""
+        """The step ``at`` was made of these places: count what there is to count, as what the epoch leaves out."""
+        over = self.lanes.samples % self.lanes.size if self.lanes.tail == "drop" and not rank else 0
+        if over and self.after(at).epoch != at.epoch:
+            counters.add("batch", "left out at an epoch's end (drop_last)", over)
 
     def state(self, cursor: Cursor) -> dict[str, Any]:
         """What ``load`` needs to go on at ``cursor``, as plain JSON."""

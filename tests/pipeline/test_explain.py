@@ -3,6 +3,7 @@
 import pytest
 
 import streampipe as sp
+from streampipe.counters import counters
 from streampipe.index import index
 from streampipe.source import Source
 from streampipe.testing import FaultServer
@@ -79,3 +80,13 @@ def test_how_remote_bytes_are_read_how_many_and_when_a_cache_would_pay(remote, s
 def test_the_shards_of_all_parts_of_a_mixture_are_counted(shards):
     part = sp.stream(str(shards), shuffle=7)
     assert explained(sp.mix([part, part], repeats=[2, 1]).batch(4))["samples"].endswith(" in 12 shards")
+
+
+def test_what_drop_last_leaves_out_is_told_before_and_counted_after(shards):
+    pipe = sp.stream(str(shards), shuffle=7, epochs=2).batch(8, drop_last=True)
+    assert explained(pipe)["guarantees"].startswith("no sample twice an epoch")
+    assert explained(sp.stream(str(shards)).batch(8))["guarantees"].startswith("every sample once an epoch")
+    what = "batch", "left out at an epoch's end (drop_last)"
+    before = counters.get(*what)
+    assert sum(len(batch["__key__"]) for batch in pipe.loader(num_workers=2)) == 2 * 56
+    assert counters.get(*what) - before == 2 * 4
