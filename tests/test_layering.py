@@ -33,6 +33,7 @@ ORDER = [  # each may import from those before it, and from itself
     "write",
     "loader",
     "stream",
+    "commands",
     "cli",
     "testing",
 ]
@@ -49,6 +50,7 @@ INSIDE = {  # and in a folder, each file from those before it
     "pipeline": "epochs chain mix passes progress pipeline explain",
     "write": "draft encode spec job work workers run",
     "loader": "ahead feed loader",
+    "commands": "arguments look cat index info ls pack verify",
 }
 LATER = {
     "pipeline.pipeline": {"loader", "write", "pipeline.explain"},

@@ -45,6 +45,19 @@ def counts(data: bytes, name: str, most: int = Limits.max_index_bytes) -> tuple[
     Raises:
         IndexMismatch: it is no manifest of this version, unpacks to more than ``most`` bytes, or is not sound.
     """
+    table = _sound(data, name, most)
+    return table.column("shard").to_pylist(), table.column("samples").to_numpy(), table.column("bytes").to_numpy()
+
+
+def entries(data: bytes, name: str, most: int = Limits.max_index_bytes) -> list[Entry]:
+    """All that a manifest called ``name`` says; raises as ``counts`` does."""
+    table = _sound(data, name, most)
+    if "sha256" not in table.column_names:
+        raise IndexMismatch(f"{name} has no checksums; run streampipe index again")
+    return [Entry(**row) for row in table.select(_SCHEMA.names).to_pylist()]
+
+
+def _sound(data: bytes, name: str, most: int) -> pa.Table:
     table = read_table(data, name, most)
     try:
         facts = json.loads((table.schema.metadata or {})[_FACTS])
@@ -59,7 +72,7 @@ def counts(data: bytes, name: str, most: int = Limits.max_index_bytes) -> tuple[
         samples, sizes = columns[1].to_numpy(), columns[2].to_numpy()
         if len(samples) and (samples.min() < 0 or (samples > sizes // 512).any()):
             raise ValueError("it counts more samples than the shards have room for")
-        return columns[0].to_pylist(), samples, sizes
+        return table
     except IndexMismatch:
         raise
     except (KeyError, TypeError, ValueError, RecursionError, pa.ArrowException) as error:

@@ -1,0 +1,79 @@
+"""Arguments that several commands have, and the kinds of values they take."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from streampipe.index import Finder
+from streampipe.source import Source
+from streampipe.tar import Limits
+from streampipe.urls import ShardList, expand
+
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+
+
+def add_urls(parser: argparse.ArgumentParser) -> None:
+    """Shards, and how their store is reached."""
+    parser.add_argument("urls", nargs="+", help="shards, brace ranges, globs or folders, local or remote")
+    add_storage(parser)
+
+
+def add_storage(parser: argparse.ArgumentParser) -> None:
+    """How a store is reached."""
+    parser.add_argument("--storage-options", type=options, default={}, metavar="JSON", help="for fsspec")
+
+
+def add_index(parser: argparse.ArgumentParser) -> None:
+    """Where indexes are."""
+    parser.add_argument("--index", metavar="FOLDER", help="where indexes and manifest are, if not beside the shards")
+
+
+def shards_of(given: argparse.Namespace) -> tuple[ShardList, Source]:
+    """The shards that are meant, and what reads them."""
+    source = Source(given.storage_options)
+    return expand(given.urls, lambda: source), source
+
+
+def finder_of(given: argparse.Namespace, source: Source) -> Finder:
+    """What finds the shards' indexes."""
+    return Finder(source, Limits(), given.index)
+
+
+def options(text: str) -> dict[str, object]:
+    """A JSON object."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise argparse.ArgumentTypeError(f"{text!r} is no JSON object, as in '{{\"anon\": true}}'")
+    return found
+
+
+def positive(text: str) -> int:
+    """A number of 1 or more."""
+    try:
+        number = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    return number
+
+
+def size(text: str) -> int:
+    """Bytes from ``500M`` or ``1.5G``; units are powers of 1000.
+
+    >>> size("500M"), size("1.5GB"), size("12")
+    (500000000, 1500000000, 12)
+    """
+    digits = text.rstrip("bB")
+    unit = digits[-1:].lower() if digits[-1:].isalpha() else ""
+    try:
+        number = int(float(digits[: len(digits) - len(unit)]) * _UNITS[unit])
+    except (KeyError, ValueError, OverflowError):
+        raise argparse.ArgumentTypeError(f"{text!r} is no size; write 500M or 1G") from None
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    return number

@@ -1,0 +1,230 @@
+"""``streampipe verify URL...``: read every shard, and compare it with its index and the manifest.
+
+Strategy: a shard is scanned anew, as ``index`` does it, which finds all damage to its structure; the new index is then
+compared with the old one, sample by sample. Where a scan breaks off, the samples that the old index knows are read one
+by one, so that each damaged one has its line, behind the break too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from tqdm import tqdm
+
+from streampipe.commands.arguments import add_index, add_urls, finder_of, positive, shards_of
+from streampipe.commands.look import samples
+from streampipe.decoding import decode_field
+from streampipe.errors import IndexMismatch, SampleError, ShardError, ShardMissing, SourceError
+from streampipe.index import Finder, ShardIndex, scan
+from streampipe.index.find import index_url
+from streampipe.index.manifest import NAME, Entry, entries
+from streampipe.source import has_query, redact
+from streampipe.tar import compression_of
+from streampipe.urls import SHARD_SUFFIXES, ShardList
+
+HELP = "read every shard and compare it with index and manifest; exit status 1 and a line for each damage"
+_SHARD = (ShardError, SourceError)
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Its arguments."""
+    add_urls(parser)
+    add_index(parser)
+    parser.add_argument("--decode", action="store_true", help="decode every field too")
+    parser.add_argument("--threads", type=positive, default=4, metavar="N", help="shards read at once (4)")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar, no summary")
+
+
+def run(given: argparse.Namespace) -> int:
+    """Verify; 1 if anything is damaged."""
+    shards, source = shards_of(given)
+    finder = finder_of(given, source)
+    manifests, found = _manifests(shards, finder)
+    found += _lost(given.urls, shards, finder, manifests)
+    unchecked = 0
+
+    def one(url: str) -> tuple[list[str], bool]:
+        if compression_of(url, _head(url, finder)) is not None:
+            index, damages = None, list(_structure(url, finder))
+        else:
+            index, damages = _index(url, finder)
+            damages += _bytes(url, finder, index, manifests[_manifest_url(url, finder)].get(_name(url)))
+        if given.decode:
+            damages += _decoded(url, finder)
+        return damages, index is None
+
+    with ThreadPoolExecutor(given.threads) as pool:
+        done = tqdm(pool.map(one, shards), total=len(shards), unit=" shards", desc="verify", disable=given.quiet)
+        for damages, unindexed in done:
+            found += damages
+            unchecked += unindexed
+    for damage in found:
+        print(damage)
+    if not given.quiet:
+        print(f"{len(shards)} shards read, {len(found)} damages found")
+        if unchecked:
+            print(f"{unchecked} of them without an index: their structure was checked, not the bytes of their fields")
+    return 1 if found else 0
+
+
+def _index(url: str, finder: Finder) -> tuple[ShardIndex | None, list[str]]:
+    """The index that is kept of a shard (never one that is made now), and what is wrong with it."""
+    if has_query(url) and not finder.folder:
+        return None, []
+    place = index_url(url, finder.folder)
+    data = finder.source.read_if_there(place, finder.limits.max_index_bytes)
+    if data is None:
+        return None, []
+    try:
+        return ShardIndex.from_bytes(data, redact(place), finder.limits.max_index_bytes), []
+    except IndexMismatch as error:
+        return None, [str(error)]
+
+
+def _structure(url: str, finder: Finder) -> Iterator[str]:
+    """What is wrong with a compressed shard."""
+    try:
+        for _ in samples(url, finder):
+            pass
+    except _SHARD as error:
+        yield str(error)
+
+
+def _bytes(url: str, finder: Finder, index: ShardIndex | None, entry: Entry | None) -> Iterator[str]:
+    """What is wrong with a shard's bytes."""
+    try:
+        now = scan(url, finder.source, finder.limits)
+    except _SHARD as error:
+        yield str(error)
+        if index is not None and not isinstance(error, SourceError):
+            yield from _bad_samples(url, finder, index)
+        return
+    shown = redact(url)
+    for name, wanted, samples_wanted, digest in _expected(url, finder, index, entry):
+        if now.shard_bytes != wanted or len(now) != samples_wanted:
+            yield (
+                f"{shown} has {now.shard_bytes} bytes and {len(now)} samples, {name} says {wanted} and "
+                f"{samples_wanted}: fetch the shard again, or run streampipe index if it was rewritten"
+            )
+            break
+        if digest is not None and now.facts["sha256"] != digest:
+            yield f"{shown}: its bytes are not those that {name} has the sha256 of; fetch the shard again"
+            break
+    if index is not None:
+        yield from _differences(shown, now, index)
+
+
+def _head(url: str, finder: Finder) -> bytes:
+    try:
+        return finder.source.read(url, 0, 8)
+    except SourceError:
+        return b""  # reading it all will say why
+
+
+def _expected(
+    url: str, finder: Finder, index: ShardIndex | None, entry: Entry | None
+) -> Iterator[tuple[str, int, int, str | None]]:
+    """Who says what of a shard: name of the file, bytes, samples, sha256."""
+    if index is not None:
+        yield redact(index_url(url, finder.folder)), index.shard_bytes, len(index), index.facts.get("sha256")
+    if entry is not None:
+        yield redact(_manifest_url(url, finder)), entry.bytes, entry.samples, entry.sha256
+
+
+def _differences(shown: str, now: ShardIndex, then: ShardIndex) -> Iterator[str]:
+    """The samples that are not as they were indexed."""
+    wanted = {row["key"]: row for row in _rows(then)}
+    for row in _rows(now):
+        was = wanted.pop(row["key"], None)
+        place = f"{shown}, sample {row['key']!r}, byte {row['offset']}"
+        if was is None:
+            yield f"{place}: the index does not have it; run streampipe index again if it was added"
+        elif any(row[name] != was[name] for name in ("offset", "size", "fields")):
+            yield f"{place}: the index has it or its fields elsewhere; run streampipe index if the shard was rewritten"
+        elif was["crc32"] is not None and row["crc32"] != was["crc32"]:
+            yield f"{place}: its {row['size']} bytes are not those that were indexed (crc32); fetch the shard again"
+    for key in wanted:
+        yield f"{shown}: sample {key!r} of the index is not there; fetch the shard again"
+
+
+def _bad_samples(url: str, finder: Finder, index: ShardIndex) -> Iterator[str]:
+    """Of a shard that cannot be read to its end, the samples of the index whose bytes changed or are gone."""
+    size = finder.source.size(url)
+    rows = _rows(index)
+    whole = [row for row in rows if size is None or row["offset"] + row["size"] <= size]
+    for row in whole:
+        start, end, wanted = row["offset"], row["offset"] + row["size"], row["crc32"]
+        if wanted is not None and zlib.crc32(finder.source.read(url, start, end)) != wanted:
+            yield (
+                f"{redact(url)}, sample {row['key']!r}, byte {start}: its {row['size']} bytes are not those that were "
+                f"indexed (crc32); fetch the shard again"
+            )
+    if len(whole) < len(rows):
+        first, last = rows[len(whole)]["key"], rows[-1]["key"]
+        yield f"{redact(url)} lacks {len(rows) - len(whole)} samples of its index, {first!r} to {last!r}, at its end"
+
+
+def _rows(index: ShardIndex) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = index.table.select(["key", "offset", "size", "crc32", "fields"]).to_pylist()
+    return rows
+
+
+def _decoded(url: str, finder: Finder) -> Iterator[str]:
+    """The fields that cannot be decoded."""
+    try:
+        for sample in samples(url, finder):
+            for name, value in sample.items():
+                if not name.startswith("__"):
+                    try:
+                        decode_field(name, value)
+                    except SampleError as error:
+                        yield f"{redact(url)}, sample {sample['__key__']!r}, field {name!r}: {error}"
+    except _SHARD:
+        return  # the scan has said so
+
+
+def _manifest_url(url: str, finder: Finder) -> str:
+    folder, slash, _ = index_url(url, finder.folder).rpartition("/")
+    return f"{folder}{slash}{NAME}"
+
+
+def _manifests(shards: ShardList, finder: Finder) -> tuple[dict[str, dict[str, Entry]], list[str]]:
+    """The manifests that are there, each by shards' names; and what is wrong with them."""
+    found: dict[str, dict[str, Entry]] = {}
+    damages = []
+    for place in dict.fromkeys(_manifest_url(url, finder) for url in shards):
+        data = finder.source.read_if_there(place, finder.limits.max_index_bytes)
+        found[place] = {}
+        try:
+            if data is not None:
+                rows = entries(data, redact(place), finder.limits.max_index_bytes)
+                found[place] = {entry.shard: entry for entry in rows}
+        except IndexMismatch as error:
+            damages.append(str(error))
+    return found, damages
+
+
+def _lost(
+    urls: Iterable[str], shards: ShardList, finder: Finder, manifests: Mapping[str, Mapping[str, Entry]]
+) -> Iterator[str]:
+    """Where whole folders are meant: the shards of their manifests that are not there."""
+    if all(url.endswith(SHARD_SUFFIXES) and not any(char in url for char in "*?[") for url in urls):
+        return
+    there = {redact(url) for url in shards}
+    for folder in dict.fromkeys(url.rpartition("/")[0] for url in shards):
+        base = f"{folder}/" if folder else ""
+        place = _manifest_url(base, finder)
+        for name in manifests[place]:
+            if redact(base + name) not in there:
+                try:
+                    finder.source.size(base + name)
+                except ShardMissing:
+                    yield f"{redact(base + name)} is not there, but {redact(place)} has it; fetch it"
+
+
+def _name(url: str) -> str:
+    return redact(url).rpartition("/")[2]

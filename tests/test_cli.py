@@ -1,0 +1,217 @@
+"""The commands that look into shards: ``ls``, ``info``, ``verify``, ``cat``."""
+
+import gzip
+import subprocess
+import sys
+
+import pytest
+
+from streampipe.cli import main
+from streampipe.index import index
+from streampipe.source import Source
+from streampipe.urls import expand
+from tests.data import photo, shard, write_photos
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two indexed shards of five photos with captions."""
+    place = tmp_path / "shards"
+    write_photos(place, [3, 2])
+    indexed(place)
+    return place
+
+
+def indexed(place):
+    source = Source()
+    index(expand(str(place), lambda: source), source, progress=False)
+
+
+def change(path, at):
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(data)
+
+
+def place_of(path, name):
+    """Where the payload of a member begins."""
+    import tarfile
+
+    with tarfile.open(path) as archive:
+        return archive.getmember(name).offset_data
+
+
+def run(capsysbinary, *arguments):
+    status = main([str(each) for each in arguments])
+    printed = capsysbinary.readouterr()
+    return status, printed.out.decode(), printed.err.decode()
+
+
+def test_ls_names_shard_key_fields_and_size(folder, capsysbinary):
+    status, out, _ = run(capsysbinary, "ls", folder)
+    rows = [line.split("\t") for line in out.splitlines()]
+    assert status == 0
+    assert [row[1] for row in rows] == ["0000000", "0000001", "0000002", "0010000", "0010001"]
+    assert rows[0] == [str(folder / "00000.tar"), "0000000", f"jpg={len(photo(0, 90, 80))} txt=13", "90x80"]
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_ls_and_cat_need_no_index(tmp_path, capsysbinary, compressed):
+    data = shard([("a/b", {"txt": "one", "seg.png": b"two"}), ("c", {"txt": "three"})])
+    path = tmp_path / ("x.tar.gz" if compressed else "x.tar")
+    path.write_bytes(gzip.compress(data) if compressed else data)
+    _, out, _ = run(capsysbinary, "ls", path)
+    assert [line.split("\t")[1:] for line in out.splitlines()] == [["a/b", "seg.png=3 txt=3", "-"], ["c", "txt=5", "-"]]
+    assert run(capsysbinary, "cat", path, "a/b.seg.png")[:2] == (0, "two")
+    assert run(capsysbinary, "cat", path, "c")[:2] == (0, "three")
+
+
+def test_cat_gives_the_very_bytes(folder, capsysbinary):
+    assert main(["cat", str(folder), "0010001.jpg"]) == 0
+    assert capsysbinary.readouterr().out == photo(10001, 90 + 10001 % 40, 80)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("nothing.txt", "there is no sample 'nothing' in the 2 shards of"),
+        ("0000001", "has several fields; say one of: 0000001.jpg, 0000001.txt"),
+        ("0000001.png", "has no field 'png'; say one of"),
+    ],
+)
+def test_cat_says_what_there_is(folder, capsysbinary, name, said):
+    status, out, err = run(capsysbinary, "cat", folder, name)
+    assert (status, out) == (1, "")
+    assert said in err
+
+
+def test_cat_gives_no_bytes_that_changed(folder, capsysbinary):
+    change(folder / "00000.tar", place_of(folder / "00000.tar", "0000001.txt"))
+    status, out, err = run(capsysbinary, "cat", folder, "0000001.txt")
+    assert (status, out) == (1, "")
+    assert "crc32" in err
+
+
+def test_info_counts(folder, capsysbinary):
+    status, out, _ = run(capsysbinary, "info", folder)
+    found = {}
+    for line in out.splitlines():
+        found.setdefault(line.split()[0], []).append(line[11:].strip())
+    size = sum(path.stat().st_size for path in folder.glob("*.tar"))
+    assert status == 0
+    assert found["shards"] == ["2"]
+    assert found["samples"] == ["5"]
+    assert found["bytes"] == [f"{size:,}"]
+    assert found["fields"] == ["jpg (5), txt (5)"]
+    assert found["tier"][0].startswith("planned")
+    assert found["height"] == ["0 to  255             5  " + "#" * 40]
+
+
+def test_info_of_shards_that_cannot_be_counted(folder, capsysbinary):
+    (folder / "x.tar.gz").write_bytes(gzip.compress(shard([("a", {"txt": "b"})])))
+    status, out, _ = run(capsysbinary, "info", folder)
+    assert status == 0
+    assert "samples    5 in 2 shards; the others are not counted" in out
+    assert "sequential: 1 shards have no index" in out
+
+
+def test_verify_of_sound_shards(folder, capsysbinary):
+    assert run(capsysbinary, "verify", folder, "--decode")[:2] == (0, "2 shards read, 0 damages found\n")
+    assert run(capsysbinary, "verify", folder, "--quiet")[:2] == (0, "")
+
+
+def test_verify_names_each_changed_sample(folder, capsysbinary):
+    path = folder / "00000.tar"
+    for name in ("0000000.txt", "0000002.jpg"):
+        change(path, place_of(path, name))
+    status, out, _ = run(capsysbinary, "verify", folder, "--quiet")
+    assert status == 1
+    assert "sha256" in out.splitlines()[0]
+    assert [line.split("'")[1] for line in out.splitlines()[1:]] == ["0000000", "0000002"]
+    assert "00001.tar" not in out
+
+
+def test_verify_goes_on_behind_a_damaged_header(folder, capsysbinary):
+    path = folder / "00000.tar"
+    change(path, place_of(path, "0000002.jpg"))
+    change(path, 5)
+    status, out, _ = run(capsysbinary, "verify", folder, "--quiet")
+    assert status == 1
+    assert "byte 0: no tar header" in out.splitlines()[0]
+    assert [line.split("'")[1] for line in out.splitlines()[1:]] == ["0000000", "0000002"]
+
+
+def test_verify_says_what_a_short_shard_lacks(folder, capsysbinary):
+    path = folder / "00000.tar"
+    path.write_bytes(path.read_bytes()[: place_of(path, "0000001.txt")])
+    status, out, _ = run(capsysbinary, "verify", folder, "--quiet")
+    assert status == 1
+    assert "before its end marker" in out
+    assert "lacks 2 samples of its index, '0000001' to '0000002', at its end" in out
+
+
+def test_verify_finds_a_shard_that_was_replaced(folder, capsysbinary):
+    (folder / "00001.tar").write_bytes(shard([("0010000", {"txt": "other"}), ("new", {"txt": "more"})]))
+    status, out, _ = run(capsysbinary, "verify", folder, "--quiet")
+    assert status == 1
+    assert "00001.index.parquet" in out.splitlines()[0]
+    assert "sample '0010000', byte 0: the index has it or its fields elsewhere" in out
+    assert "sample 'new', byte 1024: the index does not have it" in out
+    assert "sample '0010001' of the index is not there" in out
+
+
+def test_verify_checks_the_manifest_too(folder, capsysbinary):
+    for path in folder.glob("*.index.parquet"):
+        path.unlink()
+    change(folder / "00000.tar", place_of(folder / "00000.tar", "0000001.txt"))
+    (folder / "00001.tar").unlink()
+    status, out, _ = run(capsysbinary, "verify", folder)
+    assert status == 1
+    assert "manifest.parquet has the sha256 of" in out
+    assert "00001.tar is not there" in out
+    assert "1 of them without an index" in out
+
+
+@pytest.mark.parametrize("name", ["00000.index.parquet", "manifest.parquet"])
+def test_verify_says_that_an_index_or_manifest_is_damaged(folder, capsysbinary, name):
+    (folder / name).write_bytes(b"nonsense")
+    status, out, _ = run(capsysbinary, "verify", folder, "--quiet")
+    assert status == 1
+    assert name in out
+
+
+def test_verify_decodes_where_it_is_asked_to(tmp_path, capsysbinary):
+    data = shard([("a", {"jpg": photo(1)[:900], "json": "{"}), ("b", {"txt": "fine"})])
+    (tmp_path / "x.tar").write_bytes(data)
+    assert run(capsysbinary, "verify", tmp_path, "--quiet")[:2] == (0, "")
+    status, out, _ = run(capsysbinary, "verify", tmp_path, "--quiet", "--decode")
+    assert status == 1
+    assert [line.split("'")[3] for line in out.splitlines()] == ["jpg", "json"]
+
+
+def test_verify_of_a_compressed_shard(tmp_path, capsysbinary):
+    data = gzip.compress(shard([("a", {"txt": "b"})]))
+    (tmp_path / "x.tar.gz").write_bytes(data)
+    assert run(capsysbinary, "verify", tmp_path, "--quiet")[:2] == (0, "")
+    (tmp_path / "x.tar.gz").write_bytes(data[:-9])
+    status, out, _ = run(capsysbinary, "verify", tmp_path, "--quiet")
+    assert status == 1
+    assert "x.tar.gz" in out
+
+
+@pytest.mark.parametrize("command", ["ls", "info", "verify", "cat"])
+def test_a_shard_that_is_not_there_is_an_error(tmp_path, capsysbinary, command):
+    status, out, err = run(capsysbinary, command, tmp_path / "no.tar", *(["a.txt"] if command == "cat" else []))
+    assert status == 1
+    assert "no.tar does not exist" in out + err
+
+
+def test_a_reader_that_has_enough_is_no_error(tmp_path):
+    keys = [f"{i:05d}" for i in range(20_000)]
+    (tmp_path / "x.tar").write_bytes(shard([(key, {"txt": "a"}) for key in keys]))
+    command = [sys.executable, "-m", "streampipe.cli", "ls", str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert b"00000" in process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait() == 0
