@@ -120,7 +120,7 @@ def test_the_command_writes_indexes_and_manifest_and_keeps_what_is_done(tmp_path
     for number in range(3):
         written(tmp_path, [(f"{number}{i}", {"txt": "x"}) for i in range(number + 2)], f"{number:05d}.tar")
     assert main(["index", str(tmp_path / "{00000..00002}.tar"), "--quiet"]) == 0
-    names, samples = counts((tmp_path / "manifest.parquet").read_bytes(), "manifest")
+    names, samples, _ = counts((tmp_path / "manifest.parquet").read_bytes(), "manifest")
     assert (names, samples.tolist()) == (["00000.tar", "00001.tar", "00002.tar"], [2, 3, 4])
     before = {each.name: each.stat().st_mtime_ns for each in tmp_path.glob("*.index.parquet")}
     written(tmp_path, [("new", {"txt": "y" * 20_000})], "00001.tar")
