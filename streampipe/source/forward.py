@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 
 from streampipe.errors import SourceError
@@ -26,6 +26,8 @@ from streampipe.source.traffic import Traffic
 
 _FIRST = 256 << 10
 _BLOCK = 1 << 20
+LEAST = 1 << 16
+"""Bytes of a chunk at least: what comes in smaller pieces is joined, larger pieces are given out as they came."""
 _FOLLOWING = 3
 """Objects after this one that are asked for once all of this one is."""
 _log = logging.getLogger("streampipe")
@@ -54,7 +56,7 @@ class Forward:
         self._lock = threading.RLock()
         self._begun = False
         self._taken = False  # somebody iterates it
-        self._waiting: deque[tuple[Future[bytes], int]] = deque()
+        self._waiting: deque[tuple[Future[list[bytes]], int]] = deque()  # windows, and the budget they took
         self._known = False  # what the first answer says
         self._asked = begin  # the first byte of the object that was not asked for
         self._window = min(_FIRST, network.window)
@@ -89,13 +91,13 @@ class Forward:
                         break
                     future, size = self._waiting.popleft()
                 try:
-                    data = future.result()
+                    chunks = deque(future.result())
                 finally:
                     self._traffic.give_back(size)
+                del future  # or all of the window lives until its last chunk is used
                 self._more()
-                if data:
-                    yield data
-                del data, future
+                while chunks:
+                    yield chunks.popleft()
             if self._stop.is_set():
                 raise SourceError(f"{redact(self.url)}: it was closed while it was read")
         finally:
@@ -147,11 +149,11 @@ class Forward:
     def _ask(self, window: int) -> None:
         start, end = self._asked, self._asked + window
         fetch = Fetch(self._store, self.url, self._network, start, end, self.pin, self._stop)
-        self._waiting.append((self._traffic.submit(lambda: _joined(fetch)), window))
+        self._waiting.append((self._traffic.submit(lambda: list(not_small(fetch))), window))
         self._asked = end
 
-    def _first(self) -> bytes:
-        """The first window, which says what the rest is."""
+    def _first(self) -> list[bytes]:
+        """The first window, in one chunk; it says what the rest is."""
         fetch = Fetch(self._store, self.url, self._network, 0, self._window, self.pin, self._stop)
         data = _joined(fetch)
         size = fetch.pin.size
@@ -166,7 +168,7 @@ class Forward:
             self._asked = len(data)
             self.pin = fetch.pin._replace(size=size)
             self._known = True
-        return data
+        return [data] if data else []
 
     def _as_stream(self, at: int) -> None:
         if self._store.ranges and redact(self.url).rpartition("/")[0] not in _warned:
@@ -177,27 +179,41 @@ class Forward:
                 "ignores Range" if self._ignored else "does not say how large it is",
             )
         self._fetch = Fetch(self._store, self.url, self._network, at, None, self.pin, self._stop)
-        self._stream = iter(self._fetch)
+        self._stream = not_small(self._fetch)
         self._next_block()
 
     def _next_block(self) -> None:
         self._traffic.take(_BLOCK, needed=True)
         self._waiting.append((self._traffic.submit(self._block), _BLOCK))
 
-    def _block(self) -> bytes:
-        pieces, size = [], 0
-        for piece in self._stream:
-            pieces.append(piece)
-            size += len(piece)
+    def _block(self) -> list[bytes]:
+        chunks, size = [], 0
+        for chunk in self._stream:
+            chunks.append(chunk)
+            size += len(chunk)
             if size >= _BLOCK:
-                return b"".join(pieces)
+                return chunks
         self._ended = True
-        return b"".join(pieces)
+        return chunks
+
+
+def not_small(pieces: Iterable[bytes], least: int = LEAST) -> Iterator[bytes]:
+    """The same bytes, in pieces that are not small. Large ones are not copied: that costs more than to receive them."""
+    held: list[bytes] = []
+    size = 0
+    for piece in pieces:
+        held.append(piece)
+        size += len(piece)
+        if size >= least:
+            yield b"".join(held)  # of one piece: the piece itself
+            held.clear()
+            size = 0
+    if held:
+        yield b"".join(held)
 
 
 def _joined(fetch: Fetch) -> bytes:
-    pieces = list(fetch)
-    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+    return b"".join(fetch)
 
 
 def fetched(store: Store, url: str, network: Network, start: int, end: int | None, pin: Pin) -> tuple[bytes, Pin]:

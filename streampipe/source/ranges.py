@@ -110,37 +110,40 @@ class Ranges:
         What lies between them is read and dropped. Parts that came whole are good, whatever happened behind them.
         """
         answer = Answer(len(parts))
-        self._traffic.submit(lambda: self._run(parts, answer))
+        # made here, by whoever frees them: memory that many threads allocate and one frees is cut up and grows
+        buffers = [bytearray(end - start) for start, end in parts]
+        self._traffic.submit(lambda: self._run(parts, buffers, answer))
         return answer
 
-    def _run(self, parts: Sequence[Part], answer: Answer) -> None:
+    def _run(self, parts: Sequence[Part], buffers: list[bytearray], answer: Answer) -> None:
         try:
-            error: BaseException | None = self._read(parts, answer)
+            error: BaseException | None = self._read(parts, buffers, answer)
         except BaseException as found:
             error = found
         for number in range(len(parts)):
             answer.put(number, error or bytearray())
 
-    def _read(self, parts: Sequence[Part], answer: Answer) -> SourceError | None:
+    def _read(self, parts: Sequence[Part], buffers: list[bytearray], answer: Answer) -> SourceError | None:
         """Put the parts into the answer. What is wrong if not all of them came."""
         if self._stop.is_set() or not answer.wanted:
             return None
         pin = self._pins.get(self.url, Pin())
         fetch = Fetch(self._store, self.url, self._network, parts[0].start, parts[-1].end, pin, self._stop)
-        at, number, held = parts[0].start, 0, bytearray()
+        at, number, begun = parts[0].start, 0, False
         for piece in fetch:
-            if not number and not held:
+            if not begun:
                 self._agree(fetch.pin)
+                begun = True
             view, end = memoryview(piece), at + len(piece)
             while number < len(parts) and parts[number].start < end:
                 start, stop = parts[number]
-                held = held or bytearray(stop - start)
                 low, high = max(start, at), min(stop, end)
-                held[low - start : high - start] = view[low - at : high - at]
+                buffers[number][low - start : high - start] = view[low - at : high - at]
                 if stop > end:
                     break
-                answer.put(number, held)
-                number, held = number + 1, bytearray()
+                answer.put(number, buffers[number])
+                buffers[number] = bytearray()  # it is the reader's now, to be freed as soon as it is used
+                number += 1
             at = end
             if self._stop.is_set() or not answer.wanted:
                 return None

@@ -93,19 +93,30 @@ class FaultServer:
         with self._lock:
             self._scripts[name] = deque(faults), always
 
-    def _fault(self, request: Request) -> Fault | None:
-        """The fault that this request meets; a script moves on only with the requests that its faults are for."""
+    def _meets(self, request: Request) -> tuple[Fault | None, Stored | None]:
+        """The fault that this request meets, and the object that it finds.
+
+        Both at once: of two requests at a time, one that comes before a swap must not find what comes with it.
+        """
         with self._lock:
-            faults, always = self._scripts.get(request.name, (deque[Fault | None](), None))
-            fault = faults[0] if faults else always
-            if request.method == "HEAD":
-                if isinstance(fault, NoLength):
-                    return fault
-                if fault is None or not fault.head:
-                    return None
-            if faults:
-                faults.popleft()
-            return fault
+            fault, stored = self._fault(request), self._objects.get(request.name)
+            if isinstance(fault, Swap):
+                self.put(request.name, fault.data)
+                stored = stored if fault.after is not None else self._objects[request.name]
+            return fault, stored
+
+    def _fault(self, request: Request) -> Fault | None:
+        """A script moves on only with the requests that its faults are for."""
+        faults, always = self._scripts.get(request.name, (deque[Fault | None](), None))
+        fault = faults[0] if faults else always
+        if request.method == "HEAD":
+            if isinstance(fault, NoLength):
+                return fault
+            if fault is None or not fault.head:
+                return None
+        if faults:
+            faults.popleft()
+        return fault
 
     def _serve(self, sock: socket.socket) -> None:
         waiting = bytearray()
@@ -125,11 +136,7 @@ class FaultServer:
 
     def _respond(self, sock: socket.socket, request: Request) -> bool:
         """Answer a request; whether the connection goes on."""
-        fault = self._fault(request)
-        stored = self._objects.get(request.name)
-        if isinstance(fault, Swap):
-            self.put(request.name, fault.data)
-            stored = stored if fault.after is not None else self._objects[request.name]
+        fault, stored = self._meets(request)
         given = answer(request, stored, fault)
         self.requests.append(replace(request, status=given.status))
         self._acceptor.closing.wait(self.latency)

@@ -7,8 +7,8 @@ import pytest
 
 import streampipe as sp
 from streampipe.source import Network, Source
-from streampipe.source.forward import Forward
-from streampipe.source.http import HttpStore, Pin
+from streampipe.source.forward import LEAST, Forward, not_small
+from streampipe.source.http import PIECE, HttpStore, Pin
 from streampipe.source.traffic import Traffic
 from streampipe.testing import FaultServer, IgnoreRange, Stall, Status
 from tests.source.conftest import DATA, QUICK, bounded, until, whole
@@ -154,3 +154,21 @@ def test_a_reader_that_stops_early_leaves_nothing(big):
         source.close()
     assert source._live.traffic._taken == 0
     assert source._live.coming == {}
+
+
+def test_a_window_is_given_out_in_the_pieces_that_came(big):
+    """Joined, it would be in memory twice, and pages that are touched for the first time cost more than receiving."""
+    source = Source(network=Network(stall=20, window=4 << 20))
+    chunks = list(source.chunks(big.url("0.tar")))
+    assert b"".join(chunks) == BIG
+    assert max(map(len, chunks)) <= PIECE + LEAST
+    assert len(chunks) < 2 * len(BIG) // LEAST
+
+
+@pytest.mark.parametrize("sizes", [[], [1], [10, 0, 3], [1, 2, 100, 64, 3, 200, 1]])
+def test_small_pieces_are_joined_and_large_ones_are_not(sizes):
+    pieces = [bytes([i]) * size for i, size in enumerate(sizes)]
+    chunks = list(not_small(pieces, least=64))
+    assert b"".join(chunks) == b"".join(pieces)
+    assert all(len(chunk) >= 64 for chunk in chunks[:-1])
+    assert all(len(chunk) < 64 + max(sizes) for chunk in chunks)

@@ -328,6 +328,28 @@ def test_a_swap_replaces_the_object_from_now_on(server):
     assert headers["etag"] != tag
 
 
+def test_a_request_before_a_swap_finds_the_old_object_however_late_its_thread_is(server, monkeypatch):
+    fault, swapped, met = server._fault, threading.Event(), threading.Event()
+
+    def late(request):
+        found = fault(request)
+        if not met.is_set():
+            met.set()
+            swapped.wait(0.3)
+        return found
+
+    monkeypatch.setattr(server, "_fault", late)
+    server.script("a.tar", None, Swap(b"new one"))
+    answers = []
+    first = threading.Thread(target=lambda: answers.append(fetch(server.port, "a.tar")[2]))
+    first.start()
+    assert met.wait(10)
+    assert fetch(server.port, "a.tar")[2] == b"new one"
+    swapped.set()
+    first.join(10)
+    assert answers == [DATA]
+
+
 def test_a_swap_amid_a_response_resets_the_old_one(server):
     server.script("a.tar", Swap(b"new one", after=100))
     assert body(server.port, "a.tar") == (DATA[:100], "reset")
