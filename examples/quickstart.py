@@ -18,7 +18,6 @@ from make_images import make_images
 from PIL import Image, ImageDraw
 
 import streampipe as sp
-from streampipe.counters import counters
 from streampipe.pack import pack
 
 
@@ -70,9 +69,8 @@ def main() -> None:
     seconds = time.perf_counter() - start
 
     print(pipe.report())
-    waited = counters.get("loader", "wait seconds")
     print(f"contact sheet: {given.out / 'contact-sheet.png'}")
-    print(f"{samples} samples, {samples / seconds:.0f} images/s, {waited / seconds:.0%} of the time waiting for data")
+    print(f"{samples} samples, {samples / seconds:.0f} images/s")
 
 
 if __name__ == "__main__":

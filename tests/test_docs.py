@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+import streampipe as sp
+from tests.data import photo, shard
+
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("**/*.md"))]
 NAMED = re.compile(r"`(?:tests/)?((?:\w+/)*test_\w+\.py)(?:::(\w+))?`")
@@ -37,3 +40,47 @@ def test_every_row_of_the_faults_has_a_test_or_says_why_not():
     rows = re.findall(r"^\| (\d+) \|.*\| (.*) \|$", (ROOT / "docs" / "faults.md").read_text(), re.MULTILINE)
     assert [int(number) for number, _ in rows] == list(range(1, 55))
     assert all(NAMED.search(proof) or proof.startswith("none: ") for _, proof in rows)
+
+
+def test_the_code_of_the_readme_runs(tmp_path, monkeypatch, capsys):
+    """As it is written, but for its bucket, and for the two functions that it says are the reader's."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "shards").mkdir()
+    image = photo(1, 640, 640)
+    for number in range(2):
+        samples = [(f"{number}{i:02d}", {"jpg": image, "txt": "a cat", "json": '{"aesthetic": 6}'}) for i in range(12)]
+        (tmp_path / "shards" / f"{number:05d}.tar").write_bytes(shard(samples))
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    code = "\n".join(blocks)
+    bucket = "s3://bucket/laion/{00000..01999}.tar"
+    assert bucket in code
+    steps = []
+    there = {"tokenize": lambda caption: [len(caption)], "train_step": steps.append}
+    exec(code.replace(bucket, str(tmp_path / "shards" / "{00000..00001}.tar")), there)
+    assert [tuple(batch["image"].shape) for batch in steps] == [(16, 3, 1024, 1024)]
+    assert tuple(steps[0]["time_ids"].shape) == (16, 6)
+    assert there["state"]["streampipe"] == 1
+    own = list(there["pipe"])
+    assert sum(len(batch["__key__"]) for batch in own) == 24
+    printed = capsys.readouterr().out
+    assert "planned: the samples are counted" in printed
+    assert "bucket 1024x1024" in printed
+
+
+def test_the_readme_names_what_there_is():
+    text = (ROOT / "README.md").read_text()
+    wanting = [
+        path
+        for path in re.findall(r"`((?:tests|docs|examples|streampipe)/[\w/.]*)`", text)
+        if not (ROOT / path).exists()
+    ]
+    assert not wanting
+    assert [name for name in re.findall(r"\bsp\.(\w+)", text) if not hasattr(sp, name)] == []
+
+
+def test_the_readme_names_each_command(capsys):
+    from streampipe.cli import COMMANDS
+
+    text = (ROOT / "README.md").read_text()
+    rows = "".join(line for line in text.splitlines() if line.startswith("| ") and "`streampipe " in line)
+    assert [name for name in COMMANDS if f"`{name}`" not in rows and f"`streampipe {name}" not in rows] == []

@@ -43,7 +43,8 @@ def inference(
 ) -> Any:
     """Run a torch module, or a function that uses one, under ``torch.inference_mode`` in eval mode.
 
-    ``pipe.batch(8).map(sp.inference(vae, device="cuda"), "image")`` calls the module with a field of each batch;
+    ``pipe.batch(8).map(sp.inference(encoder, device="cuda"), "image")`` calls the module with a field of each batch, as
+    it is (images are uint8). For a method other than ``forward``, a VAE's ``encode`` say, decorate a function of yours;
     ``pipe.map(module)`` does the same on the module's own device. As a decorator, with ``model``, the function is given
     the module first: a module, TorchScript, a ``torch.export`` program, or a function that makes one, once in every
     process that uses it (nothing large is then pickled, and no GPU is touched before a worker starts).

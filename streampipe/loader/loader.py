@@ -116,7 +116,7 @@ class Loader(DataLoader[Any]):
             return steps
         found = self.plan()
         if isinstance(found, str):
-            raise TypeError(f"this loader has no length, because {found}; give steps_per_epoch=, or make an index")
+            raise TypeError(f"this loader has no length, because {found}; give steps_per_epoch=")
         if self.pipe.epochs is None:
             raise TypeError("this loader has no length, because epochs=None makes it endless; give steps_per_epoch=")
         return found[0].length(self._first_epoch(self.pipe.epochs), self.pipe.epochs)
@@ -213,7 +213,7 @@ class Loader(DataLoader[Any]):
             if feed.world_size > 1 and not endless:
                 raise ConfigError(
                     f"{feed.world_size} ranks would take different numbers of steps, and the last one would wait for "
-                    f"ever, because {found}: give loader(steps_per_epoch=n), or make an index (streampipe index)"
+                    f"ever, because {found}: give loader(steps_per_epoch=n)"
                 )
             self._at = begin_sequential(self.pipe, feed, max(1, self.num_workers), states, endless)
         else:

@@ -130,7 +130,10 @@ class Expression:
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             if isinstance(error, ConfigError):
                 raise
-            raise ConfigError(f"where: {text!r} is no expression ({error})") from error
+            why = error.msg if isinstance(error, SyntaxError) else error
+            raise ConfigError(
+                f"where: {text!r} is no expression ({why}); write it as in 'width >= 512 and aesthetic > 5'"
+            ) from error
 
     def __repr__(self) -> str:
         return f"Expression({self.text!r})"
