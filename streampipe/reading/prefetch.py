@@ -116,6 +116,8 @@ class Prefetch(Generic[T]):
                     self._done(wanted)
                 self._learn()
                 if not self._steps:
+                    for dataset in self._datasets:
+                        dataset.finder.source.settle()
                     return
                 at, places, self._current = self._steps.popleft()
                 self._grow()

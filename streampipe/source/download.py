@@ -47,6 +47,13 @@ class Download:
         """Whether nothing more will come."""
         return self._state in ("there", "past", "failed")
 
+    def settle(self) -> None:
+        """Wait until a copy whose bytes are all there has its name: a process that ended before would lose it."""
+        with self._changed:
+            while not self.done and self.written and self.written == self._forward.pin.size:
+                if not self._changed.wait(self._patience):
+                    return
+
     def pieces(self) -> Iterator[bytes]:
         """The shard's bytes in order, as they come.
 

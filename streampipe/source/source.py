@@ -140,6 +140,12 @@ class Source:
             live.downloads[url] = Download(self.cache, forward, lambda at: self._from(url, at, pin), patience)
         return live.downloads[url]
 
+    def settle(self) -> None:
+        """At the end of a pass: let copies that are whole get their names before this process may end."""
+        if self._now is not None and self._now.process == os.getpid():
+            for download in list(self._now.downloads.values()):
+                download.settle()
+
     def finished(self, url: str) -> None:
         """The plan does not need a shard any more in this epoch."""
         if self.cache is not None and self.is_remote(url):

@@ -1,6 +1,7 @@
 """Remote shards are read ahead of need: each byte once, within a budget, and the same samples as from a disk."""
 
 import multiprocessing
+import os
 import random
 import threading
 import time
@@ -247,21 +248,27 @@ def test_the_end_of_an_epoch_and_the_beginning_of_the_next_may_want_the_same_sam
 
 @pytest.mark.parametrize("workers", [0, 2, 3])
 def test_with_a_cache_each_shard_is_downloaded_once_and_then_never_again(server, folder, tmp_path, workers):
-    """Once: or twice at most, where so little data is read past copies that have not begun when a pass is over."""
     wanted = contents(local(folder).batch(8))
     loader = remote(server, cache=tmp_path / "cache").batch(8).loader(num_workers=workers)
-    fetched = Counter()
-    for _ in range(8):
-        del server.requests[:]
-        loader.set_epoch(0)
-        assert contents(loader) == wanted
-        requests, sizes = served(server)
-        fetched += sizes
-        if not requests:
-            break
-    assert not requests
-    for name, size in fetched.items():
-        assert size <= 2 * (folder / name).stat().st_size
+    assert contents(loader) == wanted
+    _, sizes = served(server)
+    for name, size in sizes.items():
+        assert size == (folder / name).stat().st_size
+    del server.requests[:]
+    loader.set_epoch(0)
+    assert contents(loader) == wanted
+    assert not served(server)[0]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_pass_does_not_end_before_the_disk_has_its_copies(server, tmp_path, monkeypatch, workers):
+    slow = os.fsync
+    monkeypatch.setattr("streampipe.source.part.os.fsync", lambda file: (time.sleep(0.3), slow(file)))
+    loader = remote(server, cache=tmp_path / "cache").batch(8).loader(num_workers=workers)
+    contents(loader)
+    del server.requests[:]
+    contents(loader)
+    assert not served(server)[0]
 
 
 def test_samples_come_past_the_cache_until_the_copy_has_come_as_far(server, folder, tmp_path):
