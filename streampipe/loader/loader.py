@@ -20,6 +20,27 @@ from streampipe.plan.state import checked_state
 from streampipe.world import check_world, find_world
 
 
+_ELSEWHERE = {
+    "batch_size": "put batch(n) at its end",
+    "shuffle": "give sp.stream(..., shuffle=True)",
+    "drop_last": "give batch(n, drop_last=True), or loader(tail='drop')",
+    "collate_fn": "put map(fn) behind batch(n)",
+    "prefetch_factor": "give loader(prefetch=n)",
+}
+"""Options of torch's DataLoader, and what does the same here."""
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Refuse the options of torch's DataLoader that have their place elsewhere.
+
+    Raises:
+        ConfigError: it says where.
+    """
+    for option in options:
+        if option in _ELSEWHERE:
+            raise ConfigError(f"loader has no {option}=: the pipeline decides; {_ELSEWHERE[option]}")
+
+
 class Loader(DataLoader[Any]):
     """What ``pipe.loader(...)`` gives: batches as the pipeline makes them, from worker processes or threads.
 

@@ -232,9 +232,10 @@ class Pipeline(IterableDataset[Any]):
         self._clock.set(epoch)
 
     def loader(self, num_workers: int = 0, **options: Any) -> Loader:
-        """A DataLoader over this pipeline; see ``streampipe.loader.loader.Loader`` for the options."""
-        from streampipe.loader.loader import Loader
+        """A DataLoader over this pipeline; see ``sp.Loader`` for the options."""
+        from streampipe.loader.loader import Loader, check_options
 
+        check_options(options)
         return Loader(self, num_workers, **options)
 
     def write(

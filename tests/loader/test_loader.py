@@ -369,3 +369,11 @@ def test_a_loader_that_was_made_before_the_process_group_is_refused(tmp_path, mo
         assert len(keys_of(pipeline(tmp_path).loader())) == 4
     finally:
         torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("option", ["batch_size", "shuffle", "drop_last", "collate_fn", "prefetch_factor"])
+def test_options_that_have_their_place_elsewhere_are_refused_with_it(option):
+    with pytest.raises(sp.ConfigError, match=f"loader has no {option}=: the pipeline decides; (put|give) "):
+        sp.from_iterable([1, 2, 3]).loader(**{option: 1})
+    with pytest.raises(TypeError, match="wokers"):
+        sp.from_iterable([1, 2, 3]).loader(wokers=1)
