@@ -19,7 +19,6 @@ from streampipe.plan.planned import VERSION, Plan
 from streampipe.plan.state import checked_state
 from streampipe.world import check_world, find_world
 
-
 _ELSEWHERE = {
     "batch_size": "put batch(n) at its end",
     "shuffle": "give sp.stream(..., shuffle=True)",
