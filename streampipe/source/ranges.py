@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import MutableMapping, Sequence
 from typing import NamedTuple
@@ -18,6 +19,16 @@ from streampipe.source.traffic import Traffic
 _log = logging.getLogger("streampipe")
 _warned: set[str] = set()
 _lock = threading.Lock()
+
+
+def _forked() -> None:
+    """In a forked child: the lock may have been held by a thread of the parent that is not here."""
+    global _lock
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
 
 
 class Part(NamedTuple):

@@ -1,10 +1,15 @@
 """Parts of an object: each as soon as it is there, in memory that the reader's own thread has allocated."""
 
+import os
+import signal
 import threading
 import tracemalloc
 
+import pytest
+
 from streampipe.source import Network
-from streampipe.source.http import HttpStore
+from streampipe.source import ranges as module
+from streampipe.source.http import HttpStore, Pin
 from streampipe.source.ranges import Part, Ranges
 from streampipe.source.traffic import Traffic
 from tests.source.conftest import DATA, QUICK
@@ -33,3 +38,20 @@ def test_memory_is_allocated_by_whoever_asks_not_by_the_threads_that_fetch(serve
         assert tracemalloc.get_traced_memory()[0] > 700_000
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_fork_while_another_thread_agrees_on_a_version_does_not_block_the_child(server):
+    """Workers are forked while the parent may have requests on the way."""
+    with module._lock:
+        child = os.fork()
+        if not child:
+            try:
+                signal.alarm(5)
+                ranges = Ranges(HttpStore(QUICK), server.url("a.tar"), QUICK, Traffic(QUICK), {}, threading.Event())
+                ranges._agree(Pin(1))
+                os._exit(0 if ranges.size == 1 else 1)
+            finally:
+                os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
