@@ -8,10 +8,10 @@ import os
 import sys
 from collections.abc import Sequence
 
-from streampipe.commands import cat, index, info, ls, pack, verify
+from streampipe.commands import cat, index, info, ls, pack, preview, verify
 from streampipe.errors import StreampipeError
 
-COMMANDS = {"pack": pack, "index": index, "ls": ls, "info": info, "verify": verify, "cat": cat}
+COMMANDS = {"pack": pack, "index": index, "ls": ls, "info": info, "verify": verify, "cat": cat, "preview": preview}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

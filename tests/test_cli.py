@@ -10,7 +10,7 @@ from streampipe.cli import main
 from streampipe.index import index
 from streampipe.source import Source
 from streampipe.urls import expand
-from tests.data import photo, shard, write_photos
+from tests.data import encoded, natural, photo, shard, write_photos
 
 
 @pytest.fixture
@@ -215,3 +215,29 @@ def test_a_reader_that_has_enough_is_no_error(tmp_path):
         process.stdout.close()
         assert process.stderr.read() == b""
         assert process.wait() == 0
+
+
+def test_preview_draws_images_with_captions(folder, tmp_path, capsysbinary):
+    from PIL import Image
+
+    png = encoded(natural(50, 40), "PNG")
+    (folder / "00002.tar").write_bytes(shard([("no image", {"txt": "x"}), ("z", {"png": png})]))
+    indexed(folder)
+    out = tmp_path / "sheet.png"
+    status, said, _ = run(capsysbinary, "preview", folder, "--out", out, "--edge", 64, "--columns", 4)
+    assert (status, said) == (0, f"6 images: {out}\n")
+    with Image.open(out) as drawn:
+        assert drawn.size == (4 * 64, 2 * (64 + 44))
+        assert len(drawn.crop((0, 0, 64, 64)).getcolors(10_000)) > 500  # a photo
+        assert len(drawn.crop((0, 64, 64, 108)).getcolors(10_000)) > 1  # its caption
+        assert len(drawn.crop((2 * 64, 108, 256, 216)).getcolors(10_000)) == 1  # nothing behind the last
+
+
+def test_preview_says_why_there_is_no_sheet(folder, tmp_path, capsysbinary):
+    (tmp_path / "texts.tar").write_bytes(shard([("a", {"txt": "x"})]))
+    status, _, err = run(capsysbinary, "preview", tmp_path / "texts.tar", "--out", tmp_path / "x.png")
+    assert status == 1
+    assert "no sample of these shards has an image" in err
+    status, _, err = run(capsysbinary, "preview", folder, "--out", tmp_path / "no" / "x.png")
+    assert status == 1
+    assert "cannot be written" in err

@@ -50,7 +50,7 @@ INSIDE = {  # and in a folder, each file from those before it
     "pipeline": "epochs chain mix passes progress pipeline explain",
     "write": "draft encode spec job work workers run",
     "loader": "ahead feed loader",
-    "commands": "arguments look cat index info ls pack verify",
+    "commands": "arguments look cat index info ls pack preview verify",
 }
 LATER = {
     "pipeline.pipeline": {"loader", "write", "pipeline.explain"},
@@ -60,7 +60,7 @@ ONLY = {
     "torch": {"decoding", "stages", "decorators", "world", "pipeline", "loader", "write"},
     "fsspec": {"source"},
     "urllib3": {"source"},
-    "PIL": {"decoding", "write"},
+    "PIL": {"decoding", "write", "commands.preview"},
     "simplejpeg": {"decoding"},
     "webdataset": {"decoding"},
 }
