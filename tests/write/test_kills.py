@@ -64,7 +64,8 @@ def test_workers_and_their_parent_are_killed_at_any_moment(tmp_path):
         wait_for_group(process.pid)
         for path in out.glob("*.tar"):
             assert path.read_bytes() == (whole / path.name).read_bytes()
-    slow_pipe(tmp_path / "in").write(f"{out}/{{:05d}}.tar", max_samples=3, progress=False)
+    for _ in range(2):  # threads of a killed process may hold its locks for a moment longer: the next run sweeps
+        slow_pipe(tmp_path / "in").write(f"{out}/{{:05d}}.tar", max_samples=3, progress=False)
     assert {p.name: p.read_bytes() for p in out.iterdir()} == {p.name: p.read_bytes() for p in whole.iterdir()}
 
 
