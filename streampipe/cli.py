@@ -8,10 +8,19 @@ import os
 import sys
 from collections.abc import Sequence
 
-from streampipe.commands import cat, index, info, ls, pack, preview, verify
+from streampipe.commands import bench, cat, index, info, ls, pack, preview, verify
 from streampipe.errors import StreampipeError
 
-COMMANDS = {"pack": pack, "index": index, "ls": ls, "info": info, "verify": verify, "cat": cat, "preview": preview}
+COMMANDS = {
+    "pack": pack,
+    "index": index,
+    "ls": ls,
+    "info": info,
+    "verify": verify,
+    "cat": cat,
+    "preview": preview,
+    "bench": bench,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,6 +1,7 @@
 """The commands that look into shards: ``ls``, ``info``, ``verify``, ``cat``."""
 
 import gzip
+import re
 import subprocess
 import sys
 
@@ -241,3 +242,19 @@ def test_preview_says_why_there_is_no_sheet(folder, tmp_path, capsysbinary):
     status, _, err = run(capsysbinary, "preview", folder, "--out", tmp_path / "no" / "x.png")
     assert status == 1
     assert "cannot be written" in err
+
+
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        ([], "samples of bytes"),
+        (["--size", "32", "--threads", "2"], "images decoded to 32 x 32"),
+        (["--workers", "1"], ""),
+    ],
+)
+def test_bench_measures(folder, capsysbinary, options, what):
+    status, out, _ = run(capsysbinary, "bench", folder, "--seconds", "1", "--batch", "2", *options)
+    assert status == 0
+    rate, samples, seconds = re.match(rf"([\d,]+) {what or '.*'} a second \(([\d,]+) in ([\d.]+) s\)", out).groups()
+    assert int(samples.replace(",", "")) / float(seconds) == pytest.approx(int(rate.replace(",", "")), rel=0.1, abs=1)
+    assert int(rate.replace(",", "")) > 0

@@ -50,7 +50,7 @@ INSIDE = {  # and in a folder, each file from those before it
     "pipeline": "epochs chain mix passes progress pipeline explain",
     "write": "draft encode spec job work workers run",
     "loader": "ahead feed loader",
-    "commands": "arguments look cat index info ls pack preview verify",
+    "commands": "arguments look bench cat index info ls pack preview verify",
 }
 LATER = {
     "pipeline.pipeline": {"loader", "write", "pipeline.explain"},

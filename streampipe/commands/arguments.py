@@ -53,12 +53,17 @@ def options(text: str) -> dict[str, object]:
 
 def positive(text: str) -> int:
     """A number of 1 or more."""
+    return whole(text, 1)
+
+
+def whole(text: str, least: int = 0) -> int:
+    """A number of 0 or more."""
     try:
         number = int(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    if number < least:
+        raise argparse.ArgumentTypeError(f"{text} is not {least} or more")
     return number
 
 
