@@ -1,4 +1,4 @@
-"""The commands that look into shards: ``ls``, ``info``, ``verify``, ``cat``."""
+"""The commands that look into shards and check them."""
 
 import gzip
 import re
@@ -249,12 +249,28 @@ def test_preview_says_why_there_is_no_sheet(folder, tmp_path, capsysbinary):
     [
         ([], "samples of bytes"),
         (["--size", "32", "--threads", "2"], "images decoded to 32 x 32"),
-        (["--workers", "1"], ""),
+        (["--workers", "1"], "samples of bytes"),
     ],
 )
 def test_bench_measures(folder, capsysbinary, options, what):
     status, out, _ = run(capsysbinary, "bench", folder, "--seconds", "1", "--batch", "2", *options)
     assert status == 0
-    rate, samples, seconds = re.match(rf"([\d,]+) {what or '.*'} a second \(([\d,]+) in ([\d.]+) s\)", out).groups()
+    rate, samples, seconds = re.match(rf"([\d,]+) {what} a second \(([\d,]+) in ([\d.]+) s\)", out).groups()
     assert int(samples.replace(",", "")) / float(seconds) == pytest.approx(int(rate.replace(",", "")), rel=0.1, abs=1)
     assert int(rate.replace(",", "")) > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["bench", "x", "--workers", "-1"], "-1 is not 0 or more"),
+        (["verify", "x", "--threads", "none"], "'none' is no whole number"),
+        (["ls", "x", "--storage-options", "anon"], "is no JSON object"),
+        (["pack", "a", "b", "--max-bytes", "5X"], "is no size; write 500M or 1G"),
+    ],
+)
+def test_wrong_usage_is_status_2_and_says_what_is_wanted(capsys, arguments, said):
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    assert said in capsys.readouterr().err
