@@ -39,7 +39,10 @@ class IndexedShard:
         self.limits = dataset.finder.limits
         found = found or dataset.finder.find(self.url)
         if found is None:
-            raise IndexMismatch(f"the index of {self.shown} is gone; run streampipe index again")
+            raise IndexMismatch(
+                f"the index of {self.shown} is gone, or may not be read, though the plan counted it; check "
+                "the permissions of the .index.parquet files, or run streampipe index again"
+            )
         self.kept = None if dataset.keep is None else dataset.keep(found)
         held = len(found) if self.kept is None else len(self.kept)
         if held != dataset.counts[number]:

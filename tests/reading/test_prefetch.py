@@ -200,6 +200,13 @@ def test_a_shard_that_does_not_fit_its_index_is_an_error(server, folder):
         list(remote(server).batch(8))
 
 
+@pytest.mark.parametrize("status", [403, 404])
+def test_an_index_that_is_forbidden_or_gone_in_mid_epoch_says_both(server, status):
+    server.script("00001.index.parquet", always=Status(status))
+    with pytest.raises(sp.IndexMismatch, match=r"00001.tar is gone, or may not be read.*permissions"):
+        list(remote(server).batch(8))
+
+
 def test_a_damaged_sample_is_named_and_skipped_alone_and_its_batch_stays_full(server, folder):
     plan, _ = remote(server).batch(8).plan()
     server.script("00002.tar", always=Corrupt(at=60_000))
