@@ -192,7 +192,8 @@ class Pipeline(IterableDataset[Any]):
             max_bytes: where samples are not counted: what may wait for a full batch in each worker, 1 GiB if not given.
 
         Samples without an image of a known size are errors, or skipped under ``on_error="skip"``; those beyond
-        ``max_ar`` are left out; both are counted.
+        ``max_ar`` are left out; both are counted. What drops samples (``where``, ``filter``) belongs in front of it: a
+        slot that becomes empty behind it is filled with another sample of the same batch once more, and counted.
         """
         options = _given(same=same, max_bytes=max_bytes, leftover=None if leftover == "carry" else leftover)
         check_leftover(leftover)
