@@ -70,21 +70,21 @@ def bucket():
         "client_kwargs": {"endpoint_url": f"http://127.0.0.1:{port}"},
     }
     fs = fsspec.filesystem("s3", **options)
-    fs.mkdir("bucket")
+    fs.mkdir("written")  # servers of one process share their buckets
     yield options
     server.stop()
 
 
 def test_two_ranks_write_to_s3_and_it_streams_back(tmp_path, bucket):
     keys = write_shards(tmp_path / "in", [10, 9])
-    first = write(tmp_path / "in", "s3://bucket/out", storage_options=bucket, rank=1, world_size=2)
+    first = write(tmp_path / "in", "s3://written/out", storage_options=bucket, rank=1, world_size=2)
     assert first.missing == 3
-    last = write(tmp_path / "in", "s3://bucket/out", storage_options=bucket, rank=0, world_size=2)
+    last = write(tmp_path / "in", "s3://written/out", storage_options=bucket, rank=0, world_size=2)
     assert (last.samples, last.missing) == (19, 0)
-    assert write(tmp_path / "in", "s3://bucket/out", storage_options=bucket).kept == 5
-    urls = "s3://bucket/out/{00000..00004}.tar"
+    assert write(tmp_path / "in", "s3://written/out", storage_options=bucket).kept == 5
+    urls = "s3://written/out/{00000..00004}.tar"
     found = {s["__key__"]: s["txt"] for s in sp.stream(urls, storage_options=bucket, tier="planned").decode()}
     assert found == {key: f"TEXT {key}" for key in keys}
     write(tmp_path / "in", tmp_path / "local")
     local = {path.name: path.read_bytes() for path in (tmp_path / "local").iterdir()}
-    assert stored(fsspec.filesystem("s3", **bucket), "bucket/out") == local
+    assert stored(fsspec.filesystem("s3", **bucket), "written/out") == local
