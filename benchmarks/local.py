@@ -78,10 +78,12 @@ def bytes_only(folder: Path, repeat: int) -> None:
     one = lambda sample: 1  # noqa: E731
     contenders = {
         "webdataset": (lambda: wds_samples(urls), one),
-        "streampipe": (lambda: sp.stream(urls), one),
+        "streampipe, planned": (lambda: sp.stream(urls), one),
+        "streampipe, sequential": (lambda: sp.stream(urls, tier="sequential"), one),
         "read() alone": (lambda: _read(urls), lambda n: n),
     }
-    compare("bytes only, LAION-like samples", contenders, [("streampipe", "webdataset")], repeat)
+    pairs = [("streampipe, planned", "webdataset"), ("streampipe, sequential", "webdataset")]
+    compare("bytes only, LAION-like samples", contenders, pairs, repeat)
 
 
 def _read(urls):
