@@ -47,13 +47,14 @@ INSIDE = {  # and in a folder, each file from those before it
     "decoding": "geometry sniff text header resize jpeg pillow image fields",
     "reading": "indexed remote prefetch reader shards",
     "pack": "scan split write",
-    "pipeline": "epochs chain mix passes progress pipeline explain",
+    "pipeline": "epochs chain mix passes planner progress pipeline explain",
     "write": "draft encode spec job work workers run",
     "loader": "ahead feed loader",
     "commands": "arguments look bench cat index info ls pack preview verify",
 }
 LATER = {
     "pipeline.pipeline": {"loader", "write", "pipeline.explain"},
+    "pipeline.planner": {"pipeline.pipeline"},
     "pipeline.progress": {"pipeline.pipeline"},
 }  # inside a method or for a type: what a pipeline's own methods begin
 ONLY = {

@@ -15,6 +15,7 @@ from streampipe.loader.feed import Feed, Parcel, PlannedProgress, Progress, begi
 from streampipe.pipeline.explain import explain
 from streampipe.pipeline.passes import Division
 from streampipe.pipeline.pipeline import Pipeline
+from streampipe.pipeline.planner import known_items
 from streampipe.plan.planned import VERSION, Plan
 from streampipe.plan.state import checked_state
 from streampipe.world import check_world, find_world
@@ -198,7 +199,7 @@ class Loader(DataLoader[Any]):
     def _steps(self) -> int | None:
         """Steps that a pass is cut into: as asked for, or, for ranks that read uncounted shards, by a known total."""
         if self.steps_per_epoch is None and self._feed.world_size > 1 and isinstance(self.plan(), str):
-            total = self.pipe.known_samples()
+            total = known_items(self.pipe)
             if total is not None and self.pipe.epochs is not None:
                 self.steps_per_epoch = max(1, total * self.pipe.epochs // self._feed.world_size)
         return self.steps_per_epoch

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import count
 from multiprocessing.context import get_spawning_popen
@@ -15,21 +14,18 @@ from streampipe.context import Consumer, Mark, Run, Sample, Trail
 from streampipe.counters import counters
 from streampipe.decorators.inference import inference
 from streampipe.decorators.model import is_module
-from streampipe.errors import ConfigError, ShardError
+from streampipe.errors import ConfigError
 from streampipe.index.beside import Beside
-from streampipe.index.known import known_samples
 from streampipe.pipeline.chain import AnyStage, name_of, takes_views, through, unwind
 from streampipe.pipeline.epochs import EpochClock
-from streampipe.pipeline.mix import MixDataset, MixedBuckets, MixSamples, Part
-from streampipe.pipeline.passes import Division, divide
+from streampipe.pipeline.mix import MixSamples
+from streampipe.pipeline.passes import Division
+from streampipe.pipeline.planner import planned
 from streampipe.pipeline.progress import PlannedPass, SequentialPass
-from streampipe.plan.bucketed import BucketDataset, Bucketed, BucketPlan, make_plan
 from streampipe.plan.buckets import Buckets
 from streampipe.plan.buckets import make as make_buckets
-from streampipe.plan.dataset import Uncounted
 from streampipe.plan.groups import check_leftover
-from streampipe.plan.lanes import Lanes
-from streampipe.plan.planned import Plan, make
+from streampipe.plan.planned import Plan
 from streampipe.plan.state import checked_state
 from streampipe.policy import ErrorPolicy
 from streampipe.query.condition import Condition
@@ -37,15 +33,11 @@ from streampipe.reading.shards import ShardSamples
 from streampipe.source import Source
 from streampipe.stages.grouping import find_groups
 from streampipe.stages.stage import StageDefinition
-from streampipe.stages.where import nothing_left
 from streampipe.world import find_world
 
 if TYPE_CHECKING:
     from streampipe.loader.loader import Loader
     from streampipe.write import Summary
-
-_SHARDS_TO_BLAME = 100
-"""How many shards are looked at to say why a condition keeps nothing."""
 
 
 class SampleSource(Protocol):
@@ -319,95 +311,11 @@ class Pipeline(IterableDataset[Any]):
         Raises:
             ConfigError: ``stream(tier="planned")`` was asked for and cannot be.
         """
-        found = self._plan(world_size, tail)
+        found = planned(self, world_size, tail)
         wanted = getattr(self.source, "tier", None)
         if isinstance(found, str) and wanted == "planned":
             raise ConfigError(f"tier='planned' cannot be: {found}")
         return found
-
-    def _plan(self, world_size: int, tail: str | None) -> tuple[Plan, Division] | str:
-        source = self.source
-        if isinstance(source, MixSamples):
-            return self._plan_mix(source, world_size, tail)
-        if not isinstance(source, ShardSamples):
-            return "the samples come from an iterable"
-        if source.tier == "sequential":
-            return "tier='sequential' was asked for"
-        division = divide(self.chain)
-        if isinstance(division, str):
-            return division
-        try:
-            dataset = source.dataset(division.keep, division.bucket.parameters["buckets"] if division.bucket else None)
-        except Uncounted as reason:
-            return str(reason)
-        except ShardError as error:
-            if self.policy.mode == "raise":
-                raise
-            return f"a shard is damaged, and its readable samples are wanted ({error})"
-        if division.keep and not dataset.samples:
-            indexes = filter(None, map(source.finder.find, source.shards[:_SHARDS_TO_BLAME]))
-            seen, reasons, there = 0, Counter[str](), set[str]()
-            for each in indexes:
-                seen, reasons = seen + len(each), reasons + division.keep.reasons(each)
-                there.update(each.fact_names)
-            raise nothing_left(division.keep.text, seen, reasons, division.keep.names(there), there)
-        text = division.keep.text if division.keep else ""
-        if isinstance(dataset, BucketDataset):
-            window, sensible = source.window, source.sensible
-            return self._plan_buckets(dataset, division, world_size, tail, window, sensible), division
-        size = (division.batch or 1) * world_size
-        tail = tail or ("drop" if division.drop_last else "short")
-        plan = make(dataset, size, source.window, self.seed, tail, text, source.sensible)
-        return plan, division
-
-    def _plan_buckets(
-        self, dataset: Bucketed, division: Division, ranks: int, tail: str | None, window: int | None, sensible: bool
-    ) -> BucketPlan:
-        assert division.bucket is not None
-        if tail is not None:
-            raise ConfigError("tail= has no meaning with buckets: say bucket(leftover='carry' | 'merge' | 'drop')")
-        if self.policy.mode == "raise":
-            dataset.check_sized()
-        given = division.bucket.parameters
-        options = {"leftover": given.get("leftover", "carry"), "same": given.get("same") is not False}
-        text = division.keep.text if division.keep else ""
-        plan = make_plan(dataset, division.sizes, ranks, window, self.seed, text, sensible, **options)
-        plan.check_epochs(self.epochs)
-        return plan
-
-    def _plan_mix(self, source: MixSamples, world_size: int, tail: str | None) -> tuple[Plan, Division] | str:
-        division = divide(self.chain)
-        if isinstance(division, str) or division.keep:
-            return division if isinstance(division, str) else "where stands behind mix; put it into the parts"
-        parts = []
-        for pipe in source.pipes:
-            found = pipe._plan(1, None)
-            if isinstance(found, str):
-                return f"a part of the mixture is not planned: {found}"
-            plan, inner = found
-            if inner.bucket:
-                return "a part of the mixture has buckets; put bucket behind mix"
-            dataset = plan.dataset
-            if division.bucket:
-                dataset = pipe.source.dataset(inner.keep, division.bucket.parameters["buckets"])
-            parts.append(Part(dataset, pipe.seed, pipe.source.window, inner.stages, plan.filter, plan.sensible))
-        if division.bucket:
-            mixed = MixedBuckets(parts, source.weights, source.repeats)
-            return self._plan_buckets(mixed, division, world_size, tail, None, False), division
-        size = (division.batch or 1) * world_size
-        mixture = MixDataset(parts, source.weights, source.repeats)
-        tail = tail or ("drop" if division.drop_last else "short")
-        return Plan(mixture, Lanes(mixture.samples, size, tail=tail), self.seed, False), division
-
-    def known_samples(self) -> int | None:
-        """Items of an epoch where a file of another tool beside the shards says how many samples there are, and stages
-        keep that number; in batches where the chain has one.
-        """
-        division = divide(self.chain)
-        if isinstance(division, str) or division.keep or division.bucket or not isinstance(self.source, ShardSamples):
-            return None
-        total = known_samples(self.source.shards, self.source.source)
-        return None if total is None else total // (division.batch or 1)
 
     def state_dict(self) -> dict[str, Any]:
         """Where the pass over this pipeline stands, as small plain JSON; of this process or DataLoader worker alone.
