@@ -17,6 +17,7 @@ import os
 import shutil
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 
 import streampipe as sp
@@ -74,8 +75,8 @@ class Breaker:
             counted(name)
 
 
-def child(folder, out, breaker):
-    """Pack in a child. Its exit status (None: it was killed), its error, and how many steps it took."""
+def child(job, breaker):
+    """The job in a child: what it returned, exit status (None: it was killed), error, and how many steps it took."""
     read, write = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -83,8 +84,7 @@ def child(folder, out, breaker):
         result = {"status": 0, "error": ""}
         try:
             breaker.install()
-            summary = pack(folder, out, max_samples=2, on_error="skip", progress=False)
-            result["skipped"] = len(summary.skipped)
+            result.update(job())
         except (sp.PackError, sp.SourceError) as error:
             result = {"status": 1, "error": str(error)}
         except BaseException as error:
@@ -98,33 +98,39 @@ def child(folder, out, breaker):
     return json.loads(told) if told else {"status": None, "error": "", "steps": 0}
 
 
+def ended_as_it_should(found, kind, out):
+    """Whether a broken run was killed, or said in one sentence what could not be done where."""
+    if kind == "KILL":
+        return found["status"] is None
+    return found["status"] == 1 and out in found["error"] and "\n" not in found["error"]
+
+
 def digest(out):
     """What a folder holds."""
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(Path(out).iterdir())}
 
 
 def main(folder, work):
+    def packed(out):
+        return {"skipped": len(pack(folder, out, max_samples=2, on_error="skip", progress=False).skipped)}
+
     whole = os.path.join(work, "whole")
-    found = child(folder, whole, Breaker(whole, 0, "ERROR"))
+    found = child(lambda: packed(whole), Breaker(whole, 0, "ERROR"))
     assert found["status"] == 0, found
     wanted, steps = digest(whole), found["steps"]
     wrong = []
     for kind in KINDS:
         for number in range(1, steps + 2):
             out = os.path.join(work, f"{kind}-{number}")
-            broken = child(folder, out, Breaker(out, number, kind))
-            if number == steps + 1:
-                good = broken["status"] == 0
-            elif kind == "KILL":
-                good = broken["status"] is None
-            else:  # one sentence
-                good = broken["status"] == 1 and out in broken["error"] and "\n" not in broken["error"]
-            if not good:
+            job = partial(packed, out)
+            broken = child(job, Breaker(out, number, kind))
+            through = number == steps + 1  # no step was left to break
+            if not (broken["status"] == 0 if through else ended_as_it_should(broken, kind, out)):
                 wrong.append((kind, number, "broken run", broken))
             for name, found_sum in (digest(out) if os.path.isdir(out) else {}).items():
                 if name.endswith((".tar", ".parquet")) and found_sum != wanted[name]:
                     wrong.append((kind, number, "not whole under its final name", name))
-            again = child(folder, out, Breaker(out, 0, kind))
+            again = child(job, Breaker(out, 0, kind))
             if again["status"] != 0 or again["skipped"] != found["skipped"] or digest(out) != wanted:
                 wrong.append((kind, number, "second run", again, sorted(digest(out).items() ^ wanted.items())))
             shutil.rmtree(out)

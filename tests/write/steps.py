@@ -10,10 +10,11 @@ import json
 import os
 import shutil
 import sys
+from functools import partial
 
 import streampipe as sp
 import streampipe.write  # here, not in every child
-from tests.pack.steps import Breaker, digest
+from tests.pack.steps import Breaker, child, digest, ended_as_it_should
 
 
 def upper(text):
@@ -22,53 +23,26 @@ def upper(text):
 
 def write(folder, out):
     pipe = sp.stream(folder, shuffle=6).decode().map(upper, "txt").assign(weight=0.5)
-    return pipe.write(f"{out}/{{:05d}}.tar", max_samples=7, progress=False)
-
-
-def child(folder, out, breaker):
-    """Write in a child: its exit status (None: it was killed), its error, and how many steps it took."""
-    read, write_end = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        os.close(read)
-        result = {"status": 0, "error": ""}
-        try:
-            breaker.install()
-            write(folder, out)
-        except (sp.PackError, sp.SourceError) as error:
-            result = {"status": 1, "error": str(error)}
-        except BaseException as error:
-            result = {"status": 2, "error": repr(error)}
-        os.write(write_end, json.dumps({**result, "steps": breaker.count}).encode())
-        os._exit(0)
-    os.close(write_end)
-    with os.fdopen(read, "rb") as pipe:
-        told = pipe.read()
-    os.waitpid(pid, 0)
-    return json.loads(told) if told else {"status": None, "error": "", "steps": 0}
+    return {"samples": pipe.write(f"{out}/{{:05d}}.tar", max_samples=7, progress=False).samples}
 
 
 def main(folder, work, kind):
     whole = os.path.join(work, "whole")
-    steps = child(folder, whole, Breaker(whole, 0, kind))["steps"]
+    steps = child(partial(write, folder, whole), Breaker(whole, 0, kind))["steps"]
     wanted = digest(whole)
     wrong = []
     every = 1 if kind == "KILL" else 2  # errors take the same paths out, whichever step it is
     for number in [*range(1, steps + 1, every), steps + 1]:
         out = os.path.join(work, f"{kind}-{number}")
-        broken = child(folder, out, Breaker(out, number, kind))
-        if number == steps + 1:
-            good = broken["status"] == 0
-        elif kind == "KILL":
-            good = broken["status"] is None
-        else:  # one sentence
-            good = broken["status"] == 1 and out in broken["error"] and "\n" not in broken["error"]
-        if not good:
+        job = partial(write, folder, out)
+        broken = child(job, Breaker(out, number, kind))
+        through = number == steps + 1  # no step was left to break
+        if not (broken["status"] == 0 if through else ended_as_it_should(broken, kind, out)):
             wrong.append((number, "broken run", broken))
         for name, found in (digest(out) if os.path.isdir(out) else {}).items():
             if not name.endswith(".part") and found != wanted[name]:
                 wrong.append((number, "not whole under its final name", name))
-        again = child(folder, out, Breaker(out, 0, kind))
+        again = child(job, Breaker(out, 0, kind))
         if again["status"] != 0 or digest(out) != wanted:
             wrong.append((number, "second run", again, sorted(digest(out).items() ^ wanted.items())))
         shutil.rmtree(out, ignore_errors=True)
