@@ -1,0 +1,99 @@
+"""What a stage says of itself, so that nobody has to know it by its name.
+
+The planner decides batches before they are read where every stage in front of ``batch`` gives one for each (``Rows``).
+A stream resumes without reading again what it gave out where every stage keeps nothing (``Keeps``). Both are asked of
+the traits alone: a stage of the user's that declares them is treated as the library's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+
+class Rows(Enum):
+    """What comes out of a stage for what goes in."""
+
+    EACH = "each"
+    """One for each, in order. A sample that is skipped or dropped leaves its slot empty, to be filled."""
+    FEWER = "fewer"
+    """Some of what goes in, unchanged in number otherwise and in order: a filter."""
+    BATCH = "batch"
+    """Several become one."""
+    SPLIT = "split"
+    """One becomes several."""
+    ANY = "any"
+    """Nobody knows: what a stage of the user's is that declares nothing."""
+
+
+class Keeps(Enum):
+    """What a stage keeps between the items that it yields."""
+
+    NOTHING = "nothing"
+    """Behind each item it could be started anew."""
+    OFFSET = "offset"
+    """Numbers, which it puts in front of the mark (``Run.trail``) and is given back in ``Run.at``."""
+    OPAQUE = "opaque"
+    """More than that: on a resume its stream is replayed from the beginning of the epoch."""
+
+
+@dataclass(frozen=True)
+class Filter:
+    """A condition that the index can answer."""
+
+    condition: Any
+
+
+@dataclass(frozen=True)
+class Group:
+    """Aspect-ratio buckets that the planner can form: batches of one group each."""
+
+    buckets: Any
+    leftover: str
+    same: bool | None
+    max_bytes: int
+
+
+@dataclass(frozen=True)
+class Limit:
+    """Of every epoch the samples [first, last) alone; ``last`` None: all from ``first`` on."""
+
+    first: int
+    last: int | None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """So many samples become one: a number, one for each group, or a budget of pixels."""
+
+    size: Any
+    pixels: int | None
+    drop_last: bool
+
+
+Pushdown = Filter | Group | Limit | Batch
+"""What the planner may decide in integers instead of the stage."""
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What a stage is.
+
+    Args:
+        rows: what comes out for what goes in.
+        state: what it keeps between items.
+        views: it takes memoryviews of a shard where fields are bytes otherwise.
+        bytes_out: it leaves no view of a shard behind: what is behind it sees bytes, or no encoded field at all.
+        pushdown: from the stage's options (defaults filled in) to what the planner may decide instead, or None.
+        fuse: from this stage and the one behind it to the one stage that does both faster, or None. Never for a
+            decorated stage: a decorator must see its own stage run.
+    """
+
+    rows: Rows = Rows.ANY
+    state: Keeps = Keeps.OPAQUE
+    views: bool = False
+    bytes_out: bool = False
+    pushdown: Callable[[Mapping[str, Any]], Pushdown | None] | None = None
+    fuse: Callable[[Any, Any], Any] | None = None
