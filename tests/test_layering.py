@@ -7,6 +7,7 @@ ROOT = Path(__file__).parent.parent / "streampipe"
 
 ORDER = [  # each may import from those before it, and from itself
     "errors",
+    "traits",
     "counters",
     "rng",
     "policy",
