@@ -10,6 +10,7 @@ ORDER = [  # each may import from those before it, and from itself
     "traits",
     "counters",
     "rng",
+    "lifeline",
     "policy",
     "context",
     "report",

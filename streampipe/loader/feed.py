@@ -7,9 +7,6 @@ parcels until all are done: so whose turn it is follows from the number of batch
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +18,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from streampipe.context import Consumer, Run
 from streampipe.counters import Counts, counters
 from streampipe.errors import ConfigError
+from streampipe.lifeline import end_with_parent
 from streampipe.pipeline.passes import Division, make_batches
 from streampipe.pipeline.pipeline import Pipeline
 from streampipe.pipeline.progress import Lane, begin, check_sequential, sequential_state
@@ -161,7 +159,7 @@ class Feed(IterableDataset[Parcel]):
             else:
                 task = replace(task, epoch=epoch, lanes=self.lanes(len(task.lanes)), turn=0)
         if info is not None and not self._passes:
-            threading.Thread(target=_leave_with, args=(os.getppid(),), name="streampipe-parent", daemon=True).start()
+            end_with_parent()
         self._passes += 1
         worker, num_workers = (info.id, info.num_workers) if info else (0, 1)
         return self._parcels(task, worker, num_workers, info is not None)
@@ -194,14 +192,6 @@ class Feed(IterableDataset[Parcel]):
     def _sequential(self, task: SequentialTask, worker: int, num_workers: int) -> Iterator[tuple[Any, Lane]]:
         lanes = task.lanes[(worker + task.turn) % num_workers]
         return in_turn([lane.rest(self.pipe, task.epoch, self.threads, task.endless) for lane in lanes])
-
-
-def _leave_with(parent: int) -> None:
-    """End this worker when its parent has died: torch looks for that only where the worker waits for work."""
-    never, made_for = threading.Event(), multiprocessing.parent_process()  # the latter counts behind a fork server
-    while os.getppid() == parent and (made_for is None or made_for.is_alive()):
-        never.wait(1)
-    os._exit(1)
 
 
 def begin_planned(

@@ -14,6 +14,7 @@ import torch
 
 from streampipe.counters import counters
 from streampipe.errors import ConfigError, PackError, StreampipeError
+from streampipe.lifeline import end_with_parent
 from streampipe.write.work import Tell, Work
 
 _OFTEN = 0.1  # seconds between two messages of a worker
@@ -75,7 +76,7 @@ def _check_ended(process: Any) -> None:
 
 def _work(work: Work, numbers: Sequence[int], connection: Connection) -> None:
     """A worker process."""
-    parent = os.getppid()
+    end_with_parent()
     torch.set_num_threads(1)
     counters.take()  # what a forked worker was born with is the parent's
     untold, last = 0, time.monotonic()
@@ -84,8 +85,6 @@ def _work(work: Work, numbers: Sequence[int], connection: Connection) -> None:
         nonlocal untold, last
         untold += samples
         if time.monotonic() - last > _OFTEN:
-            if os.getppid() != parent:
-                os._exit(1)  # nobody is there any more to finish the job for
             connection.send(untold)
             untold, last = 0, time.monotonic()
 
