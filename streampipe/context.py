@@ -95,6 +95,12 @@ class Run:
         """The same run, seen from another stage."""
         return replace(self, stage=stage, at=at)
 
+    def drop(self) -> None:
+        """Say that a sample which was pulled is left out on purpose: of a stage with ``rows="each"``, the slot of a
+        planned batch is then filled with another sample of the batch. Counting it is up to the stage.
+        """
+        self.policy.dropped()
+
     def seed_of(self, sample: Mapping[str, Any]) -> int:
         """The seed of this stage's random choices for a sample: a function of (seed, epoch, key, stage) alone."""
         position = sample.get("__position__")
@@ -114,6 +120,10 @@ class Run:
         """``n`` numbers in [0, 1) for a sample: cheaper than a generator, and never changed by numpy's releases."""
         numbers: list[float] = uniform(self.seed_of(sample), 0, n).tolist()
         return numbers
+
+
+FILLED_IN = Run()
+"""The default of a stage's parameter ``run``, so that type checkers don't ask for it: the pipeline fills it in."""
 
 
 def where(sample: Mapping[str, Any]) -> str:

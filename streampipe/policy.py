@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
 from streampipe.counters import counters
 from streampipe.errors import ConfigError, SampleError, ShardError, StreampipeError, TooManyErrors
@@ -40,6 +41,9 @@ class ErrorPolicy:
     max_in_row: int = 100
     _tallies: dict[str, _Tally] = field(default_factory=dict, repr=False, compare=False)
     _logged: dict[str, int] = field(default_factory=dict, repr=False, compare=False)
+    _account: list[int] = field(default_factory=lambda: [0], repr=False, compare=False)
+    handled: Callable[[Exception], bool] | None = field(default=None, repr=False, compare=False)
+    """Errors that a decorator of the stage wants to see: they are raised, to it."""
 
     def __post_init__(self) -> None:
         if self.mode not in ("raise", "skip"):
@@ -48,6 +52,23 @@ class ErrorPolicy:
     def fresh(self) -> ErrorPolicy:
         """The same policy with nothing counted yet: every pass over the data starts with one."""
         return ErrorPolicy(self.mode, self.max_share, self.max_in_row)
+
+    def of_stage(self) -> ErrorPolicy:
+        """The same policy and counts for one stream of a stage, which has a ``left_out`` of its own."""
+        return replace(self, _account=[0])
+
+    def inside(self, handled: Callable[[Exception], bool]) -> ErrorPolicy:
+        """The same policy for a decorated stage: errors that the decorator handles are raised, to it."""
+        return replace(self, handled=handled)
+
+    @property
+    def left_out(self) -> int:
+        """Samples of a stage's stream that did not come through: skipped, or dropped on purpose."""
+        return self._account[0]
+
+    def dropped(self) -> None:
+        """One sample was left out on purpose."""
+        self._account[0] += 1
 
     def passed(self, place: str) -> None:
         """One sample came through at ``place``."""
@@ -61,6 +82,9 @@ class ErrorPolicy:
         """One sample or shard did not come through: raise ``error``, or count it and return."""
         if self.mode == "raise" or not isinstance(error, (SampleError, ShardError)):
             raise error
+        if self.handled is not None and self.handled(error):
+            raise error
+        self._account[0] += 1
         reason = type(error).__name__
         counters.add("skipped", reason)
         seen = self._logged[reason] = self._logged.get(reason, 0) + 1

@@ -9,13 +9,14 @@ from typing import Any
 from streampipe.context import Position, Run
 from streampipe.errors import ConfigError
 from streampipe.pipeline import Pipeline
-from streampipe.pipeline.chain import name_of
 from streampipe.pipeline.mix import MixSamples
 from streampipe.plan.lanes import SENSIBLE_WINDOW
 from streampipe.policy import ErrorPolicy
 from streampipe.reading.shards import ShardSamples
 from streampipe.source import Cache, Network, Opener, Source
+from streampipe.stages.stage import pushdown_of
 from streampipe.tar import Limits
+from streampipe.traits import Batch
 from streampipe.urls import expand
 
 
@@ -141,7 +142,7 @@ def mix(
 
 
 def _is_batched(pipe: Pipeline) -> bool:
-    return any(name_of(stage) == "batch" for stage in pipe.chain)
+    return any(isinstance(pushdown_of(stage), Batch) for stage in pipe.chain)
 
 
 class IterableSamples:

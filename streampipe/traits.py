@@ -1,7 +1,7 @@
 """What a stage says of itself, so that nobody has to know it by its name.
 
 The planner decides batches before they are read where every stage in front of ``batch`` gives one for each (``Rows``).
-A stream resumes without reading again what it gave out where every stage keeps nothing (``Keeps``). Both are asked of
+A stream resumes without reading again what it yielded where every stage keeps nothing (``Keeps``). Both are asked of
 the traits alone: a stage of the user's that declares them is treated as the library's own.
 """
 
@@ -17,9 +17,9 @@ class Rows(Enum):
     """What comes out of a stage for what goes in."""
 
     EACH = "each"
-    """One for each, in order. A sample that is skipped or dropped leaves its slot empty, to be filled."""
+    """One for each, in order. One that is skipped or dropped (``Run.drop``) leaves its slot empty, to be filled."""
     FEWER = "fewer"
-    """Some of what goes in, unchanged in number otherwise and in order: a filter."""
+    """Some of what goes in, in order: a filter."""
     BATCH = "batch"
     """Several become one."""
     SPLIT = "split"
@@ -87,8 +87,8 @@ class Traits:
         views: it takes memoryviews of a shard where fields are bytes otherwise.
         bytes_out: it leaves no view of a shard behind: what is behind it sees bytes, or no encoded field at all.
         pushdown: from the stage's options (defaults filled in) to what the planner may decide instead, or None.
-        fuse: from this stage and the one behind it to the one stage that does both faster, or None. Never for a
-            decorated stage: a decorator must see its own stage run.
+        own_size: from the stage's options to the size that it brings images to by itself, or None; behind buckets,
+            which give each image its size, there must be none.
     """
 
     rows: Rows = Rows.ANY
@@ -96,4 +96,4 @@ class Traits:
     views: bool = False
     bytes_out: bool = False
     pushdown: Callable[[Mapping[str, Any]], Pushdown | None] | None = None
-    fuse: Callable[[Any, Any], Any] | None = None
+    own_size: Callable[[Mapping[str, Any]], Any] | None = None

@@ -7,8 +7,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from streampipe.context import Consumer
+from streampipe.context import Consumer, Run, Trail
+from streampipe.pipeline.chain import takes_views
 from streampipe.pipeline.pipeline import Pipeline
+from streampipe.pipeline.progress import description, replayed
+from streampipe.stages.stage import Stage
+from streampipe.traits import Keeps, Rows
 
 
 def consumers(world_size: int, num_workers: int) -> list[Consumer]:
@@ -64,6 +68,68 @@ def check_lazy(stage: Callable[[Iterable[Any]], Iterable[Any]], samples: Sequenc
     assert pulled == 0
     for given, _ in enumerate(items, start=1):
         assert pulled <= given + ahead, f"{pulled} samples were pulled for {given} given out"
+
+
+def check_rows(stage: Stage, samples: Sequence[Any]) -> None:
+    """Law 9: what comes out is what the stage's ``rows`` say."""
+    out = [_key(item) for item in stage(iter(samples))]
+    keys = [_key(sample) for sample in samples]
+    rows = stage.traits.rows
+    if rows is Rows.EACH:
+        assert out == keys
+    elif rows is Rows.FEWER:
+        assert out == [key for key in keys if key in out]
+    elif rows is Rows.BATCH:
+        assert len(out) < len(keys)
+        assert [key for batch in out for key in batch] == keys
+    elif rows is Rows.SPLIT:
+        assert out == [_key(item) for sample in samples for item in stage(iter([sample]))]
+    else:
+        assert sorted(out) == sorted(keys), f"{stage} is known to keep all samples, but not in which order"
+
+
+def check_state(stage: Stage, samples: Sequence[Any]) -> None:
+    """Law 9: a stage that keeps nothing, or an offset, goes on behind each item as if it had never stopped."""
+    keeps = stage.traits.state
+    assert keeps is not Keeps.OPAQUE, f"{stage} is replayed"
+    whole, marks = [], []
+    trail = Trail()
+    for item in stage(_marking(samples, 0, trail), Run(stage=stage.label, trail=trail)):
+        whole.append(_plain(item))
+        marks.append(trail.mark)
+    for number, mark in enumerate(marks, 1):
+        behind = mark[-1] if keeps is Keeps.OFFSET else mark
+        trail = Trail()
+        run = Run(stage=stage.label, trail=trail, at=mark if keeps is Keeps.OFFSET else None, resumed=True)
+        rest = [_plain(item) for item in stage(_marking(samples, behind or 0, trail), run)]
+        assert rest == whole[number:], f"going on behind item {number} of {len(whole)} differs"
+
+
+def _marking(samples: Sequence[Any], start: Any, trail: Trail) -> Iterator[Any]:
+    """The samples from a number on, with the number of the next one as the mark."""
+    for number in range(start, len(samples)):
+        trail.mark = number + 1
+        yield samples[number]
+
+
+def check_same(plain: Pipeline, other: Pipeline) -> None:
+    """Law 9: two pipelines that must be alike in all that is decided before they run, and in all that comes out."""
+    assert description(plain) == description(other)
+    assert takes_views(plain.chain) == takes_views(other.chain)
+    assert replayed(plain) == replayed(other)
+    first, second = plain.plan(), other.plan()
+    if isinstance(first, str) or isinstance(second, str):
+        assert first == second
+    else:
+        assert first[0].lanes == second[0].lanes
+        assert (first[0].filter, first[0].dataset.fingerprint) == (second[0].filter, second[0].dataset.fingerprint)
+    items = [_plain(item) for item in plain]
+    assert [_plain(item) for item in other] == items
+    assert items
+
+
+def _key(item: Any) -> Any:
+    return item["__key__"]
 
 
 def _plain(value: Any) -> Any:

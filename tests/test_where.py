@@ -192,4 +192,4 @@ def test_conditions_are_picklable():
 def test_where_behind_another_stage_runs_as_a_generator(shards):
     pipe = sp.stream(str(shards)).select("json").where("n < 5")
     assert len(answer(pipe)) == 25
-    assert "may give out more or fewer samples than it is given; put it first" in pipe.plan()
+    assert "may yield more or fewer samples than it is given; put it first" in pipe.plan()

@@ -11,7 +11,7 @@ from typing import Any, overload
 import torch
 
 from streampipe.decorators.model import Model, is_module
-from streampipe.decorators.wrap import F, Open, decorate
+from streampipe.decorators.wrap import Effect, F, Open, Upstream, decorate
 from streampipe.errors import ConfigError
 
 
@@ -85,7 +85,7 @@ def _call(module: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 
 
 @dataclass
-class Inference:
+class Inference(Effect):
     """The effect of ``inference``."""
 
     name: str | None
@@ -110,7 +110,7 @@ class Inference:
         """What decides results; not the device, so that a job may go on elsewhere."""
         return self.model, self.autocast
 
-    def iterate(self, start: Open, samples: Iterable[Any]) -> Iterator[Any]:
+    def iterate(self, start: Open, samples: Upstream) -> Iterator[Any]:
         """One stream: the stage runs without gradients, what stands before and behind it as it did."""
         if self.model is not None:
             raise ConfigError("inference(model=) goes on functions; put it on the function that the stage calls")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, overload
 
 from streampipe.counters import counters
-from streampipe.decorators.wrap import F, Open, Upstream, decorate, sample_of
+from streampipe.decorators.wrap import Effect, F, Open, Upstream, decorate, sample_of
 
 log = logging.getLogger("streampipe")
 
@@ -33,7 +33,7 @@ def logged(target: Any = None, *, level: int = logging.INFO, every: int = 1, nam
 
 
 @dataclass
-class Logged:
+class Logged(Effect):
     """The effect of ``logged``."""
 
     name: str | None
@@ -54,17 +54,16 @@ class Logged:
         self._log("%s(%s) gave %s in %.1f ms", self.name, shown, show(result), 1e3 * (perf_counter() - start))
         return result
 
-    def iterate(self, start: Open, samples: Iterable[Any]) -> Iterator[Any]:
+    def iterate(self, start: Open, samples: Upstream) -> Iterator[Any]:
         """One stream."""
-        upstream = Upstream(samples)
         try:
-            for item in start(upstream):
+            for item in start(samples):
                 self._log("%s gave %s", self.name, show(item))
                 yield item
         except Exception as error:
-            if not upstream.caused(error):
+            if not samples.caused(error):
                 counters.add(self.name or "?", "errors")
-                log.error("%s raised %s after %s: %s", self.name, type(error).__name__, show(upstream.last), error)
+                log.error("%s raised %s after %s: %s", self.name, type(error).__name__, show(samples.last), error)
             raise
 
     def _log(self, text: str, *values: Any) -> None:

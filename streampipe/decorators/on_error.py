@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, overload
 
 from streampipe.counters import counters
 from streampipe.decorators.skip import SKIP
-from streampipe.decorators.wrap import F, Open, Upstream, decorate
+from streampipe.decorators.wrap import NO_SAMPLE, Effect, F, Open, Upstream, decorate
 from streampipe.errors import ConfigError, TooManyErrors
 
 Errors = tuple[type[Exception], ...]
@@ -58,7 +58,7 @@ def on_error(
 
 
 @dataclass
-class OnError:
+class OnError(Effect):
     """The effect of ``on_error``."""
 
     name: str | None
@@ -77,24 +77,31 @@ class OnError:
         except self.errors as error:
             return self._handled(error, args[0] if args else None)
 
-    def iterate(self, start: Open, samples: Iterable[Any]) -> Iterator[Any]:
+    def iterate(self, start: Open, samples: Upstream) -> Iterator[Any]:
         """One stream."""
-        upstream = Upstream(samples)
         while True:
             try:
-                for item in start(upstream):
+                for item in start(samples):
                     self.calls += 1
+                    samples.answered()
                     yield item
                 return
             except self.errors as error:
-                if upstream.caused(error):
+                if samples.caused(error):
+                    raise
+                failed = samples.failed(error)
+                if failed is NO_SAMPLE:  # at its end: there is nothing left to go on with
                     raise
                 self.calls += 1
-                instead = self._handled(error, upstream.last)
-                if upstream.ended:  # it failed at its end: there is nothing left to go on with
-                    raise
-            if instead is not SKIP:
+                instead = self._handled(error, failed)
+            if instead is SKIP:
+                samples.drop()
+            else:
                 yield instead
+
+    def handles(self, error: Exception) -> bool:
+        """Errors of these kinds, whatever the pipeline would do with them."""
+        return isinstance(error, self.errors)
 
     def _handled(self, error: Exception, sample: Any) -> Any:
         """Count the error, and give what comes in place of a result; or raise."""

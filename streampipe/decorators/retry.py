@@ -5,12 +5,12 @@ from __future__ import annotations
 import random
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, overload
 
 from streampipe.counters import counters
-from streampipe.decorators.wrap import F, Open, Upstream, decorate
+from streampipe.decorators.wrap import NO_SAMPLE, Effect, F, Open, Upstream, decorate
 from streampipe.errors import ConfigError
 
 Errors = tuple[type[Exception], ...]
@@ -64,7 +64,7 @@ def retry(
 
 
 @dataclass
-class Retry:
+class Retry(Effect):
     """The effect of ``retry``."""
 
     name: str | None
@@ -85,23 +85,26 @@ class Retry:
                 tried += 1
                 self._pause(tried, error)
 
-    def iterate(self, start: Open, samples: Iterable[Any]) -> Iterator[Any]:
+    def iterate(self, start: Open, samples: Upstream) -> Iterator[Any]:
         """One stream; each sample has its own tries."""
-        upstream = Upstream(samples)
-        tried, failed = 0, None
+        tried, before = 0, NO_SAMPLE
         while True:
             try:
-                for item in start(upstream):
-                    tried = 0
+                for item in start(samples):
+                    tried, before = 0, NO_SAMPLE
+                    samples.answered()
                     yield item
                 return
             except self.errors as error:
-                if upstream.caused(error) or (upstream.ended and upstream.last is failed is None):
+                if samples.caused(error):
                     raise
-                tried = tried + 1 if upstream.last is failed else 1
-                failed = upstream.last
+                failed = samples.failed(error)
+                if failed is NO_SAMPLE:  # at its end: there is nothing to try again
+                    raise
+                tried = tried + 1 if failed is before else 1
+                before = failed
                 self._pause(tried, error)
-                upstream.push_back()
+                samples.push_back(failed)
 
     def _pause(self, tried: int, error: Exception) -> None:
         """Wait before the next try, or raise the error if there is none left."""

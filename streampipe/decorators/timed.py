@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, overload
 
 from streampipe.counters import counters
-from streampipe.decorators.wrap import F, Open, Upstream, decorate
+from streampipe.decorators.wrap import Effect, F, Open, Upstream, decorate
 
 
 @overload
@@ -31,7 +31,7 @@ def timed(target: Any = None, *, name: str | None = None, step: bool = False) ->
 
 
 @dataclass
-class Timed:
+class Timed(Effect):
     """The effect of ``timed``."""
 
     name: str | None
@@ -45,17 +45,17 @@ class Timed:
         finally:
             self._count(perf_counter() - start)
 
-    def iterate(self, start: Open, samples: Iterable[Any]) -> Iterator[Any]:
+    def iterate(self, start: Open, samples: Upstream) -> Iterator[Any]:
         """One stream, counted item by item."""
-        upstream = Upstream(samples, perf_counter)
-        items = start(upstream)
+        samples.clock = perf_counter
+        items = start(samples)
         while True:
-            began, waited = perf_counter(), upstream.seconds
+            began, waited = perf_counter(), samples.seconds
             try:
                 item = next(items)
             except StopIteration:
                 return
-            self._count(perf_counter() - began - (upstream.seconds - waited))
+            self._count(perf_counter() - began - (samples.seconds - waited))
             yield item
 
     def _count(self, seconds: float) -> None:

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import Any
 
-from streampipe import stages
-from streampipe.context import Mark, Run, Trail, blame
-from streampipe.errors import ConfigError, StreampipeError
+from streampipe.context import Mark, Run, Trail
+from streampipe.errors import ConfigError
 from streampipe.reading.shards import to_bytes
-from streampipe.stages.bucket import MAX_BYTES, Pools, count_batch
+from streampipe.stages.bucket import Pools, count_batch
 from streampipe.stages.fuse import fuse
-from streampipe.stages.grouping import bucket_sizes, find_groups, of_size
+from streampipe.stages.grouping import bucket_sizes, find_groups
+from streampipe.stages.guard import AnyStage, guarded
 from streampipe.stages.nothing import Drops
-from streampipe.stages.stage import Stage, is_stage
-
-AnyStage = Callable[[Iterable[Any]], Iterable[Any]]
-
-_COUNT = ("shuffle", "take", "unbatch")
-"""Stages that need numbers of their own to go on: they put them in front of the mark."""
+from streampipe.stages.stage import Stage, pushdown_of, traits_of
+from streampipe.traits import Group, Keeps
 
 
 def through(
@@ -57,7 +53,7 @@ def _plain(
             items = map(to_bytes, items)
         counts = _counts(stage)
         mark = next(marks, None) if counts else None
-        items = _guarded(stage, items, run.in_stage(_numbered(stage, seen), mark))
+        items = guarded(stage, items, run.in_stage(_numbered(stage, seen), mark))
         if counts:
             items = _marked(items, run.trail, mark)
     return items
@@ -90,24 +86,22 @@ def _by_group(
     The mark behind a batch is how many groups there were. A pass goes on by reading from its beginning again, because
     what waits in the pools may have come at any time; but groups that were given out go no further than the pools.
     """
-    given = bucket.parameters
-    if given.get("same") and run.consumer.world_size > 1:
+    given = pushdown_of(bucket)
+    assert isinstance(given, Group)
+    if given.same and run.consumer.world_size > 1:
         raise ConfigError(
             "bucket(same=True) needs samples that are counted: without counts, ranks cannot know what the others do; "
             "make an index (streampipe index), or leave same= out"
         )
-    sizes = bucket_sizes(bucket, chain)
-    options = given.get("leftover", "carry"), given.get("max_bytes", MAX_BYTES)
+    sizes = bucket_sizes(given, chain)
     done = run.at[0] if run.at else 0
     if not isinstance(done, int):
         raise ConfigError(f"the state's mark is {run.at!r} behind stage {run.stage}: it is damaged")
-    sized: dict[int, Sequence[AnyStage]] = {}
     drops = Drops(run, ": the stages between it and batch keep none; report() says which and why")
-    for group in islice(Pools(given["buckets"], sizes, *options, run).groups(items), done, None):
+    pools = Pools(given.buckets, sizes, given.leftover, given.max_bytes, run)
+    for group in islice(pools.groups(items), done, None):
         done += 1
-        number = len(group.samples)
-        mine = sized[number] = sized.get(number) or of_size(chain, number)
-        for batch in _plain(mine, group.samples, replace(run, fill=number), views, dict(seen), iter(())):
+        for batch in _plain(chain, group.samples, replace(run, fill=len(group.samples)), views, dict(seen), iter(())):
             run.trail.mark = [done, None]
             drops.keep()
             count_batch(group)
@@ -132,7 +126,8 @@ def unwind(chain: Sequence[AnyStage], mark: Mark) -> tuple[Mark, list[Mark]]:
 
 
 def _counts(stage: AnyStage) -> bool:
-    return any(is_stage(stage, name) for name in _COUNT)
+    """Whether a stage needs numbers of its own to go on: it puts them in front of the mark."""
+    return traits_of(stage).state is Keeps.OFFSET
 
 
 def name_of(stage: AnyStage, parameters: bool = False) -> str:
@@ -148,36 +143,12 @@ def takes_views(chain: tuple[AnyStage, ...]) -> int | None:
     None if that is the first stage, or if nothing in front of it would gain from views.
     """
     for i, stage in enumerate(chain):
-        if isinstance(stage, Stage) and stage.name == "decode":
-            return len(chain)  # decode leaves no view behind
-        if not (isinstance(stage, Stage) and stage.define.views):
+        traits = traits_of(stage)
+        if not traits.views:
             return i or None
+        if traits.bytes_out:
+            return len(chain)
     return None
 
 
-def _guarded(stage: AnyStage, items: Iterable[Any], run: Run) -> Iterator[Any]:
-    """The stage over the items. What it raises names the stage and the last sample that it was given."""
-    last = _Last(items) if not isinstance(stage, Stage) or stage.name not in stages.__all__ else None
-    try:
-        source = items if last is None else last
-        yield from stage(source, run) if isinstance(stage, Stage) else stage(source)
-    except StreampipeError:
-        raise
-    except Exception as error:
-        sample = last.item if last is not None and isinstance(last.item, Mapping) else None
-        raise blame(error, run.stage, sample) from error
-
-
-class _Last:
-    """An iterator that remembers what it gave out last."""
-
-    def __init__(self, items: Iterable[Any]) -> None:
-        self._items = iter(items)
-        self.item: Any = None
-
-    def __iter__(self) -> _Last:
-        return self
-
-    def __next__(self) -> Any:
-        self.item = next(self._items)
-        return self.item
+__all__ = ["AnyStage", "name_of", "takes_views", "through", "unwind"]

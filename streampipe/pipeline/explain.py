@@ -8,10 +8,10 @@ from streampipe.pipeline.pipeline import Pipeline
 from streampipe.pipeline.progress import replayed
 from streampipe.plan.bucketed import BucketPlan
 from streampipe.plan.planned import Plan
-from streampipe.query.condition import Condition
 from streampipe.reading.prefetch import EARLY
 from streampipe.reading.shards import ShardSamples
-from streampipe.stages.stage import Stage
+from streampipe.stages.stage import pushdown_of
+from streampipe.traits import Filter
 
 
 def explain(pipe: Pipeline, world_size: int, num_workers: int, found: tuple[Plan, Division] | str) -> str:
@@ -25,8 +25,8 @@ def explain(pipe: Pipeline, world_size: int, num_workers: int, found: tuple[Plan
             ("resume", f"exact on the same ranks and workers, dealt again on others; {_resume(pipe)}"),
             ("several ranks", "need loader(steps_per_epoch=n)"),
         ]
-        given = [stage.parameters.get("condition") for stage in pipe.chain if isinstance(stage, Stage)]
-        rows += _row("names", ", ".join(each.names() for each in given if isinstance(each, Condition) and each.names()))
+        given = [push.condition for stage in pipe.chain if isinstance(push := pushdown_of(stage), Filter)]
+        rows += _row("names", ", ".join(filter(None, (each.names() for each in given))))
     else:
         rows += _planned(pipe, world_size, num_workers, *found)
     width = max(len(name) for name, _ in rows)
@@ -45,7 +45,7 @@ def _planned(
 ) -> list[tuple[str, str]]:
     lanes, dataset = plan.lanes, plan.dataset
     pushed = [f"where {division.keep.text}"] if division.keep else []
-    pushed += [repr(division.bucket)] if division.bucket else []
+    pushed += [name_of(division.bucket, parameters=True)] if division.bucket else []
     pushed += [f"batch({_sizes(division)})"] if division.batch else []
     readers = max(1, world_size * max(1, num_workers))
     alone = lanes.places % world_size == 0 and lanes.columns % max(1, num_workers) == 0

@@ -20,11 +20,10 @@ from streampipe.plan.planned import Cursor, Place, Plan
 from streampipe.query.condition import Keep
 from streampipe.reading.prefetch import Steps
 from streampipe.reading.reader import Reader
-from streampipe.stages.grouping import bucket_sizes, find_groups, of_size
-from streampipe.stages.stage import Stage, is_stage
+from streampipe.stages.grouping import bucket_sizes, find_groups
+from streampipe.stages.stage import pushdown_of, traits_of
+from streampipe.traits import Batch, Filter, Group, Rows
 
-ONE_TO_ONE = ("map", "assign", "select", "rename", "decode", "caption", "join", "fit")
-"""Stages of which a sample comes out for each that goes in, so that batches can be decided before them."""
 _FEW_OPEN, _MOST_OPEN = 64, 256  # shards
 _MOST_TRIED, _UNLIKE_TRIED = 100, 10  # other steps, for one of which all samples are bad; of any bucket
 
@@ -37,31 +36,33 @@ class Division:
     stages: tuple[AnyStage, ...]
     batch: int | None  # samples of a rank's batch, the largest where buckets have their own; None without a batch
     drop_last: bool = False
-    bucket: Stage | None = None  # the buckets that the index answers
+    bucket: AnyStage | None = None  # the stage whose buckets the index answers
+    group: Group | None = None  # and what it says
     sizes: tuple[int, ...] = ()  # samples of a rank's batch of each bucket
 
 
 def divide(chain: Sequence[AnyStage]) -> Division | str:
     """The chain for the planner, or the reason why its batches cannot be decided before it runs."""
     find_groups(chain)  # refuses what no tier can do
-    pushed = list(takewhile(lambda stage: is_stage(stage, "where") or is_stage(stage, "bucket"), chain))
+    pushed = list(takewhile(lambda stage: isinstance(pushdown_of(stage), (Filter, Group)), chain))
     rest = tuple(chain[len(pushed) :])
-    batch = next((stage for stage in rest if isinstance(stage, Stage) and is_stage(stage, "batch")), None)
-    at = len(rest) if batch is None else rest.index(batch)
+    at = next((i for i, stage in enumerate(rest) if isinstance(pushdown_of(stage), Batch)), len(rest))
     for i, stage in enumerate(rest):
-        if i != at and not any(is_stage(stage, name) for name in (ONE_TO_ONE if i < at else ("map",))):
-            early = is_stage(stage, "where") or is_stage(stage, "bucket")
+        if i != at and traits_of(stage).rows is not Rows.EACH:
+            early = isinstance(pushdown_of(stage), (Filter, Group))
             advice = "; put it first if it needs nothing of the stages before it: then the index answers it" * early
-            return (
-                f"stage {name_of(stage, parameters=True)} may give out more or fewer samples than it is given{advice}"
-            )
-    where = tuple(s.parameters["condition"] for s in pushed if isinstance(s, Stage) and is_stage(s, "where"))
-    bucket = next((s for s in pushed if isinstance(s, Stage) and is_stage(s, "bucket")), None)
-    sizes = () if bucket is None else bucket_sizes(bucket, rest)
-    given: dict[str, Any] = {} if batch is None else batch.parameters
-    size = (max(sizes) if batch is not None else None) if sizes else given.get("size")
-    drop_last = bool(given.get("drop_last"))
-    return Division(Keep(where) if where else None, rest, size, drop_last, bucket, sizes)
+            return f"stage {name_of(stage, parameters=True)} may yield more or fewer samples than it is given{advice}"
+    pushes = [pushdown_of(stage) for stage in pushed]
+    where = tuple(push.condition for push in pushes if isinstance(push, Filter))
+    bucket, group = next(
+        ((s, push) for s, push in zip(pushed, pushes, strict=True) if isinstance(push, Group)), (None, None)
+    )
+    batch = pushdown_of(rest[at]) if at < len(rest) else None
+    sizes = () if group is None else bucket_sizes(group, rest)
+    size, drop_last = None, False
+    if isinstance(batch, Batch):
+        size, drop_last = max(sizes) if sizes else batch.size, batch.drop_last
+    return Division(Keep(where) if where else None, rest, size, drop_last, bucket, group, sizes)
 
 
 class Made(NamedTuple):
@@ -83,7 +84,7 @@ def make_batches(
             samples = _good(places, found, run, chains)
             if division.batch and run.fill != len(places):
                 run = replace(run, fill=len(places))
-            stages = tuple(of_size(division.stages, len(places))) if division.bucket else division.stages
+            stages = division.stages
             items = list(through(stages, samples, run, views)) if stages else list(samples)
             if division.batch and not items:
                 items = _in_place_of(plan, stages, run, at, places)

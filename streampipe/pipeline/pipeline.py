@@ -75,7 +75,7 @@ class Pipeline(IterableDataset[Any]):
         self._pass: PlannedPass | SequentialPass | None = None
         self._world: tuple[int, int] | None = None  # captured where the parent hands the pipeline to a spawned worker
 
-    def apply(self, stage: AnyStage | StageDefinition) -> Pipeline:
+    def apply(self, stage: AnyStage | StageDefinition[...]) -> Pipeline:
         """Add a stage: what ``@sp.stage`` makes, or any function from an iterable to an iterable.
 
         >>> import streampipe as sp

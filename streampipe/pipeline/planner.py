@@ -36,7 +36,7 @@ def planned(pipe: Pipeline, world_size: int, tail: str | None) -> tuple[Plan, Di
     if isinstance(division, str):
         return division
     try:
-        dataset = source.dataset(division.keep, division.bucket.parameters["buckets"] if division.bucket else None)
+        dataset = source.dataset(division.keep, division.group.buckets if division.group else None)
     except Uncounted as reason:
         return str(reason)
     except ShardError as error:
@@ -69,15 +69,16 @@ def _with_buckets(
     window: int | None,
     sensible: bool,
 ) -> BucketPlan:
-    assert division.bucket is not None
+    group = division.group
+    assert group is not None
     if tail is not None:
         raise ConfigError("tail= has no meaning with buckets: say bucket(leftover='carry' | 'merge' | 'drop')")
     if pipe.policy.mode == "raise":
         dataset.check_sized()
-    given = division.bucket.parameters
-    options = {"leftover": given.get("leftover", "carry"), "same": given.get("same") is not False}
     text = division.keep.text if division.keep else ""
-    plan = make_plan(dataset, division.sizes, ranks, window, pipe.seed, text, sensible, **options)
+    plan = make_plan(
+        dataset, division.sizes, ranks, window, pipe.seed, text, sensible, group.leftover, group.same is not False
+    )
     plan.check_epochs(pipe.epochs)
     return plan
 
@@ -92,13 +93,13 @@ def _of_mix(pipe: Pipeline, source: MixSamples, world_size: int, tail: str | Non
         if isinstance(found, str):
             return f"a part of the mixture is not planned: {found}"
         plan, inner = found
-        if inner.bucket:
+        if inner.group:
             return "a part of the mixture has buckets; put bucket behind mix"
         dataset = plan.dataset
-        if division.bucket:
-            dataset = each.source.dataset(inner.keep, division.bucket.parameters["buckets"])
+        if division.group:
+            dataset = each.source.dataset(inner.keep, division.group.buckets)
         parts.append(Part(dataset, each.seed, each.source.window, inner.stages, plan.filter, plan.sensible))
-    if division.bucket:
+    if division.group:
         mixed = MixedBuckets(parts, source.weights, source.repeats)
         return _with_buckets(pipe, mixed, division, world_size, tail, None, False), division
     size = (division.batch or 1) * world_size
@@ -112,7 +113,7 @@ def known_items(pipe: Pipeline) -> int | None:
     keep that number; in batches where the chain has one.
     """
     division = divide(pipe.chain)
-    if isinstance(division, str) or division.keep or division.bucket or not isinstance(pipe.source, ShardSamples):
+    if isinstance(division, str) or division.keep or division.group or not isinstance(pipe.source, ShardSamples):
         return None
     total = known_samples(pipe.source.shards, pipe.source.source)
     return None if total is None else total // (division.batch or 1)

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from streampipe.context import Consumer, Mark, Run, Trail
 from streampipe.errors import ConfigError
 from streampipe.pipeline.chain import name_of
-from streampipe.pipeline.passes import ONE_TO_ONE, Division, make_batches
+from streampipe.pipeline.passes import Division, make_batches
 from streampipe.plan.planned import VERSION, Cursor, Plan
 from streampipe.reading.shards import ShardSamples
 from streampipe.stages.grouping import find_groups
-from streampipe.stages.stage import is_stage
+from streampipe.stages.stage import traits_of
+from streampipe.traits import Keeps
 
 if TYPE_CHECKING:
     from streampipe.pipeline.pipeline import Pipeline
@@ -88,9 +89,6 @@ class Lane(NamedTuple):
             yield item, Lane(*self[:4], given, trail.mark if exact else None)
 
 
-_SEEKABLE = (*ONE_TO_ONE, "where", "bucket", "filter", "batch", "unbatch", "shuffle", "take")
-
-
 def replayed(pipe: Pipeline) -> str | None:
     """Why a sequential pass resumes by going again through what was read; None if it can begin where it stopped."""
     if find_groups(pipe.chain)[1] is not None:
@@ -107,7 +105,7 @@ def opaque(pipe: Pipeline) -> str | None:
     if not isinstance(pipe.source, ShardSamples):
         return "the samples come from an iterable"
     for stage in pipe.chain:
-        if not any(is_stage(stage, name) for name in _SEEKABLE):
+        if traits_of(stage).state is Keeps.OPAQUE:
             return f"stage {name_of(stage, parameters=True)} may keep something between samples"
     return None
 

@@ -9,7 +9,15 @@ from streampipe.errors import ConfigError
 from streampipe.stages.stage import stage
 
 
-@stage(views=True)
+def _check(fields: Any) -> None:
+    if not isinstance(fields, Mapping) or not all(isinstance(name, str) for name in fields):
+        raise ConfigError(f"assign: fields are values by name, not {fields!r:.80}")
+    for name in fields:
+        if not name or name.startswith("__"):
+            raise ConfigError(f"assign: {name!r} is metadata, which samples bring along; give the field another name")
+
+
+@stage(rows="each", state="nothing", views=True, check=_check)
 def assign(samples: Iterable[dict[str, Any]], fields: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Each sample with these fields, in place of its own of the same names: a ``loss_weight``, the name of a dataset.
 
@@ -20,8 +28,5 @@ def assign(samples: Iterable[dict[str, Any]], fields: Mapping[str, Any]) -> Iter
     [{'__key__': 'a', 'loss_weight': 0.5}, {'__key__': 'b', 'loss_weight': 0.5}]
     """
     fields = dict(fields)
-    for name in fields:
-        if not name or name.startswith("__"):
-            raise ConfigError(f"assign: {name!r} is metadata, which samples bring along; give the field another name")
     for sample in samples:
         yield {**sample, **fields}

@@ -6,16 +6,32 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
-from streampipe.context import Run
+from streampipe.context import FILLED_IN, Run
 from streampipe.counters import counters
 from streampipe.errors import ConfigError
 from streampipe.stages.collate import collate as default_collate
 from streampipe.stages.stage import stage
+from streampipe.stages.values import check_flag, check_function, check_number
+from streampipe.traits import Batch
 
 Collate = Callable[[Sequence[Any]], Any]
 
 
-@stage
+def _check(size: Any, pixels: Any, collate: Any, drop_last: Any) -> None:
+    if (size is None) == (pixels is None):
+        raise ConfigError("batch takes a size, or pixels=, a budget behind bucket(...)")
+    for each in size.values() if isinstance(size, Mapping) else () if size is None else (size,):
+        check_number("batch", "size", each, 1)
+    check_number("batch", "pixels", pixels, 1, optional=True)
+    check_function("batch", "collate", collate, optional=True)
+    check_flag("batch", "drop_last", drop_last)
+
+
+def _push(options: Mapping[str, Any]) -> Batch:
+    return Batch(options["size"], options["pixels"], options["drop_last"])
+
+
+@stage(rows="batch", state="nothing", check=_check, pushdown=_push)
 def batch(
     samples: Iterable[Any],
     size: int | Mapping[tuple[int, int], int] | None = None,
@@ -23,7 +39,7 @@ def batch(
     drop_last: bool = False,
     pixels: int | None = None,
     *,
-    run: Run,
+    run: Run = FILLED_IN,
 ) -> Iterator[Any]:
     """``size`` samples as one dict: tensors stacked, everything else a list. ``collate`` replaces that function.
 
@@ -33,7 +49,7 @@ def batch(
     >>> list(batch(size=2)([{"n": 1}, {"n": 2}, {"n": 3}]))
     [{'n': [1, 2]}, {'n': [3]}]
     """
-    number = check_size(size)
+    number = rows_of_batch(size, run)
     join = collate or default_collate
     samples = iter(samples)
     while rows := list(islice(samples, number)):
@@ -50,11 +66,12 @@ def filled(rows: list[Any], run: Run) -> list[Any]:
     return rows + [rows[i % len(rows)] for i in range(missing)]
 
 
-def check_size(size: Any) -> int:
-    """A batch has at least one sample, and sizes by bucket need buckets."""
-    if not isinstance(size, int) or size < 1:
+def rows_of_batch(size: Any, run: Run) -> int:
+    """How many samples a batch has: what its plan or its bucket says, else the stage's own size."""
+    if run.fill:
+        return run.fill
+    if not isinstance(size, int):
         raise ConfigError(
-            f"batch takes a size of 1 or more samples, or, behind bucket(...), one for each (width, height) or "
-            f"pixels=, not {size}"
+            "batch was given sizes by bucket, or pixels=, but no bucket(...) stands before it: give it one size"
         )
     return size

@@ -8,24 +8,40 @@ own group.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import log
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from streampipe.context import Run, Sample, where
+from streampipe import traits
+from streampipe.context import FILLED_IN, Run, Sample, where
 from streampipe.counters import counters
-from streampipe.errors import SampleError, StageError
+from streampipe.errors import ConfigError, SampleError, StageError
 from streampipe.index.facts import facts_of
 from streampipe.plan.buckets import MISSTATED, MOST_SIDE, Buckets, cut, log_ratios, merge
 from streampipe.plan.groups import check_leftover
 from streampipe.stages.stage import stage
+from streampipe.stages.values import check_flag
 
 MAX_BYTES = 1 << 30
 
 
-@stage(views=True)
+def _check(buckets: Any, leftover: Any, same: Any, max_bytes: Any) -> None:
+    if not isinstance(buckets, Buckets):
+        raise ConfigError(f"bucket: buckets is an sp.Buckets, not {buckets!r:.80}")
+    check_leftover(leftover)
+    if same is not None:
+        check_flag("bucket", "same", same)
+    if not isinstance(max_bytes, int) or max_bytes < 1:
+        raise ConfigError(f"max_bytes is what may wait for full batches, 1 or more bytes, not {max_bytes!r}")
+
+
+def _push(options: Mapping[str, Any]) -> traits.Group:
+    return traits.Group(**options)
+
+
+@stage(rows="fewer", state="nothing", views=True, check=_check, pushdown=_push)
 def bucket(
     samples: Iterable[Sample],
     buckets: Buckets,
@@ -33,7 +49,7 @@ def bucket(
     same: bool | None = None,
     max_bytes: int = MAX_BYTES,
     *,
-    run: Run,
+    run: Run = FILLED_IN,
 ) -> Iterator[Sample]:
     """Each sample with ``__size__``, the (height, width) of its bucket. Beyond ``max_ar`` samples are dropped, counted.
 
@@ -46,7 +62,6 @@ def bucket(
     >>> list(bucket(buckets=Buckets([(8, 8), (16, 4)]))([{"__key__": "a", "json": b'{"width": 30, "height": 10}'}]))
     [{'__key__': 'a', 'json': b'{"width": 30, "height": 10}', '__size__': (4, 16)}]
     """
-    check_leftover(leftover)
     for each in assigned(samples, buckets, run):
         width, height = buckets.sizes[each.bucket]
         yield {**each.sample, "__size__": (height, width)}

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from streampipe.captions import Fields, Recipe, Tags
-from streampipe.context import Run, Sample, blame, where
+from streampipe.context import FILLED_IN, Run, Sample, blame, where
 from streampipe.counters import counters
 from streampipe.errors import ConfigError, DecodeError, StageError
 from streampipe.query.aliases import CAPTION_KEYS
@@ -26,7 +26,7 @@ def _recipe(missing: str = "error", into: str = "caption", **options: Any) -> Re
     return Recipe(**options)
 
 
-@stage(views=True, check=_recipe)
+@stage(rows="each", state="nothing", views=True, check=_recipe)
 def caption(
     samples: Iterable[Sample],
     keys: str | Sequence[str] = CAPTION_KEYS,
@@ -41,7 +41,7 @@ def caption(
     missing: str = "error",
     into: str = "caption",
     *,
-    run: Run,
+    run: Run = FILLED_IN,
 ) -> Iterator[Sample]:
     """The sample with a text ``caption`` and a bool ``caption_dropped``; before or after ``decode``.
 

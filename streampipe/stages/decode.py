@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from streampipe.context import Run, Sample, where
+from streampipe.context import FILLED_IN, Run, Sample, where
 from streampipe.decoding import (
     MAX_PIXELS,
     EncodedImage,
@@ -22,13 +22,23 @@ from streampipe.decorators.skip import SKIP
 from streampipe.errors import ConfigError, DecodeError, SampleError, StageError, StreampipeError, UnsafeFormat
 from streampipe.stages.framing import Crop, Framing, passed
 from streampipe.stages.stage import stage
+from streampipe.stages.values import check_number
 from streampipe.threads import ordered
 
 Decoders = Mapping[str, Callable[[bytes], Any]]
 Rows = Mapping[str, torch.Tensor]
 
 
-@stage(views=True)
+def _check(threads: Any, **options: Any) -> None:
+    check_number("decode", "threads", threads, 0, optional=True)
+    FieldDecoder(Run(stage="decode"), **options)
+
+
+def _own_size(options: Mapping[str, Any]) -> Any:
+    return options["size"]
+
+
+@stage(rows="each", state="nothing", views=True, check=_check, bytes_out=True, own_size=_own_size)
 def decode(
     samples: Iterable[Sample],
     size: int | tuple[int, int] | None = None,
@@ -46,7 +56,7 @@ def decode(
     fields: tuple[str, ...] | None = None,
     threads: int | None = None,
     *,
-    run: Run,
+    run: Run = FILLED_IN,
 ) -> Iterator[Sample]:
     """Every field decoded: images by their content, other fields by the last part of their name.
 

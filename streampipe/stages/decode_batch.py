@@ -7,13 +7,12 @@ from typing import Any
 
 import torch
 
-from streampipe.context import Run, Sample
+from streampipe.context import FILLED_IN, Run, Sample
 from streampipe.decoding import Size
-from streampipe.stages.batch import Collate, check_size, filled
+from streampipe.stages.batch import Collate, filled, rows_of_batch
 from streampipe.stages.collate import Batch, empty
 from streampipe.stages.collate import collate as default_collate
 from streampipe.stages.decode import FieldDecoder
-from streampipe.stages.decode import decode as decode_stage
 from streampipe.stages.framing import passed
 from streampipe.stages.stage import stage
 from streampipe.threads import ordered
@@ -40,26 +39,24 @@ class Block:
         return {name: self.images[name][self.taken - 1] for name in names}
 
 
-@stage(views=True)
+@stage(rows="batch", state="nothing", views=True, bytes_out=True)
 def decode_batch(
     samples: Iterable[Sample],
     decode: Mapping[str, Any],
-    size: int,
+    size: Any = None,
     collate: Collate | None = None,
     drop_last: bool = False,
+    pixels: int | None = None,
     *,
-    run: Run,
+    run: Run = FILLED_IN,
 ) -> Iterator[Batch]:
     """``decode(**decode)`` and then ``batch(size, ...)``: the same batches, without a tensor per sample between.
 
     Where a sample fails and is skipped, batches no longer begin where the memory does: rows are then copied. Behind
     ``bucket`` all samples of a batch have one size, that of their bucket.
     """
-    check_size(size)
-    bound = decode_stage.signature.bind(samples, **decode)
-    bound.apply_defaults()
-    options = dict(bound.arguments)
-    del options["samples"]
+    size = rows_of_batch(size, run)
+    options = dict(decode)
     threads = options.pop("threads")
     decoder = FieldDecoder(run, **options)
 
@@ -69,7 +66,7 @@ def decode_batch(
         return (result, block, number) if isinstance(result, dict) else result
 
     ready: list[Row] = []
-    placed = _placed(samples, min(size, run.fill or size), decoder)
+    placed = _placed(samples, size, decoder)
     for row in passed(ordered(attempt, placed, run.threads if threads is None else threads, trail=run.trail), run):
         ready.append(row)
         del row

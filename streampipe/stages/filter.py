@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from streampipe.context import Run, blame
+from streampipe.context import FILLED_IN, Run, blame
 from streampipe.counters import counters
 from streampipe.stages.nothing import Drops
 from streampipe.stages.stage import stage
+from streampipe.stages.values import check_function
 
 
-@stage
-def filter(samples: Iterable[Any], fn: Callable[[Any], Any], *, run: Run) -> Iterator[Any]:
+def _check(fn: Any) -> None:
+    check_function("filter", "fn", fn)
+
+
+@stage(rows="fewer", state="nothing", check=_check)
+def filter(samples: Iterable[Any], fn: Callable[[Any], Any], *, run: Run = FILLED_IN) -> Iterator[Any]:
     """The samples for which ``fn(sample)`` is true. What is dropped is counted under the stage's name.
 
     Raises:

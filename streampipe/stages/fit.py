@@ -5,16 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from streampipe.context import Run, Sample, where
+from streampipe.context import FILLED_IN, Run, Sample, where
 from streampipe.decoding import fit_image, is_image, main_image, size_of
 from streampipe.decorators.skip import SKIP
 from streampipe.errors import DecodeError, StageError, StreampipeError
 from streampipe.stages.framing import Crop, Framing, passed
 from streampipe.stages.stage import stage
+from streampipe.stages.values import check_names, check_number
 from streampipe.threads import ordered
 
 
-@stage
+def _check(threads: Any, fields: Any, **options: Any) -> None:
+    check_number("fit", "threads", threads, 0, optional=True)
+    check_names("fit", "fields", fields, optional=True)
+    Framing(Run(stage="fit"), **options)
+
+
+def _own_size(options: Mapping[str, Any]) -> Any:
+    return options["size"]
+
+
+@stage(rows="each", state="nothing", check=_check, own_size=_own_size)
 def fit(
     samples: Iterable[Sample],
     size: int | tuple[int, int] | None = None,
@@ -27,7 +38,7 @@ def fit(
     fields: tuple[str, ...] | None = None,
     threads: int | None = None,
     *,
-    run: Run,
+    run: Run = FILLED_IN,
 ) -> Iterator[Sample]:
     """Decoded images brought to a size: ``decode()`` and then ``fit(size, ...)`` is ``decode(size, ...)``, to the same
     ``original_size``, ``crop_top_left``, ``target_size``, ``flipped`` and ``time_ids``.

@@ -7,9 +7,8 @@ from typing import Any
 
 from streampipe.errors import ConfigError
 from streampipe.plan.buckets import batch_sizes
-from streampipe.stages.stage import Stage, is_stage
-
-_NOT_IN_GROUPS = ("bucket", "shuffle", "take", "unbatch")
+from streampipe.stages.stage import pushdown_of, traits_of
+from streampipe.traits import Batch, Filter, Group, Keeps, Limit
 
 
 def find_groups(chain: Sequence[Any], needed: bool = False) -> tuple[Sequence[Any], tuple[int, int] | None]:
@@ -21,19 +20,19 @@ def find_groups(chain: Sequence[Any], needed: bool = False) -> tuple[Sequence[An
         ConfigError: a stage between the two would see one group at a time, and makes no sense so.
     """
     chain = list(chain)
-    start = next((i for i, stage in enumerate(chain) if is_stage(stage, "bucket")), None)
+    start = next((i for i, stage in enumerate(chain) if isinstance(pushdown_of(stage), Group)), None)
     if start is None:
         if needed:
             raise ConfigError("batch sizes by bucket, or pixels=, need bucket(...) before")
         return chain, None
-    while start + 1 < len(chain) and is_stage(chain[start + 1], "where"):
+    while start + 1 < len(chain) and isinstance(pushdown_of(chain[start + 1]), Filter):
         chain[start], chain[start + 1] = chain[start + 1], chain[start]
         start += 1
-    end = next((i for i in range(start, len(chain)) if is_stage(chain[i], "batch")), None)
-    odd = next((s for s in chain[start + 1 : end] if any(is_stage(s, name) for name in _NOT_IN_GROUPS)), None)
+    end = next((i for i in range(start, len(chain)) if isinstance(pushdown_of(chain[i]), Batch)), None)
+    odd = next(filter(_sees_more_than_a_group, chain[start + 1 : end]), None)
     if odd is not None:
         raise ConfigError(f"stage {odd.label!r} cannot stand between bucket and batch: put it before bucket")
-    sized = next((s for s in chain[start + 1 : end] if _has_size(s)), None)
+    sized = next(filter(_has_size, chain[start + 1 : end]), None)
     if sized is not None:
         raise ConfigError(
             f"stage {sized!r} has a size of its own, but behind bucket an image is brought to the size of its bucket: "
@@ -41,31 +40,27 @@ def find_groups(chain: Sequence[Any], needed: bool = False) -> tuple[Sequence[An
         )
     if end is None:
         return chain, None
-    batch: Any = chain[end]
-    if batch.parameters.get("drop_last"):
+    batch = pushdown_of(chain[end])
+    if isinstance(batch, Batch) and batch.drop_last:
         raise ConfigError("behind bucket, leave out drop_last: bucket(leftover='drop') leaves out what fills no batch")
     return chain, (start, end)
 
 
+def _sees_more_than_a_group(stage: Any) -> bool:
+    """Whether a stage counts or buckets samples of the whole stream."""
+    return traits_of(stage).state is Keeps.OFFSET or isinstance(pushdown_of(stage), (Group, Limit))
+
+
 def _has_size(stage: Any) -> bool:
-    framing = is_stage(stage, "decode") or is_stage(stage, "fit")
-    return framing and stage.parameters.get("size") is not None
+    own_size = traits_of(stage).own_size
+    return own_size is not None and own_size(stage.options) is not None
 
 
-def bucket_sizes(bucket: Any, chain: Sequence[Any]) -> tuple[int, ...]:
+def bucket_sizes(group: Group, chain: Sequence[Any]) -> tuple[int, ...]:
     """Samples in a batch of each bucket, by the ``batch`` in the chain; 1 where there is none."""
-    batch: Any = next((stage for stage in chain if is_stage(stage, "batch")), None)
-    given = {} if batch is None else batch.parameters
-    return batch_sizes(bucket.parameters["buckets"], given.get("size"), given.get("pixels"))
-
-
-def of_size(chain: Sequence[Any], size: int) -> list[Any]:
-    """The chain with a ``batch`` of this size in place of sizes by bucket."""
-
-    def sized(stage: Any) -> Any:
-        if not is_stage(stage, "batch"):
-            return stage
-        others = {name: value for name, value in stage.parameters.items() if name not in ("size", "pixels")}
-        return Stage(stage.define, {"size": size, **others})
-
-    return [sized(stage) for stage in chain]
+    batch = next((push for stage in chain if isinstance(push := pushdown_of(stage), Batch)), None)
+    return (
+        batch_sizes(group.buckets, None, None)
+        if batch is None
+        else batch_sizes(group.buckets, batch.size, batch.pixels)
+    )

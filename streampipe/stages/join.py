@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from streampipe.captions import Fields
-from streampipe.context import Run, Sample, where
+from streampipe.context import FILLED_IN, Run, Sample, where
 from streampipe.counters import counters
 from streampipe.errors import ConfigError, DecodeError, StageError
 from streampipe.index.beside import Beside
@@ -35,7 +35,7 @@ def _asked(
     return Place(sidecar), *pair, _by_new_name(columns)
 
 
-@stage(views=True, check=_asked)
+@stage(rows="each", state="nothing", views=True, check=_asked)
 def join(
     samples: Iterable[Sample],
     sidecar: str | os.PathLike[str] | Callable[[str], str | None],
@@ -45,7 +45,7 @@ def join(
     prefix: str = "",
     beside: Beside | None = None,
     *,
-    run: Run,
+    run: Run = FILLED_IN,
 ) -> Iterator[Sample]:
     """The sample with the values that a sidecar has for it as fields: recaptions, scores, embeddings, latents.
 

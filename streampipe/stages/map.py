@@ -6,23 +6,31 @@ import inspect
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from streampipe.context import Run, blame
+from streampipe.context import FILLED_IN, Run, blame
 from streampipe.decorators.skip import SKIP
-from streampipe.errors import StageError, StreampipeError
+from streampipe.errors import ConfigError, StageError, StreampipeError
 from streampipe.stages.fields import find, metadata
 from streampipe.stages.nothing import Drops
 from streampipe.stages.stage import stage
+from streampipe.stages.values import check_function, check_number
 from streampipe.threads import ordered
 
 
-@stage
+def _check(fn: Any, field: Any, threads: Any) -> None:
+    check_function("map", "fn", fn)
+    if field is not None and (not isinstance(field, str) or not field):
+        raise ConfigError(f"map: field is the name of a field, or None for the whole sample, not {field!r}")
+    check_number("map", "threads", threads, 0, optional=True)
+
+
+@stage(rows="each", state="nothing", check=_check)
 def map(
     samples: Iterable[Any],
     fn: Callable[..., Any],
     field: str | None = None,
     threads: int | None = None,
     *,
-    run: Run,
+    run: Run = FILLED_IN,
 ) -> Iterator[Any]:
     """``fn(sample)`` for every sample, or, with ``field``, ``fn(sample[field])`` in place of that field.
 

@@ -29,11 +29,12 @@ class Drops:
         self._dropped = None
 
     def drop(self) -> None:
-        """A sample was dropped. Where one was kept, this does nothing.
+        """A sample was dropped. Where one was kept, the run is told and that is all.
 
         Raises:
             StageError: as were 10,000 before it.
         """
+        self._run.drop()
         if self._dropped is not None:
             self._dropped += 1
             if self._dropped >= NOTHING_LEFT:

@@ -5,14 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from streampipe.context import Run, where
-from streampipe.errors import StageError
+from streampipe.context import FILLED_IN, Run, where
+from streampipe.errors import ConfigError, StageError
 from streampipe.stages.fields import find
 from streampipe.stages.stage import stage
 
 
-@stage(views=True)
-def rename(samples: Iterable[dict[str, Any]], names: Mapping[str, str], *, run: Run) -> Iterator[dict[str, Any]]:
+def _check(names: Any) -> None:
+    pairs = list(names.items()) if isinstance(names, Mapping) else [(None, None)]
+    if not all(isinstance(each, str) and each for pair in pairs for each in pair):
+        raise ConfigError(f"rename: names are new names with the old ones, as in image='jpg;png', not {names!r:.80}")
+
+
+@stage(rows="each", state="nothing", views=True, check=_check)
+def rename(
+    samples: Iterable[dict[str, Any]], names: Mapping[str, str], *, run: Run = FILLED_IN
+) -> Iterator[dict[str, Any]]:
     """Each sample with fields renamed: ``{"image": "jpg;png;webp"}`` calls the first of these that is there ``image``.
 
     Other fields stay as they are. So samples that hold different formats get one name that later stages can use.

@@ -5,14 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from streampipe.context import Run
+from streampipe.context import FILLED_IN, Run
 from streampipe.errors import StageError
 from streampipe.stages.fields import find, metadata
 from streampipe.stages.stage import stage
+from streampipe.stages.values import check_names
 
 
-@stage(views=True)
-def select(samples: Iterable[dict[str, Any]], fields: tuple[str, ...], *, run: Run) -> Iterator[dict[str, Any]]:
+def _check(fields: Any) -> None:
+    check_names("select", "fields", fields)
+
+
+@stage(rows="each", state="nothing", views=True, check=_check)
+def select(
+    samples: Iterable[dict[str, Any]], fields: tuple[str, ...], *, run: Run = FILLED_IN
+) -> Iterator[dict[str, Any]]:
     """The named fields of each sample, and its metadata. ``"jpg;png;webp"`` is the first of these that is there.
 
     Raises:

@@ -6,15 +6,20 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby
 from typing import Any
 
-from streampipe.context import Mark, Run, Trail
-from streampipe.errors import ConfigError
+from streampipe.context import FILLED_IN, Mark, Run, Trail
 from streampipe.plan.order import traceable
 from streampipe.rng import derive
 from streampipe.stages.stage import stage
+from streampipe.stages.values import check_number
 
 
-@stage(views=True)
-def shuffle(samples: Iterable[Any], size: int, position: int = 0, *, run: Run) -> Iterator[Any]:
+def _check(size: Any, position: Any) -> None:
+    check_number("shuffle", "size", size, 0)
+    check_number("shuffle", "position", position, 0)
+
+
+@stage(state="offset", views=True, check=_check)
+def shuffle(samples: Iterable[Any], size: int, position: int = 0, *, run: Run = FILLED_IN) -> Iterator[Any]:
     """The samples in a random order in which none moves further than ``size`` places. Epochs are not mixed.
 
     The order is a function of (seed, epoch, stage, consumer). Put it before ``decode``, where it holds encoded bytes.
@@ -24,8 +29,6 @@ def shuffle(samples: Iterable[Any], size: int, position: int = 0, *, run: Run) -
     >>> sorted(shuffle(size=3)("abcdef"))
     ['a', 'b', 'c', 'd', 'e', 'f']
     """
-    if size < 0:
-        raise ConfigError(f"shuffle takes a size of 0 or more samples, not {size}")
     stopped_in, position, before = run.at or (None, position, None)
     for epoch, of_epoch in groupby(_traced(samples, run.trail, before), _epoch):
         seed = derive(run.seed, run.stage, epoch, run.consumer.number, run.consumer.total)

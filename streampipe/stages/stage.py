@@ -7,25 +7,38 @@ import inspect
 import sys
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, overload
+from difflib import get_close_matches
+from enum import Enum
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
 from streampipe.context import Run
 from streampipe.errors import ConfigError
 from streampipe.index.beside import Beside
+from streampipe.traits import Keeps, Pushdown, Rows, Traits
+
+P = ParamSpec("P")
+E = TypeVar("E", bound=Enum)
 
 
 class Stage:
     """A generator function with all its parameters but the first bound: call it on any iterable.
 
-    It holds nothing but the function and the parameters, so it can be pickled when they can.
+    It holds nothing but the function and the parameters, so it can be pickled when they can. ``parameters`` are those
+    that were given, ``options`` all of them, with the defaults filled in.
     """
 
-    def __init__(self, define: StageDefinition, parameters: Mapping[str, Any]) -> None:
+    def __init__(self, define: StageDefinition[...], parameters: Mapping[str, Any]) -> None:
         self.define = define
         self.parameters = dict(parameters)
+        self.options = {**define.defaults, **parameters}
         fn = self.parameters.get("fn")
         self.name: str = define.__name__
         self.label = self.name if fn is None else f"{self.name}({getattr(fn, '__name__', type(fn).__name__)})"
+
+    @property
+    def traits(self) -> Traits:
+        """What the stage is."""
+        return self.define.traits
 
     def __call__(self, samples: Iterable[Any], run: Run | None = None) -> Iterator[Any]:
         extra = {"run": run or Run(stage=self.label)} if self.define.wants_run else {}
@@ -37,16 +50,16 @@ class Stage:
         return f"{self.name}({shown})"
 
 
-class StageDefinition:
+class StageDefinition(Generic[P]):
     """What ``@stage`` makes of a generator function. With parameters alone it gives a ``Stage``; with an iterable first
     it is the plain generator function that it was.
     """
 
     def __init__(
-        self, function: Callable[..., Iterator[Any]], views: bool = False, check: Callable[..., Any] | None = None
+        self, function: Callable[..., Iterator[Any]], traits: Traits, check: Callable[..., object] | None = None
     ) -> None:
         functools.update_wrapper(self, function)
-        self.views = views
+        self.traits = traits
         self.check = check
         self.__name__: str
         self.__qualname__: str
@@ -55,10 +68,18 @@ class StageDefinition:
         parameters = list(signature.parameters.values())
         if not parameters:
             raise ConfigError(f"stage {function.__qualname__} needs a first parameter: the samples")
-        self.wants_run = any(parameter.name == "run" for parameter in parameters[1:])
+        named = any(parameter.name == "run" for parameter in parameters[1:])
+        self.wants_run = named or getattr(function, "wants_run", False)  # a decorator wants it for itself
         self.signature = signature.replace(parameters=[each for each in parameters if each.name != "run"])
+        empty = inspect.Parameter.empty
+        own = list(self.signature.parameters.values())[1:]
+        self.defaults = {each.name: each.default for each in own if each.default is not empty}
 
-    def __call__(self, *samples: Iterable[Any], **parameters: Any) -> Any:
+    @overload
+    def __call__(self, samples: Iterable[Any], /, *args: P.args, **parameters: P.kwargs) -> Iterator[Any]: ...
+    @overload
+    def __call__(self, *args: P.args, **parameters: P.kwargs) -> Stage: ...
+    def __call__(self, /, *samples: Any, **parameters: Any) -> Any:  # type: ignore[misc]  # P's positions are names here
         if len(samples) > 1 or (samples and not isinstance(samples[0], Iterable)):
             raise ConfigError(
                 f"stage {self.__name__} takes its parameters by name, as in {self.__name__}("
@@ -67,10 +88,12 @@ class StageDefinition:
         try:
             self.signature.bind(*(samples or (None,)), **parameters)
         except TypeError as error:
-            raise ConfigError(f"stage {self.__name__}{self.signature}: {error}") from None
-        if self.check is not None:
-            self.check(**parameters)
+            raise ConfigError(
+                f"stage {self.__name__}{self.signature}: {error}{did_you_mean(parameters, self.signature.parameters)}"
+            ) from None
         bound = Stage(self, parameters)
+        if self.check is not None:
+            self.check(**bound.options)
         return bound(samples[0]) if samples else bound
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
@@ -78,53 +101,86 @@ class StageDefinition:
 
     def __reduce__(self) -> Any:
         # By name where that finds this object: the function itself can no longer be found under its name.
-        return self.__qualname__ if importable(self) else (StageDefinition, (self.function, self.views, self.check))
+        return self.__qualname__ if importable(self) else (StageDefinition, (self.function, self.traits, self.check))
 
     def __repr__(self) -> str:
         return f"<stage {self.__name__}{self.signature}>"
 
 
+Generate = Callable[Concatenate[Any, P], Iterator[Any]]
+
+
+@overload
+def stage(function: Generate[P], /) -> StageDefinition[P]: ...
 @overload
 def stage(
-    function: Callable[..., Iterator[Any]], *, views: bool = False, check: Callable[..., Any] | None = None
-) -> StageDefinition: ...
-@overload
-def stage(
-    *, views: bool = False, check: Callable[..., Any] | None = None
-) -> Callable[[Callable[..., Iterator[Any]]], StageDefinition]: ...
+    *,
+    rows: str | Rows = Rows.ANY,
+    state: str | Keeps = Keeps.OPAQUE,
+    views: bool = False,
+    check: Callable[..., object] | None = None,
+    bytes_out: bool = False,
+    pushdown: Callable[[Mapping[str, Any]], Pushdown | None] | None = None,
+    own_size: Callable[[Mapping[str, Any]], Any] | None = None,
+) -> Callable[[Generate[P]], StageDefinition[P]]: ...
 def stage(
     function: Callable[..., Iterator[Any]] | None = None,
+    /,
     *,
+    rows: str | Rows = Rows.ANY,
+    state: str | Keeps = Keeps.OPAQUE,
     views: bool = False,
-    check: Callable[..., Any] | None = None,
+    check: Callable[..., object] | None = None,
+    bytes_out: bool = False,
+    pushdown: Callable[[Mapping[str, Any]], Pushdown | None] | None = None,
+    own_size: Callable[[Mapping[str, Any]], Any] | None = None,
 ) -> Any:
     """Turn a generator function into a stage: its first parameter is the samples, the others are the stage's own.
 
-    A parameter named ``run`` is filled in by the pipeline with a ``Run`` (seed, consumer, ``run.rng(sample)``).
-    ``views=True`` says that the stage never looks into fields, or can use memoryviews: it is then given fields that
-    were not copied out of the shard yet, where these would be bytes otherwise. ``check`` is called with the parameters
-    when the stage is made, and raises where they make no sense: then, not at the first sample.
+    A parameter named ``run`` is filled in by the pipeline with a ``Run`` (seed, consumer, ``run.rng(sample)``). Give it
+    a default (``run: sp.Run = sp.Run()``), so that type checkers don't ask for it.
 
-    >>> @stage
-    ... def repeat(samples, times: int = 2):
+    Args:
+        rows: what the stage yields for what it is given: ``"each"`` (one for each, in order), ``"fewer"`` (a filter),
+            ``"batch"`` (several become one), ``"split"`` (one becomes several), or ``"any"``. A pipeline of stages with
+            ``"each"`` in front of ``batch`` stays planned: the stage is then started anew for every batch. The promise
+            is checked while it runs; a sample that is left out on purpose is told of by ``run.drop()``.
+        state: what the stage keeps between the samples that it yields: ``"nothing"``, ``"offset"`` (numbers, which it
+            puts in front of ``run.trail.mark`` and finds in ``run.at`` on a resume), or ``"opaque"``: on a resume its
+            stream is replayed from the beginning of the epoch.
+        views: the stage never looks into fields, or can use memoryviews: it is then given fields that were not
+            copied out of the shard yet, where these would be bytes otherwise.
+        check: called with all parameters by name, defaults filled in, when the stage is made; it raises where they make
+            no sense: then, not at the first sample.
+        bytes_out, pushdown, own_size: the library's own; see ``streampipe.traits.Traits``.
+
+    >>> @stage(rows="split", state="nothing")
+    ... def several(samples, times: int = 2):
     ...     for sample in samples:
     ...         for _ in range(times):
     ...             yield sample
-    >>> repeat(times=3)
-    repeat(times=3)
-    >>> list(repeat(times=3)("ab"))
+    >>> several(times=3)
+    several(times=3)
+    >>> list(several(times=3)("ab"))
     ['a', 'a', 'a', 'b', 'b', 'b']
-    >>> list(repeat("ab"))
+    >>> list(several("ab"))
     ['a', 'a', 'b', 'b']
     """
+    traits = Traits(_member(Rows, "rows", rows), _member(Keeps, "state", state), views, bytes_out, pushdown, own_size)
     if function is None:
-        return functools.partial(StageDefinition, views=views, check=check)
-    return StageDefinition(function, views, check)
+        return functools.partial(StageDefinition, traits=traits, check=check)
+    return StageDefinition(function, traits, check)
 
 
-def is_stage(stage: Any, name: str) -> bool:
-    """Whether a stage is the library's own of that name."""
-    return isinstance(stage, Stage) and stage.define.__module__ == f"streampipe.stages.{name}"
+def traits_of(stage: Any) -> Traits:
+    """What a stage is; of any other function from an iterable to an iterable nothing is known."""
+    return stage.traits if isinstance(stage, (Stage, StageDefinition)) else Traits()
+
+
+def pushdown_of(stage: Any) -> Pushdown | None:
+    """What the planner may decide instead of a stage, or None."""
+    push = traits_of(stage).pushdown
+    return None if push is None else push(stage.options)
 
 
 def importable(thing: Any) -> bool:
@@ -133,6 +189,28 @@ def importable(thing: Any) -> bool:
     for part in thing.__qualname__.split("."):
         found = getattr(found, part, None)
     return found is thing
+
+
+def did_you_mean(given: Iterable[str], known: Iterable[str]) -> str:
+    """For the first given name that is not known, the known one that it may stand for; to end a message with.
+
+    >>> did_you_mean(["cropp"], ["size", "crop"])
+    ' (did you mean crop=?)'
+    """
+    known = list(known)
+    for name in given:
+        if name not in known:
+            close = get_close_matches(name, known, 1)
+            return f" (did you mean {close[0]}=?)" if close else ""
+    return ""
+
+
+def _member(kind: type[E], name: str, value: str | E) -> E:
+    try:
+        return kind(value)
+    except ValueError:
+        allowed = ", ".join(repr(each.value) for each in kind)
+        raise ConfigError(f"stage: {name} is one of {allowed}, not {value!r}") from None
 
 
 def _show(value: Any) -> str:

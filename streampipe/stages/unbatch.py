@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from streampipe.context import Run
+from streampipe.context import FILLED_IN, Run
 from streampipe.errors import StageError
 from streampipe.stages.stage import stage
 
 
-@stage
-def unbatch(batches: Iterable[Mapping[str, Any]], *, run: Run) -> Iterator[dict[str, Any]]:
+@stage(rows="split", state="offset")
+def unbatch(batches: Iterable[Mapping[str, Any]], *, run: Run = FILLED_IN) -> Iterator[dict[str, Any]]:
     """The samples of each batch: row i of every tensor, item i of every list. Rows are views of the batch's tensors.
 
     Raises:
@@ -25,7 +25,7 @@ def unbatch(batches: Iterable[Mapping[str, Any]], *, run: Run) -> Iterator[dict[
         behind = run.trail.mark
         lengths = {name: len(values) for name, values in batch.items()}
         if len(set(lengths.values())) > 1:
-            raise StageError(f"stage 'unbatch': the fields of a batch have different lengths: {lengths}")
+            raise StageError(f"stage {run.stage!r}: the fields of a batch have different lengths: {lengths}")
         rows = next(iter(lengths.values()), 0)
         for i in range(given, rows):
             run.trail.mark = [i + 1, before] if i + 1 < rows else [0, behind]

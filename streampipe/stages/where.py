@@ -8,21 +8,31 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
-from streampipe.context import Run, Sample
-from streampipe.errors import StageError
+from streampipe.context import FILLED_IN, Run, Sample
+from streampipe.errors import ConfigError, StageError
 from streampipe.index.beside import Beside
 from streampipe.index.facts import facts_of
 from streampipe.index.known import columns_beside
 from streampipe.query.condition import Condition
 from streampipe.stages.nothing import NOTHING_LEFT
 from streampipe.stages.stage import stage
+from streampipe.traits import Filter
 
 log = logging.getLogger("streampipe")
 
 
-@stage(views=True)
+def _check(condition: Any, beside: Any) -> None:
+    if not isinstance(condition, Condition):
+        raise ConfigError(f"where: condition is a Condition, not {condition!r:.80}")
+
+
+def _push(options: Mapping[str, Any]) -> Filter:
+    return Filter(options["condition"])
+
+
+@stage(rows="fewer", state="nothing", views=True, check=_check, pushdown=_push)
 def where(
-    samples: Iterable[Sample], condition: Condition, beside: Beside | None = None, *, run: Run
+    samples: Iterable[Sample], condition: Condition, beside: Beside | None = None, *, run: Run = FILLED_IN
 ) -> Iterator[Sample]:
     """The samples for which ``condition`` is true of their facts (``streampipe.index.facts``).
 

@@ -25,8 +25,9 @@ from streampipe.pipeline.chain import takes_views, through
 from streampipe.pipeline.pipeline import Pipeline
 from streampipe.policy import ErrorPolicy
 from streampipe.source import Source, redact
-from streampipe.stages.stage import is_stage
+from streampipe.stages.stage import pushdown_of
 from streampipe.threads import ordered
+from streampipe.traits import Batch
 from streampipe.write.draft import put
 from streampipe.write.job import check_pattern, claim, facts_of, is_done, shard_url
 from streampipe.write.work import Work, planned, told, write_shard
@@ -80,7 +81,7 @@ def write(pipe: Pipeline, pattern: str, options: Options) -> Summary:
     check_pattern(pattern)
     if pipe.epochs is None:
         raise ConfigError("epochs=None makes the pipeline endless, so it cannot be written: give stream(epochs=n)")
-    if pipe.chain and is_stage(pipe.chain[-1], "batch"):  # before the folder is claimed for such a job
+    if pipe.chain and isinstance(pushdown_of(pipe.chain[-1]), Batch):  # before the folder is claimed for such a job
         raise ConfigError("write takes samples, and the pipeline ends with batch(...): put unbatch() behind it")
     pipe = Pipeline(pipe.source, pipe.chain, seed=pipe.seed, epochs=pipe.epochs, policy=options.policy)
     found = planned(pipe, options.max_samples)

@@ -24,8 +24,9 @@ from streampipe.plan.planned import Plan
 from streampipe.policy import ErrorPolicy
 from streampipe.source import Source
 from streampipe.stages import batch
-from streampipe.stages.stage import Stage
+from streampipe.stages.stage import pushdown_of
 from streampipe.tar import Limits, TarWriter
+from streampipe.traits import Batch, Filter, Group
 from streampipe.write.draft import Draft, put
 from streampipe.write.encode import QUALITY, encode_sample
 from streampipe.write.job import shard_url
@@ -65,13 +66,12 @@ class Work:
 def planned(pipe: Pipeline, size: int) -> tuple[Plan, tuple[AnyStage, ...]] | str:
     """The plan whose batches are the output shards, and the chain that runs over each; or why there can be none."""
     for stage in pipe.chain:
-        if isinstance(stage, Stage) and (
-            stage.parameters.get("drop_last") or stage.parameters.get("leftover") == "drop"
-        ):
+        push = pushdown_of(stage)
+        if (isinstance(push, Batch) and push.drop_last) or (isinstance(push, Group) and push.leftover == "drop"):
             raise ConfigError(
                 f"{name_of(stage, parameters=True)} would drop samples at every shard's end: drop_last=False"
             )
-    first = tuple(takewhile(lambda stage: isinstance(stage, Stage) and stage.name == "where", pipe.chain))
+    first = tuple(takewhile(lambda stage: isinstance(pushdown_of(stage), Filter), pipe.chain))
     of_shards = Pipeline(
         pipe.source, (*first, batch(size=size)), seed=pipe.seed, epochs=pipe.epochs, policy=pipe.policy
     )

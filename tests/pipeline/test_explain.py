@@ -36,7 +36,7 @@ def test_a_planned_pipeline_names_tier_pushdown_steps_and_guarantees(shards):
 
 def test_a_sequential_pipeline_says_why(shards):
     text = sp.stream(str(shards)).filter(len).batch(4).loader().explain()
-    assert "sequential: stage filter(fn=len) may give out more or fewer samples than it is given" in text
+    assert "sequential: stage filter(fn=len) may yield more or fewer samples than it is given" in text
     assert "need loader(steps_per_epoch=n)" in text
     assert "the samples come from an iterable" in sp.from_iterable([1]).explain()
     with pytest.raises(sp.ConfigError, match="tier='planned' cannot be: stage filter"):

@@ -1,0 +1,55 @@
+"""Checks of a stage's parameters, when it is made: one sentence each, which names stage, parameter and value."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+from streampipe.errors import ConfigError
+
+
+def check_number(stage: str, name: str, value: Any, least: int, optional: bool = False) -> None:
+    """Refuse what is no whole number of at least ``least``.
+
+    >>> check_number("take", "n", -1, 0)
+    Traceback (most recent call last):
+        ...
+    streampipe.errors.ConfigError: take: n is a whole number, 0 or more, not -1
+    """
+    if optional and value is None:
+        return
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        none = ", or None" if optional else ""
+        raise ConfigError(f"{stage}: {name} is a whole number, {least} or more{none}, not {value!r}")
+
+
+def check_flag(stage: str, name: str, value: Any) -> None:
+    """Refuse what is neither True nor False."""
+    if not isinstance(value, bool):
+        raise ConfigError(f"{stage}: {name} is True or False, not {value!r}")
+
+
+def check_choice(stage: str, name: str, value: Any, allowed: Collection[Any]) -> None:
+    """Refuse what is not one of a few values.
+
+    >>> check_choice("decode", "output", "torch", ("tensor", "numpy", "pil"))
+    Traceback (most recent call last):
+        ...
+    streampipe.errors.ConfigError: decode: output is one of 'tensor', 'numpy', 'pil', not 'torch'
+    """
+    if not isinstance(value, (str, type(None))) or value not in allowed:
+        raise ConfigError(f"{stage}: {name} is one of {', '.join(map(repr, allowed))}, not {value!r}")
+
+
+def check_function(stage: str, name: str, value: Any, optional: bool = False) -> None:
+    """Refuse what cannot be called."""
+    if not callable(value) and not (optional and value is None):
+        raise ConfigError(f"{stage}: {name} is a function, not {value!r:.80}")
+
+
+def check_names(stage: str, name: str, value: Any, optional: bool = False) -> None:
+    """Refuse what is no tuple or list of names of fields: a lone text would be taken for its letters."""
+    if optional and value is None:
+        return
+    if not isinstance(value, (tuple, list)) or not all(isinstance(each, str) and each for each in value):
+        raise ConfigError(f"{stage}: {name} is a tuple of names of fields, not {value!r:.80}")
