@@ -7,9 +7,10 @@ from os import PathLike
 from typing import Any
 
 from streampipe.context import Position, Run
+from streampipe.engine.compile import check_part
+from streampipe.engine.mix import MixSamples
 from streampipe.errors import ConfigError
 from streampipe.pipeline import Pipeline
-from streampipe.pipeline.mix import MixSamples
 from streampipe.plan.lanes import SENSIBLE_WINDOW
 from streampipe.policy import ErrorPolicy
 from streampipe.reading.shards import ShardSamples
@@ -133,12 +134,10 @@ def mix(
             f"mix takes a number of repeats, 1 or more, for each of its {len(pipes)} pipelines, not {repeats}"
         )
     if shares is None:
-        found = [pipe.plan() for pipe in pipes]
-        for each in found:
-            if isinstance(each, str):
-                raise ConfigError(f"a part of the mixture cannot be planned: {each}")
+        for pipe in pipes:
+            check_part(pipe.spec)
     policy = on_error if isinstance(on_error, ErrorPolicy) else ErrorPolicy(on_error)
-    return Pipeline(MixSamples(pipes, shares, times), seed=seed, epochs=epochs, policy=policy)
+    return Pipeline(MixSamples([pipe.spec for pipe in pipes], shares, times), seed=seed, epochs=epochs, policy=policy)
 
 
 def _is_batched(pipe: Pipeline) -> bool:

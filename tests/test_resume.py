@@ -61,8 +61,9 @@ def test_every_step_resumes_to_the_same_batches_and_the_same_next_epoch(shards, 
         loader = make(shards).loader(num_workers=workers)
         loader.load_state_dict(state)
         assert loader.state_dict() == state
-        assert got + keys(loader) == whole, f"step {step}"
-        if step % 3 == 0:
+        left = whole[step:]
+        assert keys(loader) == (left or following), f"step {step}"
+        if step % 3 == 0 and left:
             assert keys(loader) == following
 
 
@@ -91,15 +92,16 @@ def test_two_resumes_in_a_row(shards, make, workers):
 
 
 @pytest.mark.parametrize("make", [planned, sequential])
-def test_a_finished_pass_resumes_to_the_next_epoch_and_a_last_batch_to_an_empty_rest(shards, make):
+def test_a_finished_pass_and_a_last_batch_resume_to_the_next_epoch(shards, make):
     loader = make(shards).loader()
     whole = keys(loader)
+    between = loader.state_dict()
     state, _ = stopped(make(shards), len(whole), {})
-    resumed = make(shards).loader()
-    resumed.load_state_dict(state)
-    assert keys(resumed) == []
     following = keys(loader)
-    assert keys(resumed) == following
+    for each in (state, between):
+        resumed = make(shards).loader()
+        resumed.load_state_dict(each)
+        assert keys(resumed) == following
 
 
 @pytest.mark.parametrize("threads", [0, 2])
@@ -192,19 +194,15 @@ def test_a_planned_resume_reads_nothing_of_what_came_before(many):
 )
 def test_a_state_of_another_order_is_refused_with_both_values(shards, change, words):
     state, _ = stopped(planned(shards), 2, {})
-    loader = planned(shards, **change).loader()
-    loader.load_state_dict(state)
     with pytest.raises(sp.ConfigError, match=words):
-        next(iter(loader))
+        planned(shards, **change).loader().load_state_dict(state)
 
 
 @pytest.mark.parametrize("make", [planned, sequential])
 def test_a_state_of_another_version_is_refused_with_both(shards, make):
     state, _ = stopped(make(shards), 2, {})
-    loader = make(shards).loader()
-    loader.load_state_dict({**state, "streampipe": 99})
-    with pytest.raises(sp.ConfigError, match=r"99.*1"):
-        next(iter(loader))
+    with pytest.raises(sp.ConfigError, match=r"its version is 99, this release reads 2"):
+        make(shards).loader().load_state_dict({**state, "streampipe": 99})
 
 
 def test_a_window_that_was_chosen_is_kept_by_the_state(shards):
@@ -215,31 +213,25 @@ def test_a_window_that_was_chosen_is_kept_by_the_state(shards):
         loader.load_state_dict(given)
         next(iter(loader))
         assert loader.state_dict()["window"] == given["window"]
-    loader = planned(shards, 8, shuffle=6).loader()
-    loader.load_state_dict(wide)
     with pytest.raises(sp.ConfigError, match="the shuffle's window is 6 here and was 7"):
-        next(iter(loader))
+        planned(shards, 8, shuffle=6).loader().load_state_dict(wide)
 
 
 def test_a_state_of_another_dataset_is_refused(shards, many):
     state, _ = stopped(planned(shards), 2, {})
-    loader = planned(many).loader()
-    loader.load_state_dict(state)
     with pytest.raises(sp.ConfigError, match="the number of samples is 936 here and was 30"):
-        next(iter(loader))
+        planned(many).loader().load_state_dict(state)
 
 
 def test_a_sequential_state_is_refused_by_another_tier_and_without_all_ranks(shards):
     state, _ = stopped(sequential(shards, epochs=None), 2, {"num_workers": 2, "rank": 0, "world_size": 2})
     for pipe, options, words in [
-        (sequential(shards), {"num_workers": 3}, "load a list of the states of all 2 ranks"),
-        (planned(shards), {}, "the pipeline is planned"),
-        (sequential(shards, seed=4), {}, "saved with seed 3, here it is 4"),
+        (sequential(shards), {"num_workers": 3}, "load the list of the states of all 2 ranks"),
+        (planned(shards), {}, "saved by a lanes pipeline, this one is planned"),
+        (sequential(shards, seed=4), {}, "the seed is 4 here and was 3"),
     ]:
-        loader = pipe.loader(**options)
-        loader.load_state_dict(state)
         with pytest.raises(sp.ConfigError, match=words):
-            next(iter(loader))
+            pipe.loader(**options).load_state_dict(state)
 
 
 def run_job(shards, ranks, workers, states, steps):
@@ -274,14 +266,14 @@ def test_sequential_streams_are_dealt_again_to_another_job(shards, ranks, worker
 @pytest.mark.parametrize("make", [planned, sequential])
 def test_a_plain_dataloader_without_workers_resumes_from_the_pipelines_state(shards, make):
     pipe = make(shards)
-    whole = keys(DataLoader(pipe, batch_size=None))
+    whole, following = keys(DataLoader(pipe, batch_size=None)), keys(DataLoader(pipe, batch_size=None))
     for step in range(len(whole) + 1):
         pipe = make(shards)
         batches = iter(DataLoader(pipe, batch_size=None))
         got = [next(batches)["__key__"] for _ in range(step)]
         fresh = make(shards)
         fresh.load_state_dict(json.loads(json.dumps(pipe.state_dict())))
-        assert got + keys(DataLoader(fresh, batch_size=None)) == whole
+        assert got + keys(DataLoader(fresh, batch_size=None)) == whole + (following if step == len(whole) else [])
 
 
 @pytest.mark.parametrize("make", [planned, sequential])
@@ -290,7 +282,7 @@ def test_a_plain_dataloader_without_workers_resumes_from_the_pipelines_state(sha
 def test_torchdatas_stateful_dataloader_resumes_at_every_step(shards, make, workers):
     StatefulDataLoader = pytest.importorskip("torchdata.stateful_dataloader").StatefulDataLoader
     whole = keys(StatefulDataLoader(make(shards), batch_size=None, num_workers=workers))
-    for step in range(1, len(whole) + 1):
+    for step in range(1, len(whole)):
         loader = StatefulDataLoader(make(shards), batch_size=None, num_workers=workers)
         batches = iter(loader)
         got = [next(batches)["__key__"] for _ in range(step)]

@@ -11,7 +11,7 @@ import streampipe as sp
 from streampipe.context import Consumer
 from streampipe.counters import counters
 from tests.data import shard, write_shards
-from tests.laws import check_cover, check_epoch_order, consumers
+from tests.laws import check_cover, check_epoch_order, consumers, run
 
 
 @pytest.mark.parametrize("shuffle", [False, True, 5, 1])
@@ -37,7 +37,7 @@ def test_cover_holds_for_any_shape(counts, world_size, workers, window):
 
 def test_fewer_shards_than_consumers_starve_nobody(tmp_path):
     write_shards(tmp_path, [40, 40])
-    sizes = [len(list(sp.stream(tmp_path).run(c, 0))) for c in consumers(2, 4)]
+    sizes = [len(list(run(sp.stream(tmp_path), c, 0))) for c in consumers(2, 4)]
     assert sizes == [10] * 8
 
 
@@ -183,4 +183,4 @@ def test_wrong_arguments_are_refused_at_once(tmp_path):
 
 def test_a_consumer_reads_the_same_as_the_pipeline_alone(tmp_path):
     write_shards(tmp_path, [4])
-    assert [s["__key__"] for s in sp.stream(tmp_path)] == [s["__key__"] for s in sp.stream(tmp_path).run(Consumer(), 0)]
+    assert [s["__key__"] for s in sp.stream(tmp_path)] == [s["__key__"] for s in run(sp.stream(tmp_path), Consumer(), 0)]

@@ -14,6 +14,7 @@ from streampipe.counters import counters
 from streampipe.query.condition import Condition
 from streampipe.query.expression import Expression, column
 from tests.data import photo, shard
+from tests.laws import engine_of
 
 ROWS = [
     {"n": 1, "x": 0.5, "t": "cat", "ok": True, "odd": 1},
@@ -147,7 +148,7 @@ def test_a_planned_filter_reads_nothing_that_it_drops(shards):
     loader = pipe.loader()
     rows = [row for batch in loader for row in batch["json"]]
     assert all(row["n"] < 5 and row["score"] > 0.1 for row in rows)
-    assert counters.get("reading", "samples") - before == len(rows) == loader.plan()[0].lanes.samples
+    assert counters.get("reading", "samples") - before == len(rows) == loader.engine.plan.lanes.samples
     assert len(loader) == -(-len(rows) // 4)
 
 
@@ -192,4 +193,4 @@ def test_conditions_are_picklable():
 def test_where_behind_another_stage_runs_as_a_generator(shards):
     pipe = sp.stream(str(shards)).select("json").where("n < 5")
     assert len(answer(pipe)) == 25
-    assert "may yield more or fewer samples than it is given; put it first" in pipe.plan()
+    assert "may yield more or fewer samples than it is given; put it first" in engine_of(pipe).why

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
+
 from streampipe.errors import IndexMismatch
 from streampipe.index.facts import column_name, is_scalar
 from streampipe.index.parquet import read_table
@@ -40,8 +42,8 @@ def columns_beside(url: str, source: Source) -> dict[str, dict[str, Any]]:
     return found
 
 
-def known_samples(shards: ShardList, source: Source) -> int | None:
-    """The samples of all shards together by open_clip's ``sizes.json``, wids' ``shardindex.json`` or img2dataset's
+def known_counts(shards: ShardList, source: Source) -> np.ndarray | None:
+    """The samples of each shard by open_clip's ``sizes.json``, wids' ``shardindex.json`` or img2dataset's
     ``00000_stats.json``; None where none of them knows every shard.
     """
     if has_query(shards[0]):
@@ -50,13 +52,13 @@ def known_samples(shards: ShardList, source: Source) -> int | None:
     names = [url.rpartition("/")[2] for url in shards]
     for counts in (_sizes(f"{folder}/sizes.json", source), _shardindex(f"{folder}/shardindex.json", source)):
         if counts and all(name in counts for name in names):
-            return sum(counts[name] for name in names)
+            return np.array([counts[name] for name in names], np.int64)
     first = _successes(shards[0], source)
     if first is None:
         return None
     with ThreadPoolExecutor(16) as pool:
         numbers = list(pool.map(lambda url: _successes(url, source), shards))
-    return None if any(number is None for number in numbers) else sum(filter(None, numbers))
+    return None if any(number is None for number in numbers) else np.array(numbers, np.int64)
 
 
 def _sizes(place: str, source: Source) -> Mapping[str, int]:

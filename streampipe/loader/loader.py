@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import traceback
+import warnings
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
+import torch.distributed
 from torch.utils.data import DataLoader
 
+from streampipe import report
+from streampipe.context import Consumer
+from streampipe.counters import counters
+from streampipe.engine.compile import compile
+from streampipe.engine.engine import Engine, is_nothing
+from streampipe.engine.explain import explain
+from streampipe.engine.interleaved import merge_states
+from streampipe.engine.life import Life
+from streampipe.engine.state import VERSION, checked_state
 from streampipe.errors import ConfigError
 from streampipe.loader.ahead import ahead
-from streampipe.loader.feed import NOTHING as _NOTHING
-from streampipe.loader.feed import Feed, Parcel, PlannedProgress, Progress, begin_planned, begin_sequential, unpack
-from streampipe.pipeline.explain import explain
-from streampipe.pipeline.passes import Division
-from streampipe.pipeline.pipeline import Pipeline
-from streampipe.pipeline.planner import known_items
-from streampipe.plan.planned import VERSION, Plan
-from streampipe.plan.state import checked_state
+from streampipe.loader.feed import Feed, Parcel, Received, Task, unpack
+from streampipe.spec import Job, Spec
 from streampipe.world import check_world, find_world
 
 _ELSEWHERE = {
@@ -26,23 +32,43 @@ _ELSEWHERE = {
     "drop_last": "give batch(n, drop_last=True), or loader(tail='drop')",
     "collate_fn": "put map(fn) behind batch(n)",
     "prefetch_factor": "give loader(prefetch=n)",
+    "sampler": "give sp.stream(..., shuffle=True); the order is a function of seed and epoch",
+    "batch_sampler": "put batch(n) at its end, behind bucket(...) for batches of like images",
+    "generator": "give sp.stream(..., seed=n): every order and random choice follows from it",
+    "in_order": "batches always come in their order; a slow sample holds up its own batch alone",
+    "pin_memory_device": "give pin_memory=True",
+    "dataset": "it is the pipeline itself",
 }
 """Options of torch's DataLoader, and what does the same here."""
 
 
+class HasSpec(Protocol):
+    """A pipeline, as far as a loader looks at it."""
+
+    @property
+    def spec(self) -> Spec: ...
+
+
 def check_options(options: Mapping[str, Any]) -> None:
-    """Refuse the options of torch's DataLoader that have their place elsewhere.
+    """Refuse the options of torch's DataLoader that have their place elsewhere, and those that nobody knows.
 
     Raises:
         ConfigError: it says where.
     """
     for option in options:
-        if option in _ELSEWHERE:
-            raise ConfigError(f"loader has no {option}=: the pipeline decides; {_ELSEWHERE[option]}")
+        advice = _ELSEWHERE.get(option)
+        if advice is not None:
+            raise ConfigError(f"loader has no {option}=: the pipeline decides; {advice}")
+        raise ConfigError(f"loader has no {option}=; help(sp.Loader) lists its options")
 
 
 class Loader(DataLoader[Any]):
     """What ``pipe.loader(...)`` gives: batches as the pipeline makes them, from worker processes or threads.
+
+    Each ``for`` over it is a pass. A new pass is a new epoch; a pass that was left by ``break`` is over, but with
+    ``steps_per_epoch`` the next one goes on where the stream stands. A pass of which exactly ``len(loader)`` batches
+    were taken is over too, whether or not it was asked for one more. A newer pass, or a loaded state, ends an iterator
+    that is still open. Loaders over one pipeline count their passes each for itself.
 
     Args:
         pipe: the pipeline.
@@ -52,9 +78,10 @@ class Loader(DataLoader[Any]):
         rank, world_size: this process among all that train together; found in torch.distributed or the environment
             (RANK, WORLD_SIZE) if not given. Decided here, in the parent, so it holds under every start method.
         steps_per_epoch: a pass is so many batches on every rank, and the next pass goes on where it stopped. Needed for
-            several ranks where samples are not counted.
-        tail: what becomes of an epoch's last batch, counted samples given: ``"short"`` (the default), ``"drop"`` (the
-            default after ``batch(..., drop_last=True)``), or ``"pad"`` with the epoch's first samples.
+            several ranks where nobody can know how many samples there are.
+        tail: what becomes of an epoch's last batch: ``"short"`` (the default), ``"drop"`` (the default after
+            ``batch(..., drop_last=True)``), or ``"pad"`` with the epoch's first samples.
+        fixed_epoch: every pass is the same one, as validation wants it.
         prefetch: batches made ahead: by each worker, or in the background with ``threads``.
         pin_memory, timeout, persistent_workers, multiprocessing_context, worker_init_fn: as in torch's DataLoader.
 
@@ -64,7 +91,7 @@ class Loader(DataLoader[Any]):
 
     def __init__(
         self,
-        pipe: Pipeline,
+        pipe: HasSpec,
         num_workers: int = 0,
         *,
         threads: int = 0,
@@ -72,13 +99,16 @@ class Loader(DataLoader[Any]):
         world_size: int | None = None,
         steps_per_epoch: int | None = None,
         tail: str | None = None,
+        fixed_epoch: bool = False,
         prefetch: int = 2,
         pin_memory: bool = False,
         timeout: float = 0,
         persistent_workers: bool = False,
         multiprocessing_context: Any = None,
         worker_init_fn: Callable[[int], None] | None = None,
+        **unknown: Any,
     ) -> None:
+        check_options(unknown)
         if threads < 0 or prefetch < 1 or (steps_per_epoch is not None and steps_per_epoch < 1):
             raise ConfigError(
                 f"threads is 0 or more, prefetch and steps_per_epoch 1 or more, not {threads}, {prefetch} and "
@@ -87,16 +117,16 @@ class Loader(DataLoader[Any]):
         self.pipe = pipe
         self.prefetch = prefetch
         self.steps_per_epoch = steps_per_epoch
-        feed = Feed(pipe, *find_world(rank, world_size), threads)
+        self.fixed_epoch = fixed_epoch
         self._world_was_found = rank is None
-        self._feed = feed
+        self._feed = Feed(*find_world(rank, world_size), threads)
         self._tail = tail
-        self._found: tuple[Plan, Division] | str | None = None
-        self._resume: list[dict[str, Any]] = []  # what the next pass begins with: the states of one or all ranks
-        self._at: Progress | None = None  # of the pass that is running, or the last one
-        self._flow: Iterator[Any] | None = None  # with steps_per_epoch: the stream that passes are cut from
+        self._found: Life | None = None  # once the pipeline is compiled, which may count samples
+        self._named = 0  # the epoch that was set before that
+        self._open: weakref.ref[Pass] | None = None  # the one that may be used; it holds this loader, not the reverse
+        self._flow: Iterator[Received] | None = None  # of an endless stream, that passes are cut from
         super().__init__(
-            feed,
+            self._feed,
             batch_size=None,
             num_workers=num_workers,
             collate_fn=_as_it_is,
@@ -108,54 +138,64 @@ class Loader(DataLoader[Any]):
             prefetch_factor=prefetch if num_workers else None,
         )
 
+    @property
+    def engine(self) -> Engine[Any]:
+        """What runs the pipeline in this job; made once, here in the parent."""
+        return self._life.engine
+
+    @property
+    def _life(self) -> Life:
+        if self._found is None:
+            feed, spec = self._feed, self.pipe.spec
+            engine = compile(spec, Job(feed.world_size, self.num_workers, self._tail))
+            steps = self.steps_per_epoch
+            self._found = Life(engine, spec.epochs, steps, feed.rank, feed.world_size, self.fixed_epoch)
+            self._found.name = self._named
+        return self._found
+
     def set_epoch(self, epoch: int) -> None:
-        """The next pass is epoch ``epoch``."""
-        self._resume, self._flow = [], None
-        self.pipe.set_epoch(epoch)
+        """The next pass is the one of this epoch. Where that comes next anyway nothing changes.
+
+        A state that was loaded stands in the epoch ``state["epoch"]``: naming that one goes on where the state is,
+        naming another gives the state up, with a warning.
+        """
+        if self._found is None:
+            self._named = epoch
+        elif self._life.set_epoch(epoch):
+            self._close()
 
     def report(self) -> str:
         """What happened so far, as a table: the same as ``pipe.report()``."""
-        return self.pipe.report()
+        return report.render(counters.snapshot())
 
     def explain(self) -> str:
         """What a pass of this loader will do, as a table."""
-        return explain(self.pipe, self._feed.world_size, self.num_workers, self.plan())
-
-    def plan(self) -> tuple[Plan, Division] | str:
-        """The plan of this job, or why there is none; made once, here in the parent."""
-        if self._found is None:
-            self._found = self.pipe.plan(self._feed.world_size, self._tail)
-        return self._found
+        return explain(self.engine, Job(self._feed.world_size, self.num_workers, self._tail), self.steps_per_epoch)
 
     def __len__(self) -> int:
-        """Batches of a whole pass.
+        """Batches of a whole pass: of the one that runs, or else of the next one.
 
         Raises:
             TypeError: nobody knows: the stream is endless, or its samples are not counted.
         """
-        if (steps := self._steps()) is not None:
-            return steps
-        found = self.plan()
-        if isinstance(found, str):
-            raise TypeError(f"this loader has no length, because {found}; give steps_per_epoch=")
-        if self.pipe.epochs is None:
+        if self.steps_per_epoch is not None:
+            return self.steps_per_epoch
+        life = self._life
+        if life.epochs is None:
             raise TypeError("this loader has no length, because epochs=None makes it endless; give steps_per_epoch=")
-        return found[0].length(self._first_epoch(self.pipe.epochs), self.pipe.epochs)
+        open_pass = self._open() if self._open is not None else None
+        name = open_pass.name if open_pass is not None and not open_pass.over else life.name
+        found = life.engine.length(name, life.epochs)
+        if found is None:
+            raise TypeError(f"this loader has no length, because {life.engine.why}; give steps_per_epoch=")
+        return found
 
-    def _first_epoch(self, epochs: int) -> int:
-        """Of the pass that is running, or else of the next one."""
-        if self._resume and self._resume[0].get("until") is not None:
-            return int(self._resume[0]["until"]) - epochs
-        cursor = self._at.cursor if isinstance(self._at, PlannedProgress) else None
-        if cursor is not None and cursor.until is not None and cursor.epoch < cursor.until:
-            return cursor.until - epochs
-        return self.pipe._clock.next(epochs)
-
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self, all_ranks: bool = False) -> dict[str, Any]:
         """Where training stands: after the batch received last, whatever was made ahead. Small, plain JSON.
 
-        In the planned tier it is the same on every rank, and may be loaded on any number of ranks and workers that
-        keeps the global batch. In the sequential tier each rank has its own; see ``load_state_dict``.
+        In the indexed level it is the same on every rank. Else each rank has its own, which may be loaded by the same
+        rank; a list of them, or what ``sp.merge_states`` makes of it, by any number of ranks. With ``all_ranks`` that
+        is made here, and is the same on every rank: all ranks must then call this at the same step.
 
         It counts every batch that the iterator gave out. ``zip(loader, range(n))`` asks for one batch more than it
         hands on, and drops it; a state taken then stands behind that batch. Write ``zip(range(n), loader)``, or
@@ -170,81 +210,152 @@ class Loader(DataLoader[Any]):
         >>> next(iter(resumed))["n"]
         [4, 5]
         """
-        if self._resume:
-            return dict(self._resume[0])
-        if self._at is None:
-            return {"streampipe": VERSION, "tier": "new", "epoch": self.pipe._clock.next(self.pipe.epochs or 1)}
-        return self._at.state()
+        if self._found is None and not all_ranks:
+            epochs = self.pipe.spec.epochs if self.steps_per_epoch is None else None
+            new = {"kind": "new", "epoch": self._named, "step": 0, "epochs": epochs, "steps": self.steps_per_epoch}
+            return {"streampipe": VERSION, **new}
+        state = self._life.state()
+        if not all_ranks or self._feed.world_size == 1 or state["kind"] != "lanes":
+            return state
+        if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+            raise ConfigError("state_dict(all_ranks=True) needs torch.distributed; without it use sp.merge_states")
+        states: list[Any] = [None] * self._feed.world_size
+        torch.distributed.all_gather_object(states, state)
+        return merge_states(states)
 
     def load_state_dict(self, state: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> None:
-        """The next pass continues with the batch after the one that ``state`` was taken at.
+        """The next pass continues with the batch after the one that ``state`` was taken at; an open iterator ends.
 
-        In the sequential tier it goes on from the shard where it stopped if all stages allow it (``explain()``
-        says), and else by going again through what was read. A list of the states of all ranks may be loaded on
-        other ranks and workers: the streams of the former consumers are dealt to the new ones, nothing lost and nothing
-        twice.
+        A list of the states of all ranks, or what ``sp.merge_states`` makes of it, may be loaded on other numbers of
+        ranks and workers.
 
         Raises:
-            ConfigError: this is no state; or (when the pass begins) it is of another dataset, batch size,
-                seed, ... than this loader.
+            ConfigError: this is no state; or it is of another dataset, seed, ... than this loader.
         """
-        states = [state] if isinstance(state, Mapping) or not isinstance(state, (list, tuple)) else state
-        self._resume = [checked_state(each) for each in states]
-        self._flow = self._iterator = None
+        given = [state] if isinstance(state, Mapping) or not isinstance(state, (list, tuple)) else list(state)
+        if not given:
+            raise ConfigError("load_state_dict takes a state, or the states of all ranks, not an empty list")
+        self._life.load([checked_state(each) for each in given])
+        self._close()
 
     def __iter__(self) -> Any:
-        steps = self._steps()
-        return self._stream(endless=self.pipe.epochs is None) if steps is None else self._cut(steps)
-
-    def _steps(self) -> int | None:
-        """Steps that a pass is cut into: as asked for, or, for ranks that read uncounted shards, by a known total."""
-        if self.steps_per_epoch is None and self._feed.world_size > 1 and isinstance(self.plan(), str):
-            total = known_items(self.pipe)
-            if total is not None and self.pipe.epochs is not None:
-                self.steps_per_epoch = max(1, total * self.pipe.epochs // self._feed.world_size)
-        return self.steps_per_epoch
-
-    def _cut(self, steps: int) -> Iterator[Any]:
-        """One pass of ``steps`` batches of an endless stream, which the next pass goes on with."""
-        if self._flow is None:
-            self._flow = self._stream(endless=True)
-        at = self._at
-        assert at is not None
-        while at.taken < steps:
-            batch = next(self._flow, _NOTHING)
-            if isinstance(batch, str) and batch == _NOTHING:
-                raise ConfigError(
-                    f"rank {self._feed.rank} of {self._feed.world_size} is given no samples, so it has no steps; check "
-                    f"filters, and that there are as many samples as ranks"
-                )
-            at.taken += 1
-            yield batch
-        at.taken = 0
-
-    def _stream(self, endless: bool) -> Iterator[Any]:
         if self._world_was_found:
             check_world(self._feed.rank, self._feed.world_size)
-        states, self._resume = self._resume, []
-        if states and states[0].get("tier") == "new":
-            self.pipe.set_epoch(states[0]["epoch"])
-            states = []
-        found = self.plan()
-        feed = self._feed
-        if isinstance(found, str):
-            if feed.world_size > 1 and not endless:
-                raise ConfigError(
-                    f"{feed.world_size} ranks would take different numbers of steps, and the last one would wait for "
-                    f"ever, because {found}: give loader(steps_per_epoch=n)"
+        life = self._life
+        goes_on = self._flow is not None and life.epochs is None and not life.loaded and not life.fixed
+        self._close(keep_flow=goes_on)
+        life.begin()
+        found = Pass(self, life)
+        self._open = weakref.ref(found)
+        return found
+
+    def _close(self, keep_flow: bool = False) -> None:
+        """End the iterator that is open."""
+        if self._open is not None and (open_pass := self._open()) is not None:
+            open_pass.valid = False
+        self._open = None
+        if self._flow is not None and not keep_flow:
+            flow, self._flow = self._flow, None
+            close = getattr(flow, "close", None)
+            if close is not None:
+                close()
+
+    def _received(self) -> Iterator[Received]:
+        """What comes from here on; begun when the first item is wanted."""
+        if self._flow is None:
+            life, feed = self._life, self._feed
+            at, engine = life.at, life.engine
+            if at != engine.first(engine.epoch_of(at)):
+                self._iterator = None  # persistent workers can only begin at an epoch's beginning
+            used = engine.stride(Consumer(feed.rank, feed.world_size, 0, max(1, self.num_workers)))
+            if used < self.num_workers:
+                warnings.warn(
+                    f"{self.num_workers - used} of {self.num_workers} workers stay idle: the lanes of this pipeline are "
+                    f"shared by numbers of workers that divide them; explain() says which",
+                    UserWarning,
+                    stacklevel=4,
                 )
-            self._at = begin_sequential(self.pipe, feed, max(1, self.num_workers), states, endless)
-        else:
-            self._at = begin_planned(self.pipe, feed, *found, states[0] if states else None, endless)
-        parcels: Iterator[Parcel] = super().__iter__()
-        if self.num_workers:
-            parcels = _let_go(parcels)
-        elif feed.threads:
-            parcels = ahead(parcels, self.prefetch)
-        return unpack(parcels, self._at, max(1, self.num_workers))
+            feed.begin(Task(engine, at, life.until))
+            feed.is_asked = True
+            try:
+                parcels: Iterator[Parcel] = super().__iter__()
+            finally:
+                feed.is_asked = False
+            if self.num_workers:
+                parcels = _let_go(parcels)
+            elif feed.threads:
+                parcels = ahead(parcels, self.prefetch)
+            self._flow = unpack(parcels, used)
+        return self._flow
+
+
+class Pass:
+    """The iterator of one pass."""
+
+    def __init__(self, loader: Loader, life: Life) -> None:
+        self._loader = loader
+        self._life = life
+        self.name = life.name
+        self.valid = True
+        self.over = False  # all items were received, and it was asked for one more
+        self._complete = False  # all items were received
+        self._given = 0
+        self._resumed = life.taken > 0 or life.at != life.engine.first(life.name)
+
+    def __iter__(self) -> Pass:
+        return self
+
+    def __next__(self) -> Any:
+        if not self.valid:
+            raise ConfigError(
+                "this iterator of the loader has ended: a newer one was begun, or a state was loaded, since; use the "
+                "newer one, and one loader for each loop that runs at the same time"
+            )
+        life = self._life
+        if self.over or (self._complete and life.steps is not None):
+            self.over = True
+            raise StopIteration
+        while True:
+            try:
+                found = next(self._loader._received(), None)
+            except BaseException:
+                self._loader._flow = None
+                raise
+            if found is None:
+                return self._at_end()
+            if self._complete:
+                continue  # only counts follow
+            nothing = is_nothing(found.item)
+            if nothing:
+                life.at = life.engine.behind(life.at, found.moved)
+                if not found.more:
+                    self._complete = True
+                    life.ended()
+                continue
+            self._complete = not life.received(found.moved, found.more)
+            self._given += 1
+            return found.item
+
+    def _at_end(self) -> Any:
+        """The stream has ended. A resumed pass of which nothing was left is over at once: the next one follows."""
+        life, loader = self._life, self._loader
+        loader._flow = None
+        if life.until is None:
+            raise ConfigError(
+                f"rank {life.rank} of {life.ranks} is given no samples, so the endless pass has no more steps; check "
+                f"filters and damaged shards (report() counts what was skipped), and that there are as many samples as "
+                f"ranks"
+            )
+        if not self._complete:
+            life.ended()
+        if self._resumed and not self._given:
+            self._resumed = False
+            self._complete = False
+            life.begin()
+            self.name = life.name
+            return self.__next__()
+        self.over = True
+        raise StopIteration
 
 
 def _let_go(parcels: Iterator[Parcel]) -> Iterator[Parcel]:

@@ -186,8 +186,8 @@ class BucketDataset:
         more = cut_between(self.buckets.sizes)[own, target]
         return float((1 - (1 - self.cut[own]) * (1 - more)).sum())
 
-    def places(self, plan: BucketPlan, rank: int, ranks: int) -> BucketPlaces:
-        """A rank's places, step by step."""
+    def places(self, plan: BucketPlan, rank: int, ranks: int, repeat: bool = True) -> BucketPlaces:
+        """A rank's places, step by step; too few for all ranks are always repeated."""
         return BucketPlaces(self, plan, rank, ranks)
 
     def orders(self, plan: BucketPlan) -> list[BucketOrders]:

@@ -55,7 +55,9 @@ class Dataset:
         counts: np.ndarray,
         keep: Select | None = None,
         size: Size | None = None,
+        forward: bool = False,
     ) -> None:
+        self.forward = forward  # it is not known where samples are, only how many there are
         self.shards = shards
         self.finder = finder
         self.counts = counts
@@ -78,9 +80,9 @@ class Dataset:
         """The order of one epoch's shards: as listed, or shuffled by ``seed``."""
         return EpochStream(self.counts, seed)
 
-    def places(self, plan: Plan, rank: int, ranks: int) -> RankPlaces:
-        """A rank's places, step by step."""
-        return RankPlaces(self, plan, rank, ranks)
+    def places(self, plan: Plan, rank: int, ranks: int, repeat: bool = True) -> RankPlaces:
+        """A rank's places, step by step; see ``rank_reader``."""
+        return RankPlaces(self, plan, rank, ranks, repeat)
 
     def parts(self) -> tuple[Dataset, ...]:
         """The datasets that a place's ``part`` counts: of a mixture several, here this one."""
@@ -117,10 +119,10 @@ class EpochStream:
 class RankPlaces:
     """From a step to the places of one rank's samples, slot by slot."""
 
-    def __init__(self, dataset: Dataset, plan: Plan, rank: int, ranks: int) -> None:
+    def __init__(self, dataset: Dataset, plan: Plan, rank: int, ranks: int, repeat: bool = True) -> None:
         self._dataset = dataset
         self._plan = plan
-        self._rank = (rank, ranks)
+        self._rank = (rank, ranks, repeat)
         self._epoch = -1
 
     def __call__(self, epoch: int, step: int) -> list[Place]:

@@ -232,8 +232,11 @@ def batch_seed(seed: int, epoch: int) -> int:
 ReadRank = Callable[[int], np.ndarray]
 
 
-def rank_reader(order: EpochOrder, rank: int, ranks: int) -> ReadRank:
+def rank_reader(order: EpochOrder, rank: int, ranks: int, repeat: bool = True) -> ReadRank:
     """A function from the number of a batch to the positions of this rank's samples in it, in the order of its slots.
+
+    A short last batch is shared out so that each rank has a sample, of which some then come twice; without ``repeat``
+    each slot stays with its rank, and what a rank lacks is left out.
 
     Raises:
         ConfigError: the global batch cannot be divided among the ranks.
@@ -246,7 +249,7 @@ def rank_reader(order: EpochOrder, rank: int, ranks: int) -> ReadRank:
     mine = slots(lanes.size, lanes.places, rank, ranks)
 
     def read(t: int) -> np.ndarray:
-        short = order.short_batch(t, rank, ranks) if t == lanes.batches - 1 else None
+        short = order.short_batch(t, rank, ranks) if repeat and t == lanes.batches - 1 else None
         return order.batch(t, mine) if short is None else short
 
     return read

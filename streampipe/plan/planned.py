@@ -14,8 +14,6 @@ from streampipe.counters import counters
 from streampipe.errors import ConfigError
 from streampipe.plan.lanes import Lanes, choose, sensible_window
 
-VERSION = 1
-
 
 class Cursor(NamedTuple):
     """A place in a run: the next step of an epoch, and the epoch before which the pass ends (None: it never does)."""
@@ -47,7 +45,7 @@ class Counted(Protocol):
     def shards(self) -> Sequence[str]: ...
     @property
     def fingerprint(self) -> str: ...
-    def places(self, plan: Any, rank: int, ranks: int) -> Callable[[int, int], list[Any]]: ...
+    def places(self, plan: Any, rank: int, ranks: int, repeat: bool = True) -> Callable[[int, int], list[Any]]: ...
     @property
     def chains(self) -> Sequence[Any] | None: ...
     def parts(self) -> Sequence[Any]: ...
@@ -68,6 +66,12 @@ class Plan:
     def batches(self) -> int:
         """Batches of an epoch, the same on every rank."""
         return self.lanes.batches
+
+    @property
+    def window(self) -> int:
+        """The widest window in which samples are shuffled."""
+        own = self.lanes.window if self.shuffled else 0
+        return max([own, *(getattr(part, "window", None) or 0 for part in getattr(self.dataset, "mixed", ()))])
 
     @property
     def is_empty(self) -> bool:
@@ -110,11 +114,8 @@ class Plan:
         """What ``load`` needs to go on at ``cursor``, as plain JSON."""
         lanes = self.lanes
         return {
-            "streampipe": VERSION,
-            "tier": "planned",
-            "epoch": cursor.epoch,
-            "step": cursor.step,
-            "until": cursor.until,
+            "kind": "planned",
+            "at": [cursor.epoch, cursor.step],
             "seed": self.seed,
             "batch": lanes.size,
             "lanes": [lanes.places, lanes.columns],
@@ -129,13 +130,8 @@ class Plan:
         """The plan that a state was saved with, and where it goes on.
 
         Raises:
-            ConfigError: the state is of another dataset, filter, batch size, seed, shuffle or version; it names both.
+            ConfigError: the state is of another dataset, filter, batch size, seed or shuffle; it names both.
         """
-        if state.get("streampipe") != VERSION or state.get("tier") != "planned":
-            raise ConfigError(
-                f"this state is of tier {state.get('tier')!r} and version {state.get('streampipe')!r}, the pipeline is "
-                f"planned and reads version {VERSION}: load it where it was saved, or start a new epoch"
-            )
         mine = self.state(Cursor(0, 0, None))
         for name, what in _MUST_AGREE.items():
             if name == "window" and self.sensible and state.get("window") is not None:
@@ -147,8 +143,8 @@ class Plan:
                 )
         places, columns = state["lanes"]
         plan = self.with_lanes(places, columns, state["window"] or 0)
-        cursor = Cursor(state["epoch"], state["step"], state["until"])
-        if cursor.epoch != cursor.until and cursor.step > (steps := plan.batches_in(cursor.epoch)):
+        cursor = Cursor(*state["at"], None)
+        if cursor.step > (steps := plan.batches_in(cursor.epoch)):
             raise ConfigError(
                 f"the state is at step {cursor.step} of epoch {cursor.epoch}, which has {steps}: it is "
                 f"no state of this run"

@@ -11,6 +11,7 @@ from streampipe.counters import counters
 from streampipe.errors import ShardError
 from streampipe.plan.dataset import Dataset
 from streampipe.plan.planned import Place
+from streampipe.reading.forward import ForwardReader
 from streampipe.reading.indexed import IndexedShard
 from streampipe.reading.prefetch import Prefetch, Steps
 
@@ -27,18 +28,36 @@ class Reader:
 
     Args:
         open_shards: how many local shards stay open, those that were used last.
+        window: of the shuffle, where shards are only counted.
     """
 
-    def __init__(self, datasets: Sequence[Dataset], open_shards: int) -> None:
+    def __init__(self, datasets: Sequence[Dataset], open_shards: int, window: int = 0) -> None:
         self._datasets = datasets
         self._most = open_shards
+        self._window = window
         self._open: OrderedDict[tuple[int, int], _Open] = OrderedDict()
 
     def read(self, steps: Iterable[tuple[T, Sequence[Place]]], views: bool) -> Steps[T]:
         """Each step with its places and, in their order, their samples; an error stands where its sample would."""
+        if any(dataset.forward for dataset in self._datasets):
+            return self._forward(steps, views)
         if any(dataset.is_remote for dataset in self._datasets):
             return Prefetch(self._datasets, steps).read(views)
         return ((at, places, (self._sample(place, views) for place in places)) for at, places in steps)
+
+    def _forward(self, steps: Iterable[tuple[T, Sequence[Place]]], views: bool) -> Steps[T]:
+        """Those of counted shards are read forward, and so are remote ones beside them."""
+        reader = ForwardReader(self._datasets, self._most, 2 * self._window)
+        forward = [dataset.forward or dataset.is_remote for dataset in self._datasets]
+
+        def one(place: Place) -> Sample | ShardError:
+            return reader.sample(place, views) if forward[place.part] else self._sample(place, views)
+
+        try:
+            for at, places in steps:
+                yield at, places, map(one, places)
+        finally:
+            reader.close()
 
     def _sample(self, place: Place, views: bool) -> Sample | ShardError:
         try:

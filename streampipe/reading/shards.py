@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from copy import copy
 from functools import partial
 from itertools import chain, dropwhile
 from typing import TypeVar
@@ -12,10 +13,12 @@ from streampipe.context import Run, Sample
 from streampipe.counters import counters
 from streampipe.errors import ConfigError, ShardError
 from streampipe.index import Finder
+from streampipe.index.known import known_counts
 from streampipe.plan.bucketed import BucketDataset, count_buckets
 from streampipe.plan.buckets import Buckets
-from streampipe.plan.dataset import Dataset, count
+from streampipe.plan.dataset import Dataset, Uncounted, count
 from streampipe.plan.deal import Portion, deal, sample_seed, shard_seed
+from streampipe.plan.lanes import sensible_window
 from streampipe.plan.order import traceable
 from streampipe.query.condition import Keep
 from streampipe.samples import group
@@ -29,7 +32,9 @@ _AHEAD = 3  # shards that a source is told of before they are wanted
 
 
 class ShardSamples:
-    """The samples of a list of shards. Calling it with a run and an epoch reads one consumer's share."""
+    """The samples of a list of shards. Calling it with a run and an epoch reads one lane: ``run.consumer`` says which."""
+
+    leaves_marks = True
 
     def __init__(
         self,
@@ -49,6 +54,28 @@ class ShardSamples:
         self.tier = tier  # None: planned if it can be
         self.finder = Finder(source, limits, index)
         self._datasets: dict[tuple[str, Buckets | None], Dataset | BucketDataset] = {}  # by filter and buckets
+        self._by_others: Dataset | None = None
+
+    def in_lanes(self, places: int) -> ShardSamples:
+        """The same samples for lanes of which so many meet in a batch: a window that was not given follows from it."""
+        if not self.sensible:
+            return self
+        found = copy(self)
+        found.window = sensible_window(places)
+        return found
+
+    def counted(self) -> Dataset:
+        """The samples of the shards by the counts that another tool left beside them: they can only be read forward.
+
+        Raises:
+            Uncounted: nobody counted them.
+        """
+        if self._by_others is None:
+            counts = known_counts(self.shards, self.source)
+            if counts is None:
+                raise Uncounted("nobody counted the samples of its shards")
+            self._by_others = Dataset(self.shards, self.finder, counts, forward=True)
+        return self._by_others
 
     def dataset(self, keep: Keep | None = None, buckets: Buckets | None = None) -> Dataset | BucketDataset:
         """The samples of the shards that ``keep`` keeps, counted, by bucket if ``buckets`` are given.
@@ -118,7 +145,7 @@ class ShardSamples:
         shown = redact(url)
         try:
             yield from group(
-                self._members(url, shown, coming),
+                members_of(self.source, self.limits, url, coming),
                 shown,
                 epoch=epoch,
                 shard=portion.shard,
@@ -134,17 +161,20 @@ class ShardSamples:
             run.policy.passed("reading")
             counters.add("reading", "shards", 1 / portion.parts)
 
-    def _members(self, url: str, shown: str, coming: Sequence[str]) -> Iterator[Member]:
-        data = self.source.buffer(url)
-        if data is not None and compression_of(url, bytes(data[:8])) is None:
-            return read_members(data, shard=shown, limits=self.limits)
-        chunks = self.source.chunks(url, coming)
-        head = next(chunks, b"")
-        whole: Iterator[bytes] = chain([head] if head else [], chunks)
-        kind = compression_of(url, head[:8])
-        if kind is not None:
-            whole = decompress(whole, shard=shown, kind=kind, limits=self.limits)
-        return stream_members(whole, shard=shown, limits=self.limits)
+
+def members_of(source: Source, limits: Limits, url: str, coming: Sequence[str] = ()) -> Iterator[Member]:
+    """The members of a shard, front to back. ``coming``: the URLs of the shards that will be read after it."""
+    shown = redact(url)
+    data = source.buffer(url)
+    if data is not None and compression_of(url, bytes(data[:8])) is None:
+        return read_members(data, shard=shown, limits=limits)
+    chunks = source.chunks(url, coming)
+    head = next(chunks, b"")
+    whole: Iterator[bytes] = chain([head] if head else [], chunks)
+    kind = compression_of(url, head[:8])
+    if kind is not None:
+        whole = decompress(whole, shard=shown, kind=kind, limits=limits)
+    return stream_members(whole, shard=shown, limits=limits)
 
 
 def with_next(items: Iterable[T], most: int) -> Iterator[tuple[T, list[T]]]:

@@ -8,13 +8,13 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from streampipe.engine.mix import MixSamples
 from streampipe.errors import ConfigError, OutputBusy, PackError
 from streampipe.index.find import index_url
 from streampipe.index.manifest import NAME
-from streampipe.pipeline.mix import MixSamples
-from streampipe.pipeline.pipeline import Pipeline
 from streampipe.reading.shards import ShardSamples
 from streampipe.source import Source, local_path, redact
+from streampipe.spec import Spec
 from streampipe.write.draft import put, sweep
 from streampipe.write.spec import describe
 
@@ -88,16 +88,16 @@ def claim(pattern: str, facts: Mapping[str, Any], source: Source, shards: int) -
             )
 
 
-def facts_of(pipe: Pipeline, pattern: str, options: Any, more: dict[str, Any]) -> dict[str, Any]:
+def facts_of(spec: Spec, pattern: str, options: Any, more: dict[str, Any]) -> dict[str, Any]:
     """What decides the bytes of the shards. Not the error policy: ``"skip"`` may finish what ``"raise"`` stopped."""
     facts = {
         "streampipe": VERSION,
         "shards": pattern.rpartition("/")[2],
         "max_samples": options.max_samples,
-        "inputs": _inputs(pipe.source),
-        "seed": pipe.seed,
+        "inputs": _inputs(spec.source),
+        "seed": spec.seed,
         **more,
-        "pipeline": [describe(stage) for stage in pipe.chain],
+        "pipeline": [describe(stage) for stage in spec.chain],
         "quality": options.quality,
         "version": options.version,
     }
@@ -108,7 +108,7 @@ def facts_of(pipe: Pipeline, pattern: str, options: Any, more: dict[str, Any]) -
 def _inputs(source: Any) -> list[str]:
     """The source in words, with a digest of its URLs or items: two datasets may have the same numbers of samples."""
     if isinstance(source, MixSamples):
-        return [line for pipe in source.pipes for line in (*_inputs(pipe.source), *map(describe, pipe.chain))]
+        return [line for part in source.parts for line in (*_inputs(part.source), *map(describe, part.chain))]
     if not isinstance(source, ShardSamples):
         given = getattr(source, "samples", None)
         known = isinstance(given, (list, tuple)) or callable(given)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 from typing import Any
 
@@ -17,14 +17,15 @@ import numpy as np
 from tqdm import tqdm
 
 from streampipe.context import Run
+from streampipe.engine.chain import takes_views, through
 from streampipe.errors import ConfigError, IndexMismatch, StageError
 from streampipe.index import ShardIndex
 from streampipe.index.find import index_url
 from streampipe.index.manifest import NAME, Entry, to_bytes
-from streampipe.pipeline.chain import takes_views, through
-from streampipe.pipeline.pipeline import Pipeline
+from streampipe.plan.dataset import Uncounted
 from streampipe.policy import ErrorPolicy
 from streampipe.source import Source, redact
+from streampipe.spec import Spec
 from streampipe.stages.stage import pushdown_of
 from streampipe.threads import ordered
 from streampipe.traits import Batch
@@ -75,50 +76,50 @@ class Options:
     progress: bool
 
 
-def write(pipe: Pipeline, pattern: str, options: Options) -> Summary:
+def write(spec: Spec, pattern: str, options: Options) -> Summary:
     """See ``Pipeline.write``."""
     start = time.perf_counter()
     check_pattern(pattern)
-    if pipe.epochs is None:
+    if spec.epochs is None:
         raise ConfigError("epochs=None makes the pipeline endless, so it cannot be written: give stream(epochs=n)")
-    if pipe.chain and isinstance(pushdown_of(pipe.chain[-1]), Batch):  # before the folder is claimed for such a job
+    if spec.chain and isinstance(pushdown_of(spec.chain[-1]), Batch):  # before the folder is claimed for such a job
         raise ConfigError("write takes samples, and the pipeline ends with batch(...): put unbatch() behind it")
-    pipe = Pipeline(pipe.source, pipe.chain, seed=pipe.seed, epochs=pipe.epochs, policy=options.policy)
-    found = planned(pipe, options.max_samples)
-    if isinstance(found, str):
-        summary = _in_one_go(pipe, pattern, options, found)
+    spec = replace(spec, policy=options.policy)
+    try:
+        plan, stages = planned(spec, options.max_samples)
+    except Uncounted as reason:
+        summary = _in_one_go(spec, pattern, options, str(reason))
     else:
-        plan, stages = found
-        shards = plan.batches * (pipe.epochs or 1)
+        shards = plan.batches * (spec.epochs or 1)
         work = Work(
             plan,
             stages,
             shards,
             pattern,
-            pipe.seed,
+            spec.seed,
             options.policy.fresh(),
             options.source,
             options.quality,
             options.threads,
         )
-        summary = _planned(pipe, work, options)
+        summary = _planned(spec, work, options)
     if not summary.missing:
         _manifest(summary, options)
     summary.seconds = time.perf_counter() - start
     return summary
 
 
-def _planned(pipe: Pipeline, work: Work, options: Options) -> Summary:
+def _planned(spec: Spec, work: Work, options: Options) -> Summary:
     plan = work.plan
     facts = {
         "samples": plan.lanes.samples,
-        "epochs": pipe.epochs,
+        "epochs": spec.epochs,
         "window": plan.lanes.window if plan.shuffled else None,
         "lanes": [plan.lanes.places, plan.lanes.columns],
         "dataset": plan.dataset.fingerprint,
         "filter": plan.filter,
     }
-    claim(work.pattern, facts_of(pipe, work.pattern, options, facts), options.source, work.shards)
+    claim(work.pattern, facts_of(spec, work.pattern, options, facts), options.source, work.shards)
     summary = Summary(work.pattern, shards=work.shards)
     rank, world_size = options.world
     mine = list(range(rank, work.shards, world_size))
@@ -148,20 +149,20 @@ def _bar(options: Options, total: int | None = None) -> Any:
     return tqdm(total=total, unit=" samples", desc=name, disable=not options.progress)
 
 
-def _in_one_go(pipe: Pipeline, pattern: str, options: Options, reason: str) -> Summary:
+def _in_one_go(spec: Spec, pattern: str, options: Options, reason: str) -> Summary:
     """Where samples are not counted: one writer, front to back. What is there is kept, and gone through once more."""
     if options.num_workers > 0 or options.world[1] > 1:
         raise ConfigError(
             f"only one process can write this pipeline, because {reason}: make an index (streampipe index) to write in "
             f"parallel, or leave out num_workers= and run it on one rank"
         )
-    claim(pattern, facts_of(pipe, pattern, options, {"epochs": pipe.epochs}), options.source, 100_000)
+    claim(pattern, facts_of(spec, pattern, options, {"epochs": spec.epochs}), options.source, 100_000)
     summary = Summary(pattern)
     with _bar(options) as bar:
-        run = Run(seed=pipe.seed, policy=options.policy.fresh(), threads=options.threads)
-        views = takes_views(pipe.chain)
-        samples = (sample for epoch in range(pipe.epochs or 1) for sample in pipe.source(run, epoch, views is not None))
-        items = through(pipe.chain, told(samples, bar.update), run, views)
+        run = Run(seed=spec.seed, policy=options.policy.fresh(), threads=options.threads)
+        views = takes_views(spec.chain)
+        samples = (sample for epoch in range(spec.epochs or 1) for sample in spec.source(run, epoch, views is not None))
+        items = through(spec.chain, told(samples, bar.update), run, views)
         for first in items:
             of_shard = chain([first], islice(items, options.max_samples - 1))
             if is_done(pattern, summary.shards, options.source):

@@ -8,21 +8,23 @@ a shard is a function of the pipeline and its number: whoever makes it, whenever
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from typing import Any
 
 from streampipe.context import Consumer, Run, Sample, where
 from streampipe.counters import counters
+from streampipe.engine.batches import read_batch
+from streampipe.engine.chain import name_of, takes_views, through
+from streampipe.engine.compile import plan_of
+from streampipe.engine.division import divide
 from streampipe.errors import ConfigError, DuplicateKey, StageError, UnsafeName
 from streampipe.index.find import index_url
 from streampipe.index.scan import scan
-from streampipe.pipeline.chain import AnyStage, name_of, takes_views, through
-from streampipe.pipeline.passes import read_batch
-from streampipe.pipeline.pipeline import Pipeline
 from streampipe.plan.planned import Plan
 from streampipe.policy import ErrorPolicy
 from streampipe.source import Source
+from streampipe.spec import AnyStage, Job, Spec
 from streampipe.stages import batch
 from streampipe.stages.stage import pushdown_of
 from streampipe.tar import Limits, TarWriter
@@ -63,20 +65,21 @@ class Work:
         write_shard(shard_url(self.pattern, number), made, run, self.source, self.quality)
 
 
-def planned(pipe: Pipeline, size: int) -> tuple[Plan, tuple[AnyStage, ...]] | str:
-    """The plan whose batches are the output shards, and the chain that runs over each; or why there can be none."""
-    for stage in pipe.chain:
+def planned(spec: Spec, size: int) -> tuple[Plan, tuple[AnyStage, ...]]:
+    """The plan whose batches are the output shards, and the chain that runs over each.
+
+    Raises:
+        Uncounted: there can be none, because samples are not counted.
+    """
+    for stage in spec.chain:
         push = pushdown_of(stage)
         if (isinstance(push, Batch) and push.drop_last) or (isinstance(push, Group) and push.leftover == "drop"):
             raise ConfigError(
                 f"{name_of(stage, parameters=True)} would drop samples at every shard's end: drop_last=False"
             )
-    first = tuple(takewhile(lambda stage: isinstance(pushdown_of(stage), Filter), pipe.chain))
-    of_shards = Pipeline(
-        pipe.source, (*first, batch(size=size)), seed=pipe.seed, epochs=pipe.epochs, policy=pipe.policy
-    )
-    found = of_shards.plan(tail="short")
-    return found if isinstance(found, str) else (found[0], pipe.chain[len(first) :])
+    first = tuple(takewhile(lambda stage: isinstance(pushdown_of(stage), Filter), spec.chain))
+    of_shards = replace(spec, chain=(*first, batch(size=size)))
+    return plan_of(of_shards, divide(of_shards.chain), Job(tail="short")), spec.chain[len(first) :]
 
 
 def write_shard(url: str, samples: Iterable[Any], run: Run, source: Source, quality: int) -> None:

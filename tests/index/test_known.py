@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import streampipe as sp
-from streampipe.index.known import known_samples
+from streampipe.index.known import known_counts
 from streampipe.source import Source
 from streampipe.urls import ShardList
 from tests.data import shard, write_shards
@@ -52,7 +52,7 @@ def test_known_totals_give_ranks_equal_steps_without_an_index(tmp_path, tool):
     for name, content in FACTS[tool].items():
         store.pipe_file(f"/{tool}/{name}", json.dumps(content).encode())
     url = f"memory://{tool}/{{00000..00001}}.tar"
-    assert known_samples(ShardList([url]), Source()) == 10
+    assert known_counts(ShardList([url]), Source()).tolist() in ([6, 4], [5, 5])
     loaders = [sp.stream(url).batch(2).loader(rank=rank, world_size=2) for rank in range(2)]
     assert [len(loader) for loader in loaders] == [2, 2]
     assert [len(list(loader)) for loader in loaders] == [2, 2]
@@ -63,9 +63,9 @@ def test_known_totals_give_ranks_equal_steps_without_an_index(tmp_path, tool):
 def test_totals_that_do_not_know_every_shard_are_not_used(tmp_path):
     write_shards(tmp_path, [6, 4])
     shards = ShardList([str(tmp_path / "{00000..00001}.tar")])
-    assert known_samples(shards, Source()) is None
+    assert known_counts(shards, Source()) is None
     (tmp_path / "sizes.json").write_text('{"00000.tar": 6}')
-    assert known_samples(shards, Source()) is None
+    assert known_counts(shards, Source()) is None
     (tmp_path / "sizes.json").write_text("{")
     with pytest.raises(sp.IndexMismatch, match=r"sizes.json is no JSON"):
-        known_samples(shards, Source())
+        known_counts(shards, Source())

@@ -9,10 +9,9 @@ from hypothesis import strategies as st
 
 import streampipe as sp
 from streampipe.context import Run
-from streampipe.pipeline.passes import make_batches
-from streampipe.pipeline.progress import begin
+from streampipe.engine.batches import make_batches
 from tests.data import write_shards
-from tests.laws import consumers
+from tests.laws import consumers, engine_of
 
 
 @pytest.fixture(scope="module")
@@ -31,17 +30,18 @@ def folder_of(tmp_path_factory):
 
 def job(pipe, ranks, workers, tail, state=None):
     """Each rank's batches, from its workers in turn, and the states behind them."""
-    found = pipe.plan(ranks, tail)
-    assert not isinstance(found, str), found
-    plan, cursor = begin(pipe, found[0], state)
+    engine = engine_of(pipe, ranks, tail=tail)
+    cursor = engine.first(0)
+    if state is not None:
+        engine, cursor = engine.load([state], 0, ranks)
+    cursor = cursor._replace(until=pipe.spec.epochs)
     batches, states = [[] for _ in range(ranks)], {}
     for consumer in consumers(ranks, workers):
-        run = Run(seed=pipe.seed, consumer=consumer)
+        run = Run(seed=pipe.spec.seed, consumer=consumer)
         mine = []
-        for made in make_batches(plan, found[1], run, cursor, consumer.worker, workers):
-            (batch,) = made.items
-            mine.append((consumer.worker + len(mine) * workers, batch))
-            states[mine[-1][0]] = json.dumps(plan.state(made.after))
+        for made in make_batches(engine.plan, engine.division, run, cursor, consumer.worker, workers):
+            mine.append((consumer.worker + len(mine) * workers, made.item))
+            states[mine[-1][0]] = json.dumps(engine.state(made.after, consumer.rank, ranks))
         batches[consumer.rank] += mine
     return [[batch for _, batch in sorted(each, key=lambda pair: pair[0])] for each in batches], states
 

@@ -13,13 +13,14 @@ import streampipe as sp
 from streampipe.context import Consumer, Run
 from streampipe.counters import counters
 from streampipe.index import index
-from streampipe.pipeline.passes import make_batches
+from streampipe.engine.batches import make_batches
 from streampipe.plan.planned import Cursor
 from streampipe.source import Source
 from streampipe.source.ranges import Ranges
 from streampipe.testing import Corrupt, Cut, FaultServer, Reset, Stall, Status, Swap
 from streampipe.urls import ShardList
 from tests.data import photo, shard
+from tests.laws import engine_of
 
 SHARDS, SAMPLES = 6, 40
 FAST = sp.Network(first_wait=0.01, longest_wait=0.05, stall=5, gap=0)
@@ -123,11 +124,11 @@ def test_the_same_samples_on_any_ranks_and_workers_as_from_a_disk(server, folder
     def read(pipe):
         out = []
         for rank in range(ranks):
-            plan, division = pipe.batch(8 // ranks).plan(ranks)
+            engine = engine_of(pipe.batch(8 // ranks), ranks)
             for worker in range(workers):
                 run = Run(seed=3, consumer=Consumer(rank, ranks, worker, workers))
-                made = make_batches(plan, division, run, Cursor(0, 0, 1), worker, workers)
-                out += contents(each.items[0] for each in made)
+                made = make_batches(engine.plan, engine.division, run, Cursor(0, 0, 1), worker, workers)
+                out += contents(each.item for each in made)
         return out
 
     assert read(remote(server)) == read(local(folder))
@@ -208,7 +209,7 @@ def test_an_index_that_is_forbidden_or_gone_in_mid_epoch_says_both(server, statu
 
 
 def test_a_damaged_sample_is_named_and_skipped_alone_and_its_batch_stays_full(server, folder):
-    plan, _ = remote(server).batch(8).plan()
+    plan = engine_of(remote(server).batch(8)).plan
     server.script("00002.tar", always=Corrupt(at=60_000))
     with pytest.raises(sp.CorruptShard, match=r"00002.tar, sample '002\d+', byte \d+: .*\(crc32\)"):
         list(remote(server).batch(8))

@@ -21,7 +21,7 @@ from streampipe.plan.buckets import make
 from streampipe.policy import ErrorPolicy
 from streampipe.stages.bucket import MAX_BYTES, Pools
 from tests.data import shard
-from tests.laws import check_lazy, check_picklable
+from tests.laws import check_lazy, check_picklable, run
 from tests.plan.test_bucketed import SIZES, check_one_bucket, keys, write_sized
 
 
@@ -112,7 +112,7 @@ def test_8_ranks_with_8_workers_lose_nothing_under_carry(sized):
     pipe = sequential(folder, 16, epochs=3)
     seen = Counter()
     for number in range(64):
-        for batch in pipe.run(Consumer(number % 8, 8, number // 8, 8), 0):
+        for batch in run(pipe, Consumer(number % 8, 8, number // 8, 8), 0):
             check_one_bucket(batch, sizes=sizes)
             seen.update(zip(batch["__key__"], (p.epoch for p in batch["__position__"]), strict=True))
     assert seen == Counter((key, epoch) for key in sizes for epoch in range(3))

@@ -6,10 +6,11 @@ import pytest
 
 import streampipe as sp
 from streampipe import stages
+from streampipe.engine.indexed import IndexedEngine
 from streampipe.context import Run
 from streampipe.counters import counters
 from tests.data import shard
-from tests.laws import check_lazy, check_picklable
+from tests.laws import check_lazy, check_picklable, engine_of
 
 SAMPLES = [{"__key__": f"{i:02d}", "txt": f"a, b{i}, c".encode()} for i in range(40)]
 OPTIONS = {"dropout": 0.3, "tags": sp.Tags(keep=1, shuffle=True, drop=0.2)}
@@ -47,7 +48,7 @@ def test_captions_depend_on_key_and_epoch_alone(tmp_path):
 def test_planned_batches_have_the_flag_and_resume(tmp_path):
     (tmp_path / "0.tar").write_bytes(shard([(f"{i:02d}", {"txt": f"text {i}"}) for i in range(12)]))
     pipe = sp.stream(str(tmp_path), shuffle=True).decode().caption(dropout=0.5).batch(4)
-    assert not isinstance(pipe.plan(), str)
+    assert isinstance(engine_of(pipe), IndexedEngine)
     loader = pipe.loader()
     batches = iter(loader)
     next(batches)

@@ -5,6 +5,7 @@ import torch
 
 import streampipe as sp
 from tests.data import photo
+from tests.laws import run
 
 IMAGES = [{"__key__": f"{i}", "jpg": photo(i, 90, 70), "txt": b"t"} for i in range(7)]
 
@@ -36,11 +37,11 @@ def test_decode_and_batch_in_one_skips_bad_samples_as_they_do_apart(threads):
 
 def test_random_crops_depend_on_the_key_and_the_epoch_alone():
     pipe = sp.from_iterable(IMAGES, seed=1).decode(size=(64, 32), crop="random")
-    first = {s["__key__"]: s["jpg"] for s in pipe.run(sp.Consumer(), 0)}
+    first = {s["__key__"]: s["jpg"] for s in run(pipe, sp.Consumer(), 0)}
     for consumer in (sp.Consumer(0, 2), sp.Consumer(1, 2), sp.Consumer(0, 1, 1, 2)):
-        for sample in pipe.run(consumer, 0, threads=2):
+        for sample in run(pipe, consumer, 0, threads=2):
             assert torch.equal(sample["jpg"], first[sample["__key__"]])
-    assert any(not torch.equal(s["jpg"], first[s["__key__"]]) for s in pipe.run(sp.Consumer(), 1))
+    assert any(not torch.equal(s["jpg"], first[s["__key__"]]) for s in run(pipe, sp.Consumer(), 1))
 
 
 def test_decode_only_some_fields_and_refuse_unknown_options():

@@ -17,7 +17,7 @@ from streampipe import stages
 from streampipe.context import Run
 from streampipe.counters import counters
 from tests.data import encoded, natural, photo, shard
-from tests.laws import check_lazy, check_picklable
+from tests.laws import check_lazy, check_picklable, engine_of
 
 RECORD = ("original_size", "crop_top_left", "target_size", "flipped", "time_ids")
 
@@ -399,7 +399,7 @@ def test_the_slots_of_small_images_in_a_planned_batch_are_filled(photos):
     assert [len(b["__key__"]) for b in batches] == [8, 8]
     assert [len(set(b["__key__"])) for b in batches] == [5, 5]
     assert all(size[1] >= 80 for b in batches for size in b["original_size"])
-    assert pipe.plan()[1].batch == 8
+    assert engine_of(pipe).division.batch == 8
     assert len(list(sp.stream(str(photos)).decode(size=(60, 80), upscale="drop"))) == 10
 
 

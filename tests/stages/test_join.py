@@ -18,12 +18,13 @@ import streampipe as sp
 from streampipe.cli import main
 from streampipe.context import Run
 from streampipe.counters import counters
+from streampipe.engine.indexed import IndexedEngine
 from streampipe.index.beside import Beside
 from streampipe.index.sidecar import Place, read
 from streampipe.source import Source
 from streampipe.testing import FaultServer, Status
 from tests.data import shard
-from tests.laws import check_cover, check_epoch_order
+from tests.laws import check_cover, check_epoch_order, engine_of
 
 SHARDS, EACH = 6, 5
 KEYS = [f"{number}{i}" for number in range(SHARDS) for i in range(EACH)]
@@ -105,7 +106,7 @@ def test_every_format_gives_the_same_fields_once_a_shard(folder, name, tier):
 
 def test_it_is_planned_and_a_batch_stacks_arrays(folder):
     pipe = sp.stream(urls(folder), shuffle=True).join(f"{folder}/recap/{{name}}.parquet").decode().batch(5)
-    assert not isinstance(pipe.plan(), str)
+    assert isinstance(engine_of(pipe), IndexedEngine)
     before = reads()
     for workers in (0, 2):
         rows = list(pipe.loader(workers))

@@ -9,7 +9,7 @@ import torch
 import streampipe as sp
 from streampipe import stages
 from streampipe.context import Run
-from tests.laws import check_lazy, check_picklable, check_resume
+from tests.laws import check_lazy, check_picklable, check_resume, run
 
 SAMPLES = [{"__key__": f"{i}", "txt": f"text {i}".encode(), "n": i} for i in range(12)]
 
@@ -160,7 +160,7 @@ def test_a_filter_that_keeps_nothing_is_an_error():
 
 def test_take_is_shared_by_all_consumers():
     pipe = sp.from_iterable(SAMPLES).take(7)
-    assert sum(len(list(pipe.run(sp.Consumer(r, 2, w, 2), 0))) for r in range(2) for w in range(2)) == 7
+    assert sum(len(list(run(pipe, sp.Consumer(r, 2, w, 2), 0))) for r in range(2) for w in range(2)) == 7
     assert len(list(pipe.take(0))) == 0
 
 

@@ -2,47 +2,108 @@
 
 from __future__ import annotations
 
-from streampipe.pipeline.chain import name_of
-from streampipe.pipeline.passes import Division
-from streampipe.pipeline.pipeline import Pipeline
-from streampipe.pipeline.progress import replayed
+from typing import Any
+
+from streampipe.context import Consumer
+from streampipe.engine.chain import name_of
+from streampipe.engine.compile import opaque_in
+from streampipe.engine.division import Division
+from streampipe.engine.engine import Engine, Level
+from streampipe.engine.indexed import IndexedEngine
+from streampipe.engine.interleaved import LaneEngine
+from streampipe.engine.lanes import Shape
 from streampipe.plan.bucketed import BucketPlan
 from streampipe.plan.planned import Plan
 from streampipe.reading.prefetch import EARLY
 from streampipe.reading.shards import ShardSamples
+from streampipe.spec import Job, Spec
+from streampipe.stages.grouping import find_groups
 from streampipe.stages.stage import pushdown_of
 from streampipe.traits import Filter
 
+_LIFTS = {
+    Level.INDEXED: "",
+    Level.COUNTED: "an index (streampipe index, or index='learn') would make samples known one by one",
+    Level.STREAMED: "an index (streampipe index, or index='learn') would make it indexed",
+}
+"""What would lift a level."""
 
-def explain(pipe: Pipeline, world_size: int, num_workers: int, found: tuple[Plan, Division] | str) -> str:
-    """The tier and why, what was pushed into the plan, what runs as generators, what is guaranteed, and the numbers."""
-    rows = [("source", repr(pipe.source))]
-    if isinstance(found, str):
-        rows += [
-            ("tier", f"sequential: {found}"),
-            ("generators", _names([name_of(stage, parameters=True) for stage in pipe.chain])),
-            ("order", "each consumer reads whole shards; another number of ranks or workers is another order"),
-            ("resume", f"exact on the same ranks and workers, dealt again on others; {_resume(pipe)}"),
-            ("several ranks", "need loader(steps_per_epoch=n)"),
-        ]
-        given = [push.condition for stage in pipe.chain if isinstance(push := pushdown_of(stage), Filter)]
-        rows += _row("names", ", ".join(filter(None, (each.names() for each in given))))
-    else:
-        rows += _planned(pipe, world_size, num_workers, *found)
+
+def explain(engine: Engine[Any], job: Job, steps_per_epoch: int | None = None) -> str:
+    """The level and why, what was pushed into the plan, what runs as generators, what is guaranteed, and the numbers."""
+    spec = engine.spec
+    rows = [("source", repr(spec.source))]
+    if isinstance(engine, IndexedEngine):
+        rows += _planned(spec, job.world_size, job.num_workers, engine.plan, engine.division)
+    elif isinstance(engine, LaneEngine):
+        rows += _lanes(engine, job, steps_per_epoch)
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}  {text}" for name, text in rows)
 
 
-def _resume(pipe: Pipeline) -> str:
-    reason = replayed(pipe)
+def _lanes(engine: LaneEngine, job: Job, steps_per_epoch: int | None) -> list[tuple[str, str]]:
+    spec, work = engine.spec, engine.work
+    shape, ranks = work.shape, job.world_size
+    lift = _LIFTS[engine.level]
+    head, tail = _stage_names(work.head.chain), _stage_names(work.tail.chain)
+    of_rank = len(shape.columns_of(0, ranks))
+    used = engine.stride(Consumer(0, ranks, 0, job.readers))
+    mine = -(-sum(map(len, shape.columns_of(0, ranks))) // used)
+    rows = [
+        ("level", f"{engine.level.value}{_SAMPLES[engine.level]}{'; ' + lift if lift else ''}"),
+        ("not planned", engine.why),
+        ("in each lane", _names(head)),
+        ("on each batch", _names(tail)),
+        ("order", _order(engine, job)),
+        ("resume", f"exact; {_resume(engine)}"),
+        ("open at once", f"{mine} lanes in each of {ranks * used} readers, a shard and a shuffle's window each"),
+    ]
+    if used < job.num_workers:
+        divide = ", ".join(str(w) for w in range(1, of_rank + 1) if of_rank % w == 0)
+        rows.append(("workers", f"{job.num_workers - used} of {job.num_workers} stay idle: {divide} would be used"))
+    if ranks > 1 and spec.epochs is not None and steps_per_epoch is None and engine.length(0, 1) is None:
+        rows.append(("several ranks", "need loader(steps_per_epoch=n)"))
+    given = [push.condition for stage in spec.chain if isinstance(push := pushdown_of(stage), Filter)]
+    return rows + _row("names", ", ".join(filter(None, (each.names() for each in given))))
+
+
+_SAMPLES = {
+    Level.INDEXED: ": it is known where each sample is",
+    Level.COUNTED: ": it is known how many samples each shard has",
+    Level.STREAMED: ": nothing is known of the samples before they are read",
+}
+
+
+def _order(engine: LaneEngine, job: Job) -> str:
+    shape = engine.work.shape
+    if engine.elastic:
+        return (
+            f"{shape.places} x {shape.columns} lanes; the same batches on any ranks that divide {shape.places} and workers "
+            f"that divide {shape.columns}"
+        )
+    if shape == Shape(job.world_size, job.readers):
+        return "each reader has a stream of its own; another number of ranks or workers is another order"
+    return (
+        f"{shape.places} x {shape.columns} lanes, assigned to {job.world_size} ranks one after the other, because those do "
+        f"not divide {shape.places}: another order than on other ranks"
+    )
+
+
+def _resume(engine: LaneEngine) -> str:
+    work = engine.work
+    if find_groups(work.head.chain)[1] is not None:
+        return "it goes again through what was read, because samples wait in the pools of bucket; what was yielded is not decoded again"
+    reason = opaque_in(work.stream, work.head.chain)
     if reason is not None:
-        return f"it goes again through what was read, because {reason}"
-    return "from the shard where it stopped, or where the shuffle's window before it begins"
+        return f"each lane is replayed from the beginning of its epoch, because {reason}"
+    return "from where each lane stopped, or where the shuffle's window before it begins"
 
 
-def _planned(
-    pipe: Pipeline, world_size: int, num_workers: int, plan: Plan, division: Division
-) -> list[tuple[str, str]]:
+def _stage_names(chain: Any) -> list[str]:
+    return [name_of(stage, parameters=True) for stage in chain]
+
+
+def _planned(spec: Spec, world_size: int, num_workers: int, plan: Plan, division: Division) -> list[tuple[str, str]]:
     lanes, dataset = plan.lanes, plan.dataset
     pushed = [f"where {division.keep.text}"] if division.keep else []
     pushed += [name_of(division.bucket, parameters=True)] if division.bucket else []
@@ -55,9 +116,9 @@ def _planned(
     mine = lanes.number if not alone else max(1, lanes.number // readers)
     open_at_once = min(shards, mine * (2 + lanes.window // mean))
     rows = [
-        ("tier", "planned: the samples are counted"),
+        ("level", f"indexed{_SAMPLES[Level.INDEXED]}: batches are planned"),
         ("pushed down", _names(pushed)),
-        ("generators", _names([name_of(stage, parameters=True) for stage in division.stages])),
+        ("generators", _names([name_of(stage, parameters=True) for stage in division.tail])),
         ("samples", f"{lanes.samples:,} in {shards:,} shards"),
         *(_buckets(plan) if isinstance(plan, BucketPlan) else [("steps", _steps(plan, world_size))]),
         (
@@ -71,19 +132,19 @@ def _planned(
         ),
         ("lanes", "each has one reader" if alone else f"some have several readers: same batches, {_better(plan)}"),
     ]
-    rows += _row("names", _names_meant(pipe, division))
-    return rows + _reading(pipe, plan, world_size, mine, alone)
+    rows += _row("names", _names_meant(spec, division))
+    return rows + _reading(spec, plan, world_size, mine, alone)
 
 
 def _row(name: str, text: str) -> list[tuple[str, str]]:
     return [(name, text)] if text else []
 
 
-def _names_meant(pipe: Pipeline, division: Division) -> str:
+def _names_meant(spec: Spec, division: Division) -> str:
     """What the names of the conditions stand for in the first shard."""
-    if division.keep is None or not isinstance(pipe.source, ShardSamples):
+    if division.keep is None or not isinstance(spec.source, ShardSamples):
         return ""
-    found = pipe.source.finder.find(pipe.source.shards[0])
+    found = spec.source.finder.find(spec.source.shards[0])
     return "" if found is None else division.keep.names(found.fact_names)
 
 
@@ -144,7 +205,7 @@ def _better(plan: Plan) -> str:
     return f"more requests; a number of workers that divides {columns} gives each lane one"
 
 
-def _reading(pipe: Pipeline, plan: Plan, world_size: int, mine: int, alone: bool) -> list[tuple[str, str]]:
+def _reading(spec: Spec, plan: Plan, world_size: int, mine: int, alone: bool) -> list[tuple[str, str]]:
     """How the bytes are read, how many they are, and whether a cache would pay."""
     parts = plan.dataset.parts()
     sizes = [part.size for part in parts if part.size is not None]
@@ -165,7 +226,7 @@ def _reading(pipe: Pipeline, plan: Plan, world_size: int, mine: int, alone: bool
         )
         return [*rows, ("reading", text)]
     text = _ahead(plan, wanted / samples, mine, alone, wanted < whole / 2, source.network.memory)
-    pays = "now" if pipe.epochs != 1 else "from the second epoch on"
+    pays = "now" if spec.epochs != 1 else "from the second epoch on"
     extra = f", though it fetches whole shards where {_size(wanted)} are wanted" if wanted < whole / 2 else ""
     return [
         *rows,

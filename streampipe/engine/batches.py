@@ -8,67 +8,29 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
-from itertools import chain, takewhile
+from dataclasses import replace
+from itertools import chain
 from typing import Any, NamedTuple
 
 from streampipe.context import Consumer, Run, Sample
 from streampipe.counters import counters
+from streampipe.engine.chain import takes_views, through
+from streampipe.engine.division import Division
+from streampipe.engine.engine import NOTHING
 from streampipe.errors import ShardError, TooManyErrors
-from streampipe.pipeline.chain import AnyStage, name_of, takes_views, through
 from streampipe.plan.planned import Cursor, Place, Plan
-from streampipe.query.condition import Keep
 from streampipe.reading.prefetch import Steps
 from streampipe.reading.reader import Reader
-from streampipe.stages.grouping import bucket_sizes, find_groups
-from streampipe.stages.stage import pushdown_of, traits_of
-from streampipe.traits import Batch, Filter, Group, Rows
+from streampipe.spec import AnyStage
 
 _FEW_OPEN, _MOST_OPEN = 64, 256  # shards
 _MOST_TRIED, _UNLIKE_TRIED = 100, 10  # other steps, for one of which all samples are bad; of any bucket
 
 
-@dataclass(frozen=True)
-class Division:
-    """A chain as the planner sees it: what is decided in integers, and what then runs as generators."""
-
-    keep: Keep | None  # the conditions that the index answers
-    stages: tuple[AnyStage, ...]
-    batch: int | None  # samples of a rank's batch, the largest where buckets have their own; None without a batch
-    drop_last: bool = False
-    bucket: AnyStage | None = None  # the stage whose buckets the index answers
-    group: Group | None = None  # and what it says
-    sizes: tuple[int, ...] = ()  # samples of a rank's batch of each bucket
-
-
-def divide(chain: Sequence[AnyStage]) -> Division | str:
-    """The chain for the planner, or the reason why its batches cannot be decided before it runs."""
-    find_groups(chain)  # refuses what no tier can do
-    pushed = list(takewhile(lambda stage: isinstance(pushdown_of(stage), (Filter, Group)), chain))
-    rest = tuple(chain[len(pushed) :])
-    at = next((i for i, stage in enumerate(rest) if isinstance(pushdown_of(stage), Batch)), len(rest))
-    for i, stage in enumerate(rest):
-        if i != at and traits_of(stage).rows is not Rows.EACH:
-            early = isinstance(pushdown_of(stage), (Filter, Group))
-            advice = "; put it first if it needs nothing of the stages before it: then the index answers it" * early
-            return f"stage {name_of(stage, parameters=True)} may yield more or fewer samples than it is given{advice}"
-    pushes = [pushdown_of(stage) for stage in pushed]
-    where = tuple(push.condition for push in pushes if isinstance(push, Filter))
-    bucket, group = next(
-        ((s, push) for s, push in zip(pushed, pushes, strict=True) if isinstance(push, Group)), (None, None)
-    )
-    batch = pushdown_of(rest[at]) if at < len(rest) else None
-    sizes = () if group is None else bucket_sizes(group, rest)
-    size, drop_last = None, False
-    if isinstance(batch, Batch):
-        size, drop_last = max(sizes) if sizes else batch.size, batch.drop_last
-    return Division(Keep(where) if where else None, rest, size, drop_last, bucket, group, sizes)
-
-
 class Made(NamedTuple):
-    """What a step gave (nothing where its only sample was skipped), and the cursor behind it."""
+    """What a step gave (``NOTHING`` where a lone rank's only sample was skipped), and the cursor behind it."""
 
-    items: list[Any]
+    item: Any
     after: Cursor
 
 
@@ -77,25 +39,25 @@ def make_batches(
 ) -> Iterator[Made]:
     """A consumer's steps from ``cursor`` on: the ``first``, and every ``stride``-th after it."""
     run = replace(run, open_shards=open_shards(plan))
-    views = takes_views(division.stages)
-    chains = plan.dataset.chains
+    stages, chains = division.tail, plan.dataset.chains
+    views = takes_views(stages)
+    equal = division.batch is not None or run.consumer.world_size > 1  # each step must give an item
     with closing(read_steps(plan, run, cursor, first, stride, views is not None and chains is None)) as steps:
         for at, places, found in steps:
-            samples = _good(places, found, run, chains)
+            samples = good(places, found, run, chains)
             if division.batch and run.fill != len(places):
                 run = replace(run, fill=len(places))
-            stages = division.stages
             items = list(through(stages, samples, run, views)) if stages else list(samples)
-            if division.batch and not items:
+            if equal and not items:
                 items = _in_place_of(plan, stages, run, at, places)
-            if division.batch and len(items) != 1:
+            if equal and len(items) != 1:
                 raise TooManyErrors(
                     f"all {len(places)} samples of batch {at.step} of epoch {at.epoch} were skipped or dropped by "
                     f"stages, and so were those of the batches behind it; report() says why; check the data and the "
                     f"stages' limits, or use on_error='raise' to see the first error"
                 )
             plan.delivered(at, places, run.consumer.rank)
-            yield Made(items, plan.after(at))
+            yield Made(items[0] if items else NOTHING, plan.after(at))
 
 
 def _in_place_of(plan: Plan, stages: tuple[AnyStage, ...], run: Run, at: Cursor, places: Sequence[Place]) -> list[Any]:
@@ -111,11 +73,9 @@ def _in_place_of(plan: Plan, stages: tuple[AnyStage, ...], run: Run, at: Cursor,
     alike = (other for step in ahead if (other := find(at.epoch, step))[0].size == size)
     for other in chain(alike, (find(at.epoch, step) for step in ahead[:_UNLIKE_TRIED])):
         resized = [place._replace(size=size) for place in other[: len(places)]]
-        steps = Reader(plan.dataset.parts(), _FEW_OPEN).read(
-            iter([(at, resized)]), views is not None and chains is None
-        )
+        steps = reader_of(plan, _FEW_OPEN).read(iter([(at, resized)]), views is not None and chains is None)
         with closing(steps):
-            samples = (sample for _, _, found in steps for sample in _good(resized, found, run, chains))
+            samples = (sample for _, _, found in steps for sample in good(resized, found, run, chains))
             if items := list(through(stages, samples, run, views)):
                 counters.add("batch", "batches made of other steps' samples (theirs were all skipped)")
                 return items
@@ -128,7 +88,7 @@ def read_batch(plan: Plan, epoch: int, step: int, run: Run, views: bool) -> Iter
     alone = replace(run, consumer=Consumer())
     at = Cursor(epoch, step, epoch + 1)
     for _, places, found in read_steps(plan, alone, at, 0, plan.batches, views and chains is None):
-        yield from _good(places, found, run, chains)
+        yield from good(places, found, run, chains)
 
 
 def read_steps(plan: Plan, run: Run, cursor: Cursor, first: int, stride: int, views: bool) -> Steps[Cursor]:
@@ -136,7 +96,12 @@ def read_steps(plan: Plan, run: Run, cursor: Cursor, first: int, stride: int, vi
     consumer = run.consumer
     places = plan.dataset.places(plan, consumer.rank, consumer.world_size)
     steps = ((at, places(at.epoch, at.step)) for at in plan.steps(cursor, first, stride))
-    return Reader(plan.dataset.parts(), max(_FEW_OPEN, open_shards(plan))).read(steps, views)
+    return reader_of(plan, max(_FEW_OPEN, open_shards(plan))).read(steps, views)
+
+
+def reader_of(plan: Plan, most: int) -> Reader:
+    """What reads a plan's samples, with so many shards open at most."""
+    return Reader(plan.dataset.parts(), most, plan.window)
 
 
 def open_shards(plan: Plan) -> int:
@@ -148,7 +113,7 @@ def open_shards(plan: Plan) -> int:
     return min(_MOST_OPEN, lanes.number * (2 + span * len(plan.dataset.shards) // max(1, lanes.samples)))
 
 
-def _good(
+def good(
     places: Sequence[Place], found: Iterable[Sample | ShardError], run: Run, chains: Sequence[Any] | None
 ) -> Iterator[Sample]:
     """The samples that came, in a mixture through the stages of their part. Errors are up to the error policy."""

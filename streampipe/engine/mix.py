@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from streampipe.context import Run
+from streampipe.engine.chain import describe
 from streampipe.errors import ConfigError
-from streampipe.pipeline.chain import AnyStage
 from streampipe.plan.bucketed import BucketDataset, BucketOrders, BucketPlaces, BucketPlan, choose_lanes
 from streampipe.plan.buckets import Buckets
 from streampipe.plan.dataset import Dataset
@@ -25,6 +25,7 @@ from streampipe.plan.deal import shard_seed
 from streampipe.plan.lanes import EpochOrder, Lanes, batch_seed, choose, rank_reader, sensible_window
 from streampipe.plan.planned import Place, Plan
 from streampipe.rng import derive
+from streampipe.spec import AnyStage, Spec
 
 
 class Shares:
@@ -97,9 +98,14 @@ class MixDataset:
         of_parts = [f"{p.dataset.fingerprint} {p.seed} {p.window} {p.filter}" for p in self._parts]
         return f"{derive('mix', *of_parts, repr(self.weights)):016x}"
 
-    def places(self, plan: Plan, rank: int, ranks: int) -> MixPlaces:
-        """A rank's places, step by step."""
-        return MixPlaces(self, plan, rank, ranks)
+    def places(self, plan: Plan, rank: int, ranks: int, repeat: bool = True) -> MixPlaces:
+        """A rank's places, step by step; see ``rank_reader``."""
+        return MixPlaces(self, plan, rank, ranks, repeat)
+
+    @property
+    def mixed(self) -> tuple[Part, ...]:
+        """The parts, each with its own window."""
+        return self._parts
 
     def parts(self) -> tuple[Dataset, ...]:
         """The datasets that a place's ``part`` counts."""
@@ -118,11 +124,13 @@ def _few(part: Part) -> list[str]:
 class MixPlaces:
     """From a step to the places of one rank's samples."""
 
-    def __init__(self, dataset: MixDataset, plan: Plan, rank: int, ranks: int) -> None:
+    def __init__(self, dataset: MixDataset, plan: Plan, rank: int, ranks: int, repeat: bool = True) -> None:
         self._parts = dataset._parts
         self._samples = dataset.samples
         self._shares = Shares(dataset.weights)
-        self._read = rank_reader(EpochOrder(plan.lanes, 0), rank, ranks)  # one lane, not shuffled: draws as they come
+        self._read = rank_reader(
+            EpochOrder(plan.lanes, 0), rank, ranks, repeat
+        )  # one lane, not shuffled: draws as they come
         self._orders: dict[int, tuple[int, Any, EpochOrder]] = {}  # by part: of the epoch that it is in
 
     def __call__(self, epoch: int, step: int) -> list[Place]:
@@ -193,8 +201,8 @@ class MixedBuckets:
         """The datasets that a place's ``part`` counts."""
         return tuple(each.whole for each in self._datasets)
 
-    def places(self, plan: BucketPlan, rank: int, ranks: int) -> BucketPlaces:
-        """A rank's places, step by step."""
+    def places(self, plan: BucketPlan, rank: int, ranks: int, repeat: bool = True) -> BucketPlaces:
+        """A rank's places, step by step; too few for all ranks are always repeated."""
         return BucketPlaces(self, plan, rank, ranks)
 
     def orders(self, plan: BucketPlan) -> list[BucketOrders]:
@@ -227,8 +235,8 @@ class MixSamples:
 
     tier = "planned"
 
-    def __init__(self, pipes: Sequence[Any], weights: Sequence[float] | None, repeats: Sequence[int]) -> None:
-        self.pipes = list(pipes)
+    def __init__(self, parts: Sequence[Spec], weights: Sequence[float] | None, repeats: Sequence[int]) -> None:
+        self.parts = list(parts)
         self.weights = None if weights is None else list(weights)
         self.repeats = list(repeats)
 
@@ -237,6 +245,6 @@ class MixSamples:
         raise ConfigError("mix needs parts whose samples are counted; make their indexes with: streampipe index")
 
     def __repr__(self) -> str:
-        parts = ", ".join(" ".join(repr(pipe).split()) for pipe in self.pipes)
+        parts = ", ".join(" ".join(describe(spec.source, spec.chain).split()) for spec in self.parts)
         shares = f"repeats={self.repeats}" if self.weights is None else f"weights={self.weights}"
         return f"mix([{parts}], {shares})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -20,12 +21,19 @@ from streampipe.traits import Group, Keeps
 
 
 def through(
-    chain: Sequence[AnyStage], items: Iterable[Any], run: Run, views: int | None, at: Sequence[Mark] = ()
+    chain: Sequence[AnyStage],
+    items: Iterable[Any],
+    run: Run,
+    views: int | None,
+    at: Sequence[Mark] = (),
+    before: Sequence[AnyStage] = (),
 ) -> Iterator[Any]:
     """The chain over the items. ``views``: the stage before which views of shards must have become bytes. ``at``: the
     marks behind the stages that count where the pass goes on, from ``unwind``.
     """
     seen: dict[str, int] = {}
+    for stage in fuse(before):  # they ran elsewhere, and count where stages of one name are told apart
+        _numbered(stage, seen)
     marks = iter(at)
     chain, grouping = find_groups(chain)
     if grouping is None:
@@ -137,6 +145,12 @@ def name_of(stage: AnyStage, parameters: bool = False) -> str:
     return repr(stage) if parameters else stage.label
 
 
+def describe(source: Any, chain: Sequence[AnyStage]) -> str:
+    """A source and the stages behind it in words that are the same in every process."""
+    text = "\n  .".join([repr(source), *(name_of(stage, parameters=True) for stage in chain)])
+    return re.sub(r" at 0x[0-9a-f]+", "", text)
+
+
 def takes_views(chain: tuple[AnyStage, ...]) -> int | None:
     """Where fields must have become bytes: the number of the first stage that cannot use memoryviews of a shard.
 
@@ -151,4 +165,4 @@ def takes_views(chain: tuple[AnyStage, ...]) -> int | None:
     return None
 
 
-__all__ = ["AnyStage", "name_of", "takes_views", "through", "unwind"]
+__all__ = ["AnyStage", "describe", "name_of", "takes_views", "through", "unwind"]

@@ -2,48 +2,41 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import count
 from multiprocessing.context import get_spawning_popen
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, NoReturn
 
 from torch.utils.data import IterableDataset, get_worker_info
 
 from streampipe import report, stages
-from streampipe.context import Consumer, Mark, Run, Sample, Trail
+from streampipe.context import Consumer
 from streampipe.counters import counters
 from streampipe.decorators.inference import inference
 from streampipe.decorators.model import is_module
+from streampipe.engine.chain import describe
+from streampipe.engine.clock import Clock, set_token, token_of_workers
+from streampipe.engine.compile import compile
+from streampipe.engine.explain import explain
+from streampipe.engine.mix import MixSamples
+from streampipe.engine.plain import PlainPass, refuse_splitters
+from streampipe.engine.state import VERSION, checked_state
 from streampipe.errors import ConfigError
 from streampipe.index.beside import Beside
-from streampipe.pipeline.chain import AnyStage, name_of, takes_views, through, unwind
-from streampipe.pipeline.epochs import EpochClock
-from streampipe.pipeline.mix import MixSamples
-from streampipe.pipeline.passes import Division
-from streampipe.pipeline.planner import planned
-from streampipe.pipeline.progress import PlannedPass, SequentialPass
+from streampipe.loader.loader import Loader
 from streampipe.plan.buckets import Buckets
 from streampipe.plan.buckets import make as make_buckets
 from streampipe.plan.groups import check_leftover
-from streampipe.plan.planned import Plan
-from streampipe.plan.state import checked_state
 from streampipe.policy import ErrorPolicy
 from streampipe.query.condition import Condition
 from streampipe.reading.shards import ShardSamples
 from streampipe.source import Source
+from streampipe.spec import AnyStage, Job, Spec
 from streampipe.stages.grouping import find_groups
 from streampipe.stages.stage import StageDefinition
 from streampipe.world import find_world
-
-if TYPE_CHECKING:
-    from streampipe.loader.loader import Loader
-    from streampipe.write import Summary
-
-
-class SampleSource(Protocol):
-    """What a pipeline starts from: one consumer's samples of one epoch. It must be picklable and hold nothing live."""
-
-    def __call__(self, run: Run, epoch: int, views: bool = False) -> Iterator[Any]: ...
+from streampipe.write import Options, Summary
+from streampipe.write import write as write_shards
 
 
 class Pipeline(IterableDataset[Any]):
@@ -56,24 +49,31 @@ class Pipeline(IterableDataset[Any]):
 
     def __init__(
         self,
-        source: SampleSource,
+        source: Any,
         chain: tuple[AnyStage, ...] = (),
         *,
         seed: int = 0,
         epochs: int | None = 1,
         policy: ErrorPolicy | None = None,
     ) -> None:
-        if epochs is not None and epochs < 1:
-            raise ConfigError(f"epochs is 1 or more, or None for an endless stream, not {epochs}")
-        self.source = source
-        self.chain = chain
-        self.seed = seed
-        self.epochs = epochs
-        self.policy = policy or ErrorPolicy()
-        self._clock = EpochClock()
+        self.spec = Spec(source, chain, seed, epochs, policy or ErrorPolicy())
+        self._clock = Clock()
         self._resume: dict[str, Any] | None = None
-        self._pass: PlannedPass | SequentialPass | None = None
-        self._world: tuple[int, int] | None = None  # captured where the parent hands the pipeline to a spawned worker
+        self._pass: PlainPass | None = None
+        self._world: tuple[int, int] | None = (
+            None  # as given, or captured where a spawned worker is handed the pipeline
+        )
+        self._token = 0  # of the set of workers that is handed it
+
+    @property
+    def source(self) -> Any:
+        """Where the samples come from."""
+        return self.spec.source
+
+    @property
+    def chain(self) -> tuple[AnyStage, ...]:
+        """The stages behind the source."""
+        return self.spec.chain
 
     def apply(self, stage: AnyStage | StageDefinition[...]) -> Pipeline:
         """Add a stage: what ``@sp.stage`` makes, or any function from an iterable to an iterable.
@@ -88,7 +88,10 @@ class Pipeline(IterableDataset[Any]):
             stage = stage()
         if not callable(stage):
             raise ConfigError(f"apply takes a stage: a function from samples to samples, not {type(stage).__name__}")
-        return Pipeline(self.source, (*self.chain, stage), seed=self.seed, epochs=self.epochs, policy=self.policy)
+        spec = self.spec
+        made = Pipeline(spec.source, (*spec.chain, stage), seed=spec.seed, epochs=spec.epochs, policy=spec.policy)
+        made._world = self._world
+        return made
 
     def map(self, fn: Callable[..., Any], field: str | None = None, *, threads: int | None = None) -> Pipeline:
         """``fn`` over every sample, or over one field of it; see ``streampipe.stages.map``.
@@ -220,16 +223,73 @@ class Pipeline(IterableDataset[Any]):
         """The first ``n`` samples of a pass, over all workers and ranks together; see ``streampipe.stages.take``."""
         return self.apply(stages.take(n=n))
 
+    def of_rank(self, rank: int, world_size: int) -> Pipeline:
+        """The same pipeline for this rank, whatever the environment says: for a plain ``DataLoader`` in a job whose
+        ranks are not all data-parallel. ``pipe.loader(rank=, world_size=)`` says the same to a loader.
+
+        >>> import streampipe as sp
+        >>> list(sp.from_iterable([1, 2, 3, 4]).of_rank(1, 2))
+        [2, 4]
+        """
+        found = Pipeline(
+            self.spec.source, self.spec.chain, seed=self.spec.seed, epochs=self.spec.epochs, policy=self.spec.policy
+        )
+        found._world = find_world(rank, world_size)
+        return found
+
     def set_epoch(self, epoch: int) -> None:
-        """The next pass is epoch ``epoch``, in persistent workers too."""
-        self._clock.set(epoch)
+        """The next plain pass is epoch ``epoch``, in persistent workers too; a state of another epoch is given up."""
+        if self._resume is not None and self._resume["epoch"] != epoch:
+            warnings.warn(
+                f"set_epoch({epoch}) gives up the loaded state, which stands in epoch {self._resume['epoch']}",
+                UserWarning,
+                stacklevel=2,
+            )
+            self._resume = None
+        if self._resume is None:
+            self._clock.set(epoch)
 
-    def loader(self, num_workers: int = 0, **options: Any) -> Loader:
-        """A DataLoader over this pipeline; see ``sp.Loader`` for the options."""
-        from streampipe.loader.loader import Loader, check_options
-
-        check_options(options)
-        return Loader(self, num_workers, **options)
+    def loader(
+        self,
+        num_workers: int = 0,
+        *,
+        threads: int = 0,
+        rank: int | None = None,
+        world_size: int | None = None,
+        steps_per_epoch: int | None = None,
+        tail: str | None = None,
+        fixed_epoch: bool = False,
+        prefetch: int = 2,
+        pin_memory: bool = False,
+        timeout: float = 0,
+        persistent_workers: bool = False,
+        multiprocessing_context: Any = None,
+        worker_init_fn: Callable[[int], None] | None = None,
+        **unknown: NoReturn,
+    ) -> Loader:
+        """A DataLoader over this pipeline; see ``sp.Loader`` for the options. A state that was loaded goes along."""
+        if rank is None and self._world is not None:
+            rank, world_size = self._world
+        loader = Loader(
+            self,
+            num_workers,
+            threads=threads,
+            rank=rank,
+            world_size=world_size,
+            steps_per_epoch=steps_per_epoch,
+            tail=tail,
+            fixed_epoch=fixed_epoch,
+            prefetch=prefetch,
+            pin_memory=pin_memory,
+            timeout=timeout,
+            persistent_workers=persistent_workers,
+            multiprocessing_context=multiprocessing_context,
+            worker_init_fn=worker_init_fn,
+            **unknown,
+        )
+        if self._resume is not None:
+            loader.load_state_dict(self._resume)
+        return loader
 
     def write(
         self,
@@ -277,9 +337,7 @@ class Pipeline(IterableDataset[Any]):
             StageError: a field has no safe format; everything was dropped. DuplicateKey: a key twice in a shard.
             PackError: a full disk, a worker that died.
         """
-        from streampipe.write import Options, write
-
-        policy = self.policy if on_error is None else on_error
+        policy = self.spec.policy if on_error is None else on_error
         policy = policy if isinstance(policy, ErrorPolicy) else ErrorPolicy(policy)
         options = Options(
             max_samples=max_samples,
@@ -293,109 +351,65 @@ class Pipeline(IterableDataset[Any]):
             context=multiprocessing_context,
             progress=progress,
         )
-        return write(self, pattern, options)
+        return write_shards(self.spec, pattern, options)
 
     def explain(self, world_size: int = 1, num_workers: int = 0) -> str:
-        """What a pass of such a job will do: tier and why, what is pushed down, guarantees, samples, steps, bytes."""
-        from streampipe.pipeline.explain import explain
-
-        return explain(self, world_size, num_workers, self.plan(world_size))
+        """What a pass of such a job will do: level and why, what is pushed down, guarantees, samples, steps, bytes."""
+        job = Job(world_size, num_workers)
+        return explain(compile(self.spec, job), job)
 
     def report(self) -> str:
         """What happened so far in this process and its loaders' workers, as a table."""
         return report.render(counters.snapshot())
 
-    def plan(self, world_size: int = 1, tail: str | None = None) -> tuple[Plan, Division] | str:
-        """The plan of a pass of ``world_size`` ranks, or the reason why there can be none (the sequential tier).
-
-        Raises:
-            ConfigError: ``stream(tier="planned")`` was asked for and cannot be.
-        """
-        found = planned(self, world_size, tail)
-        wanted = getattr(self.source, "tier", None)
-        if isinstance(found, str) and wanted == "planned":
-            raise ConfigError(f"tier='planned' cannot be: {found}")
-        return found
-
     def state_dict(self) -> dict[str, Any]:
-        """Where the pass over this pipeline stands, as small plain JSON; of this process or DataLoader worker alone.
+        """Where the plain pass over this pipeline stands, as small plain JSON; of this process or DataLoader worker alone.
 
         For torchdata's ``StatefulDataLoader`` and for a DataLoader without workers. ``pipe.loader()`` has its own.
+
+        Raises:
+            ConfigError: the pass runs in workers of a plain DataLoader, of which this process knows nothing.
         """
+        if self._clock.ran_in_workers:
+            raise ConfigError(
+                "the last pass over this pipeline ran in the workers of a plain DataLoader, and nobody knows here how far "
+                "they are: use pipe.loader(num_workers=n) and its state_dict(), or torchdata's StatefulDataLoader"
+            )
         if self._resume is not None:
             return dict(self._resume)
         if self._pass is None:
-            return {"streampipe": 1, "tier": "new", "epoch": self._clock.next(self.epochs or 1)}
+            epochs = self.spec.epochs
+            new = {"kind": "new", "epoch": self._clock.next(epochs or 1), "step": 0, "epochs": epochs, "steps": None}
+            return {"streampipe": VERSION, **new}
         return self._pass.state()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """The next pass continues where ``state`` was taken. Only that pass; the one after it is a new epoch."""
+        """The next plain pass continues where ``state`` was taken. Only that pass; the one after it is a new epoch."""
         self._resume = checked_state(state)
+        self._pass = None
+        self._clock.loaded()
 
     def __iter__(self) -> Iterator[Any]:
         # Not a generator function: what is decided here is decided when the pass begins, not at its first sample.
         rank, world_size = self._world or find_world()
         info = get_worker_info()
         worker, num_workers = (info.id, info.num_workers) if info else (0, 1)
-        consumer = Consumer(rank, world_size, worker, num_workers)
+        if info is not None and self._token:
+            set_token(self._token)
         state, self._resume = self._resume, None
-        if state is not None and state.get("tier") == "new":
-            self._clock.set(state["epoch"])
-            state = None
-        found = self.plan(world_size)
-        if isinstance(found, str):
-            self._pass = SequentialPass(self, consumer, state)
-        else:
-            self._pass = PlannedPass(self, *found, consumer, state)
+        self._pass = PlainPass(self.spec, Consumer(rank, world_size, worker, num_workers), self._clock, state)
         return iter(self._pass)
-
-    def run(
-        self,
-        consumer: Consumer,
-        epoch: int,
-        threads: int = 0,
-        endless: bool = False,
-        at: Mark = None,
-        trail: Trail | None = None,
-    ) -> Iterator[Any]:
-        """One consumer's pass in the sequential tier, from ``epoch`` on. ``threads`` for stages without a number.
-
-        ``trail`` is told where the stream goes on behind each item, in a pipeline that can be resumed from such a mark
-        (``progress.replayed``); the same pass goes on from there if it is given as ``at``.
-        """
-        policy, resumed = self.policy.fresh(), at is not None
-        run = Run(self.seed, "", consumer, policy, threads, resumed=resumed, trail=trail or Trail())
-        views = takes_views(self.chain)
-        begin, marks = unwind(self.chain, at)
-        items = self._samples(run, epoch, views is not None, None if endless else self.epochs, begin)
-        return through(self.chain, items, run, views, marks)
-
-    def _samples(self, run: Run, epoch: int, views: bool, epochs: int | None, begin: Mark) -> Iterator[Sample]:
-        end = None if epochs is None else epoch + epochs
-        if begin is not None:  # in mid-epoch: the rest of that one comes first
-            assert isinstance(self.source, ShardSamples)
-            yield from self.source(run, begin[0], views, begin[1:])
-            epoch = begin[0] + 1
-        if end is not None:
-            for each in range(epoch, end):
-                yield from self.source(run, each, views)
-            return
-        for each in count(epoch):
-            delivered = False
-            for sample in self.source(run, each, views):
-                delivered = True
-                yield sample
-            if not delivered:
-                return  # an endless stream of nothing would only look like a hang
 
     def __getstate__(self) -> dict[str, Any]:
         state = {**self.__dict__, "_pass": None}  # a pass is live: generators, open shards
-        if get_spawning_popen() is not None and self._world is None:
-            state["_world"] = find_world()  # a spawned worker knows nothing of the parent's process group
+        if get_spawning_popen() is not None:
+            world = self._world or find_world()  # a spawned worker knows nothing of the parent's process group
+            refuse_splitters(world[1])
+            state |= {"_world": world, "_token": token_of_workers()}
         return state
 
     def __repr__(self) -> str:
-        return "\n  .".join([repr(self.source), *(name_of(stage, parameters=True) for stage in self.chain)])
+        return describe(self.source, self.chain)
 
 
 def _given(**options: Any) -> dict[str, Any]:

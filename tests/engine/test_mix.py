@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import streampipe as sp
-from streampipe.pipeline.mix import Shares
+from streampipe.engine.mix import Shares
 from tests.data import write_shards
 
 

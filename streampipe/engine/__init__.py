@@ -1,0 +1,1 @@
+"""From a pipeline to what runs it: ``compile`` chooses an engine, ``life`` says which pass comes next."""

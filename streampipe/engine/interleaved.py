@@ -1,0 +1,187 @@
+"""The engine of chains whose batches cannot be decided before they are read: interleaved lanes, each a stream."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from streampipe.context import Consumer, Run
+from streampipe.engine.engine import NOTHING, Engine, Level
+from streampipe.engine.lanes import LanePoint, Moved, Rotation, Shape, Standing, Work, usable
+from streampipe.errors import ConfigError
+from streampipe.spec import Spec
+
+_MUST_AGREE = {
+    "seed": "the seed",
+    "pipeline": "the pipeline in front of batch",
+    "data": "the dataset's fingerprint",
+}
+
+
+@dataclass(frozen=True)
+class LaneEngine(Engine[LanePoint]):
+    """A job's lanes.
+
+    Args:
+        work: what the lanes run, in which shape.
+        level: what is known of the samples.
+        why: why batches are not planned ahead.
+        facts: what a state must agree with: the data, and the stages that run in the lanes.
+        elastic: whether the lanes follow from the data and the global batch alone, and not from who reads them.
+        items_each: items of a rank in an epoch, where counts say so.
+    """
+
+    kind = "lanes"
+    spec: Spec
+    work: Work
+    level: Level
+    why: str
+    facts: Mapping[str, Any]
+    elastic: bool
+
+    def first(self, epoch: int) -> LanePoint:
+        """The beginning of an epoch."""
+        return LanePoint(epoch)
+
+    def epoch_of(self, at: LanePoint) -> int:
+        """The epoch of the lane that is furthest behind."""
+        if len(at.lanes) < self.work.shape.number:
+            return min([at.epoch, *(each.epoch for each in at.lanes.values())])
+        return min(each.epoch for each in at.lanes.values())
+
+    def items(
+        self, at: LanePoint, until: int | None, consumer: Consumer, threads: int = 0, own: bool = False
+    ) -> Iterator[tuple[Any, Any, bool]]:
+        """See ``Engine.items``."""
+        run = Run(seed=self.spec.seed, consumer=consumer, policy=self.spec.policy.fresh(), threads=threads)
+        start = at._replace(turn=at.turn - consumer.worker) if own else at
+        for items, moved, more in Rotation(self.work, start, until, run):
+            for item in items or [NOTHING]:
+                yield item, moved, more
+
+    def behind(self, at: LanePoint, moved: Any) -> LanePoint:
+        """The place behind an item."""
+        assert isinstance(moved, Moved)
+        return LanePoint(at.epoch, moved.turn, {**at.lanes, **dict(moved.lanes)})
+
+    def later(self, at: LanePoint, turns: int) -> LanePoint:
+        """The place so many turns later."""
+        return at._replace(turn=at.turn + turns)
+
+    def stride(self, consumer: Consumer) -> int:
+        """How many of a rank's workers take turns: as many as can have whole columns each."""
+        columns = self.work.shape.columns_of(consumer.rank, consumer.world_size)
+        return usable(consumer.num_workers, len(columns))
+
+    def state(self, at: LanePoint, rank: int, ranks: int) -> dict[str, Any]:
+        """The place of this rank's lanes as plain JSON. Lanes at the beginning of the epoch are left out."""
+        shape = self.work.shape
+        return {
+            "kind": self.kind,
+            "at": [at.epoch, at.turn],
+            "lanes": [shape.places, shape.columns],
+            "rank": [rank, ranks],
+            "standing": {str(lane): list(each) for lane, each in sorted(at.lanes.items())},
+            "seed": self.spec.seed,
+            **self.facts,
+        }
+
+    def load(self, states: Sequence[Mapping[str, Any]], rank: int, ranks: int) -> tuple[LaneEngine, LanePoint]:
+        """The place that the states of one or all ranks name, on this number of ranks.
+
+        Raises:
+            ConfigError: they are of other data, stages or seed; or lanes of this rank are in none of them.
+        """
+        mine = {"seed": self.spec.seed, **self.facts}
+        for state in states:
+            for name, what in _MUST_AGREE.items():
+                if state.get(name) != mine.get(name):
+                    raise ConfigError(
+                        f"{what} is {mine.get(name)!r} here and was {state.get(name)!r} when the state was saved: the "
+                        f"stream would be another one; restore it, or start a new epoch without the state"
+                    )
+        whole = merged(states)
+        shape = Shape(*whole["lanes"])
+        engine = replace(self, work=replace(self.work, shape=shape))
+        wanted = [lane for column in shape.columns_of(rank, ranks) for lane in column]
+        if not wanted:
+            raise ConfigError(
+                f"{shape.number} lanes cannot feed {ranks} ranks: use at most {shape.number} ranks, or start a new epoch"
+            )
+        owned = _owned(whole)
+        if missing := [lane for lane in wanted if lane not in owned]:
+            of = whole["rank"]
+            raise ConfigError(
+                f"the state is that of rank {of[0]} of {of[1]} alone; rank {rank} of {ranks} needs {len(missing)} lanes "
+                f"of others: load the list of the states of all {of[1]} ranks, or what sp.merge_states makes of it"
+            )
+        epoch, turn = whole["at"]
+        standing = {int(lane): Standing(*each) for lane, each in whole["standing"].items()}
+        same = whole["rank"] is None or shape.fits(ranks) or list(whole["rank"]) == [rank, ranks]
+        lanes = {lane: standing[lane] for lane in wanted if lane in standing}
+        return engine, LanePoint(epoch, turn if same else 0, lanes)
+
+    def length(self, epoch: int, epochs: int) -> int | None:
+        """Unknown."""
+        return None
+
+    def check(self, finite: bool, ranks: int) -> None:
+        """Refuse ranks that would not end together."""
+        if finite and ranks > 1:
+            raise ConfigError(
+                f"{ranks} ranks would take different numbers of steps, and the last one would wait for ever, because "
+                f"{self.why}: give loader(steps_per_epoch=n)"
+            )
+
+
+def merge_states(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The states of all ranks of a job as one, which any number of ranks can load.
+
+    In the indexed level they are the same, so it is any of them.
+
+    Raises:
+        ConfigError: they are not of one job and step, or the state of a rank is missing.
+    """
+    from streampipe.engine.state import checked_state
+
+    found = [checked_state(state) for state in states]
+    if not found:
+        raise ConfigError("merge_states takes the states of all ranks of a job, not none")
+    whole = merged(found) if found[0]["kind"] == "lanes" else dict(found[0])
+    if whole.get("rank") is not None and whole["rank"][1] > 1:
+        raise ConfigError(
+            f"there is only the state of rank {whole['rank'][0]} of {whole['rank'][1]}: give those of all"
+        )
+    return whole
+
+
+def merged(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """One state of several: that of all ranks, which has no rank of its own; or the only one there is."""
+    first = dict(states[0])
+    if len(states) == 1:
+        return first
+    if any(state["kind"] != "lanes" or state.get("rank") is None for state in states):
+        raise ConfigError("a list of states is that of all ranks of a job, each once; one of these is of a whole job")
+    ranks = first["rank"][1]
+    if sorted(state["rank"][0] for state in states) != list(range(ranks)) or any(s["rank"][1] != ranks for s in states):
+        have = ", ".join(f"{state['rank'][0]} of {state['rank'][1]}" for state in states)
+        raise ConfigError(f"a list of states is that of all ranks of a job, each once; these are of ranks {have}")
+    for name in ("lanes", "at", "epoch", "step"):
+        values = [state.get(name) for state in states]
+        if any(value != values[0] for value in values):
+            raise ConfigError(
+                f"the states are not of one step: their {name} is {', '.join(map(repr, values))}; save all at the same"
+            )
+    every: dict[str, Any] = {}
+    for state in states:
+        every.update(state["standing"])
+    return {**first, "rank": None, "standing": dict(sorted(every.items(), key=lambda item: int(item[0])))}
+
+
+def _owned(state: Mapping[str, Any]) -> set[int]:
+    """The lanes that a state speaks for."""
+    shape = Shape(*state["lanes"])
+    if state["rank"] is None:
+        return set(range(shape.number))
+    return {lane for column in shape.columns_of(*state["rank"]) for lane in column}

@@ -1,0 +1,138 @@
+"""A plain pass: a pipeline that is iterated itself, in this process or in a worker of a DataLoader of torch's own."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from streampipe.context import Consumer
+from streampipe.engine.clock import Clock
+from streampipe.engine.compile import compile
+from streampipe.engine.engine import is_nothing
+from streampipe.engine.state import VERSION
+from streampipe.errors import ConfigError
+from streampipe.spec import Job, Spec
+
+_SPLITS_AGAIN = ("accelerate.data_loader",)
+
+
+class PlainPass:
+    """One consumer's pass. What it is gets decided when it begins, not at its first sample."""
+
+    def __init__(self, spec: Spec, consumer: Consumer, clock: Clock, state: Mapping[str, Any] | None) -> None:
+        refuse_splitters(consumer.world_size)
+        self._consumer = consumer
+        self._ends = spec.epochs
+        epochs = spec.epochs or 1
+        identity = clock.start()
+        workers = consumer.num_workers if consumer.num_workers > 1 else 0
+        self._engine = compile(spec, Job(consumer.world_size, workers))
+        if spec.epochs is not None:
+            self._engine.check(True, consumer.world_size)
+        if state is not None and state["kind"] == "new":
+            clock.set(state["epoch"])
+            state = None
+        if state is None or not clock.takes_state(identity):
+            self._begin(clock.begin(identity, epochs))
+        else:
+            self._resume(state)
+            clock.claim(identity, self._name)
+        self._clock, self._identity = clock, identity
+        self._stride = self._engine.stride(consumer)
+
+    def _begin(self, epoch: int) -> None:
+        self._name, self._taken, self._complete, self._resumed = epoch, 0, False, False
+        self._at = self._engine.later(self._engine.first(epoch), self._consumer.worker)
+
+    def _resume(self, state: Mapping[str, Any]) -> None:
+        consumer, saved = self._consumer, state.get("worker")
+        mine = [consumer.worker, consumer.num_workers]
+        if saved is not None and list(saved) != mine:
+            raise ConfigError(
+                f"the state is of worker {saved[0]} of {saved[1]}, this is worker {mine[0]} of {mine[1]}: keep the "
+                f"number of workers, or save and load with pipe.loader()"
+            )
+        if state["kind"] != self._engine.kind:
+            raise ConfigError(
+                f"the state was saved by a {state['kind']} pipeline, this one is {self._engine.kind}"
+                f"{': ' + self._engine.why if self._engine.why else ''}; load it where it was saved, or start anew"
+            )
+        self._engine, self._at = self._engine.load([state], consumer.rank, consumer.world_size)
+        if saved is None:
+            self._at = self._engine.later(self._at, consumer.worker)
+        self._name, self._taken, self._complete, self._resumed = state["epoch"], state["step"], False, True
+        epoch = self._engine.epoch_of(self._at)
+        if self._ends is None or state["steps"] is not None:
+            self._name = epoch
+        elif saved is None and not self._name <= epoch < self._name + self._ends:
+            self._name = epoch  # a worker's rest may be empty: whether the pass is over, its siblings know
+
+    def __iter__(self) -> Iterator[Any]:
+        while True:
+            given = 0
+            for item in self._items():
+                given += 1
+                yield item
+            if given or not self._resumed or self._ends is None or not self._alone:
+                break
+            self._over()  # nothing was left of the pass that was resumed: the next one follows
+            self._clock.claim(self._identity, self._name)
+        if self._ends is None:
+            raise ConfigError(
+                "the endless pass has no more samples: its shards hold none, or all of them were skipped or dropped "
+                "(report() counts it)"
+            )
+        if self._alone:
+            self._over()
+
+    @property
+    def _alone(self) -> bool:
+        """Whether no other worker shares the pass: else one that has ended cannot know whether the pass has."""
+        return self._consumer.num_workers == 1
+
+    def _items(self) -> Iterator[Any]:
+        until = None if self._ends is None else self._name + self._ends
+        for item, moved, more in self._engine.items(self._at, until, self._consumer, own=True):
+            self._at = self._engine.later(self._engine.behind(self._at, moved), self._stride - 1)
+            if not more:
+                self._complete = True
+            if not is_nothing(item):
+                self._taken += 1
+                yield item
+            del item
+
+    def _over(self) -> None:
+        self._begin(self._name + (self._ends or 0))
+
+    def state(self) -> dict[str, Any]:
+        """Plain JSON that names the next item of this consumer."""
+        consumer, engine = self._consumer, self._engine
+        at, name, taken = self._at, self._name, self._taken
+        if self._complete and self._ends is not None and self._alone:
+            name, taken = name + self._ends, 0
+            at = engine.later(engine.first(name), consumer.worker)
+        state = {"streampipe": VERSION, "epoch": name, "step": taken, "epochs": self._ends, "steps": None}
+        state |= engine.state(at, consumer.rank, consumer.world_size)
+        if consumer.num_workers > 1:
+            state["worker"] = [consumer.worker, consumer.num_workers]
+        return state
+
+
+def refuse_splitters(world_size: int) -> None:
+    """Refuse to be read by what would split the samples among the ranks once more.
+
+    Raises:
+        ConfigError: Accelerate prepared a DataLoader over this pipeline, on several ranks.
+    """
+    if world_size == 1:
+        return
+    frame: Any = sys._getframe()
+    while frame is not None:
+        if frame.f_globals.get("__name__") in _SPLITS_AGAIN:
+            raise ConfigError(
+                f"this pipeline is prepared by Accelerate, which splits its samples among {world_size} ranks "
+                f"once more, so most would be lost: use pipe.loader() and do not give it to accelerator.prepare (it reads "
+                f"this rank's share already, and goes on from loader.load_state_dict(state))"
+            )
+        frame = frame.f_back

@@ -1,0 +1,112 @@
+"""What a saved state must look like. It comes from a file: kinds and bounds are checked before a number of it is used.
+
+Whether it fits this dataset and pipeline is for the engine to say that goes on with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeGuard
+
+from streampipe.errors import ConfigError
+
+VERSION = 2
+_MOST = 1 << 53  # beyond it JSON's numbers are not exact everywhere
+_LAST_EPOCH = 1 << 30
+_MOST_LANES = 1 << 20
+_DEEPEST = 50
+
+
+def checked_state(state: Any) -> dict[str, Any]:
+    """The state as a dict.
+
+    Raises:
+        ConfigError: it is none.
+
+    >>> checked_state({"streampipe": 2, "kind": "planned", "epoch": -1})
+    Traceback (most recent call last):
+        ...
+    streampipe.errors.ConfigError: this is no state of streampipe: its epoch is -1; load what state_dict() gave
+    """
+    if not isinstance(state, Mapping):
+        raise wrong(f"it is {type(state).__name__}, not a dict")
+    found = dict(state)
+    if found.get("streampipe") != VERSION:
+        raise wrong(f"its version is {found.get('streampipe')!r}, this release reads {VERSION}")
+    if not is_number(found.get("epoch")) or found["epoch"] > _LAST_EPOCH:
+        raise wrong(f"its epoch is {found.get('epoch')!r}")
+    if found.get("kind") == "new":
+        return found
+    if not is_number(found.get("step")):
+        raise wrong(f"its step is {found.get('step')!r}")
+    for name in ("epochs", "steps"):
+        if found.get(name) is not None and not (is_number(found[name]) and found[name] >= 1):
+            raise wrong(f"its {name} is {found[name]!r}")
+        found.setdefault(name, None)
+    worker = found.get("worker")
+    if worker is not None and not (are_numbers(worker, 2) and worker[0] < worker[1]):
+        raise wrong(f"its worker is {worker!r}")
+    if found.get("kind") == "planned":
+        _check_planned(found)
+    elif found.get("kind") == "lanes":
+        _check_lanes(found)
+    else:
+        raise wrong(f"its kind is {found.get('kind')!r}")
+    return found
+
+
+def _check_planned(state: Mapping[str, Any]) -> None:
+    at, lanes = state.get("at"), state.get("lanes")
+    if not are_numbers(at, 2) or at[0] > _LAST_EPOCH:
+        raise wrong(f"its place is {at!r}")
+    if not are_numbers(lanes, 2) or not 1 <= lanes[0] * lanes[1] <= _MOST_LANES:
+        raise wrong(f"its lanes are {lanes!r}")
+
+
+def _check_lanes(state: Mapping[str, Any]) -> None:
+    rank, lanes, at = state.get("rank"), state.get("lanes"), state.get("at")
+    if rank is not None and (not are_numbers(rank, 2) or not rank[0] < rank[1]):
+        raise wrong(f"its rank is {rank!r}")
+    if not are_numbers(lanes, 2) or not 1 <= lanes[0] * lanes[1] <= _MOST_LANES:
+        raise wrong(f"its lanes are {lanes!r}")
+    if not are_numbers(at, 2) or at[0] > _LAST_EPOCH:
+        raise wrong(f"its place is {at!r}")
+    standing = state.get("standing")
+    if not isinstance(standing, Mapping):
+        raise wrong("it does not say where its lanes stand")
+    for lane, each in standing.items():
+        if not (str(lane).isdecimal() and int(lane) < lanes[0] * lanes[1]):
+            raise wrong(f"it has a lane {lane!r}, of {lanes[0] * lanes[1]}")
+        if not is_list(each) or len(each) != 3 or not are_numbers(each[:2], 2) or not is_mark(each[2], _DEEPEST):
+            raise wrong(f"lane {lane} stands at {each!r:.80}")
+
+
+def wrong(what: str) -> ConfigError:
+    """The error for a state that is none."""
+    return ConfigError(f"this is no state of streampipe: {what}; load what state_dict() gave")
+
+
+def is_number(value: Any) -> TypeGuard[int]:
+    """Whether it is a whole number from 0 on."""
+    return type(value) is int and 0 <= value < _MOST
+
+
+def is_list(value: Any) -> TypeGuard[Sequence[Any]]:
+    """Whether it is a list."""
+    return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
+
+
+def are_numbers(values: Any, number: int) -> TypeGuard[Sequence[int]]:
+    """Whether it is a list of so many whole numbers."""
+    return is_list(values) and len(values) == number and all(map(is_number, values))
+
+
+def is_mark(value: Any, depth: int) -> bool:
+    """Whether it is what stages and sources leave behind: numbers, texts, lists and dicts of them, not too deep."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return True
+    if depth == 0:
+        return False
+    if isinstance(value, Mapping):
+        return all(isinstance(name, str) and is_mark(each, depth - 1) for name, each in value.items())
+    return is_list(value) and all(is_mark(each, depth - 1) for each in value)

@@ -1,0 +1,54 @@
+"""Where a lane's samples come from: whole shards read forward, or the places that a plan has for the lane's slots."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from streampipe.context import Run, Sample
+from streampipe.engine.batches import good, open_shards, reader_of
+from streampipe.engine.lanes import Shape
+from streampipe.errors import ConfigError
+from streampipe.plan.planned import Place, Plan
+
+
+@dataclass(frozen=True)
+class PlannedStream:
+    """The samples of a plan in lanes: lane (a, c) has the slots q mod A = a of the global batches t mod T = c, in order.
+
+    For a shuffled plan these are the plan's own lanes. Together the lanes have each sample of the epoch once, and if no
+    stage drops or adds any, the batches are those of the plan.
+    """
+
+    plan: Plan
+    shape: Shape
+    leaves_marks: ClassVar[bool] = True
+
+    def __call__(self, run: Run, epoch: int, views: bool = False, at: Sequence[Any] = ()) -> Iterator[Sample]:
+        """An epoch of a lane, from the batch and slot of a mark on."""
+        plan, shape, chains = self.plan, self.shape, self.plan.dataset.chains
+        column, place = divmod(run.consumer.number, shape.places)
+        step, done = _checked(at) if at else (column, 0)
+        find = plan.dataset.places(plan, place, shape.places, repeat=False)
+
+        def steps() -> Iterator[tuple[int, Sequence[Place]]]:
+            for t in range(step, plan.batches, shape.columns):
+                places = find(epoch, t)
+                yield t, places[done:] if t == step else places
+
+        reader = reader_of(plan, max(4, open_shards(plan) // shape.number))
+        with closing(reader.read(steps(), views and chains is None)) as found:
+            for t, places, samples in found:
+                first = done if t == step else 0
+                for number, (where, one) in enumerate(zip(places, samples, strict=True), first + 1):
+                    for sample in good([where], [one], run, chains):
+                        run.trail.mark = (epoch, t, number)
+                        yield sample
+
+
+def _checked(at: Sequence[Any]) -> tuple[int, int]:
+    if len(at) != 2 or not all(isinstance(each, int) for each in at):
+        raise ConfigError(f"the state's mark {list(at)} is of another kind of stream; start a new epoch without it")
+    return at[0], at[1]

@@ -1,0 +1,52 @@
+"""What a pipeline is, as a value: where samples come from, the stages behind, and what a pass over them is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from streampipe.errors import ConfigError
+from streampipe.policy import ErrorPolicy
+
+AnyStage = Callable[[Iterable[Any]], Iterable[Any]]
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A source, the stages behind it, and the options of a pass. The fluent face builds it; an engine runs it.
+
+    Args:
+        source: see ``streampipe.reading.protocol.SampleSource``.
+        chain: the stages, in order.
+        seed: of every order and random choice.
+        epochs: of a pass; None for an endless one.
+        policy: what becomes of bad samples and shards.
+    """
+
+    source: Any
+    chain: tuple[AnyStage, ...] = ()
+    seed: int = 0
+    epochs: int | None = 1
+    policy: ErrorPolicy = field(default_factory=ErrorPolicy)
+
+    def __post_init__(self) -> None:
+        if self.epochs is not None and self.epochs < 1:
+            raise ConfigError(f"epochs is 1 or more, or None for an endless stream, not {self.epochs}")
+
+
+@dataclass(frozen=True)
+class Job:
+    """Who runs a pass: how many ranks, and how many processes on each read (0: the rank's own).
+
+    ``tail``: what becomes of an epoch's last batch, where the loader was told.
+    """
+
+    world_size: int = 1
+    num_workers: int = 0
+    tail: str | None = None
+
+    @property
+    def readers(self) -> int:
+        """Consumers on each rank."""
+        return max(1, self.num_workers)
