@@ -144,8 +144,7 @@ class MixPlaces:
             lanes = Lanes(mine.dataset.samples, most, most, 1, window)
             known = self._orders[part] = (epoch, stream, EpochOrder(lanes, batch_seed(mine.seed, epoch)))
         _, stream, order = known
-        batch, slot = divmod(at, order.lanes.size)
-        shard, row = stream.find(order.batch(batch, np.array([slot])))[0]
+        shard, row = stream.find(order.draws(np.array([at])))[0]
         return Place(shard, row, epoch, part)
 
 

@@ -91,8 +91,8 @@ class EpochStream:
     """Positions in an epoch's stream of samples, the shards one after the other, as (shard, number in it)."""
 
     def __init__(self, counts: np.ndarray, seed: int | None) -> None:
-        self._shards = np.arange(len(counts)) if seed is None else permutation(len(counts), seed)
-        self._ends = np.cumsum(counts[self._shards])
+        self.shards = np.arange(len(counts)) if seed is None else permutation(len(counts), seed)
+        self._ends = np.cumsum(counts[self.shards])
         self._last = (0, 0, 0)  # start, end and number of the shard that was found last
 
     def find(self, positions: np.ndarray) -> list[tuple[int, int]]:
@@ -101,15 +101,22 @@ class EpochStream:
             return [self._find_one(int(positions[0]))]
         which = np.searchsorted(self._ends, positions, side="right")
         starts = np.where(which > 0, self._ends[np.maximum(which, 1) - 1], 0)
-        return list(zip(self._shards[which].tolist(), (positions - starts).tolist(), strict=True))
+        return list(zip(self.shards[which].tolist(), (positions - starts).tolist(), strict=True))
+
+    def turn(self, position: int) -> tuple[int, int]:
+        """The turn of the shard that a position is in (its place in the epoch's order), and the first position of it.
+
+        Behind the last shard there is no turn.
+        """
+        which = int(self._ends.searchsorted(position, side="right"))
+        return which, int(self._ends[which - 1]) if which else 0
 
     def _find_one(self, position: int) -> tuple[int, int]:
         """The same for one position: mostly in the shard of the one before."""
         start, end, shard = self._last
         if not start <= position < end:
-            which = int(self._ends.searchsorted(position, side="right"))
-            start = int(self._ends[which - 1]) if which else 0
-            shard = int(self._shards[which])
+            which, start = self.turn(position)
+            shard = int(self.shards[which])
             self._last = (start, int(self._ends[which]), shard)
         return shard, position - start
 

@@ -15,7 +15,7 @@ from streampipe.index import Finder
 from streampipe.plan.bucketed import BucketDataset, count_buckets
 from streampipe.plan.buckets import Buckets
 from streampipe.plan.dataset import Dataset, count
-from streampipe.plan.deal import Portion, deal, sample_seed, shard_seed
+from streampipe.plan.deal import Portion, deal, sample_seed, shard_order, shard_seed
 from streampipe.plan.order import traceable
 from streampipe.query.condition import Keep
 from streampipe.samples import group
@@ -97,7 +97,7 @@ class ShardSamples:
 
     def _in_order(self, run: Run, epoch: int, views: bool, at: Sequence[int]) -> Iterator[Sample]:
         seed = None if self.window is None else shard_seed(run.seed, epoch)
-        portions = deal(len(self.shards), run.consumer, seed)
+        portions = deal(shard_order(len(self.shards), seed), run.consumer.number, run.consumer.total)
         if at:
             portions = dropwhile(lambda portion: portion.shard != at[0], portions)
             begin = next(portions, None)
