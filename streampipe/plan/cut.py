@@ -60,11 +60,13 @@ class Cut:
 
         Slot q belongs to rank q mod ``ranks``. A short batch of fewer draws than ranks has some for several ranks.
         """
-        first = self.before(step)
+        first = self.draw + (step - self.step) * self.size
         left = self.samples - first
-        if self.tail == "short" and left < self.size:
+        if left >= self.size:
+            return np.arange(first + rank, first + self.size, ranks)
+        if self.tail == "short":
             return first + np.arange(rank, max(left, ranks), ranks) % left
-        numbers = first + np.arange(rank, self.size, ranks)
+        numbers = np.arange(first + rank, first + self.size, ranks)
         return np.where(numbers < self.samples, numbers, (numbers - self.samples) % self.samples)
 
 

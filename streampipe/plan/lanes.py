@@ -87,10 +87,10 @@ class Lanes:
         ([0, 1, 0, 1, 0, 1, 1], [0, 0, 1, 1, 2, 2, 3])
         """
         lane, item = self.rotation.at(numbers)
-        over = numbers - self.full * self.size
-        tail = over >= 0
-        if tail.any():
-            lane[tail], item[tail] = self._in_tail(over[tail])
+        end = self.full * self.size
+        if len(numbers) and numbers.max() >= end:
+            tail = numbers >= end
+            lane[tail], item[tail] = self._in_tail(numbers[tail] - end)
         return lane, item
 
     def _in_tail(self, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
