@@ -20,9 +20,10 @@ from streampipe.errors import ConfigError
 from streampipe.pipeline.chain import AnyStage
 from streampipe.plan.bucketed import BucketDataset, BucketOrders, BucketPlaces, BucketPlan, choose_lanes
 from streampipe.plan.buckets import Buckets
+from streampipe.plan.cut import check_ranks
 from streampipe.plan.dataset import Dataset
 from streampipe.plan.deal import shard_seed
-from streampipe.plan.lanes import EpochOrder, Lanes, batch_seed, choose, rank_reader, sensible_window
+from streampipe.plan.lanes import EpochOrder, Lanes, batch_seed, choose, sensible_window
 from streampipe.plan.planned import Place, Plan
 from streampipe.rng import derive
 
@@ -122,12 +123,14 @@ class MixPlaces:
         self._parts = dataset._parts
         self._samples = dataset.samples
         self._shares = Shares(dataset.weights)
-        self._read = rank_reader(EpochOrder(plan.lanes, 0), rank, ranks)  # one lane, not shuffled: draws as they come
+        self._plan = plan
+        self._rank = (rank, ranks)
+        check_ranks(plan.lanes.size, ranks)
         self._orders: dict[int, tuple[int, Any, EpochOrder]] = {}  # by part: of the epoch that it is in
 
     def __call__(self, epoch: int, step: int) -> list[Place]:
         """Where the rank's samples of a batch are."""
-        draws = epoch * self._samples + self._read(step)
+        draws = epoch * self._samples + self._plan.cut(epoch).numbers(step, *self._rank)
         parts, numbers = self._shares.owner(draws)
         return [self._place(part, number) for part, number in zip(parts.tolist(), numbers.tolist(), strict=True)]
 

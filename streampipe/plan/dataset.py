@@ -19,7 +19,7 @@ from streampipe.index import Finder, ShardIndex
 from streampipe.index.manifest import NAME
 from streampipe.index.manifest import counts as read_manifest
 from streampipe.plan.deal import shard_seed
-from streampipe.plan.lanes import EpochOrder, batch_seed, rank_reader
+from streampipe.plan.lanes import rank_reader
 from streampipe.plan.planned import Place, Plan
 from streampipe.query.condition import Keep
 from streampipe.rng import derive, permutation
@@ -135,7 +135,7 @@ class RankPlaces:
         if epoch != self._epoch:
             plan = self._plan
             self._stream = self._dataset.stream(shard_seed(plan.seed, epoch) if plan.shuffled else None)
-            self._read = rank_reader(EpochOrder(plan.lanes, batch_seed(plan.seed, epoch)), *self._rank)
+            self._read = rank_reader(plan.order(epoch), *self._rank, plan.cut(epoch))
             self._epoch = epoch
         return [Place(shard, number, epoch) for shard, number in self._stream.find(self._read(step))]
 

@@ -49,10 +49,39 @@ def _check_planned(state: Mapping[str, Any]) -> None:
     until, lanes, worker = state.get("until", "not there"), state.get("lanes"), state.get("worker")
     if until is not None and not (_is_number(until) and int(state["epoch"]) <= until <= _LAST_EPOCH):
         raise _wrong(f"its until is {until!r}, at epoch {state['epoch']}")
-    if not _are_numbers(lanes, 2) or not (lanes[0] >= 1 and 1 <= lanes[1] <= _MOST_COLUMNS):
-        raise _wrong(f"its lanes are {lanes!r}")
+    _check_lanes(lanes)
+    if not _is_list(batch := state.get("batch")):
+        _check_batch(batch)
+    else:
+        for each in batch:
+            _check_batch(each)
+    if not (state.get("window") is None or _is_number(state["window"])):
+        raise _wrong(f"its window is {state['window']!r}")
+    if state.get("begun") is not None:
+        _check_begun(state["begun"], state)
     if worker is not None and not (_are_numbers(worker, 2) and worker[0] < worker[1]):
         raise _wrong(f"its worker is {worker!r}")
+
+
+def _check_lanes(lanes: Any) -> None:
+    if not _are_numbers(lanes, 2) or not (lanes[0] >= 1 and 1 <= lanes[1] <= _MOST_COLUMNS):
+        raise _wrong(f"its lanes are {lanes!r}")
+
+
+def _check_batch(batch: Any) -> None:
+    if not _is_number(batch) or batch < 1:
+        raise _wrong(f"its batch is {batch!r}")
+
+
+def _check_begun(begun: Any, state: Mapping[str, Any]) -> None:
+    """An epoch that was begun with another batch: at least one step of it was taken, and not all its samples."""
+    if not isinstance(begun, Mapping) or not all(_is_number(begun.get(name)) for name in ("window", "draws", "steps")):
+        raise _wrong(f"its begun is {begun!r:.80}")
+    _check_lanes(begun.get("lanes"))
+    _check_batch(begun.get("batch"))
+    samples = state.get("samples")
+    if not _is_number(samples) or not 0 < begun["draws"] < samples or not 0 < begun["steps"] <= state["step"]:
+        raise _wrong(f"its begun is {begun!r:.80}, of {samples!r} samples, at step {state['step']}")
 
 
 def _check_sequential(state: Mapping[str, Any]) -> None:
