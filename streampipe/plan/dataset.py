@@ -44,7 +44,11 @@ class Size(NamedTuple):
 
 
 class Dataset:
-    """The counted samples of a list of shards. It is picklable and holds nothing open."""
+    """The counted samples of a list of shards. It is picklable and holds nothing open.
+
+    Of every epoch's stream (the shards one after the other, as listed or in the order of the epoch) it has the samples
+    [first, last), after ``keep``; all, by default.
+    """
 
     chains = None  # a mixture has stages for each of its parts
 
@@ -55,19 +59,40 @@ class Dataset:
         counts: np.ndarray,
         keep: Select | None = None,
         size: Size | None = None,
+        first: int = 0,
+        last: int | None = None,
     ) -> None:
         self.shards = shards
         self.finder = finder
         self.counts = counts
         self.keep = keep
         self.size = size
-        self.samples = int(counts.sum())
+        self.whole = int(counts.sum())
+        self.first, self.last = within(self.whole, first, last)
+        self.samples = self.last - self.first
+
+    def limited(self, first: int, last: int | None = None) -> Dataset:
+        """Of every epoch the samples [first, last) of those that there are here; ``last`` None: all from ``first`` on.
+
+        Without a shuffle they are the same in every epoch: those that are listed there. With one the shards are
+        permuted first, so each epoch has others, from few shards, and the windowed shuffle mixes them. In every epoch
+        ``limited(0, n)`` and ``limited(n)`` have all samples together, each once.
+
+        >>> both = Dataset(["a.tar", "b.tar"], None, np.array([3, 4])).limited(2, 6)
+        >>> both.samples, both.limited(1, 2).stream(None).find(np.array([0]))
+        (4, [(1, 0)])
+        """
+        a, b = within(self.samples, first, last)
+        size = self.size and Size(self.size.wanted * (b - a) // max(1, self.samples), self.size.shards)
+        start = self.first
+        return Dataset(self.shards, self.finder, self.counts, self.keep, size, start + a, start + b)
 
     @property
     def fingerprint(self) -> str:
         """A digest of the shards' number and kept samples; where they lie is not part of it, so data may move."""
         whole = f"{len(self.shards)} {zlib.crc32(np.ascontiguousarray(self.counts, np.int64).tobytes())}"
-        return f"{derive('dataset', whole):016x}"
+        limit = [f"{self.first} {self.last}"] if self.samples < self.whole else []
+        return f"{derive('dataset', whole, *limit):016x}"
 
     @property
     def is_remote(self) -> bool:
@@ -76,7 +101,7 @@ class Dataset:
 
     def stream(self, seed: int | None) -> EpochStream:
         """The order of one epoch's shards: as listed, or shuffled by ``seed``."""
-        return EpochStream(self.counts, seed)
+        return EpochStream(self.counts, seed, self.first)
 
     def places(self, plan: Plan, rank: int, ranks: int) -> RankPlaces:
         """A rank's places, step by step."""
@@ -88,11 +113,15 @@ class Dataset:
 
 
 class EpochStream:
-    """Positions in an epoch's stream of samples, the shards one after the other, as (shard, number in it)."""
+    """Positions in an epoch's stream of samples, the shards one after the other, as (shard, number in it).
 
-    def __init__(self, counts: np.ndarray, seed: int | None) -> None:
+    Position 0 is the ``first``-th sample of the stream.
+    """
+
+    def __init__(self, counts: np.ndarray, seed: int | None, first: int = 0) -> None:
         self.shards = np.arange(len(counts)) if seed is None else permutation(len(counts), seed)
-        self._ends = np.cumsum(counts[self.shards])
+        self._start = -first
+        self._ends = np.cumsum(counts[self.shards]) - first
         self._last = (0, 0, 0)  # start, end and number of the shard that was found last
 
     def find(self, positions: np.ndarray) -> list[tuple[int, int]]:
@@ -100,16 +129,13 @@ class EpochStream:
         if len(positions) == 1:
             return [self._find_one(int(positions[0]))]
         which = np.searchsorted(self._ends, positions, side="right")
-        starts = np.where(which > 0, self._ends[np.maximum(which, 1) - 1], 0)
+        starts = np.where(which > 0, self._ends[np.maximum(which, 1) - 1], self._start)
         return list(zip(self.shards[which].tolist(), (positions - starts).tolist(), strict=True))
 
     def turn(self, position: int) -> tuple[int, int]:
-        """The turn of the shard that a position is in (its place in the epoch's order), and the first position of it.
-
-        Behind the last shard there is no turn.
-        """
+        """The turn of the shard that a position is in (its place in the epoch's order), and where that shard begins."""
         which = int(self._ends.searchsorted(position, side="right"))
-        return which, int(self._ends[which - 1]) if which else 0
+        return which, int(self._ends[which - 1]) if which else self._start
 
     def _find_one(self, position: int) -> tuple[int, int]:
         """The same for one position: mostly in the shard of the one before."""
@@ -138,6 +164,16 @@ class RankPlaces:
             self._read = rank_reader(plan.order(epoch), *self._rank, plan.cut(epoch))
             self._epoch = epoch
         return [Place(shard, number, epoch) for shard, number in self._stream.find(self._read(step))]
+
+
+def within(samples: int, first: int, last: int | None) -> tuple[int, int]:
+    """The samples [first, last) of so many, as far as there are.
+
+    >>> within(10, 2, 5), within(10, 8, 20), within(10, 12, None)
+    ((2, 5), (8, 10), (10, 10))
+    """
+    start = min(first, samples)
+    return start, max(start, samples if last is None else min(last, samples))
 
 
 def count(shards: ShardList, finder: Finder, keep: Keep | None = None) -> Dataset:

@@ -15,7 +15,7 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-from streampipe.plan.dataset import EpochStream
+from streampipe.plan.dataset import EpochStream, within
 from streampipe.plan.deal import Order, Portion, deal, shard_order, shard_seed
 from streampipe.plan.lanes import batch_seed, lane_seed
 from streampipe.plan.order import window_slice, window_start
@@ -92,15 +92,26 @@ class Streams:
 class CountedStreams(Streams):
     """The same where it is known how many samples each shard has: lanes of equal numbers of samples.
 
+    Of every epoch's stream they have the samples [first, last), all by default (see ``Dataset.limited``).
+
     >>> streams = CountedStreams(np.array([3, 1, 0, 2]), 2, seed=0)
     >>> [[(each.shard, each.first, each.last) for each in streams.portions(0, lane)] for lane in (0, 1)]
     [[(0, 0, 3)], [(1, 0, 1), (2, 0, 0), (3, 0, 2)]]
     """
 
-    def __init__(self, counts: np.ndarray, lanes: int, seed: int, window: int | None = None) -> None:
+    def __init__(
+        self,
+        counts: np.ndarray,
+        lanes: int,
+        seed: int,
+        window: int | None = None,
+        first: int = 0,
+        last: int | None = None,
+    ) -> None:
         super().__init__(len(counts), lanes, seed, window)
         self.counts = counts
-        self.total = int(counts.sum())
+        self.first, self.last = within(int(counts.sum()), first, last)
+        self.samples = self.last - self.first
         self._stream = Recent(self._stream_of, _EPOCHS)
 
     def portions(self, epoch: int, lane: int, first: int = 0) -> Iterator[Portion]:
@@ -117,7 +128,7 @@ class CountedStreams(Streams):
 
     def bounds(self, lane: int) -> tuple[int, int]:
         """The positions of the epoch's stream that a lane covers: first and one past the last."""
-        return lane * self.total // self.lanes, (lane + 1) * self.total // self.lanes
+        return lane * self.samples // self.lanes, (lane + 1) * self.samples // self.lanes
 
     def mark(self, epoch: int, lane: int, item: int) -> tuple[int, int]:
         """Where a lane is read from to give its items from number ``item`` on: the number of a portion, and that of a
@@ -145,7 +156,7 @@ class CountedStreams(Streams):
         return self._stream(epoch).find(np.array([start + item]))[0]
 
     def _stream_of(self, epoch: int) -> EpochStream:
-        return EpochStream(self.counts, self._shard_seed(epoch))
+        return EpochStream(self.counts, self._shard_seed(epoch), self.first)
 
 
 class Recent(Generic[T]):

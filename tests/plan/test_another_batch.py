@@ -26,18 +26,15 @@ def dataset_of(counts):
     return Dataset([f"{i}.tar" for i in range(len(counts))], None, np.array(counts))
 
 
-def mixture_of(counts, window):
-    return MixDataset(
-        [Part(dataset_of(counts), 1, window, (), ""), Part(dataset_of([3, 4]), 2, None, (), "")], [2, 1], [1, 1]
-    )
-
-
-def planner(counts, window, tail, mixed):
+def planner(counts, window, tail, mixed, skip=0):
     """From a global batch to the plan of a new run."""
+    dataset = dataset_of(counts)
     if mixed:
-        mixture = mixture_of(counts, window)
+        parts = [Part(dataset, 1, window, (), ""), Part(dataset_of([3, 4]), 2, None, (), "")]
+        mixture = MixDataset(parts, [2, 1], [1, 1]).limited(skip)
         return lambda size: Plan(mixture, Lanes(mixture.samples, size, tail=tail), 7, False)
-    return lambda size: make(dataset_of(counts), size, window, 7, tail)
+    dataset = dataset.limited(min(skip, dataset.samples - 1))
+    return lambda size: make(dataset, size, window, 7, tail)
 
 
 def batch(plan, at, ranks=1):
@@ -62,9 +59,9 @@ def resumed(plan, size_of, size, cursor):
 
 
 @settings(max_examples=150, deadline=None)
-@given(counts, windows, st.lists(sizes, min_size=2, max_size=4), st.booleans(), st.data())
-def test_the_rest_of_an_epoch_keeps_its_order_whatever_the_batches(counts, window, batches, mixed, data):
-    size_of = planner(counts, window, "short", mixed)
+@given(counts, windows, st.lists(sizes, min_size=2, max_size=4), st.booleans(), st.integers(0, 5), st.data())
+def test_the_rest_of_an_epoch_keeps_its_order_whatever_the_batches(counts, window, batches, mixed, skip, data):
+    size_of = planner(counts, window, "short", mixed, skip)
     plan, cursor = size_of(batches[0]), Cursor(0, 0, EPOCHS)
     begun = {epoch: draws(plan, epoch) for epoch in range(EPOCHS)}
     done = dict.fromkeys(range(EPOCHS), 0)

@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streampipe.plan.dataset import EpochStream
+from streampipe.plan.dataset import Dataset
 from streampipe.plan.deal import shard_seed
 from streampipe.plan.lanes import EpochOrder, Lanes, batch_seed
 from streampipe.plan.order import windowed
@@ -77,13 +77,18 @@ def test_a_counted_lane_can_be_opened_at_any_item(counts, lanes, window, epoch):
     windows,
     st.sampled_from(["short", "drop", "pad"]),
     st.integers(0, 2),
+    st.just((0, None)) | st.tuples(st.integers(0, 20), st.integers(0, 60)),
 )
-def test_lanes_that_are_read_forward_give_the_batches_of_an_indexed_plan_on_any_job(counts, shape, window, tail, epoch):
-    total = int(counts.sum())
-    lanes = Lanes(total, *shape, window or 0, tail)
-    streams = CountedStreams(counts, lanes.number, 9, window)
+def test_lanes_that_are_read_forward_give_the_batches_of_an_indexed_plan_on_any_job(
+    counts, shape, window, tail, epoch, limit
+):
+    dataset = Dataset([f"{i}.tar" for i in range(len(counts))], None, counts).limited(*limit)
+    lanes = Lanes(dataset.samples, *shape, window or 0, tail)
+    streams = CountedStreams(counts, lanes.number, 9, window, dataset.first, dataset.last)
     items = [given_out(streams, epoch, lane, counts) for lane in range(lanes.number)]
-    stream = EpochStream(counts, None if window is None else shard_seed(9, epoch))
+    for lane, mine in enumerate(items):
+        assert [streams.find(epoch, lane, item) for item in range(len(mine))] == mine
+    stream = dataset.stream(None if window is None else shard_seed(9, epoch))
     order = EpochOrder(lanes, batch_seed(9, epoch))
     for ranks in (ranks for ranks in (1, 2, 3, 4, 6) if lanes.rotation.fits(ranks)):
         for t in range(lanes.batches):
