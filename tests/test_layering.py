@@ -40,8 +40,8 @@ ORDER = [  # each may import from those before it, and from itself
     "testing",
 ]
 INSIDE = {  # and in a folder, each file from those before it
-    "plan": "state order buckets spread groups lanes deal planned dataset bucketed",
-    "query": "aliases expression condition",
+    "plan": "state order buckets spread groups cut rotation lanes deal planned dataset streams bucketed",
+    "query": "aliases expression condition split",
     "index": "beside facts parquet known manifest sidecar table scan find build",
     "source": "headers location network failures traffic http retry disk fetch stores forward part ranges cache "
     "download source",

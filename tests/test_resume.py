@@ -173,6 +173,20 @@ def test_a_new_run_has_the_same_batches_on_any_number_of_ranks(many):
         assert global_batches(many, ranks, workers) == (whole, state), f"{ranks} ranks, {workers} workers"
 
 
+@pytest.mark.parametrize("size", [12, 96])
+def test_another_global_batch_goes_on_with_what_is_left(many, size):
+    whole, _ = global_batches(many, 1, 0)
+    first, state = global_batches(many, 8, 3, limit=4)
+    rest, _ = global_batches(many, 4, 2, state, size=size)
+    assert sorted(chain(*first, *rest)) == sorted(chain(*whole))
+    assert {len(batch) for batch in rest[:-1]} == {size}
+    begun, again = global_batches(many, 4, 0, state, limit=2, size=size)
+    assert begun == rest[:2]
+    assert global_batches(many, 3, 0, again, size=size)[0] == rest[2:]
+    back, _ = global_batches(many, 2, 0, again, size=48)
+    assert sorted(chain(*first, *begun, *back)) == sorted(chain(*whole))
+
+
 def test_a_planned_resume_reads_nothing_of_what_came_before(many):
     state, got = stopped(planned(many, 8, shuffle=False), 90, {})
     loader = planned(many, 8, shuffle=False).loader()
@@ -186,7 +200,6 @@ def test_a_planned_resume_reads_nothing_of_what_came_before(many):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"size": 5}, r"the global batch \(batch size times ranks\) is 5 here and was 4"),
         ({"seed": 4}, "the seed is 4 here and was 3"),
         ({"shuffle": 6}, "the shuffle's window is 6 here and was 5"),
         ({"shuffle": False}, "the shuffle's window is None here and was 5"),

@@ -183,4 +183,6 @@ def test_wrong_arguments_are_refused_at_once(tmp_path):
 
 def test_a_consumer_reads_the_same_as_the_pipeline_alone(tmp_path):
     write_shards(tmp_path, [4])
-    assert [s["__key__"] for s in sp.stream(tmp_path)] == [s["__key__"] for s in run(sp.stream(tmp_path), Consumer(), 0)]
+    assert [s["__key__"] for s in sp.stream(tmp_path)] == [
+        s["__key__"] for s in run(sp.stream(tmp_path), Consumer(), 0)
+    ]

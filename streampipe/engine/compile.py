@@ -24,8 +24,9 @@ from streampipe.engine.streams import PlannedStream
 from streampipe.errors import ConfigError, ShardError
 from streampipe.plan.bucketed import BucketDataset, Bucketed, BucketPlan, make_plan
 from streampipe.plan.dataset import Dataset, Uncounted
-from streampipe.plan.lanes import Lanes, choose, sensible_window
+from streampipe.plan.lanes import Lanes
 from streampipe.plan.planned import Plan, make
+from streampipe.plan.streams import choose_streams
 from streampipe.reading.shards import ShardSamples
 from streampipe.spec import AnyStage, Job, Spec
 from streampipe.stages.stage import pushdown_of, traits_of
@@ -82,13 +83,15 @@ def plan_of(spec: Spec, division: Division, job: Job) -> Plan:
     if source.tier == "sequential":
         raise Uncounted("tier='sequential' was asked for")
     try:
-        dataset = _dataset(source, division)
+        dataset: Any = _dataset(source, division)
     except ShardError as error:
         if spec.policy.mode == "raise":
             raise
         raise Uncounted(f"a shard is damaged, and its readable samples are wanted ({error})") from error
     if division.keep and not dataset.samples:
         raise _nothing_kept(source, division)
+    if division.limit is not None:
+        dataset = dataset.limited(division.limit.first, division.limit.last)
     text = division.keep.text if division.keep else ""
     if isinstance(dataset, BucketDataset):
         return _with_buckets(spec, dataset, division, job, source.window, source.sensible)
@@ -167,6 +170,8 @@ def _of_mix(spec: Spec, source: MixSamples, division: Division, job: Job) -> Pla
         return _with_buckets(spec, mixed, division, job, None, False)
     size = (division.batch or 1) * job.world_size
     mixture = MixDataset(parts, source.weights, source.repeats)
+    if division.limit is not None:
+        mixture = mixture.limited(division.limit.first, division.limit.last)
     return Plan(mixture, Lanes(mixture.samples, size, tail=_tail(division, job)), spec.seed, False)
 
 
@@ -236,25 +241,11 @@ def _streamed(spec: Spec, division: Division, job: Job, why: str) -> LaneEngine:
     stream: Any = source
     facts = {"data": repr(source)}
     if isinstance(source, ShardSamples) and source.window is not None and not division.pools:
-        found = choose_streams(size, len(source.shards))
+        chosen = choose_streams(size, len(source.shards))
+        found = Shape(chosen.places, chosen.columns)
         if found.number >= job.world_size * job.readers:
-            shape, elastic = found, found.fits(job.world_size)
-    if isinstance(source, ShardSamples):
-        stream = source.in_lanes(shape.places)
+            shape, elastic, stream = found, found.fits(job.world_size), source.in_lanes(found.places)
     return _engine(spec, division, job, shape, elastic, stream, Level.STREAMED, why, facts)
-
-
-def choose_streams(size: int, shards: int) -> Shape:
-    """Lanes for shards that are read forward, from the global batch and their number alone; never more than shards.
-
-    >>> choose_streams(16, 100), choose_streams(4, 3), choose_streams(1024, 10_000)
-    (Shape(places=4, columns=12), Shape(places=1, columns=3), Shape(places=64, columns=12))
-    """
-    most = min(shards, max(64, _COLUMNS * (size // 16)))
-    places = [a for a in range(1, min(size, max(size // 16, _PLACES)) + 1) if size % a == 0]
-    fitting = [(a * t, t, a) for a in places for t in _divisors(_COLUMNS) if a * t <= most]
-    _, columns, found = max(fitting)
-    return Shape(found, columns)
 
 
 def _divisors(number: int) -> list[int]:
@@ -312,6 +303,3 @@ def opaque_in(stream: Any, head: Sequence[AnyStage]) -> str | None:
         if traits_of(stage).state is Keeps.OPAQUE:
             return f"stage {name_of(stage, parameters=True)} may keep something between samples"
     return None
-
-
-__all__ = ["choose", "compile", "opaque_in", "plan_of", "sensible_window"]

@@ -101,6 +101,7 @@ class _Pushing:
         before = {
             Filter: {Filter, Group},
             Group: {Filter},
+            Limit: {Filter, Limit},
         }.get(type(push))
         if before is None or not self._seen <= before:
             return False

@@ -13,13 +13,13 @@ assigned whole lanes one after the other, which is another order, but still each
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import count, islice
 from typing import Any, NamedTuple, Protocol
 
 from streampipe.context import Consumer, Mark, Run, Sample, Trail
 from streampipe.counters import counters
-from streampipe.errors import ConfigError, StreampipeError, TooManyErrors
+from streampipe.errors import TooManyErrors
 
 _MOST_EMPTY = 256
 """Epochs without an item, one after the other, after which a lane of an endless pass is given up."""
@@ -89,13 +89,13 @@ class Shape:
         return self.places % ranks == 0
 
     def columns_of(self, rank: int, ranks: int) -> list[list[int]]:
-        """The lanes of a rank, by column. Lane (place, column) has the number ``column * places + place``.
+        """The lanes of a rank, by column. Lane (place, column) has the number ``place * columns + column``.
 
         >>> Shape(2, 2).columns_of(1, 2), Shape(3, 1).columns_of(0, 2)
-        ([[1], [3]], [[0], [2]])
+        ([[2], [3]], [[0], [2]])
         """
         if self.fits(ranks):
-            return [[c * self.places + a for a in range(rank, self.places, ranks)] for c in range(self.columns)]
+            return [[a * self.columns + c for a in range(rank, self.places, ranks)] for c in range(self.columns)]
         return [[lane] for lane in range(rank, self.number, ranks)]
 
 
@@ -282,18 +282,3 @@ class Rotation:
 def _from(lanes: Sequence[Lane], first: int) -> Iterator[Lane]:
     yield from lanes[first:]
     yield from lanes[:first]
-
-
-__all__ = [
-    "ConfigError",
-    "Lane",
-    "LanePoint",
-    "Moved",
-    "Rotation",
-    "Shape",
-    "Standing",
-    "StreampipeError",
-    "Work",
-    "field",
-    "usable",
-]

@@ -20,9 +20,10 @@ from streampipe.engine.chain import describe
 from streampipe.errors import ConfigError
 from streampipe.plan.bucketed import BucketDataset, BucketOrders, BucketPlaces, BucketPlan, choose_lanes
 from streampipe.plan.buckets import Buckets
-from streampipe.plan.dataset import Dataset
+from streampipe.plan.cut import check_ranks
+from streampipe.plan.dataset import Dataset, within
 from streampipe.plan.deal import shard_seed
-from streampipe.plan.lanes import EpochOrder, Lanes, batch_seed, choose, rank_reader, sensible_window
+from streampipe.plan.lanes import EpochOrder, Lanes, batch_seed, choose, sensible_window
 from streampipe.plan.planned import Place, Plan
 from streampipe.rng import derive
 from streampipe.spec import AnyStage, Spec
@@ -83,20 +84,37 @@ class Part:
 
 
 class MixDataset:
-    """The counted samples of a mixture: what a plan needs of a dataset."""
+    """The counted samples of a mixture: what a plan needs of a dataset. Of every epoch's draws it has [first, last)."""
 
-    def __init__(self, parts: Sequence[Part], weights: Sequence[float] | None, repeats: Sequence[int]) -> None:
+    def __init__(
+        self,
+        parts: Sequence[Part],
+        weights: Sequence[float] | None,
+        repeats: Sequence[int],
+        first: int = 0,
+        last: int | None = None,
+    ) -> None:
         self._parts = tuple(parts)
+        self._repeats = tuple(repeats)
         counts = [part.dataset.samples * times for part, times in zip(parts, repeats, strict=True)]
+        self._given = weights
         self.weights = tuple(weights or counts)
         self.shards = [url for part in parts for url in _few(part)]
-        self.samples = sum(counts)
+        self.whole = sum(counts)
+        self.first, self.last = within(self.whole, first, last)
+        self.samples = self.last - self.first
+
+    def limited(self, first: int, last: int | None = None) -> MixDataset:
+        """Of every epoch the draws [first, last) of those that there are here; ``last`` None: all from ``first`` on."""
+        a, b = within(self.samples, first, last)
+        return MixDataset(self._parts, self._given, self._repeats, self.first + a, self.first + b)
 
     @property
     def fingerprint(self) -> str:
         """A digest of all parts and their weights."""
         of_parts = [f"{p.dataset.fingerprint} {p.seed} {p.window} {p.filter}" for p in self._parts]
-        return f"{derive('mix', *of_parts, repr(self.weights)):016x}"
+        limit = [f"{self.first} {self.last}"] if self.samples < self.whole else []
+        return f"{derive('mix', *of_parts, repr(self.weights), *limit):016x}"
 
     def places(self, plan: Plan, rank: int, ranks: int, repeat: bool = True) -> MixPlaces:
         """A rank's places, step by step; see ``rank_reader``."""
@@ -126,16 +144,16 @@ class MixPlaces:
 
     def __init__(self, dataset: MixDataset, plan: Plan, rank: int, ranks: int, repeat: bool = True) -> None:
         self._parts = dataset._parts
-        self._samples = dataset.samples
+        self._whole, self._first = dataset.whole, dataset.first
         self._shares = Shares(dataset.weights)
-        self._read = rank_reader(
-            EpochOrder(plan.lanes, 0), rank, ranks, repeat
-        )  # one lane, not shuffled: draws as they come
+        self._plan = plan
+        self._rank = (rank, ranks, repeat)
+        check_ranks(plan.lanes.size, ranks)
         self._orders: dict[int, tuple[int, Any, EpochOrder]] = {}  # by part: of the epoch that it is in
 
     def __call__(self, epoch: int, step: int) -> list[Place]:
         """Where the rank's samples of a batch are."""
-        draws = epoch * self._samples + self._read(step)
+        draws = epoch * self._whole + self._first + self._plan.cut(epoch).numbers(step, *self._rank)
         parts, numbers = self._shares.owner(draws)
         return [self._place(part, number) for part, number in zip(parts.tolist(), numbers.tolist(), strict=True)]
 
@@ -152,8 +170,7 @@ class MixPlaces:
             lanes = Lanes(mine.dataset.samples, most, most, 1, window)
             known = self._orders[part] = (epoch, stream, EpochOrder(lanes, batch_seed(mine.seed, epoch)))
         _, stream, order = known
-        batch, slot = divmod(at, order.lanes.size)
-        shard, row = stream.find(order.batch(batch, np.array([slot])))[0]
+        shard, row = stream.find(order.draws(np.array([at])))[0]
         return Place(shard, row, epoch, part)
 
 

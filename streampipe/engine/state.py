@@ -56,19 +56,44 @@ def checked_state(state: Any) -> dict[str, Any]:
 
 
 def _check_planned(state: Mapping[str, Any]) -> None:
-    at, lanes = state.get("at"), state.get("lanes")
+    at, batch = state.get("at"), state.get("batch")
     if not are_numbers(at, 2) or at[0] > _LAST_EPOCH:
         raise wrong(f"its place is {at!r}")
+    _check_shape(state.get("lanes"))
+    for each in batch if is_list(batch) else [batch]:
+        _check_batch(each)
+    if not (state.get("window") is None or is_number(state["window"])):
+        raise wrong(f"its window is {state['window']!r}")
+    if state.get("begun") is not None:
+        _check_begun(state["begun"], state)
+
+
+def _check_shape(lanes: Any) -> None:
     if not are_numbers(lanes, 2) or not 1 <= lanes[0] * lanes[1] <= _MOST_LANES:
         raise wrong(f"its lanes are {lanes!r}")
+
+
+def _check_batch(batch: Any) -> None:
+    if not is_number(batch) or batch < 1:
+        raise wrong(f"its batch is {batch!r}")
+
+
+def _check_begun(begun: Any, state: Mapping[str, Any]) -> None:
+    """An epoch that was begun with another batch: at least one step of it was taken, and not all its samples."""
+    if not isinstance(begun, Mapping) or not all(is_number(begun.get(name)) for name in ("window", "draws", "steps")):
+        raise wrong(f"its begun is {begun!r:.80}")
+    _check_shape(begun.get("lanes"))
+    _check_batch(begun.get("batch"))
+    samples, step = state.get("samples"), state["at"][1]
+    if not is_number(samples) or not 0 < begun["draws"] < samples or not 0 < begun["steps"] <= step:
+        raise wrong(f"its begun is {begun!r:.80}, of {samples!r} samples, at step {step}")
 
 
 def _check_lanes(state: Mapping[str, Any]) -> None:
     rank, lanes, at = state.get("rank"), state.get("lanes"), state.get("at")
     if rank is not None and (not are_numbers(rank, 2) or not rank[0] < rank[1]):
         raise wrong(f"its rank is {rank!r}")
-    if not are_numbers(lanes, 2) or not 1 <= lanes[0] * lanes[1] <= _MOST_LANES:
-        raise wrong(f"its lanes are {lanes!r}")
+    _check_shape(lanes)
     if not are_numbers(at, 2) or at[0] > _LAST_EPOCH:
         raise wrong(f"its place is {at!r}")
     standing = state.get("standing")

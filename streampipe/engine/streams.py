@@ -29,7 +29,7 @@ class PlannedStream:
     def __call__(self, run: Run, epoch: int, views: bool = False, at: Sequence[Any] = ()) -> Iterator[Sample]:
         """An epoch of a lane, from the batch and slot of a mark on."""
         plan, shape, chains = self.plan, self.shape, self.plan.dataset.chains
-        column, place = divmod(run.consumer.number, shape.places)
+        place, column = divmod(run.consumer.number, shape.columns)
         step, done = _checked(at) if at else (column, 0)
         find = plan.dataset.places(plan, place, shape.places, repeat=False)
 

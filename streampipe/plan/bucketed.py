@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter, OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
@@ -253,18 +253,28 @@ class BucketPlan(Plan):
                 f"over all ranks): use bucket(leftover='merge'), fewer buckets, a smaller batch, or more epochs"
             )
 
+    @property
+    def batch(self) -> int | list[int]:
+        """The global batch of every bucket, or a list of each one's."""
+        sizes = self.groups.sizes
+        return sizes[0] if len(set(sizes)) == 1 else list(sizes)
+
+    @property
+    def resizable(self) -> bool:
+        """Whether a state may go on with another global batch: the turns of the buckets follow from their sizes."""
+        return False
+
     def state(self, cursor: Cursor) -> dict[str, Any]:
         """What ``load`` needs to go on at ``cursor``, as plain JSON."""
         groups = self.groups
         return {
             **super().state(cursor),
-            "batch": groups.sizes[0] if len(set(groups.sizes)) == 1 else list(groups.sizes),
             "buckets": groups.buckets.text,
             "leftover": groups.leftover,
             "together": groups.together,
         }
 
-    def with_lanes(self, places: int, columns: int, window: int) -> Plan:
+    def with_lanes(self, places: int, columns: int, window: int) -> BucketPlan:
         """The same plan with other numbers of lanes, and another window.
 
         Raises:
@@ -275,6 +285,11 @@ class BucketPlan(Plan):
                 f"the state's lanes are {[places, columns]}, but buckets have 1 to {_PLACES} x 1: it is damaged"
             )
         return replace(self, lanes=Lanes(self.lanes.samples, places, places, columns, window))
+
+    def _as_saved(self, state: Mapping[str, Any]) -> Plan:
+        """The plan that a state was saved with."""
+        places, columns = state["lanes"]
+        return self.with_lanes(places, columns, state["window"] or 0)
 
     def delivered(self, at: Cursor, places: Sequence[Place], rank: int) -> None:
         """The step ``at`` was made of these places: count it for its bucket; at an epoch's end, what is left over."""
@@ -318,7 +333,7 @@ def make_plan(
     per_group = tuple(size * ranks for size in sizes) if same else tuple(sizes)
     groups = Groups(dataset.buckets, dataset.by_bucket, per_group, leftover, 1 if same else ranks)
     lanes = choose_lanes(dataset, window, sensible)
-    return BucketPlan(dataset, lanes, seed, window is not None, filter, sensible, groups, ranks)
+    return BucketPlan(dataset, lanes, seed, window is not None, filter, sensible, groups=groups, ranks=ranks)
 
 
 def choose_lanes(dataset: Bucketed, window: int | None, sensible: bool) -> Lanes:

@@ -19,7 +19,7 @@ from streampipe.index import Finder, ShardIndex
 from streampipe.index.manifest import NAME
 from streampipe.index.manifest import counts as read_manifest
 from streampipe.plan.deal import shard_seed
-from streampipe.plan.lanes import EpochOrder, batch_seed, rank_reader
+from streampipe.plan.lanes import rank_reader
 from streampipe.plan.planned import Place, Plan
 from streampipe.query.condition import Keep
 from streampipe.rng import derive, permutation
@@ -44,7 +44,11 @@ class Size(NamedTuple):
 
 
 class Dataset:
-    """The counted samples of a list of shards. It is picklable and holds nothing open."""
+    """The counted samples of a list of shards. It is picklable and holds nothing open.
+
+    Of every epoch's stream (the shards one after the other, as listed or in the order of the epoch) it has the samples
+    [first, last), after ``keep``; all, by default.
+    """
 
     chains = None  # a mixture has stages for each of its parts
 
@@ -55,6 +59,8 @@ class Dataset:
         counts: np.ndarray,
         keep: Select | None = None,
         size: Size | None = None,
+        first: int = 0,
+        last: int | None = None,
         forward: bool = False,
     ) -> None:
         self.forward = forward  # it is not known where samples are, only how many there are
@@ -63,13 +69,32 @@ class Dataset:
         self.counts = counts
         self.keep = keep
         self.size = size
-        self.samples = int(counts.sum())
+        self.whole = int(counts.sum())
+        self.first, self.last = within(self.whole, first, last)
+        self.samples = self.last - self.first
+
+    def limited(self, first: int, last: int | None = None) -> Dataset:
+        """Of every epoch the samples [first, last) of those that there are here; ``last`` None: all from ``first`` on.
+
+        Without a shuffle they are the same in every epoch: those that are listed there. With one the shards are
+        permuted first, so each epoch has others, from few shards, and the windowed shuffle mixes them. In every epoch
+        ``limited(0, n)`` and ``limited(n)`` have all samples together, each once.
+
+        >>> both = Dataset(["a.tar", "b.tar"], None, np.array([3, 4])).limited(2, 6)
+        >>> both.samples, both.limited(1, 2).stream(None).find(np.array([0]))
+        (4, [(1, 0)])
+        """
+        a, b = within(self.samples, first, last)
+        size = self.size and Size(self.size.wanted * (b - a) // max(1, self.samples), self.size.shards)
+        start = self.first
+        return Dataset(self.shards, self.finder, self.counts, self.keep, size, start + a, start + b)
 
     @property
     def fingerprint(self) -> str:
         """A digest of the shards' number and kept samples; where they lie is not part of it, so data may move."""
         whole = f"{len(self.shards)} {zlib.crc32(np.ascontiguousarray(self.counts, np.int64).tobytes())}"
-        return f"{derive('dataset', whole):016x}"
+        limit = [f"{self.first} {self.last}"] if self.samples < self.whole else []
+        return f"{derive('dataset', whole, *limit):016x}"
 
     @property
     def is_remote(self) -> bool:
@@ -78,7 +103,7 @@ class Dataset:
 
     def stream(self, seed: int | None) -> EpochStream:
         """The order of one epoch's shards: as listed, or shuffled by ``seed``."""
-        return EpochStream(self.counts, seed)
+        return EpochStream(self.counts, seed, self.first)
 
     def places(self, plan: Plan, rank: int, ranks: int, repeat: bool = True) -> RankPlaces:
         """A rank's places, step by step; see ``rank_reader``."""
@@ -90,11 +115,15 @@ class Dataset:
 
 
 class EpochStream:
-    """Positions in an epoch's stream of samples, the shards one after the other, as (shard, number in it)."""
+    """Positions in an epoch's stream of samples, the shards one after the other, as (shard, number in it).
 
-    def __init__(self, counts: np.ndarray, seed: int | None) -> None:
-        self._shards = np.arange(len(counts)) if seed is None else permutation(len(counts), seed)
-        self._ends = np.cumsum(counts[self._shards])
+    Position 0 is the ``first``-th sample of the stream.
+    """
+
+    def __init__(self, counts: np.ndarray, seed: int | None, first: int = 0) -> None:
+        self.shards = np.arange(len(counts)) if seed is None else permutation(len(counts), seed)
+        self._start = -first
+        self._ends = np.cumsum(counts[self.shards]) - first
         self._last = (0, 0, 0)  # start, end and number of the shard that was found last
 
     def find(self, positions: np.ndarray) -> list[tuple[int, int]]:
@@ -102,16 +131,20 @@ class EpochStream:
         if len(positions) == 1:
             return [self._find_one(int(positions[0]))]
         which = np.searchsorted(self._ends, positions, side="right")
-        starts = np.where(which > 0, self._ends[np.maximum(which, 1) - 1], 0)
-        return list(zip(self._shards[which].tolist(), (positions - starts).tolist(), strict=True))
+        starts = np.where(which > 0, self._ends[np.maximum(which, 1) - 1], self._start)
+        return list(zip(self.shards[which].tolist(), (positions - starts).tolist(), strict=True))
+
+    def turn(self, position: int) -> tuple[int, int]:
+        """The turn of the shard that a position is in (its place in the epoch's order), and where that shard begins."""
+        which = int(self._ends.searchsorted(position, side="right"))
+        return which, int(self._ends[which - 1]) if which else self._start
 
     def _find_one(self, position: int) -> tuple[int, int]:
         """The same for one position: mostly in the shard of the one before."""
         start, end, shard = self._last
         if not start <= position < end:
-            which = int(self._ends.searchsorted(position, side="right"))
-            start = int(self._ends[which - 1]) if which else 0
-            shard = int(self._shards[which])
+            which, start = self.turn(position)
+            shard = int(self.shards[which])
             self._last = (start, int(self._ends[which]), shard)
         return shard, position - start
 
@@ -122,7 +155,8 @@ class RankPlaces:
     def __init__(self, dataset: Dataset, plan: Plan, rank: int, ranks: int, repeat: bool = True) -> None:
         self._dataset = dataset
         self._plan = plan
-        self._rank = (rank, ranks, repeat)
+        self._rank = (rank, ranks)
+        self._repeat = repeat
         self._epoch = -1
 
     def __call__(self, epoch: int, step: int) -> list[Place]:
@@ -130,9 +164,19 @@ class RankPlaces:
         if epoch != self._epoch:
             plan = self._plan
             self._stream = self._dataset.stream(shard_seed(plan.seed, epoch) if plan.shuffled else None)
-            self._read = rank_reader(EpochOrder(plan.lanes, batch_seed(plan.seed, epoch)), *self._rank)
+            self._read = rank_reader(plan.order(epoch), *self._rank, plan.cut(epoch), self._repeat)
             self._epoch = epoch
         return [Place(shard, number, epoch) for shard, number in self._stream.find(self._read(step))]
+
+
+def within(samples: int, first: int, last: int | None) -> tuple[int, int]:
+    """The samples [first, last) of so many, as far as there are.
+
+    >>> within(10, 2, 5), within(10, 8, 20), within(10, 12, None)
+    ((2, 5), (8, 10), (10, 10))
+    """
+    start = min(first, samples)
+    return start, max(start, samples if last is None else min(last, samples))
 
 
 def count(shards: ShardList, finder: Finder, keep: Keep | None = None) -> Dataset:

@@ -1,17 +1,23 @@
-"""Who reads what, where sample counts are not known: shards are dealt to consumers, in integers, before a byte is read.
+"""Who reads what of shards whose samples are not counted, in integers, before a byte is read.
 
-Whole shards are dealt first, the same number to every consumer. The few that remain (or all, when there are fewer
-shards than consumers) are each read by several consumers, who share the shard's samples by their number. So every
-sample goes to exactly one consumer, nobody is left without work, and a consumer reads at most one shard in part.
+Whole shards are dealt first, the same number to every reader. The few that remain (or all, when there are fewer shards
+than readers) are each read by several, who share the shard's samples by their number. So every sample goes to exactly
+one reader, nobody is left without work, and a reader reads at most one shard in part. A reader is a lane, or a consumer
+where streams have no lanes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
+
+import numpy as np
 
 from streampipe.context import Consumer
 from streampipe.rng import derive, permutation
+
+Order = Sequence[int] | np.ndarray
+"""The numbers of all shards, in the order of an epoch."""
 
 
 class Portion(NamedTuple):
@@ -22,23 +28,32 @@ class Portion(NamedTuple):
     parts: int = 1
 
 
-def deal(shards: int, consumer: Consumer, shuffle_seed: int | None = None) -> Iterator[Portion]:
-    """The portions of ``shards`` shards that ``consumer`` reads, in order; shuffled by ``shuffle_seed`` if given.
+def shard_order(shards: int, seed: int | None) -> Order:
+    """The shards as listed, or shuffled by ``seed``."""
+    return range(shards) if seed is None else permutation(shards, seed)
 
-    >>> [list(deal(3, Consumer(worker=w, num_workers=2))) for w in (0, 1)]  # doctest: +NORMALIZE_WHITESPACE
+
+def deal(order: Order, number: int, total: int, share: bool = True) -> Iterator[Portion]:
+    """What reader ``number`` of ``total`` reads of the shards, in order.
+
+    Without ``share`` shards that are left over are whole too, one more for some readers: so no shard is read twice. Only
+    where there are fewer shards than readers they are shared all the same.
+
+    >>> [list(deal(range(3), reader, 2)) for reader in (0, 1)]  # doctest: +NORMALIZE_WHITESPACE
     [[Portion(shard=0, part=0, parts=1), Portion(shard=2, part=0, parts=2)],
      [Portion(shard=1, part=0, parts=1), Portion(shard=2, part=1, parts=2)]]
     """
-    order = range(shards) if shuffle_seed is None else permutation(shards, shuffle_seed)
-    total, me = consumer.total, consumer.number
+    shards = len(order)
     whole = shards - shards % total
-    for i in range(me, whole, total):
+    if not share and whole:
+        whole = shards
+    for i in range(number, whole, total):
         yield Portion(int(order[i]))
     rest = shards - whole
     if rest:
-        mine = me % rest
+        mine = number % rest
         sharers = len(range(mine, total, rest))
-        yield Portion(int(order[whole + mine]), me // rest, sharers)
+        yield Portion(int(order[whole + mine]), number // rest, sharers)
 
 
 def shard_seed(seed: int, epoch: int) -> int:

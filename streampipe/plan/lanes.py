@@ -14,11 +14,11 @@ from functools import cached_property
 
 import numpy as np
 
-from streampipe.errors import ConfigError
+from streampipe.plan.cut import Cut, check_ranks
 from streampipe.plan.order import window_slice
+from streampipe.plan.rotation import Rotation
 from streampipe.rng import derive
 
-TAILS = ("short", "drop", "pad")
 _MOST_COLUMNS = 12
 _MOST_PLACES = 48
 _SHARE = 16  # samples of a batch to a place where the batch is so large that there are more places
@@ -32,8 +32,7 @@ class Lanes:
     """How an epoch of ``samples`` samples becomes batches of ``size`` samples over all ranks.
 
     ``places`` (A) lanes meet in a batch and ``columns`` (T) sets of them take turns; ``window`` is the shuffle's, 0 for
-    none. ``tail`` says what becomes of the last batch when it is not full: ``short`` as it is (but one sample a rank at
-    least), ``drop`` left out, ``pad`` filled with the epoch's first samples.
+    none. ``tail`` says what becomes of the last batch when it is not full (see ``Cut``).
     """
 
     samples: int
@@ -44,46 +43,72 @@ class Lanes:
     tail: str = "short"
 
     def __post_init__(self) -> None:
-        if self.size < 1 or self.places < 1 or self.columns < 1 or self.size % self.places:
-            raise ConfigError(
-                f"{self.places} places do not divide a global batch of {self.size}: choose a divisor of the batch size"
-            )
-        if self.tail not in TAILS:
-            raise ConfigError(f"tail is one of {', '.join(TAILS)}, not {self.tail!r}")
+        _ = self.rotation, self.cut  # they check the numbers
+
+    @cached_property
+    def rotation(self) -> Rotation:
+        """Which lane each draw is of."""
+        return Rotation(self.size, self.places, self.columns)
+
+    @cached_property
+    def cut(self) -> Cut:
+        """The epoch's batches."""
+        return Cut(self.samples, self.size, self.tail)
 
     @property
     def number(self) -> int:
         """How many lanes there are."""
         return self.places * self.columns
 
-    def bounds(self, lane: int) -> tuple[int, int]:
-        """The positions of the epoch's stream that a lane covers: first and one past the last."""
-        return lane * self.samples // self.number, (lane + 1) * self.samples // self.number
-
     @property
     def draws(self) -> int:
         """Samples that a lane gives to each batch of its column."""
         return self.size // self.places
+
+    @property
+    def batches(self) -> int:
+        """Batches of an epoch, the same for every rank."""
+        return self.cut.batches
 
     @cached_property
     def full(self) -> int:
         """Batches that are built from lanes; those after them are built from what the lanes have left."""
         return self.samples // self.number // self.draws * self.columns
 
+    def bounds(self, lane: int) -> tuple[int, int]:
+        """The positions of the epoch's stream that a lane covers: first and one past the last."""
+        return lane * self.samples // self.number, (lane + 1) * self.samples // self.number
+
+    def at(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Lane, and item of that lane, of the epoch's draws of these numbers.
+
+        >>> lane, item = Lanes(samples=7, size=2, places=2).at(np.arange(7))
+        >>> lane.tolist(), item.tolist()
+        ([0, 1, 0, 1, 0, 1, 1], [0, 0, 1, 1, 2, 2, 3])
+        """
+        lane, item = self.rotation.at(numbers)
+        end = self.full * self.size
+        if len(numbers) and numbers.max() >= end:
+            tail = numbers >= end
+            lane[tail], item[tail] = self._in_tail(numbers[tail] - end)
+        return lane, item
+
+    def _in_tail(self, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The tail's draws number ``at``: lane after lane, each from where the full batches end."""
+        lane = np.searchsorted(self._rests, at, side="right")
+        before = np.where(lane > 0, self._rests[np.maximum(lane, 1) - 1], 0)
+        return lane, self._used + at - before
+
+    @property
+    def _used(self) -> int:
+        """Samples that the full batches take from each lane."""
+        return self.full // self.columns * self.draws
+
     @cached_property
-    def batches(self) -> int:
-        """Batches of an epoch, the same for every rank."""
-        return self.samples // self.size if self.tail == "drop" else -(-self.samples // self.size)
-
-
-def slots(size: int, places: int, rank: int, ranks: int) -> np.ndarray:
-    """The slots of a global batch that belong to a rank.
-
-    >>> slots(8, 4, 1, 2).tolist()
-    [1, 3, 5, 7]
-    """
-    q = np.arange(size)
-    return np.asarray(q[(q % places) % ranks == rank] if places % ranks == 0 else q[q % ranks == rank])
+    def _rests(self) -> np.ndarray:
+        """Where in the tail each lane's rest ends."""
+        lanes = np.arange(1, self.number + 1)
+        return np.asarray(lanes * self.samples // self.number - self._used * lanes)
 
 
 def choose(size: int, samples: int, shards: int) -> tuple[int, int]:
@@ -117,7 +142,7 @@ def sensible_window(places: int) -> int:
 
 
 class EpochOrder:
-    """The batches of one epoch. It remembers the piece of each lane's order that is in use, and nothing else.
+    """The order of one epoch. It remembers the piece of each lane's order that is in use, and nothing else.
 
     >>> order = EpochOrder(Lanes(samples=10, size=4), seed=0)
     >>> [order.batch(t).tolist() for t in range(order.lanes.batches)]
@@ -128,19 +153,10 @@ class EpochOrder:
         self.lanes = lanes
         self.seed = seed
         self._pieces: dict[int, tuple[int, np.ndarray]] = {}
-        self._rests: np.ndarray | None = None  # where in the tail each lane's rest ends
 
-    def batch(self, t: int, wanted: np.ndarray | None = None) -> np.ndarray:
-        """Positions in the epoch's stream of the samples of global batch ``t``; of the slots ``wanted`` only, if given.
-
-        A wanted slot beyond the end of a short last batch is left out.
-        """
-        lanes = self.lanes
-        q = np.arange(lanes.size) if wanted is None else wanted
-        if t < lanes.full:
-            lane = (q % lanes.places) * lanes.columns + t % lanes.columns
-            return self._each(lane, t // lanes.columns * lanes.draws + q // lanes.places)
-        return self._last(t, q)
+    def batch(self, t: int) -> np.ndarray:
+        """Positions in the epoch's stream of the samples of global batch ``t``, slot by slot."""
+        return self.draws(self.lanes.cut.numbers(t))
 
     def draws(self, numbers: np.ndarray) -> np.ndarray:
         """Positions in the epoch's stream of the draws of these numbers: batch after batch, slot after slot.
@@ -148,64 +164,12 @@ class EpochOrder:
         >>> EpochOrder(Lanes(samples=10, size=2, places=2), seed=0).draws(np.array([0, 1, 2, 9])).tolist()
         [0, 5, 1, 9]
         """
-        lanes = self.lanes
-        t, q = np.divmod(numbers, lanes.size)
-        full = t < lanes.full
-        lane, draw = (q % lanes.places) * lanes.columns + t % lanes.columns, t // lanes.columns * lanes.draws
-        draw = draw + q // lanes.places
-        if not full.all():
-            lane[~full], draw[~full] = self._in_tail(numbers[~full] - lanes.full * lanes.size)
-        return self._each(lane, draw)
-
-    def short_batch(self, t: int, rank: int, ranks: int) -> np.ndarray | None:
-        """A rank's samples of the last batch where that is a short one (None where it is not): dealt out evenly."""
-        left = self.lanes.samples - t * self.lanes.size
-        if self.lanes.tail != "short" or left >= self.lanes.size:
-            return None
-        mine = np.arange(rank, max(left, ranks), ranks) % left  # fewer samples than ranks: some are given twice
-        return self._last(t, mine)
-
-    def _last(self, t: int, q: np.ndarray) -> np.ndarray:
-        """Slots ``q`` of a batch behind the full ones."""
-        lanes = self.lanes
-        at = (t - lanes.full) * lanes.size + q
-        tail = lanes.samples - lanes.full * lanes.size
-        if lanes.tail != "pad":
-            at = at[at < tail]
-        inside = at < tail
-        found = np.empty(len(at), np.int64)
-        lane, draw = self._in_tail(at[inside])
-        found[inside] = self._each(lane, draw)
-        missing = np.flatnonzero(~inside)
-        if len(missing):
-            found[missing] = self._first((at[missing] - tail) % lanes.samples)
-        return found
-
-    def _first(self, numbers: np.ndarray) -> np.ndarray:
-        """The samples that the epoch's ``numbers``-th slots hold: what a last batch is padded with."""
-        out = []
-        for number in numbers.tolist():
-            t, q = divmod(number, self.lanes.size)
-            out.append(int(self.batch(t, np.array([q]))[0]))
-        return np.array(out, np.int64)
-
-    def _in_tail(self, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Lane and draw of the tail's samples number ``at``: lane after lane, each from where the full batches end."""
-        lanes = self.lanes
-        used = lanes.full // lanes.columns * lanes.draws
-        if self._rests is None:
-            ends = np.arange(1, lanes.number + 1) * lanes.samples // lanes.number
-            self._rests = ends - used * np.arange(1, lanes.number + 1)
-        lane = np.searchsorted(self._rests, at, side="right")
-        before = np.where(lane > 0, self._rests[np.maximum(lane, 1) - 1], 0)
-        return lane, used + at - before
-
-    def _each(self, lanes: np.ndarray, draws: np.ndarray) -> np.ndarray:
+        lane, item = self.lanes.at(numbers)
         if not self.lanes.window:
-            return np.asarray(lanes * self.lanes.samples // self.lanes.number + draws)
-        out = np.empty(len(lanes), np.int64)
-        for i, (lane, draw) in enumerate(zip(lanes.tolist(), draws.tolist(), strict=True)):
-            out[i] = self._draw(lane, draw)
+            return np.asarray(lane * self.lanes.samples // self.lanes.number + item)
+        out = np.empty(len(lane), np.int64)
+        for i, (each, draw) in enumerate(zip(lane.tolist(), item.tolist(), strict=True)):
+            out[i] = self._draw(each, draw)
         return out
 
     def _draw(self, lane: int, draw: int) -> int:
@@ -214,8 +178,8 @@ class EpochOrder:
         if not first <= draw < first + len(piece):
             # As many as the window: sorting then costs the same few operations a sample whatever the window is.
             first, step = draw, min(max(self.lanes.window, 64), 4096)
-            seed = derive(self.seed, "lane", lane)
             last = min(first + step, end - start)
+            seed = lane_seed(self.seed, lane)
             piece = window_slice(end - start, self.lanes.window, seed, first, last).astype(np.int32)
             self._pieces[lane] = (first, piece)
         return start + int(piece[draw - first])
@@ -229,27 +193,22 @@ def batch_seed(seed: int, epoch: int) -> int:
     return derive(seed, "batches", epoch)
 
 
+def lane_seed(seed: int, lane: int) -> int:
+    """The seed of a lane's windowed shuffle in the epoch whose ``batch_seed`` is ``seed``."""
+    return derive(seed, "lane", lane)
+
+
 ReadRank = Callable[[int], np.ndarray]
 
 
-def rank_reader(order: EpochOrder, rank: int, ranks: int, repeat: bool = True) -> ReadRank:
+def rank_reader(order: EpochOrder, rank: int, ranks: int, cut: Cut | None = None, repeat: bool = True) -> ReadRank:
     """A function from the number of a batch to the positions of this rank's samples in it, in the order of its slots.
 
-    A short last batch is shared out so that each rank has a sample, of which some then come twice; without ``repeat``
-    each slot stays with its rank, and what a rank lacks is left out.
+    ``cut``: the batches, where they are not those of the order's own lanes. ``repeat``: as in ``Cut.numbers``.
 
     Raises:
         ConfigError: the global batch cannot be divided among the ranks.
     """
-    lanes = order.lanes
-    if lanes.size % ranks:
-        raise ConfigError(
-            f"a global batch of {lanes.size} samples cannot be divided among {ranks} ranks: choose a multiple of them"
-        )
-    mine = slots(lanes.size, lanes.places, rank, ranks)
-
-    def read(t: int) -> np.ndarray:
-        short = order.short_batch(t, rank, ranks) if repeat and t == lanes.batches - 1 else None
-        return order.batch(t, mine) if short is None else short
-
-    return read
+    batches = cut or order.lanes.cut
+    check_ranks(batches.size, ranks)
+    return lambda t: order.draws(batches.numbers(t, rank, ranks, repeat))

@@ -1,6 +1,10 @@
 """The planned tier: an epoch's batches as lists of places in shards, for one rank, from any step on.
 
 The state of a run is a handful of numbers: the step, and what the order depends on. Nothing is remembered by workers.
+
+A run may go on with another global batch. What is left of its epoch are the draws that no step took, in the order that
+the epoch was begun with, cut into batches of the new size; later epochs have the lanes of the new batch. However often
+that happens in an epoch, its order is one and the taken draws are its first ones, so the state keeps both only once.
 """
 
 from __future__ import annotations
@@ -12,7 +16,8 @@ from typing import Any, NamedTuple, Protocol
 
 from streampipe.counters import counters
 from streampipe.errors import ConfigError
-from streampipe.plan.lanes import Lanes, choose, sensible_window
+from streampipe.plan.cut import Cut
+from streampipe.plan.lanes import EpochOrder, Lanes, batch_seed, choose, sensible_window
 
 
 class Cursor(NamedTuple):
@@ -52,6 +57,16 @@ class Counted(Protocol):
 
 
 @dataclass(frozen=True)
+class Begun:
+    """An epoch that was begun with another global batch: ``draws`` samples, in the order of ``lanes``, in ``steps``."""
+
+    epoch: int
+    lanes: Lanes
+    draws: int
+    steps: int
+
+
+@dataclass(frozen=True)
 class Plan:
     """Everything that decides which samples a rank gets in which batch."""
 
@@ -61,11 +76,27 @@ class Plan:
     shuffled: bool
     filter: str = ""
     sensible: bool = False  # the window was not given, but chosen at the first start, as the lanes were
+    begun: Begun | None = None
 
     @cached_property
     def batches(self) -> int:
-        """Batches of an epoch, the same on every rank."""
+        """Batches of an epoch, the same on every rank; of one begun with another batch see ``batches_in``."""
         return self.lanes.batches
+
+    def cut(self, epoch: int) -> Cut:
+        """How that epoch's draws become batches."""
+        begun = self._begun_in(epoch)
+        if begun is None:
+            return self.lanes.cut
+        return Cut(self.lanes.samples, self.lanes.size, self.lanes.tail, begun.draws, begun.steps)
+
+    def order(self, epoch: int) -> EpochOrder:
+        """The order of that epoch's draws."""
+        begun = self._begun_in(epoch)
+        return EpochOrder(begun.lanes if begun else self.lanes, batch_seed(self.seed, epoch))
+
+    def _begun_in(self, epoch: int) -> Begun | None:
+        return self.begun if self.begun and self.begun.epoch == epoch else None
 
     @property
     def window(self) -> int:
@@ -79,8 +110,8 @@ class Plan:
         return self.batches == 0
 
     def batches_in(self, epoch: int) -> int:
-        """Batches of that epoch, the same on every rank."""
-        return self.batches
+        """Batches of that epoch, the same on every rank, those before a change of the global batch too."""
+        return self.cut(epoch).batches
 
     def length(self, epoch: int, epochs: int) -> int:
         """Batches of so many epochs from ``epoch`` on."""
@@ -106,18 +137,18 @@ class Plan:
 
     def delivered(self, at: Cursor, places: Sequence[Place], rank: int) -> None:
         """The step ``at`` was made of these places: count what there is to count, as what the epoch leaves out."""
-        over = self.lanes.samples % self.lanes.size if self.lanes.tail == "drop" and not rank else 0
+        over = 0 if rank else self.cut(at.epoch).left_out
         if over and self.after(at).epoch != at.epoch:
             counters.add("batch", "left out at an epoch's end (drop_last)", over)
 
     def state(self, cursor: Cursor) -> dict[str, Any]:
         """What ``load`` needs to go on at ``cursor``, as plain JSON."""
-        lanes = self.lanes
-        return {
+        lanes, begun = self.lanes, self._begun_in(cursor.epoch)
+        state = {
             "kind": "planned",
             "at": [cursor.epoch, cursor.step],
             "seed": self.seed,
-            "batch": lanes.size,
+            "batch": self.batch,
             "lanes": [lanes.places, lanes.columns],
             "window": lanes.window if self.shuffled else None,
             "tail": lanes.tail,
@@ -125,35 +156,88 @@ class Plan:
             "dataset": self.dataset.fingerprint,
             "filter": self.filter,
         }
+        if begun is not None:
+            old = begun.lanes
+            state["begun"] = {
+                "batch": old.size,
+                "lanes": [old.places, old.columns],
+                "window": old.window,
+                "draws": begun.draws,
+                "steps": begun.steps,
+            }
+        return state
 
     def load(self, state: Mapping[str, Any]) -> tuple[Plan, Cursor]:
-        """The plan that a state was saved with, and where it goes on.
+        """The plan that goes on with a state, and where.
+
+        With the global batch that the state was saved with it is the plan of then. With another one it is this plan,
+        but for the rest of the epoch: that is the samples which no step took, in the order that they had.
 
         Raises:
-            ConfigError: the state is of another dataset, filter, batch size, seed or shuffle; it names both.
+            ConfigError: the state is of another dataset, filter, seed or shuffle; it names both.
         """
+        self._check_agrees(state)
+        cursor = Cursor(*state["at"], None)
+        then = self._as_saved(state)
+        if cursor.step > (steps := then.batches_in(cursor.epoch)):
+            raise ConfigError(
+                f"the state is at step {cursor.step} of epoch {cursor.epoch}, which has {steps}: it is "
+                f"no state of this run"
+            )
+        return (then, cursor) if state["batch"] == self.batch else self._from(then, cursor, state)
+
+    @property
+    def batch(self) -> int | list[int]:
+        """The global batch as a state has it: where buckets have their own sizes, a list of them."""
+        return self.lanes.size
+
+    @property
+    def resizable(self) -> bool:
+        """Whether a state may go on with another global batch."""
+        return True
+
+    def _check_agrees(self, state: Mapping[str, Any]) -> None:
+        """Refuse a state of another dataset or order."""
         mine = self.state(Cursor(0, 0, None))
         for name, what in _MUST_AGREE.items():
             if name == "window" and self.sensible and state.get("window") is not None:
+                continue
+            if name == "batch" and self.resizable:
                 continue
             if state.get(name) != mine.get(name):
                 raise ConfigError(
                     f"{what} is {mine.get(name)!r} here and was {state.get(name)!r} when the state was saved: the "
                     f"order would be another one; restore it, or start a new epoch without the state (set_epoch)"
                 )
-        places, columns = state["lanes"]
-        plan = self.with_lanes(places, columns, state["window"] or 0)
-        cursor = Cursor(*state["at"], None)
-        if cursor.step > (steps := plan.batches_in(cursor.epoch)):
-            raise ConfigError(
-                f"the state is at step {cursor.step} of epoch {cursor.epoch}, which has {steps}: it is "
-                f"no state of this run"
-            )
-        return plan, cursor
 
-    def with_lanes(self, places: int, columns: int, window: int) -> Plan:
-        """The same plan with other numbers of lanes, and another window."""
-        return replace(self, lanes=replace(self.lanes, places=places, columns=columns, window=window))
+    def _as_saved(self, state: Mapping[str, Any]) -> Plan:
+        """The plan that a state was saved with."""
+        lanes, begun = _lanes_of(state, self.lanes), state.get("begun")
+        return replace(
+            self,
+            lanes=lanes,
+            begun=begun and Begun(state["at"][0], _lanes_of(begun, lanes), begun["draws"], begun["steps"]),
+        )
+
+    def _from(self, then: Plan, cursor: Cursor, state: Mapping[str, Any]) -> tuple[Plan, Cursor]:
+        """This plan where the plan of another global batch stopped."""
+        if state.get("worker", (0, 1))[1] > 1:
+            raise ConfigError(
+                f"{_MUST_AGREE['batch']} is {self.batch} here and was {then.batch} when one of several workers saved "
+                f"the state, which does not know the steps of the others: restore it, or save and load with "
+                f"pipe.loader()"
+            )
+        cursor = then.after(cursor, 0)  # at the end of an epoch it is the next one's beginning
+        if not cursor.step:
+            return self, cursor
+        draws = then.cut(cursor.epoch).before(cursor.step)
+        return replace(self, begun=Begun(cursor.epoch, then.order(cursor.epoch).lanes, draws, cursor.step)), cursor
+
+
+def _lanes_of(kept: Mapping[str, Any], lanes: Lanes) -> Lanes:
+    """Lanes as a state keeps them."""
+    places, columns = kept["lanes"]
+    return Lanes(lanes.samples, kept["batch"], places, columns, kept["window"] or 0, lanes.tail)
 
 
 _MUST_AGREE = {

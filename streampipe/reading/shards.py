@@ -17,7 +17,7 @@ from streampipe.index.known import known_counts
 from streampipe.plan.bucketed import BucketDataset, count_buckets
 from streampipe.plan.buckets import Buckets
 from streampipe.plan.dataset import Dataset, Uncounted, count
-from streampipe.plan.deal import Portion, deal, sample_seed, shard_seed
+from streampipe.plan.deal import Portion, deal, sample_seed, shard_order, shard_seed
 from streampipe.plan.lanes import sensible_window
 from streampipe.plan.order import traceable
 from streampipe.query.condition import Keep
@@ -55,13 +55,14 @@ class ShardSamples:
         self.finder = Finder(source, limits, index)
         self._datasets: dict[tuple[str, Buckets | None], Dataset | BucketDataset] = {}  # by filter and buckets
         self._by_others: Dataset | None = None
+        self._shared = True  # the shards that are left over are shared by readers, sample by sample
 
     def in_lanes(self, places: int) -> ShardSamples:
         """The same samples for lanes of which so many meet in a batch: a window that was not given follows from it."""
-        if not self.sensible:
-            return self
         found = copy(self)
-        found.window = sensible_window(places)
+        found._shared = False
+        if self.sensible:
+            found.window = sensible_window(places)
         return found
 
     def counted(self) -> Dataset:
@@ -124,7 +125,7 @@ class ShardSamples:
 
     def _in_order(self, run: Run, epoch: int, views: bool, at: Sequence[int]) -> Iterator[Sample]:
         seed = None if self.window is None else shard_seed(run.seed, epoch)
-        portions = deal(len(self.shards), run.consumer, seed)
+        portions = deal(shard_order(len(self.shards), seed), run.consumer.number, run.consumer.total, self._shared)
         if at:
             portions = dropwhile(lambda portion: portion.shard != at[0], portions)
             begin = next(portions, None)

@@ -246,7 +246,7 @@ def test_a_state_of_another_bucket_spec_is_refused_with_both_values(shards, chan
         ({"lanes": [1 << 50, 1]}, r"the state's lanes are \[1125899906842624, 1\]"),
         ({"lanes": [1, 7]}, "buckets have 1 to 48 x 1"),
         ({"step": 1 << 50}, "the state is at step 1125899906842624 of epoch 0, which has"),
-        ({"batch": "3"}, "the global batch .* was '3'"),
+        ({"batch": 5}, "the global batch .* was 5"),
         ({"buckets": None}, "the set of buckets is .* and was None"),
     ],
 )

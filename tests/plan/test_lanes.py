@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streampipe.errors import ConfigError
-from streampipe.plan.lanes import EpochOrder, Lanes, choose, rank_reader, slots
+from streampipe.plan.lanes import EpochOrder, Lanes, choose, rank_reader
 from streampipe.plan.order import window_slice
 from streampipe.rng import derive
 
@@ -82,7 +82,7 @@ def test_global_batches_do_not_depend_on_the_ranks(n, size, places, columns):
         for t, batch in enumerate(whole):
             merged = [0] * size
             for rank in range(ranks):
-                for q, x in zip(slots(size, places, rank, ranks), parts[rank][t], strict=True):
+                for q, x in zip(range(rank, size, ranks), parts[rank][t], strict=True):
                     merged[q] = x
             assert merged == batch
 
@@ -93,8 +93,7 @@ def test_where_ranks_and_workers_divide_the_lanes_every_lane_has_one_reader(rank
     owner = {}
     for t in range(lanes.full):
         for rank in range(ranks):
-            for q in slots(48, 12, rank, ranks):
-                lane = (q % 12, t % 12)
+            for lane in set(lanes.at(lanes.cut.numbers(t, rank, ranks))[0].tolist()):
                 assert owner.setdefault(lane, (rank, t % workers)) == (rank, t % workers)
 
 
@@ -116,8 +115,9 @@ def test_sixteen_job_sizes_continue_the_same_batches(size, ranks):
     for t in range(lanes.batches // 2, lanes.batches):
         merged = {}
         for rank in range(ranks):
-            mine = slots(size, lanes.places, rank, ranks).tolist()
-            merged.update(zip(mine, rank_reader(EpochOrder(lanes, 3), rank, ranks)(t).tolist(), strict=True))
+            merged.update(
+                zip(range(rank, size, ranks), rank_reader(EpochOrder(lanes, 3), rank, ranks)(t).tolist(), strict=True)
+            )
         assert [merged[q] for q in range(size)] == whole[t]
 
 

@@ -12,8 +12,8 @@ import pytest
 import streampipe as sp
 from streampipe.context import Consumer, Run
 from streampipe.counters import counters
-from streampipe.index import index
 from streampipe.engine.batches import make_batches
+from streampipe.index import index
 from streampipe.plan.planned import Cursor
 from streampipe.source import Source
 from streampipe.source.ranges import Ranges

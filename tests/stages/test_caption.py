@@ -6,9 +6,9 @@ import pytest
 
 import streampipe as sp
 from streampipe import stages
-from streampipe.engine.indexed import IndexedEngine
 from streampipe.context import Run
 from streampipe.counters import counters
+from streampipe.engine.indexed import IndexedEngine
 from tests.data import shard
 from tests.laws import check_lazy, check_picklable, engine_of
 

@@ -1,0 +1,195 @@
+"""A run goes on with another global batch: nothing lost, nothing twice, the old order to the end of the epoch."""
+
+import json
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from streampipe.engine.mix import MixDataset, Part
+from streampipe.engine.state import checked_state
+from streampipe.errors import ConfigError
+from streampipe.plan.dataset import Dataset
+from streampipe.plan.lanes import Lanes
+from streampipe.plan.planned import Cursor, Plan, make
+
+EPOCHS = 3
+counts = st.lists(st.integers(0, 12), min_size=1, max_size=8).filter(sum)
+windows = st.sampled_from([None, 0, 3, 50])
+sizes = st.sampled_from([2, 4, 6, 12, 5])
+tails = st.sampled_from(["short", "drop", "pad"])
+
+
+def dataset_of(counts):
+    return Dataset([f"{i}.tar" for i in range(len(counts))], None, np.array(counts))
+
+
+def planner(counts, window, tail, mixed, skip=0):
+    """From a global batch to the plan of a new run."""
+    dataset = dataset_of(counts)
+    if mixed:
+        parts = [Part(dataset, 1, window, (), ""), Part(dataset_of([3, 4]), 2, None, (), "")]
+        mixture = MixDataset(parts, [2, 1], [1, 1]).limited(skip)
+        return lambda size: Plan(mixture, Lanes(mixture.samples, size, tail=tail), 7, False)
+    dataset = dataset.limited(min(skip, dataset.samples - 1))
+    return lambda size: make(dataset, size, window, 7, tail)
+
+
+def batch(plan, at, ranks=1):
+    """A global batch, slot by slot."""
+    parts = [plan.dataset.places(plan, rank, ranks)(at.epoch, at.step) for rank in range(ranks)]
+    out = [None] * sum(map(len, parts))
+    for rank, part in enumerate(parts):
+        out[rank::ranks] = part
+    return out
+
+
+def draws(plan, epoch):
+    """All places of an epoch in the order of its draws."""
+    whole = Plan(plan.dataset, plan.lanes, plan.seed, plan.shuffled)
+    found = [batch(whole, Cursor(epoch, step, None)) for step in range(whole.batches)]
+    return [place for each in found for place in each][: plan.lanes.samples]
+
+
+def resumed(plan, size_of, size, cursor):
+    """A plan of another size that goes on from a state, through JSON."""
+    return size_of(size).load(checked_state(json.loads(json.dumps(plan.state(cursor)))))
+
+
+@settings(max_examples=150, deadline=None)
+@given(counts, windows, st.lists(sizes, min_size=2, max_size=4), st.booleans(), st.integers(0, 5), st.data())
+def test_the_rest_of_an_epoch_keeps_its_order_whatever_the_batches(counts, window, batches, mixed, skip, data):
+    size_of = planner(counts, window, "short", mixed, skip)
+    plan, cursor = size_of(batches[0]), Cursor(0, 0, EPOCHS)
+    begun = {epoch: draws(plan, epoch) for epoch in range(EPOCHS)}
+    done = dict.fromkeys(range(EPOCHS), 0)
+    for size in [*batches[1:], None]:
+        steps = list(plan.steps(cursor))
+        assert len(steps) == plan.length(cursor.epoch, EPOCHS - cursor.epoch) - cursor.step
+        stop = data.draw(st.integers(0, len(steps))) if size else len(steps)
+        for at in steps[:stop]:
+            got = batch(plan, at)
+            assert got == begun[at.epoch][done[at.epoch] : done[at.epoch] + plan.lanes.size]
+            done[at.epoch] += len(got)
+        cursor = steps[stop] if stop < len(steps) else Cursor(EPOCHS, 0, EPOCHS)
+        if size:
+            plan, cursor = resumed(plan, size_of, size, cursor)
+            assert len(json.dumps(plan.state(cursor))) < 600
+            for epoch in range(cursor.epoch + bool(cursor.step), EPOCHS):  # what comes later is as a new run has it
+                begun[epoch] = draws(size_of(size), epoch)
+    assert all(n == plan.lanes.samples for n in done.values())
+
+
+@settings(max_examples=150, deadline=None)
+@given(counts, windows, sizes, st.sampled_from([4, 6, 12]), tails, st.booleans(), st.integers(0, 20))
+def test_any_number_of_ranks_goes_on_with_the_same_batches_and_equal_steps(
+    counts, window, first, second, tail, mixed, stop
+):
+    size_of = planner(counts, window, tail, mixed)
+    plan = size_of(first)
+    stop %= plan.batches + 1
+    before = [place for step in range(stop) for place in batch(plan, Cursor(0, step, None))]
+    plan, cursor = resumed(plan, size_of, second, plan.after(Cursor(0, 0, 1), stop))
+    steps = list(plan.steps(cursor))
+    whole = [batch(plan, at) for at in steps]
+    samples = plan.lanes.samples
+    left = samples - len(before) if steps else 0
+    got = Counter(before) + Counter(place for each in whole for place in each)
+    if tail == "drop":
+        assert all(len(each) == second for each in whole)
+        assert len(whole) == left // second
+        assert mixed or set(got.values()) <= {1}
+    elif steps:
+        assert len(whole) == -(-left // second)
+        assert mixed or len(got) == samples
+        assert mixed or got.total() == samples + (-left % second if tail == "pad" else 0)
+    for ranks in (2, 3, 6):
+        if second % ranks == 0:
+            for at, each in zip(steps, whole, strict=True):
+                assert batch(plan, at, ranks)[: len(each)] == each
+
+
+@settings(max_examples=60, deadline=None)
+@given(counts, windows, sizes, sizes, tails, st.booleans(), st.integers(0, 20))
+def test_what_goes_on_with_another_batch_resumes_at_every_step(counts, window, first, second, tail, mixed, stop):
+    size_of = planner(counts, window, tail, mixed)
+    plan = size_of(first)
+    plan, cursor = resumed(plan, size_of, second, plan.after(Cursor(0, 0, 2), stop % (plan.batches + 1)))
+    steps = list(plan.steps(cursor))
+    whole = [batch(plan, at) for at in steps]
+    for i, at in enumerate(steps):
+        again, begin = resumed(plan, size_of, second, at)
+        assert [batch(again, each) for each in again.steps(begin)] == whole[i:]
+        assert again.state(begin) == plan.state(at)
+
+
+def test_steps_go_on_counting_and_the_next_epoch_has_lanes_of_its_own():
+    size_of = planner([5] * 40, 10, "short", False)
+    plan = size_of(8)
+    plan, cursor = resumed(plan, size_of, 16, Cursor(0, 10, 2))
+    assert cursor == Cursor(0, 10, 2)
+    assert plan.batches_in(0) == 10 + 8  # 80 samples are done, 120 are left
+    assert plan.batches_in(1) == plan.batches == 13
+    assert plan.order(0).lanes == size_of(8).lanes
+    assert plan.order(1).lanes == plan.lanes == size_of(16).lanes != size_of(8).lanes
+    assert "begun" in plan.state(cursor)
+    assert "begun" not in plan.state(Cursor(1, 0, 2))
+
+
+def test_a_state_between_epochs_goes_on_as_a_new_run():
+    size_of = planner([7, 6], 4, "short", False)
+    for at in (Cursor(1, 0, 3), Cursor(0, 4, 3)):
+        plan, cursor = resumed(size_of(4), size_of, 6, at)
+        assert cursor == Cursor(1, 0, 3)
+        assert plan.state(cursor) == size_of(6).state(cursor)
+
+
+def test_leftovers_that_were_dropped_stay_dropped():
+    size_of = planner([10], None, "drop", False)
+    plan = size_of(4)
+    at_end = plan.state(plan.after(Cursor(0, 0, 2), 2))
+    plan, cursor = size_of(2).load(at_end)
+    assert cursor == Cursor(1, 0, 2)
+    assert len(list(plan.steps(cursor))) == 5
+
+
+def test_one_of_several_workers_cannot_go_on_with_another_batch():
+    size_of = planner([10], None, "short", False)
+    state = {**size_of(2).state(Cursor(0, 2, 1)), "worker": [1, 2]}
+    size_of(2).load(state)
+    with pytest.raises(ConfigError, match=r"global batch .* is 5 here and was 2 when one of several workers saved"):
+        size_of(5).load(state)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"draws": 0},
+        {"draws": 200},
+        {"draws": "8"},
+        {"steps": 0},
+        {"steps": 11},
+        {"lanes": [0, 1]},
+        {"lanes": [2]},
+        {"batch": 0},
+        {"batch": "8"},
+        {"window": -1},
+        {"window": None},
+    ],
+)
+def test_a_damaged_state_is_refused(change):
+    size_of = planner([5] * 40, 10, "short", False)
+    plan, cursor = resumed(size_of(8), size_of, 16, Cursor(0, 10, 2))
+    state = plan.state(cursor)
+    checked_state(state)
+    with pytest.raises(ConfigError, match=r"this is no state of streampipe: its (begun|lanes are|batch is)"):
+        checked_state({**state, "begun": {**state["begun"], **change}})
+
+
+@pytest.mark.parametrize("change", [{"batch": 0}, {"batch": None}, {"batch": [4, 0]}, {"window": "all"}])
+def test_a_batch_or_window_that_is_none_is_refused(change):
+    state = planner([5], 10, "short", False)(2).state(Cursor(0, 0, None))
+    with pytest.raises(ConfigError, match="this is no state of streampipe: its (batch|window) is"):
+        checked_state({**state, **change})
