@@ -3,6 +3,7 @@
 from streampipe.captions import Tags
 from streampipe.context import Consumer, Position, Run
 from streampipe.decorators import SKIP, cached, inference, logged, on_error, retry, timed
+from streampipe.engine.interleaved import merge_states
 from streampipe.errors import (
     AccessDenied,
     ConfigError,
@@ -80,6 +81,7 @@ __all__ = [
     "from_iterable",
     "inference",
     "logged",
+    "merge_states",
     "mix",
     "on_error",
     "retry",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from streampipe.errors import ConfigError, SampleError, StreampipeError
 from streampipe.policy import ErrorPolicy
 from streampipe.rng import derive, generator, uniform
 
+T = TypeVar("T")
 Sample = dict[str, Any]
 """Fields by name (bytes until decoded), and metadata whose names start with two underscores."""
 
@@ -70,6 +71,33 @@ class Trail:
         self.mark = mark
 
 
+class Memory:
+    """What a stage keeps between the items that it yields, in front of the mark of what it was given."""
+
+    __slots__ = ("_before", "_trail", "value")
+
+    def __init__(self, trail: Trail, at: Mark = None) -> None:
+        self._trail = trail
+        self._before: Mark = at[-1] if at else None
+        self.value: Any = at[0] if at else None
+
+    def watched(self, items: Iterable[T]) -> Iterator[T]:
+        """The items that the stage is given."""
+        for item in items:
+            self._before = self._trail.mark
+            yield item
+
+    def keep(self, value: Any) -> None:
+        """The stage goes on with this value behind the item that it yields next."""
+        self.value = value
+        self._trail.mark = [value, self._before]
+
+    def yielded(self) -> None:
+        """The stage has yielded an item. If it said nothing, what it kept before still holds."""
+        if self._trail.mark is self._before:
+            self.keep(self.value)
+
+
 @dataclass(frozen=True)
 class Run:
     """What a stage may know about the run it is part of. A stage that asks for it has a parameter named ``run``.
@@ -90,10 +118,25 @@ class Run:
     resumed: bool = False
     at: Mark = None
     trail: Trail = field(default_factory=Trail)
+    memory: Memory | None = None
 
-    def in_stage(self, stage: str, at: Mark = None) -> Run:
+    def in_stage(self, stage: str, at: Mark = None, memory: Memory | None = None) -> Run:
         """The same run, seen from another stage."""
-        return replace(self, stage=stage, at=at)
+        return replace(self, stage=stage, at=at, memory=memory)
+
+    @property
+    def kept(self) -> Any:
+        """What a stage with ``state="offset"`` kept behind the item where the stream goes on; None at its beginning."""
+        return None if self.memory is None else self.memory.value
+
+    def keep(self, value: Any) -> None:
+        """Keep a value, small plain JSON, behind the item that is yielded next: the stage's own state.
+
+        For a stage with ``state="offset"``. When the stream goes on behind that item, the stage is started anew with
+        ``run.kept``, and given what came after all that it had been given by then: nothing is replayed.
+        """
+        if self.memory is not None:
+            self.memory.keep(value)
 
     def drop(self) -> None:
         """Say that a sample which was pulled is left out on purpose: of a stage with ``rows="each"``, the slot of a

@@ -363,7 +363,7 @@ class Pipeline(IterableDataset[Any]):
         return report.render(counters.snapshot())
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the plain pass over this pipeline stands, as small plain JSON; of this process or DataLoader worker alone.
+        """Where the plain pass over this pipeline stands, as small plain JSON; of this process or worker alone.
 
         For torchdata's ``StatefulDataLoader`` and for a DataLoader without workers. ``pipe.loader()`` has its own.
 
@@ -372,8 +372,8 @@ class Pipeline(IterableDataset[Any]):
         """
         if self._clock.ran_in_workers:
             raise ConfigError(
-                "the last pass over this pipeline ran in the workers of a plain DataLoader, and nobody knows here how far "
-                "they are: use pipe.loader(num_workers=n) and its state_dict(), or torchdata's StatefulDataLoader"
+                "the last pass over this pipeline ran in the workers of a plain DataLoader, and nobody knows here how "
+                "far they are: use pipe.loader(num_workers=n) and its state_dict(), or torchdata's StatefulDataLoader"
             )
         if self._resume is not None:
             return dict(self._resume)

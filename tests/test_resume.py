@@ -57,7 +57,7 @@ def test_every_step_resumes_to_the_same_batches_and_the_same_next_epoch(shards, 
     whole, following = keys(whole_loader), keys(whole_loader)
     assert sorted(chain(*whole)) == sorted(chain(*following))
     for step in range(len(whole) + 1):
-        state, got = stopped(make(shards), step, {"num_workers": workers})
+        state, _ = stopped(make(shards), step, {"num_workers": workers})
         loader = make(shards).loader(num_workers=workers)
         loader.load_state_dict(state)
         assert loader.state_dict() == state

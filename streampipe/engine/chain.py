@@ -8,7 +8,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any
 
-from streampipe.context import Mark, Run, Trail
+from streampipe.context import Mark, Memory, Run, Trail
 from streampipe.errors import ConfigError
 from streampipe.reading.shards import to_bytes
 from streampipe.stages.bucket import Pools, count_batch
@@ -59,17 +59,22 @@ def _plain(
     for i, stage in enumerate(fuse(chain)):
         if i == views:
             items = map(to_bytes, items)
-        counts = _counts(stage)
-        mark = next(marks, None) if counts else None
-        items = guarded(stage, items, run.in_stage(_numbered(stage, seen), mark))
-        if counts:
-            items = _marked(items, run.trail, mark)
+        name = _numbered(stage, seen)
+        if not _counts(stage):
+            items = guarded(stage, items, run.in_stage(name))
+            continue
+        mark = next(marks, None)
+        memory = Memory(run.trail, mark)
+        items = guarded(stage, memory.watched(items), run.in_stage(name, mark, memory))
+        items = _marked(items, run.trail, mark, memory)
     return items
 
 
-def _marked(items: Iterable[Any], trail: Trail, mark: Mark) -> Iterator[Any]:
+def _marked(items: Iterable[Any], trail: Trail, mark: Mark, memory: Memory | None = None) -> Iterator[Any]:
     """The items. At their end the mark is that of the last one again: what came after it was only taken in."""
     for item in items:
+        if memory is not None:
+            memory.yielded()
         mark = trail.mark
         yield item
     trail.mark = mark

@@ -1,4 +1,4 @@
-"""Which epoch a plain pass over a pipeline is: told by the parent, or agreed on by the workers of a plain DataLoader."""
+"""Which epoch a plain pass over a pipeline is: told by the parent, or agreed on by a plain DataLoader's workers."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def token_of_workers() -> int:
     """
     frame: Any = sys._getframe()
     while frame is not None:
-        starter = frame.f_locals.get("self") if frame.f_code.co_name == "__init__" else None
+        starter: Any = frame.f_locals.get("self") if frame.f_code.co_name == "__init__" else None
         if type(starter).__name__.endswith("MultiProcessingDataLoaderIter"):
             found = starter.__dict__.get("_streampipe_token")
             if found is None:

@@ -24,7 +24,7 @@ class Division:
         head: the stages that may yield more or fewer than they are given, and all in front of them. Empty where batches
             can be decided before they are read.
         tail: the stages behind: one for each, and ``batch``.
-        batch: samples of a rank's batch that the tail makes, the largest where buckets have their own; None without one.
+        batch: samples of a rank's batch that the tail makes, the largest where buckets have their own; or None.
         sizes: samples of a rank's batch of each bucket.
         why: the stage for which there is a head, in words.
     """
@@ -98,11 +98,12 @@ class _Pushing:
 
     def __call__(self, stage: AnyStage) -> bool:
         push = pushdown_of(stage)
-        before = {
+        allowed: dict[type, set[type]] = {
             Filter: {Filter, Group},
             Group: {Filter},
             Limit: {Filter, Limit},
-        }.get(type(push))
+        }
+        before = allowed.get(type(push))
         if before is None or not self._seen <= before:
             return False
         self._seen.add(type(push))

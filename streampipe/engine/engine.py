@@ -36,8 +36,11 @@ class Engine(ABC, Generic[At]):
     """Names the kind of state: ``planned`` or ``lanes``."""
     spec: Spec
     level: Level
-    why: str
-    """Why the level is not a higher one, or why batches are not planned ahead; empty if there is nothing to say."""
+
+    @property
+    @abstractmethod
+    def why(self) -> str:
+        """Why batches are not planned ahead; empty if they are."""
 
     @abstractmethod
     def first(self, epoch: int) -> At:
@@ -53,9 +56,9 @@ class Engine(ABC, Generic[At]):
     ) -> Iterator[tuple[Any, Any, bool]]:
         """A consumer's items from a rank's place on, up to the epoch ``until`` (None: without end).
 
-        ``at`` is where the rank stands, whose consumers take turns from there on; with ``own`` it is the next turn of this
-        consumer itself. Each comes with what ``behind`` takes, and whether more of this consumer can follow. An item that is
-        ``NOTHING`` stands for a turn in which the consumer has none: it keeps the order of a rank's consumers.
+        ``at`` is where the rank stands, whose consumers take turns from there on; with ``own`` it is the next turn of
+        this consumer itself. Each comes with what ``behind`` takes, and whether more of this consumer can follow. An
+        item that is ``NOTHING`` stands for a turn in which the consumer has none: it keeps the order of the consumers.
         """
 
     @abstractmethod

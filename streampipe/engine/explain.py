@@ -30,7 +30,7 @@ _LIFTS = {
 
 
 def explain(engine: Engine[Any], job: Job, steps_per_epoch: int | None = None) -> str:
-    """The level and why, what was pushed into the plan, what runs as generators, what is guaranteed, and the numbers."""
+    """The level and why, what was pushed into the plan, what runs as generators, what is guaranteed, and numbers."""
     spec = engine.spec
     rows = [("source", repr(spec.source))]
     if isinstance(engine, IndexedEngine):
@@ -78,21 +78,24 @@ def _order(engine: LaneEngine, job: Job) -> str:
     shape = engine.work.shape
     if engine.elastic:
         return (
-            f"{shape.places} x {shape.columns} lanes; the same batches on any ranks that divide {shape.places} and workers "
-            f"that divide {shape.columns}"
+            f"{shape.places} x {shape.columns} lanes; the same batches on any ranks that divide {shape.places} and "
+            f"workers that divide {shape.columns}"
         )
     if shape == Shape(job.world_size, job.readers):
         return "each reader has a stream of its own; another number of ranks or workers is another order"
     return (
-        f"{shape.places} x {shape.columns} lanes, assigned to {job.world_size} ranks one after the other, because those do "
-        f"not divide {shape.places}: another order than on other ranks"
+        f"{shape.places} x {shape.columns} lanes, assigned to {job.world_size} ranks one after the other, because "
+        f"those do not divide {shape.places}: another order than on other ranks"
     )
 
 
 def _resume(engine: LaneEngine) -> str:
     work = engine.work
     if find_groups(work.head.chain)[1] is not None:
-        return "it goes again through what was read, because samples wait in the pools of bucket; what was yielded is not decoded again"
+        return (
+            "an epoch is read again from its beginning, because samples wait in the pools of bucket; what was yielded "
+            "is not decoded again"
+        )
     reason = opaque_in(work.stream, work.head.chain)
     if reason is not None:
         return f"each lane is replayed from the beginning of its epoch, because {reason}"

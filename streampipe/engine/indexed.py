@@ -17,14 +17,18 @@ from streampipe.spec import Spec
 
 @dataclass(frozen=True)
 class IndexedEngine(Engine[Cursor]):
-    """Each step's samples are known places; a rank's steps are shared by its consumers in turn, whatever their number."""
+    """Each step's samples are known places; a rank's consumers take the steps in turn, whatever their number."""
 
     kind: ClassVar[str] = "planned"
-    why: ClassVar[str] = ""
     spec: Spec
     plan: Plan
     division: Division
     level: Level = Level.INDEXED
+
+    @property
+    def why(self) -> str:
+        """Batches are planned ahead."""
+        return ""
 
     def first(self, epoch: int) -> Cursor:
         """The beginning of an epoch."""
@@ -84,6 +88,6 @@ class IndexedEngine(Engine[Cursor]):
         lanes = self.plan.lanes
         if self.plan.is_empty and lanes.samples:
             raise ConfigError(
-                f"an epoch has {lanes.samples} samples, fewer than one global batch of {lanes.size}, and its last batch "
-                f"is left out: there would be no step; use a smaller batch, or tail='short'"
+                f"an epoch has {lanes.samples} samples, fewer than one global batch of {lanes.size}, and its last "
+                f"batch is left out: there would be no step; use a smaller batch, or tail='short'"
             )

@@ -9,6 +9,7 @@ from typing import Any
 from streampipe.context import Consumer, Run
 from streampipe.engine.engine import NOTHING, Engine, Level
 from streampipe.engine.lanes import LanePoint, Moved, Rotation, Shape, Standing, Work, usable
+from streampipe.engine.state import checked_state
 from streampipe.errors import ConfigError
 from streampipe.spec import Spec
 
@@ -26,7 +27,7 @@ class LaneEngine(Engine[LanePoint]):
     Args:
         work: what the lanes run, in which shape.
         level: what is known of the samples.
-        why: why batches are not planned ahead.
+        reason: why batches are not planned ahead.
         facts: what a state must agree with: the data, and the stages that run in the lanes.
         elastic: whether the lanes follow from the data and the global batch alone, and not from who reads them.
         items_each: items of a rank in an epoch, where counts say so.
@@ -36,9 +37,14 @@ class LaneEngine(Engine[LanePoint]):
     spec: Spec
     work: Work
     level: Level
-    why: str
+    reason: str
     facts: Mapping[str, Any]
     elastic: bool
+
+    @property
+    def why(self) -> str:
+        """Why batches are not planned ahead."""
+        return self.reason
 
     def first(self, epoch: int) -> LanePoint:
         """The beginning of an epoch."""
@@ -107,14 +113,14 @@ class LaneEngine(Engine[LanePoint]):
         wanted = [lane for column in shape.columns_of(rank, ranks) for lane in column]
         if not wanted:
             raise ConfigError(
-                f"{shape.number} lanes cannot feed {ranks} ranks: use at most {shape.number} ranks, or start a new epoch"
+                f"{shape.number} lanes cannot feed {ranks} ranks: use at most {shape.number}, or start a new epoch"
             )
         owned = _owned(whole)
         if missing := [lane for lane in wanted if lane not in owned]:
             of = whole["rank"]
             raise ConfigError(
-                f"the state is that of rank {of[0]} of {of[1]} alone; rank {rank} of {ranks} needs {len(missing)} lanes "
-                f"of others: load the list of the states of all {of[1]} ranks, or what sp.merge_states makes of it"
+                f"the state is that of rank {of[0]} of {of[1]} alone; rank {rank} of {ranks} needs {len(missing)} "
+                f"lanes of others: load the list of the states of all {of[1]} ranks, or what sp.merge_states gives"
             )
         epoch, turn = whole["at"]
         standing = {int(lane): Standing(*each) for lane, each in whole["standing"].items()}
@@ -143,8 +149,6 @@ def merge_states(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     Raises:
         ConfigError: they are not of one job and step, or the state of a rank is missing.
     """
-    from streampipe.engine.state import checked_state
-
     found = [checked_state(state) for state in states]
     if not found:
         raise ConfigError("merge_states takes the states of all ranks of a job, not none")

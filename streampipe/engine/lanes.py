@@ -2,8 +2,9 @@
 
 An epoch is cut into V = places * columns lanes. A lane is a stream of its own: its samples, their shuffle, and every
 stage that may yield more or fewer than it is given, one instance for each lane and epoch (``head``). What follows, one
-for one, works on batches (``tail``). Batch t takes its slots from the lanes of column t mod T in turn. Which samples are in a lane does
-not depend on who runs it, so neither do the batches; and where every lane stands is all the state there is.
+for one, works on batches (``tail``). Batch t takes its slots from the lanes of column t mod T in turn. Which samples
+are in a lane does not depend on who runs it, so neither do the batches; and where every lane stands is all the state
+there is.
 
 A lane belongs to one consumer. Rank r of R has the lanes whose place is r mod R; worker w of W the columns that are w
 mod W. Numbers that do not divide them are served too: workers that would have no column stay idle, and ranks are

@@ -112,7 +112,13 @@ class PlainPass:
         if self._complete and self._ends is not None and self._alone:
             name, taken = name + self._ends, 0
             at = engine.later(engine.first(name), consumer.worker)
-        state = {"streampipe": VERSION, "epoch": name, "step": taken, "epochs": self._ends, "steps": None}
+        state: dict[str, Any] = {
+            "streampipe": VERSION,
+            "epoch": name,
+            "step": taken,
+            "epochs": self._ends,
+            "steps": None,
+        }
         state |= engine.state(at, consumer.rank, consumer.world_size)
         if consumer.num_workers > 1:
             state["worker"] = [consumer.worker, consumer.num_workers]
@@ -132,7 +138,7 @@ def refuse_splitters(world_size: int) -> None:
         if frame.f_globals.get("__name__") in _SPLITS_AGAIN:
             raise ConfigError(
                 f"this pipeline is prepared by Accelerate, which splits its samples among {world_size} ranks "
-                f"once more, so most would be lost: use pipe.loader() and do not give it to accelerator.prepare (it reads "
-                f"this rank's share already, and goes on from loader.load_state_dict(state))"
+                f"once more, so most would be lost: use pipe.loader() and do not give it to accelerator.prepare (it "
+                f"reads this rank's share already, and goes on from loader.load_state_dict(state))"
             )
         frame = frame.f_back

@@ -90,7 +90,8 @@ def _check_begun(begun: Any, state: Mapping[str, Any]) -> None:
 
 
 def _check_lanes(state: Mapping[str, Any]) -> None:
-    rank, lanes, at = state.get("rank"), state.get("lanes"), state.get("at")
+    rank, at = state.get("rank"), state.get("at")
+    lanes: Any = state.get("lanes")
     if rank is not None and (not are_numbers(rank, 2) or not rank[0] < rank[1]):
         raise wrong(f"its rank is {rank!r}")
     _check_shape(lanes)

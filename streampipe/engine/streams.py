@@ -16,7 +16,7 @@ from streampipe.plan.planned import Place, Plan
 
 @dataclass(frozen=True)
 class PlannedStream:
-    """The samples of a plan in lanes: lane (a, c) has the slots q mod A = a of the global batches t mod T = c, in order.
+    """The samples of a plan in lanes: lane (a, c) has the slots q mod A = a of the batches t mod T = c, in order.
 
     For a shuffled plan these are the plan's own lanes. Together the lanes have each sample of the epoch once, and if no
     stage drops or adds any, the batches are those of the plan.

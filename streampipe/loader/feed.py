@@ -25,8 +25,8 @@ END = "streampipe: no more items"
 
 
 class Parcel(NamedTuple):
-    """An item on its way to the parent, with what its worker counted since the last one, how the item moves the place of
-    the stream, and whether this worker has more.
+    """An item on its way to the parent, with what its worker counted since the last one, how the item moves the place
+    of the stream, and whether this worker has more.
     """
 
     item: Any
@@ -78,9 +78,9 @@ class Feed(IterableDataset[Parcel]):
         info = get_worker_info()
         if self.task is None or not (self.is_asked or self._passes):
             raise ConfigError(
-                "this dataset belongs to the loader that pipe.loader() made, and only that can iterate it: what splits, "
-                "skips or rebuilds DataLoaders (accelerator.prepare, skip_first_batches, a Trainer) must leave it as it "
-                "is; the loader reads its own rank's share already, and goes on from loader.load_state_dict(state)"
+                "this dataset belongs to the loader that pipe.loader() made, and only that can iterate it: what "
+                "splits, skips or rebuilds DataLoaders (accelerator.prepare, skip_first_batches, a Trainer) must leave "
+                "it as it is; the loader reads this rank's share, and goes on from loader.load_state_dict(state)"
             )
         task = self.task
         if info is not None and self._passes:

@@ -58,8 +58,8 @@ class Cut:
     def numbers(self, step: int, rank: int = 0, ranks: int = 1, repeat: bool = True) -> np.ndarray:
         """The draws of a rank's slots of a batch, slot by slot; those of all ranks by default.
 
-        Slot q belongs to rank q mod ``ranks``. A short batch of fewer draws than ranks has some for several ranks; without
-        ``repeat`` none for the others.
+        Slot q belongs to rank q mod ``ranks``. A short batch of fewer draws than ranks has some for several ranks;
+        without ``repeat`` none for the others.
         """
         first = self.draw + (step - self.step) * self.size
         left = self.samples - first

@@ -36,8 +36,8 @@ def shard_order(shards: int, seed: int | None) -> Order:
 def deal(order: Order, number: int, total: int, share: bool = True) -> Iterator[Portion]:
     """What reader ``number`` of ``total`` reads of the shards, in order.
 
-    Without ``share`` shards that are left over are whole too, one more for some readers: so no shard is read twice. Only
-    where there are fewer shards than readers they are shared all the same.
+    Without ``share`` shards that are left over are whole too, one more for some readers: so no shard is read twice.
+    Only where there are fewer shards than readers they are shared all the same.
 
     >>> [list(deal(range(3), reader, 2)) for reader in (0, 1)]  # doctest: +NORMALIZE_WHITESPACE
     [[Portion(shard=0, part=0, parts=1), Portion(shard=2, part=0, parts=2)],

@@ -177,7 +177,7 @@ class Plan:
             ConfigError: the state is of another dataset, filter, seed or shuffle; it names both.
         """
         self._check_agrees(state)
-        cursor = Cursor(*state["at"], None)
+        cursor = Cursor(state["at"][0], state["at"][1], None)
         then = self._as_saved(state)
         if cursor.step > (steps := then.batches_in(cursor.epoch)):
             raise ConfigError(

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from streampipe.context import Sample
 from streampipe.counters import counters
-from streampipe.errors import IndexMismatch, ShardError
+from streampipe.errors import IndexMismatch, ShardError, StreampipeError
 from streampipe.plan.dataset import Dataset
 from streampipe.plan.planned import Place
 from streampipe.reading.shards import members_of, to_bytes
@@ -30,13 +30,13 @@ class Track:
         members = members_of(dataset.finder.source, limits, self._url)
         shown = redact(self._url)
         self._samples = group(members, shown, epoch=epoch, shard=shard, first=first, views=True, limits=limits)
-        self._error: ShardError | None = None
+        self._error: StreampipeError | None = None
         self.position = first
         self.held: dict[int, Sample] = {}
         counters.add("reading", "shards opened")
 
     def take(self, number: int, keep: int) -> Sample:
-        """The sample of a number, which is held or still to come; of those passed on the way the last ``keep`` are held.
+        """The sample of a number, held or still to come; of those passed on the way the last ``keep`` are held.
 
         Raises:
             ShardError: the shard is damaged, or holds another number of samples than was counted.
@@ -64,7 +64,8 @@ class Track:
                 self._error = self._miscounted(str(self.position))
             except ShardError as error:
                 self._error = error
-        raise type(self._error)(str(self._error))
+        found = self._error
+        raise type(found)(str(found))
 
     def _check_end(self) -> None:
         self.position += 1  # looked at once
@@ -76,8 +77,8 @@ class Track:
 
     def _miscounted(self, found: str) -> IndexMismatch:
         return IndexMismatch(
-            f"{redact(self._url)} holds {found} samples, the file that counts them says {self._counted}: it is of another "
-            f"version of the shard; write it anew, or delete it and run streampipe index"
+            f"{redact(self._url)} holds {found} samples, the file that counts them says {self._counted}: it is of "
+            f"another version of the shard; write it anew, or delete it and run streampipe index"
         )
 
 

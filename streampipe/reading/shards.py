@@ -32,7 +32,7 @@ _AHEAD = 3  # shards that a source is told of before they are wanted
 
 
 class ShardSamples:
-    """The samples of a list of shards. Calling it with a run and an epoch reads one lane: ``run.consumer`` says which."""
+    """The samples of a list of shards. Calling it reads an epoch of one lane: ``run.consumer`` says which."""
 
     leaves_marks = True
 

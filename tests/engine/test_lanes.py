@@ -327,3 +327,26 @@ def test_streams_dealt_to_another_job_go_on_from_their_marks_and_are_dealt_again
         assert len(everything) == len(set(everything))
         assert len([key for epoch, key in everything if epoch == 0]) == 17  # the even ones of 30
     assert all(mark is not None for state in same for _, _, mark in state["standing"].values())
+
+
+@stage(rows="any", state="offset")
+def sums(samples, run: sp.Run):
+    """Keeps its own small state: how many samples there were, and the sum of their numbers."""
+    seen, total = run.kept or (0, 0)
+    for sample in samples:
+        seen, total = seen + 1, total + int(sample["__key__"])
+        if seen % 3 == 0:
+            run.keep([seen, total])
+            yield {**sample, "total": total}
+
+
+@pytest.mark.parametrize("shuffle", [False, 3])
+def test_a_stage_that_keeps_a_state_of_its_own_is_not_replayed(shuffle):
+    memory = Memory([9, 4, 8, 7])
+    pipe = memory.stream(shuffle=shuffle, epochs=2).apply(sums).batch(2)
+    whole = list(rest(pipe, Consumer()))
+    items = [_plain(item) for item, _ in whole]
+    assert items
+    for step, (_, state) in enumerate(whole, 1):
+        assert [_plain(item) for item, _ in rest(pipe, Consumer(), state)] == items[step:]
+    assert "from where each lane stopped" in pipe.explain()

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streampipe.engine.mix import MixDataset, Part
-from streampipe.engine.state import checked_state
+from streampipe.engine.state import VERSION, checked_state
 from streampipe.errors import ConfigError
 from streampipe.plan.dataset import Dataset
 from streampipe.plan.lanes import Lanes
@@ -55,7 +55,14 @@ def draws(plan, epoch):
 
 def resumed(plan, size_of, size, cursor):
     """A plan of another size that goes on from a state, through JSON."""
-    return size_of(size).load(checked_state(json.loads(json.dumps(plan.state(cursor)))))
+    plan, at = size_of(size).load(checked_state(json.loads(json.dumps(state_of(plan, cursor)))))
+    return plan, at._replace(until=cursor.until)
+
+
+def state_of(plan, cursor):
+    """A state as a loader saves it."""
+    passes = {"streampipe": VERSION, "epoch": cursor.epoch, "step": cursor.step, "epochs": None, "steps": None}
+    return {**passes, **plan.state(cursor)}
 
 
 @settings(max_examples=150, deadline=None)
@@ -149,8 +156,7 @@ def test_a_state_between_epochs_goes_on_as_a_new_run():
 def test_leftovers_that_were_dropped_stay_dropped():
     size_of = planner([10], None, "drop", False)
     plan = size_of(4)
-    at_end = plan.state(plan.after(Cursor(0, 0, 2), 2))
-    plan, cursor = size_of(2).load(at_end)
+    plan, cursor = resumed(plan, size_of, 2, plan.after(Cursor(0, 0, 2), 2))
     assert cursor == Cursor(1, 0, 2)
     assert len(list(plan.steps(cursor))) == 5
 
@@ -182,7 +188,7 @@ def test_one_of_several_workers_cannot_go_on_with_another_batch():
 def test_a_damaged_state_is_refused(change):
     size_of = planner([5] * 40, 10, "short", False)
     plan, cursor = resumed(size_of(8), size_of, 16, Cursor(0, 10, 2))
-    state = plan.state(cursor)
+    state = state_of(plan, cursor)
     checked_state(state)
     with pytest.raises(ConfigError, match=r"this is no state of streampipe: its (begun|lanes are|batch is)"):
         checked_state({**state, "begun": {**state["begun"], **change}})
@@ -190,6 +196,6 @@ def test_a_damaged_state_is_refused(change):
 
 @pytest.mark.parametrize("change", [{"batch": 0}, {"batch": None}, {"batch": [4, 0]}, {"window": "all"}])
 def test_a_batch_or_window_that_is_none_is_refused(change):
-    state = planner([5], 10, "short", False)(2).state(Cursor(0, 0, None))
+    state = state_of(planner([5], 10, "short", False)(2), Cursor(0, 0, None))
     with pytest.raises(ConfigError, match="this is no state of streampipe: its (batch|window) is"):
         checked_state({**state, **change})

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from streampipe.engine.mix import MixDataset, Part
 
 import streampipe as sp
+from streampipe.engine.mix import MixDataset, Part
 from streampipe.index import index
 from streampipe.plan.dataset import Dataset
 from streampipe.plan.lanes import Lanes
