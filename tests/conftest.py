@@ -2,6 +2,7 @@
 
 import pytest
 
+pytest.register_assert_rewrite("tests.laws", "tests.loader.life", "tests.engine.lanes")
 collect_ignore = ["fuzz.py", "soak.py"]  # run apart, and fuzz.py needs atheris
 
 
