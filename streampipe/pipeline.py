@@ -241,7 +241,7 @@ class Pipeline(IterableDataset[Any]):
         """The next plain pass is epoch ``epoch``, in persistent workers too; a state of another epoch is given up."""
         if self._resume is not None and self._resume["epoch"] != epoch:
             warnings.warn(
-                f"set_epoch({epoch}) gives up the loaded state, which stands in epoch {self._resume['epoch']}",
+                f"the loaded state, which stands in epoch {self._resume['epoch']}, is given up by set_epoch({epoch})",
                 UserWarning,
                 stacklevel=2,
             )
@@ -386,7 +386,9 @@ class Pipeline(IterableDataset[Any]):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """The next plain pass continues where ``state`` was taken. Only that pass; the one after it is a new epoch."""
         self._resume = checked_state(state)
-        self._pass = None
+        if self._pass is not None:
+            self._pass.valid = False
+            self._pass = None
         self._clock.loaded()
 
     def __iter__(self) -> Iterator[Any]:

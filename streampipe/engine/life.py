@@ -113,8 +113,8 @@ class Life:
             return False
         if self.loaded:
             warnings.warn(
-                f"set_epoch({epoch}) gives up the loaded state, which stands in epoch {coming}: the pass begins at the "
-                f"beginning of epoch {epoch}; to go on where the state stands, set_epoch({coming}) or leave it out",
+                f"the loaded state, which stands in epoch {coming}, is given up by set_epoch({epoch}): the pass begins "
+                f"with epoch {epoch}; to go on where the state stands, call set_epoch({coming}) or leave it out",
                 UserWarning,
                 stacklevel=3,
             )

@@ -6,6 +6,8 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from torch.utils.data import get_worker_info
+
 from streampipe.context import Consumer
 from streampipe.engine.clock import Clock
 from streampipe.engine.compile import compile
@@ -33,12 +35,16 @@ class PlainPass:
         if state is not None and state["kind"] == "new":
             clock.set(state["epoch"])
             state = None
-        if state is None or not clock.takes_state(identity):
-            self._begin(clock.begin(identity, epochs))
-        else:
+        in_worker = get_worker_info() is not None
+        if state is not None and clock.takes_state(identity):
             self._resume(state)
+            clock.set(self._name)
+        else:
+            self._begin(clock.begin(identity, epochs) if in_worker else clock.next(epochs))
+        if in_worker:
             clock.claim(identity, self._name)
         self._clock, self._identity = clock, identity
+        self.valid = True
         self._stride = self._engine.stride(consumer)
 
     def _begin(self, epoch: int) -> None:
@@ -69,11 +75,14 @@ class PlainPass:
             self._name = epoch  # a worker's rest may be empty: whether the pass is over, its siblings know
 
     def __iter__(self) -> Iterator[Any]:
+        self._clock.claim(self._identity, self._name)  # here, an iterator that nobody asks for an item is no pass
+        self._check_valid()
         while True:
             given = 0
             for item in self._items():
                 given += 1
                 yield item
+                self._check_valid()
             if given or not self._resumed or self._ends is None or not self._alone:
                 break
             self._over()  # nothing was left of the pass that was resumed: the next one follows
@@ -85,6 +94,12 @@ class PlainPass:
             )
         if self._alone:
             self._over()
+
+    def _check_valid(self) -> None:
+        if not self.valid:
+            raise ConfigError(
+                "this iterator of the pipeline has ended: since then load_state_dict was called; use a newer one"
+            )
 
     @property
     def _alone(self) -> bool:

@@ -308,8 +308,8 @@ class Pass:
     def __next__(self) -> Any:
         if not self.valid:
             raise ConfigError(
-                "this iterator of the loader has ended: a newer one was begun, or a state was loaded, since; use the "
-                "newer one, and one loader for each loop that runs at the same time"
+                "this iterator of the loader has ended: since then a newer one was begun, or load_state_dict or "
+                "set_epoch was called; use a newer one, and a loader for each of the loops that run at the same time"
             )
         life = self._life
         if self.over or (self._complete and life.steps is not None):
