@@ -50,11 +50,9 @@ def _check_planned(state: Mapping[str, Any]) -> None:
     if until is not None and not (_is_number(until) and int(state["epoch"]) <= until <= _LAST_EPOCH):
         raise _wrong(f"its until is {until!r}, at epoch {state['epoch']}")
     _check_lanes(lanes)
-    if not _is_list(batch := state.get("batch")):
-        _check_batch(batch)
-    else:
-        for each in batch:
-            _check_batch(each)
+    batch = state.get("batch")
+    for each in batch if _is_list(batch) and "buckets" in state else [batch]:
+        _check_batch(each)
     if not (state.get("window") is None or _is_number(state["window"])):
         raise _wrong(f"its window is {state['window']!r}")
     if state.get("begun") is not None:
@@ -74,14 +72,25 @@ def _check_batch(batch: Any) -> None:
 
 
 def _check_begun(begun: Any, state: Mapping[str, Any]) -> None:
-    """An epoch that was begun with another batch: at least one step of it was taken, and not all its samples."""
-    if not isinstance(begun, Mapping) or not all(_is_number(begun.get(name)) for name in ("window", "draws", "steps")):
-        raise _wrong(f"its begun is {begun!r:.80}")
+    """Where an epoch was begun with another batch."""
+    fault = _wrong(f"its begun is {begun!r:.80}, at step {state['step']} of epoch {state['epoch']}")
+    if not isinstance(begun, Mapping):
+        raise fault
+    draws, steps, samples = begun.get("draws"), begun.get("steps"), state.get("samples")
+    if "buckets" in state:  # of each bucket so many draws; later epochs go on from there too
+        if not _is_list(draws) or not _are_numbers(draws, len(draws)):
+            raise fault
+        if not _are_numbers(at := [begun.get(name) for name in ("turn", "epoch", "steps")], 3):
+            raise fault
+        if not (at[0] <= at[1] <= at[0] + 1 and (at[1], at[2]) <= (state["epoch"], state["step"])):
+            raise fault
+        return
     _check_lanes(begun.get("lanes"))
     _check_batch(begun.get("batch"))
-    samples = state.get("samples")
-    if not _is_number(samples) or not 0 < begun["draws"] < samples or not 0 < begun["steps"] <= state["step"]:
-        raise _wrong(f"its begun is {begun!r:.80}, of {samples!r} samples, at step {state['step']}")
+    if not (_is_number(draws) and _is_number(steps) and _is_number(samples) and _is_number(begun.get("window"))):
+        raise fault
+    if not (0 < draws < samples and 0 < steps <= state["step"]):  # a step of it was taken, but not all its samples
+        raise fault
 
 
 def _check_sequential(state: Mapping[str, Any]) -> None:
