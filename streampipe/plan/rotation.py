@@ -52,6 +52,15 @@ class Rotation:
         turn, column = np.divmod(t, self.columns)
         return (q % self.places) * self.columns + column, turn * self.draws + q // self.places
 
+    def before(self, lane: int, step: int) -> int:
+        """How many items of a lane are in the batches before ``step``: the number of the first that is not.
+
+        >>> [Rotation(4, places=2, columns=2).before(lane, 3) for lane in range(4)]
+        [4, 2, 4, 2]
+        """
+        column = lane % self.columns
+        return -(-(step - column) // self.columns) * self.draws
+
     def fits(self, ranks: int) -> bool:
         """Whether every lane belongs to one rank."""
         return self.places % ranks == 0

@@ -17,6 +17,8 @@ def test_each_lane_gives_its_items_one_after_the_other(rotation, turns):
     lanes, items = rotation.at(np.arange(turns * rotation.columns * rotation.size))
     for lane in range(rotation.number):
         assert items[lanes == lane].tolist() == list(range(turns * rotation.draws))
+        for step in range(turns * rotation.columns + 1):
+            assert rotation.before(lane, step) == (lanes[: step * rotation.size] == lane).sum()
 
 
 @given(rotations, st.integers(1, 8), st.integers(0, 13))
