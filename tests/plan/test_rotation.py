@@ -2,7 +2,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streampipe.errors import ConfigError
@@ -12,6 +12,7 @@ from streampipe.plan.rotation import Rotation
 rotations = st.builds(lambda a, g, t: Rotation(a * g, a, t), st.integers(1, 8), st.integers(1, 4), st.integers(1, 12))
 
 
+@settings(deadline=None)
 @given(rotations, st.integers(1, 5))
 def test_each_lane_gives_its_items_one_after_the_other(rotation, turns):
     lanes, items = rotation.at(np.arange(turns * rotation.columns * rotation.size))
@@ -21,6 +22,7 @@ def test_each_lane_gives_its_items_one_after_the_other(rotation, turns):
             assert rotation.before(lane, step) == (lanes[: step * rotation.size] == lane).sum()
 
 
+@settings(deadline=None)
 @given(rotations, st.integers(1, 8), st.integers(0, 13))
 def test_a_lane_is_drawn_from_by_its_owner_alone_and_everyone_has_as_many(rotation, ranks, most):
     workers = rotation.workers(most)

@@ -101,6 +101,7 @@ def test_lanes_that_are_read_forward_give_the_batches_of_an_indexed_plan_on_any_
             assert all(read)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 3000), st.integers(1, 100_000))
 def test_chosen_lanes_are_bounded_divide_the_batch_and_follow_from_batch_and_shards(size, shards):
     chosen = choose_streams(size, shards)
