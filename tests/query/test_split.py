@@ -22,7 +22,7 @@ def index_of(keys, scalars=None):
 
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
-values = st.one_of(texts, st.integers(-(2**62), 2**62), st.floats(allow_nan=False), st.booleans())
+values = st.one_of(texts, st.integers(-(2**53), 2**53), st.floats(allow_nan=False), st.booleans())
 
 
 @settings(deadline=None)
