@@ -60,7 +60,7 @@ def _check_planned(state: Mapping[str, Any]) -> None:
     if not are_numbers(at, 2) or at[0] > _LAST_EPOCH:
         raise wrong(f"its place is {at!r}")
     _check_shape(state.get("lanes"))
-    for each in batch if is_list(batch) else [batch]:
+    for each in batch if is_list(batch) and "buckets" in state else [batch]:
         _check_batch(each)
     if not (state.get("window") is None or is_number(state["window"])):
         raise wrong(f"its window is {state['window']!r}")
@@ -79,14 +79,26 @@ def _check_batch(batch: Any) -> None:
 
 
 def _check_begun(begun: Any, state: Mapping[str, Any]) -> None:
-    """An epoch that was begun with another batch: at least one step of it was taken, and not all its samples."""
-    if not isinstance(begun, Mapping) or not all(is_number(begun.get(name)) for name in ("window", "draws", "steps")):
-        raise wrong(f"its begun is {begun!r:.80}")
+    """Where an epoch was begun with another batch."""
+    epoch, step = state["at"]
+    fault = wrong(f"its begun is {begun!r:.80}, at step {step} of epoch {epoch}")
+    if not isinstance(begun, Mapping):
+        raise fault
+    draws, steps, samples = begun.get("draws"), begun.get("steps"), state.get("samples")
+    if "buckets" in state:  # of each bucket so many draws; later epochs go on from there too
+        if not is_list(draws) or not are_numbers(draws, len(draws)):
+            raise fault
+        if not are_numbers(at := [begun.get(name) for name in ("turn", "epoch", "steps")], 3):
+            raise fault
+        if not (at[0] <= at[1] <= at[0] + 1 and (at[1], at[2]) <= (epoch, step)):
+            raise fault
+        return
     _check_shape(begun.get("lanes"))
     _check_batch(begun.get("batch"))
-    samples, step = state.get("samples"), state["at"][1]
-    if not is_number(samples) or not 0 < begun["draws"] < samples or not 0 < begun["steps"] <= step:
-        raise wrong(f"its begun is {begun!r:.80}, of {samples!r} samples, at step {step}")
+    if not (is_number(draws) and is_number(steps) and is_number(samples) and is_number(begun.get("window"))):
+        raise fault
+    if not (0 < draws < samples and 0 < steps <= step):  # a step of it was taken, but not all its samples
+        raise fault
 
 
 def _check_lanes(state: Mapping[str, Any]) -> None:

@@ -23,7 +23,7 @@ from streampipe.index import Finder, ShardIndex
 from streampipe.plan.buckets import MISSTATED, MOST_SIDE, Buckets, cut, cut_between, log_ratios
 from streampipe.plan.dataset import Dataset, EpochStream, Size, check_countable, of_indexes
 from streampipe.plan.deal import shard_seed
-from streampipe.plan.groups import GroupOrder, Groups
+from streampipe.plan.groups import GroupOrder, Groups, Origin
 from streampipe.plan.lanes import EpochOrder, Lanes, batch_seed, sensible_window
 from streampipe.plan.planned import Counted, Cursor, Place, Plan
 from streampipe.query.condition import Keep
@@ -239,7 +239,7 @@ class BucketPlan(Plan):
 
     def batches_in(self, epoch: int) -> int:
         """Batches of that epoch, the same on every rank."""
-        return self.groups.steps_before(epoch + 1) - self.groups.steps_before(epoch)
+        return self.groups.steps_in(epoch)
 
     def check_epochs(self, epochs: int | None) -> None:
         """Refuse a run of which a pass of ``epochs`` epochs (None: an endless one) would have no batch.
@@ -259,20 +259,19 @@ class BucketPlan(Plan):
         sizes = self.groups.sizes
         return sizes[0] if len(set(sizes)) == 1 else list(sizes)
 
-    @property
-    def resizable(self) -> bool:
-        """Whether a state may go on with another global batch: the turns of the buckets follow from their sizes."""
-        return False
-
     def state(self, cursor: Cursor) -> dict[str, Any]:
         """What ``load`` needs to go on at ``cursor``, as plain JSON."""
         groups = self.groups
-        return {
+        state = {
             **super().state(cursor),
             "buckets": groups.buckets.text,
             "leftover": groups.leftover,
             "together": groups.together,
         }
+        begun = groups.origin
+        if begun and (groups.leftover == "carry" or cursor.epoch == begun.epoch):
+            state["begun"] = begun._asdict()
+        return state
 
     def with_lanes(self, places: int, columns: int, window: int) -> BucketPlan:
         """The same plan with other numbers of lanes, and another window.
@@ -289,7 +288,17 @@ class BucketPlan(Plan):
     def _as_saved(self, state: Mapping[str, Any]) -> Plan:
         """The plan that a state was saved with."""
         places, columns = state["lanes"]
-        return self.with_lanes(places, columns, state["window"] or 0)
+        then = self.with_lanes(places, columns, state["window"] or 0)
+        return replace(then, groups=_groups_of(state, self.groups))
+
+    def _from(self, then: Plan, cursor: Cursor, state: Mapping[str, Any]) -> tuple[Plan, Cursor]:
+        """This plan where the plan of another global batch stopped: each bucket's draws in their order."""
+        assert isinstance(then, BucketPlan)
+        self._check_alone(then, state)
+        cursor = then.after(cursor, 0)
+        origin = GroupOrder(then.groups, self.seed).origin(cursor.epoch, cursor.step)
+        keeps = self.groups.leftover == "carry" or cursor.step
+        return replace(then, groups=replace(self.groups, origin=origin if keeps else None)), cursor
 
     def delivered(self, at: Cursor, places: Sequence[Place], rank: int) -> None:
         """The step ``at`` was made of these places: count it for its bucket; at an epoch's end, what is left over."""
@@ -309,9 +318,33 @@ class BucketPlan(Plan):
         if over := sum(self.groups.full(at.epoch)) % self.groups.together if self.groups.leftover == "drop" else 0:
             counters.add("bucket", "batches left out, too few for all ranks", over)
         if self.groups.leftover == "drop":
-            for (w, h), number in zip(buckets.sizes, self.groups.left_over, strict=True):
+            for (w, h), number in zip(buckets.sizes, self.groups.left_over_in(at.epoch), strict=True):
                 if number:
                     counters.add(f"bucket {w}x{h}", "left out", number)
+
+
+def _groups_of(state: Mapping[str, Any], groups: Groups) -> Groups:
+    """The groups that a state was saved with.
+
+    Raises:
+        ConfigError: there are no such.
+    """
+    batch, begun = state["batch"], state.get("begun")
+    sizes = (batch,) * len(groups.sizes) if isinstance(batch, int) else tuple(batch)
+    origin = None
+    if begun is not None:
+        origin = Origin(begun["epoch"], begun["steps"], begun["turn"], tuple(begun["draws"]))
+    ends = [n * (origin.turn + 1) for n in groups.samples] if origin else []
+    if len(sizes) != len(groups.sizes) or (origin and not _fits(origin.draws, ends)):
+        raise ConfigError(
+            f"the state's batch is {batch!r:.80} and its epoch was begun with {begun!r:.80}, which do not fit "
+            f"{len(groups.sizes)} buckets: it is damaged"
+        )
+    return replace(groups, sizes=sizes, origin=origin)
+
+
+def _fits(draws: Sequence[int], ends: Sequence[int]) -> bool:
+    return len(draws) == len(ends) and all(each <= end for each, end in zip(draws, ends, strict=True))
 
 
 def make_plan(
@@ -402,12 +435,12 @@ class BucketPlaces:
     def __call__(self, epoch: int, step: int) -> list[Place]:
         """Where the rank's samples of a batch are."""
         plan, ranks = self._plan, self._ranks
-        number = plan.groups.steps_before(epoch) + step
+        number = plan.groups.first(epoch, step)
         if plan.same:
             group = self._groups.at(number, epoch)
             mine = np.arange(self._rank, max(group.samples, ranks), ranks) % group.samples  # too few: some twice
         else:
-            group = self._groups.at(number * ranks + self._rank, epoch)
+            group = self._groups.at(number + self._rank, epoch)
             mine = np.arange(group.samples)
         width, height = plan.groups.buckets.sizes[group.target]
         places, ends = [], np.cumsum([each.samples for each in group.draws])

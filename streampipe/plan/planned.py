@@ -191,18 +191,11 @@ class Plan:
         """The global batch as a state has it: where buckets have their own sizes, a list of them."""
         return self.lanes.size
 
-    @property
-    def resizable(self) -> bool:
-        """Whether a state may go on with another global batch."""
-        return True
-
     def _check_agrees(self, state: Mapping[str, Any]) -> None:
         """Refuse a state of another dataset or order."""
         mine = self.state(Cursor(0, 0, None))
         for name, what in _MUST_AGREE.items():
             if name == "window" and self.sensible and state.get("window") is not None:
-                continue
-            if name == "batch" and self.resizable:
                 continue
             if state.get(name) != mine.get(name):
                 raise ConfigError(
@@ -221,17 +214,21 @@ class Plan:
 
     def _from(self, then: Plan, cursor: Cursor, state: Mapping[str, Any]) -> tuple[Plan, Cursor]:
         """This plan where the plan of another global batch stopped."""
-        if state.get("worker", (0, 1))[1] > 1:
-            raise ConfigError(
-                f"{_MUST_AGREE['batch']} is {self.batch} here and was {then.batch} when one of several workers saved "
-                f"the state, which does not know the steps of the others: restore it, or save and load with "
-                f"pipe.loader()"
-            )
+        self._check_alone(then, state)
         cursor = then.after(cursor, 0)  # at the end of an epoch it is the next one's beginning
         if not cursor.step:
             return self, cursor
         draws = then.cut(cursor.epoch).before(cursor.step)
         return replace(self, begun=Begun(cursor.epoch, then.order(cursor.epoch).lanes, draws, cursor.step)), cursor
+
+    def _check_alone(self, then: Plan, state: Mapping[str, Any]) -> None:
+        """Refuse a state of one of several workers where the global batch is another one."""
+        if state.get("worker", (0, 1))[1] > 1:
+            raise ConfigError(
+                f"the global batch (batch size times ranks) is {self.batch} here and was {then.batch} when one of "
+                f"several workers saved the state, which does not know the steps of the others: restore it, or save "
+                f"and load with pipe.loader()"
+            )
 
 
 def _lanes_of(kept: Mapping[str, Any], lanes: Lanes) -> Lanes:
@@ -244,7 +241,6 @@ _MUST_AGREE = {
     "buckets": "the set of buckets",
     "leftover": "the policy for leftovers",
     "together": "the number of buckets at a step (1; under same=False, one for each rank)",
-    "batch": "the global batch (batch size times ranks)",
     "samples": "the number of samples",
     "filter": "the filter (where)",
     "dataset": "the dataset's fingerprint",

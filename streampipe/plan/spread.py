@@ -41,6 +41,18 @@ class Spread:
             self._block = (number, self._sorted(number))
         return self._block[1][turn - int(self._starts[number])]
 
+    def before(self, turn: int) -> list[int]:
+        """How many turns each sequence has had before this one.
+
+        >>> Spread([4, 2], seed=1).before(5)
+        [3, 2]
+        """
+        number = min(int(np.searchsorted(self._starts, turn, side="right")), len(self._starts) - 1) - 1
+        counts = self._edges[number].copy()
+        for s, _ in self._sorted(number)[: turn - int(self._starts[number])]:
+            counts[s] += 1
+        return [int(count) for count in counts]
+
     def _sorted(self, block: int) -> list[tuple[int, int]]:
         turns = []
         for s in range(len(self.lengths)):

@@ -1,1 +1,3 @@
-"""What may be asked of a sample without decoding it: the language of ``where``, and what datasets call things."""
+"""What may be asked of a sample without decoding it: the language of ``where``, what datasets call things,
+and on which side of a split it is.
+"""

@@ -86,6 +86,11 @@ class Split:
         return self._decided(np.ones(1, bool), np.zeros(1, np.int64), [text])
 
     @property
+    def columns(self) -> frozenset[str]:
+        """The columns of an index that it looks at."""
+        return frozenset((self.by,))
+
+    @property
     def wants_sizes(self) -> bool:
         """Whether the size of the image may matter."""
         return self.by in ("width", "height")

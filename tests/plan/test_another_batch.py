@@ -5,12 +5,14 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from streampipe.engine.mix import MixDataset, Part
 from streampipe.engine.state import VERSION, checked_state
 from streampipe.errors import ConfigError
+from streampipe.plan.bucketed import BucketDataset, Census, make_plan
+from streampipe.plan.buckets import Buckets
 from streampipe.plan.dataset import Dataset
 from streampipe.plan.lanes import Lanes
 from streampipe.plan.planned import Cursor, Plan, make
@@ -130,6 +132,93 @@ def test_what_goes_on_with_another_batch_resumes_at_every_step(counts, window, f
         again, begin = resumed(plan, size_of, second, at)
         assert [batch(again, each) for each in again.steps(begin)] == whole[i:]
         assert again.state(begin) == plan.state(at)
+
+
+SHAPES = [(1, 2), (1, 1), (2, 1)]
+matrices = st.lists(st.tuples(*[st.integers(0, 9)] * 3), min_size=1, max_size=5).filter(lambda m: sum(map(sum, m)) > 20)
+
+
+def bucketed(matrix, window, leftover, same=True, ranks=1):
+    """From a rank's batch to the plan of a new run."""
+    census = [Census(np.array(row, np.int32), np.zeros(3)) for row in matrix]
+    dataset = BucketDataset(dataset_of([sum(row) for row in matrix]), Buckets(SHAPES), census)
+
+    def plan_of(size, ranks=ranks):
+        each = size if isinstance(size, tuple) else (size,) * 3
+        return make_plan(dataset, each, ranks, window, 7, "", leftover=leftover, same=same)
+
+    return plan_of
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    matrices,
+    windows,
+    st.sampled_from(["carry", "merge", "drop"]),
+    st.lists(st.sampled_from([1, 2, 3, 5, (2, 4, 1)]), min_size=2, max_size=3),
+    st.sampled_from([(True, 1), (True, 3), (False, 2)]),
+    st.data(),
+)
+def test_buckets_go_on_with_other_batches(matrix, window, leftover, sizes, job, data):
+    same, ranks = job
+    plan_of = bucketed(matrix, window, leftover, same, ranks)
+
+    def step(plan, at):
+        return [place for rank in range(ranks) for place in plan.dataset.places(plan, rank, ranks)(at.epoch, at.step)]
+
+    plan, cursor, got = plan_of(sizes[0]), Cursor(0, 0, EPOCHS), []
+    for size in [*sizes[1:], None]:
+        assume(not plan.is_empty)
+        steps = list(plan.steps(cursor))
+        stop = data.draw(st.integers(0, len(steps))) if size else len(steps)
+        got += [place for at in steps[:stop] for place in step(plan, at)]
+        cursor = steps[stop] if stop < len(steps) else Cursor(EPOCHS, 0, EPOCHS)
+        if size:
+            plan, cursor = resumed(plan, plan_of, size, cursor)
+            assert len(json.dumps(plan.state(cursor))) < 700
+            for at in list(plan.steps(cursor))[:3]:
+                again, begin = resumed(plan, plan_of, size, at)
+                assert step(again, begin) == step(plan, at)
+                assert again.state(begin) == plan.state(at)
+    times = Counter((place.shard, place.number, place.epoch) for place in got)
+    if leftover == "merge":
+        assert len(times) == EPOCHS * plan.dataset.samples
+    if ranks == 1:
+        assert set(times.values()) <= {1}
+    if leftover == "carry" and ranks == 1:
+        assert EPOCHS * plan.dataset.samples - len(times) < 3 * 5
+
+
+@settings(max_examples=50, deadline=None)
+@given(matrices, windows, st.sampled_from(["carry", "merge", "drop"]), st.integers(0, 30))
+def test_buckets_go_on_alike_on_any_number_of_ranks(matrix, window, leftover, stop):
+    plan_of = bucketed(matrix, window, leftover)
+    plan = plan_of(4)
+    assume(not plan.is_empty and not plan_of(6).is_empty)
+    at = plan.after(Cursor(0, 0, 2), stop)
+    state = json.loads(json.dumps(state_of(plan, at)))
+    wanted = None
+    for ranks in (1, 2, 3):
+        plan, cursor = plan_of(6 // ranks, ranks).load(checked_state(state))
+        got = [batch(plan, each, ranks) for each in plan.steps(cursor)]
+        wanted = wanted or got
+        # a batch with fewer samples than ranks has some of them twice
+        assert [each[: len(other)] for each, other in zip(got, wanted, strict=True)] == wanted
+
+
+def test_buckets_refuse_a_state_of_other_buckets_numbers():
+    plan_of = bucketed([(5, 9, 7)], None, "carry")
+    plan, cursor = resumed(plan_of(2), plan_of, 3, Cursor(0, 4, 2))
+    state = state_of(plan, cursor)
+    plan.load(checked_state(state))
+    for change in ({"batch": [3, 3]}, {"begun": {**state["begun"], "draws": [2, 2]}}):
+        with pytest.raises(ConfigError, match="which do not fit 3 buckets: it is damaged"):
+            plan.load(checked_state({**state, **change}))
+    with pytest.raises(ConfigError, match="do not fit 3 buckets"):
+        plan.load(checked_state({**state, "begun": {**state["begun"], "draws": [2, 2, 8]}}))
+    for change in ({"turn": 2}, {"epoch": 1}, {"steps": 5}, {"draws": [1, -1, 1]}, {"draws": 6}, {"turn": None}):
+        with pytest.raises(ConfigError, match="this is no state of streampipe: its begun is"):
+            checked_state({**state, "begun": {**state["begun"], **change}})
 
 
 def test_steps_go_on_counting_and_the_next_epoch_has_lanes_of_its_own():

@@ -1,7 +1,7 @@
 from collections import Counter
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from streampipe.errors import ConfigError
@@ -10,6 +10,7 @@ from streampipe.plan.cut import Cut, check_ranks
 tails = st.sampled_from(["short", "drop", "pad"])
 
 
+@settings(deadline=None)
 @given(st.integers(1, 200), st.integers(1, 8), st.integers(1, 6), tails, st.integers(0, 200), st.integers(0, 9))
 def test_the_rest_of_an_epoch_is_cut_to_the_draw_and_ranks_take_the_same_steps(samples, each, ranks, tail, draw, step):
     assume(draw < samples)
@@ -28,6 +29,7 @@ def test_the_rest_of_an_epoch_is_cut_to_the_draw_and_ranks_take_the_same_steps(s
         assert got.total() == left + more
 
 
+@settings(deadline=None)
 @given(st.integers(1, 200), st.integers(1, 30), tails)
 def test_draws_before_a_step_are_those_of_the_batches_before_it(samples, size, tail):
     cut = Cut(samples, size, tail)

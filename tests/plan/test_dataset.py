@@ -113,6 +113,7 @@ def test_a_limit_has_exactly_its_samples_over_all_ranks_and_what_is_skipped_is_t
         assert [place[:2] for place in everything(plans[1], epoch)] == listed[first:last]
 
 
+@settings(deadline=None)
 @given(counts_of_shards, limits, limits)
 def test_limits_behind_one_another_are_one(counts, one, two):
     whole = dataset_of(counts)

@@ -1,11 +1,12 @@
 from collections import Counter
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streampipe.plan.deal import deal, shard_order
 
 
+@settings(deadline=None)
 @given(st.integers(0, 40), st.integers(1, 36), st.none() | st.integers(0, 2**60))
 def test_every_sample_of_every_shard_goes_to_exactly_one_reader(shards, readers, seed):
     seen = Counter()
@@ -15,6 +16,7 @@ def test_every_sample_of_every_shard_goes_to_exactly_one_reader(shards, readers,
     assert seen == Counter((shard, number) for shard in range(shards) for number in range(24))
 
 
+@settings(deadline=None)
 @given(st.integers(1, 40), st.integers(1, 36))
 def test_nobody_is_left_without_work_and_at_most_one_shard_is_shared(shards, readers):
     for reader in range(readers):

@@ -84,6 +84,62 @@ def test_any_group_can_be_had_alone_whatever_epoch_is_guessed(counts, sizes, tog
         assert GroupOrder(groups, 7).at(number, data.draw(st.integers(0, 6))) == whole[number]
 
 
+EPOCHS = 3
+
+
+def walk(groups, epoch=0, step=0):
+    """Every step from one on: its epoch, its number, its groups."""
+    order = GroupOrder(groups, 7)
+    while epoch < EPOCHS:
+        for at in range(step, groups.steps_in(epoch)):
+            first = groups.first(epoch, at)
+            yield epoch, at, [order.at(number, epoch) for number in range(first, first + groups.together)]
+        epoch, step = epoch + 1, 0
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    COUNTS,
+    st.lists(SIZES, min_size=2, max_size=3),
+    st.integers(1, 3),
+    st.sampled_from(["carry", "merge", "drop"]),
+    st.data(),
+)
+def test_other_sizes_go_on_where_those_before_them_stopped(counts, sizes, together, leftover, data):
+    groups = Groups(make("photo"), tuple(counts), tuple(sizes[0]), leftover, together)
+    seen, begin = Counter(), (0, 0)
+    for size in [*sizes[1:], None]:
+        if groups.is_empty:
+            return
+        steps = list(walk(groups, *begin))
+        stop = data.draw(st.integers(0, len(steps))) if size else len(steps)
+        for _, _, found in steps[:stop]:
+            assert all(group.samples <= groups.sizes[group.target] for group in found)
+            mine = draws(found)
+            assert not (set(mine) & set(seen)) or (leftover == "merge" and together > 1)
+            seen += mine
+        if stop == len(steps):
+            break
+        begin = steps[stop][:2]
+        origin = GroupOrder(groups, 7).origin(*begin)
+        if leftover != "drop":  # what was had of a bucket is what comes first in it
+            assert set(seen) == {(bucket, draw) for bucket, end in enumerate(origin.draws) for draw in range(end)}
+        keeps = origin if leftover == "carry" or begin[1] else None
+        groups = Groups(make("photo"), tuple(counts), tuple(size), leftover, together, keeps)
+    for bucket, n in enumerate(counts):
+        mine = sorted(draw for b, draw in seen if b == bucket)
+        if leftover == "merge":
+            assert mine == list(range(EPOCHS * n))
+        elif leftover == "carry":
+            assert mine == list(range(len(mine))) or together > 1
+            assert together > 1 or 0 <= EPOCHS * n - len(mine) < groups.sizes[bucket]
+        elif together == 1:
+            for epoch in range(EPOCHS):
+                of_epoch = [draw - epoch * n for draw in mine if draw // n == epoch]
+                assert of_epoch == list(range(len(of_epoch)))
+                assert n - len(of_epoch) < max(size[bucket] for size in sizes)
+
+
 def test_a_bucket_too_rare_for_a_batch_comes_at_last_and_as_often_as_the_others():
     counts = (0,) * 5 + (640,) + (0,) * 4 + (3,)
     groups = Groups(make("photo"), counts, (16,) * 11)
