@@ -20,6 +20,15 @@ class _Tally:
 
 
 @dataclass
+class Fate:
+    """What a stage kept and dropped in all lanes of a consumer, and what there is to say if it kept nothing."""
+
+    kept: bool = False
+    dropped: int = 0
+    error: StreampipeError | None = None
+
+
+@dataclass
 class ErrorPolicy:
     """``raise`` (the default): the first error ends the run. ``skip``: a bad shard's rest or a bad sample is left out.
 
@@ -42,6 +51,7 @@ class ErrorPolicy:
     _tallies: dict[str, _Tally] = field(default_factory=dict, repr=False, compare=False)
     _logged: dict[str, int] = field(default_factory=dict, repr=False, compare=False)
     _account: list[int] = field(default_factory=lambda: [0], repr=False, compare=False)
+    _fates: dict[str, Fate] = field(default_factory=dict, repr=False, compare=False)
     handled: Callable[[Exception], bool] | None = field(default=None, repr=False, compare=False)
     """Errors that a decorator of the stage wants to see: they are raised, to it."""
 
@@ -60,6 +70,14 @@ class ErrorPolicy:
     def inside(self, handled: Callable[[Exception], bool]) -> ErrorPolicy:
         """The same policy for a decorated stage: errors that the decorator handles are raised, to it."""
         return replace(self, handled=handled)
+
+    def fate(self, place: str) -> Fate:
+        """What became of the samples at a stage, in all lanes together."""
+        return self._fates.setdefault(place, Fate())
+
+    def judge(self) -> StreampipeError | None:
+        """The error of a stage that kept nothing of all that it was given, if there is one."""
+        return next((fate.error for fate in self._fates.values() if not fate.kept and fate.error), None)
 
     @property
     def left_out(self) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 from streampipe.context import Position, Run
 from streampipe.engine.compile import check_part
 from streampipe.engine.mix import MixSamples
-from streampipe.errors import ConfigError
+from streampipe.errors import ConfigError, StageError, StreampipeError
 from streampipe.pipeline import Pipeline
 from streampipe.plan.lanes import SENSIBLE_WINDOW
 from streampipe.policy import ErrorPolicy
@@ -155,12 +155,12 @@ class IterableSamples:
             )
         self.samples = samples
 
-    def __call__(self, run: Run, epoch: int, views: bool = False) -> Iterator[Any]:
-        """One epoch of one consumer."""
+    def __call__(self, run: Run, epoch: int, views: bool = False, at: Sequence[Any] = ()) -> Iterator[Any]:
+        """One epoch of one consumer. It leaves no marks, so there is no place to go on from but the beginning."""
         samples = self.samples() if callable(self.samples) else self.samples
         divide = hasattr(samples, "__len__") and hasattr(samples, "__getitem__")
         consumer = run.consumer
-        for number, sample in enumerate(samples):
+        for number, sample in enumerate(_named(samples)):
             if divide and number % consumer.total != consumer.number:
                 continue
             if isinstance(sample, dict) and "__key__" in sample:
@@ -171,6 +171,16 @@ class IterableSamples:
 
     def __repr__(self) -> str:
         return f"from_iterable({type(self.samples).__name__})"
+
+
+def _named(samples: Iterable[Any]) -> Iterator[Any]:
+    """The samples; an error of the iterable itself says that it is one."""
+    try:
+        yield from samples
+    except StreampipeError:
+        raise
+    except Exception as error:
+        raise StageError(f"the iterable that from_iterable was given raised {type(error).__name__}: {error}") from error
 
 
 def _window(shuffle: bool | int) -> int | None:

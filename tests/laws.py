@@ -43,6 +43,8 @@ def check_cover(pipe: Pipeline, keys: Iterable[str], world_size: int, num_worker
     for consumer in consumers(world_size, num_workers):
         got.update(sample["__key__"] for sample in run(pipe, consumer, epoch))
     wanted = Counter(keys)
+    if engine_of(pipe, world_size).kind == "planned" and (got - wanted).total() < world_size:
+        got = got & wanted  # ranks take equal steps: where the last one has too few samples, some have one twice
     assert got == wanted, f"lost: {sorted(wanted - got)[:5]}, twice: {sorted(got - wanted)[:5]}"
 
 

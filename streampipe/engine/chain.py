@@ -101,11 +101,6 @@ def _by_group(
     """
     given = pushdown_of(bucket)
     assert isinstance(given, Group)
-    if given.same and run.consumer.world_size > 1:
-        raise ConfigError(
-            "bucket(same=True) needs samples that are counted: without counts, ranks cannot know what the others do; "
-            "make an index (streampipe index), or leave same= out"
-        )
     sizes = bucket_sizes(given, chain)
     done = run.at[0] if run.at else 0
     if not isinstance(done, int):

@@ -31,7 +31,7 @@ from streampipe.reading.shards import ShardSamples
 from streampipe.spec import AnyStage, Job, Spec
 from streampipe.stages.stage import pushdown_of, traits_of
 from streampipe.stages.where import nothing_left
-from streampipe.traits import Keeps, Limit
+from streampipe.traits import Group, Keeps, Limit
 
 _SHARDS_TO_BLAME = 100
 """How many shards are looked at to say why a condition keeps nothing."""
@@ -263,6 +263,8 @@ def _engine(
     why: str,
     facts: dict[str, Any],
 ) -> LaneEngine:
+    if division.pools:
+        _check_pools(division, job)
     chain = (*division.head, *division.tail)
     views = takes_views(chain)
     cut = len(division.head)
@@ -280,9 +282,20 @@ def _engine(
         Unwind(division.head),
         drop_short=tail_policy == "drop" and division.batch is not None,
         fill_short=tail_policy == "pad",
+        continuous=division.pools,
     )
     facts = {**facts, "pipeline": describe(spec.source, division.head)}
     return LaneEngine(spec, work, level, why, facts, elastic)
+
+
+def _check_pools(division: Division, job: Job) -> None:
+    """Refuse a promise about buckets of all ranks that nobody can keep without counts."""
+    same = any(isinstance(each := pushdown_of(stage), Group) and each.same for stage in division.head)
+    if same and job.world_size > 1:
+        raise ConfigError(
+            "bucket(same=True) needs samples that are counted: without counts, ranks cannot know what the others do; "
+            "make an index (streampipe index), or leave same= out"
+        )
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ assigned whole lanes one after the other, which is another order, but still each
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count, islice
@@ -21,6 +22,8 @@ from typing import Any, NamedTuple, Protocol
 from streampipe.context import Consumer, Mark, Run, Sample, Trail
 from streampipe.counters import counters
 from streampipe.errors import TooManyErrors
+
+log = logging.getLogger("streampipe")
 
 _MOST_EMPTY = 256
 """Epochs without an item, one after the other, after which a lane of an endless pass is given up."""
@@ -161,7 +164,8 @@ class Work:
         share: slots of a rank in a batch; 1 where lanes yield what a rank is given.
         exact: whether every stage of the head leaves marks; else a lane is replayed.
         views: whether the head is given memoryviews.
-        drop_short: whether a last batch with fewer slots is left out.
+        drop_short, fill_short: what becomes of a last batch with fewer slots.
+        continuous: the head goes on over the epochs of a pass, because it holds samples that go into the next one.
         unwind: from the mark behind the head to that of the stream, and those of the stages that count.
     """
 
@@ -175,16 +179,20 @@ class Work:
     unwind: Any
     drop_short: bool = False
     fill_short: bool = False
+    continuous: bool = False
 
     def stream_of(self, number: int, standing: Standing, until: int | None, run: Run) -> Iterator[tuple[Any, Standing]]:
         """A lane's items from where it stands, each with where it stands behind it."""
         me = Consumer(worker=number, num_workers=self.shape.number)
         epoch, given, mark = standing
+        if self.continuous:
+            yield from self._over_epochs(replace(run, consumer=me), standing, until)
+            return
         empty = 0
         while until is None or epoch < until:
             trail = Trail()
             begin, marks = self.unwind(mark)
-            of_lane = replace(run, consumer=me, trail=trail, resumed=mark is not None)
+            of_lane = replace(run, consumer=me, trail=trail, resumed=bool(given), in_lane=True)
             items = self.head(self.stream(of_lane, epoch, self.views, begin[1:] if begin else ()), of_lane, marks)
             if mark is None and given:
                 counters.add("lanes", "items replayed", given)
@@ -199,6 +207,30 @@ class Work:
                 return
             epoch, given, mark = epoch + 1, 0, None
 
+    def _over_epochs(self, run: Run, standing: Standing, until: int | None) -> Iterator[tuple[Any, Standing]]:
+        """The same with one instance of the head for all epochs. Its mark is behind what it yielded of all of them."""
+        epoch, given, mark = standing
+        trail = Trail()
+        _, marks = self.unwind(mark)
+        run = replace(run, trail=trail, resumed=bool(given))
+
+        def samples() -> Iterator[Any]:
+            empty = 0
+            for each in count(epoch) if until is None else range(epoch, until):
+                empty += 1
+                for sample in self.stream(run, each, self.views):
+                    empty = 0
+                    yield sample
+                if empty > _MOST_EMPTY:
+                    return
+
+        items: Iterator[Any] = self.head(samples(), run, marks)
+        if mark is None and given:
+            counters.add("lanes", "items replayed", given)
+            items = islice(items, given, None)
+        for number, item in enumerate(items, given + 1):
+            yield item, Standing(epoch, number, trail.mark if self.exact else None)
+
 
 class Rotation:
     """A consumer's turns: batches of its columns, one after the other."""
@@ -211,6 +243,8 @@ class Rotation:
         self._turn = at.turn + consumer.worker
         self._idle = consumer.worker >= self._stride
         self._run = run
+        self._endless = until is None
+        self._whole = not at.lanes and not at.turn  # a rest of a pass may be without any
         self._mine = (
             {}
             if self._idle
@@ -233,14 +267,29 @@ class Rotation:
             for turn in count(self._turn, self._stride):
                 column = turn % len(self._columns)
                 if not any(lane.has_more() for lanes in self._mine.values() for lane in lanes):
+                    self._judge()
                     return
                 item = self._batch(self._mine[column], turn // len(self._columns))
                 moved = Moved(turn + 1, tuple((lane.number, lane.standing) for lane in self._mine[column]))
-                yield item, moved, self._has_more(column)
+                yield item, moved, self._endless or self._has_more(column)
         finally:
             for lanes in self._mine.values():
                 for lane in lanes:
                     lane.close()
+
+    def _judge(self) -> None:
+        """At the end: a stage that kept nothing of all the samples there are is an error, of a share of them only told.
+
+        Raises:
+            StageError: it names the stage, and says why.
+        """
+        error, consumer = self._run.policy.judge(), self._run.consumer
+        if error is not None and self._whole:
+            if consumer.total == 1:
+                raise error
+            log.warning(
+                "of the share of worker %d of rank %d nothing is left: %s", consumer.worker, consumer.rank, error
+            )
 
     def _has_more(self, column: int) -> bool:
         """Whether any lane has an item; those of the next column are asked first, which needs them next."""
@@ -260,10 +309,10 @@ class Rotation:
                     counters.add("batch", "left out at an epoch's end", len(rows))
                 return []
             fill = work.share if work.fill_short else len(rows)
-            items = list(work.tail(rows, replace(self._run, fill=fill)))
+            items = list(work.tail(rows, replace(self._run, fill=fill, in_lane=True)))
             if items:
                 return items
-        raise TooManyErrors(
+        raise self._run.policy.judge() or TooManyErrors(
             f"all samples of {_MOST_TRIED} batches, one after the other, were skipped or dropped by stages; report() "
             f"says why; check the data and the stages' limits, or use on_error='raise' to see the first error"
         )

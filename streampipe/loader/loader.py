@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
+import logging
 import traceback
-import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
@@ -24,8 +25,10 @@ from streampipe.errors import ConfigError
 from streampipe.loader.ahead import ahead
 from streampipe.loader.feed import Feed, Parcel, Received, Task, unpack
 from streampipe.spec import Job, Spec
+from streampipe.stages.stage import did_you_mean
 from streampipe.world import check_world, find_world
 
+log = logging.getLogger("streampipe")
 _ELSEWHERE = {
     "batch_size": "put batch(n) at its end",
     "shuffle": "give sp.stream(..., shuffle=True)",
@@ -59,7 +62,8 @@ def check_options(options: Mapping[str, Any]) -> None:
         advice = _ELSEWHERE.get(option)
         if advice is not None:
             raise ConfigError(f"loader has no {option}=: the pipeline decides; {advice}")
-        raise ConfigError(f"loader has no {option}=; help(sp.Loader) lists its options")
+        known = inspect.signature(Loader).parameters
+        raise ConfigError(f"loader has no {option}={did_you_mean([option], known)}; help(sp.Loader) lists its options")
 
 
 class Loader(DataLoader[Any]):
@@ -254,11 +258,15 @@ class Loader(DataLoader[Any]):
         if self._open is not None and (open_pass := self._open()) is not None:
             open_pass.valid = False
         self._open = None
-        if self._flow is not None and not keep_flow:
-            flow, self._flow = self._flow, None
-            close = getattr(flow, "close", None)
-            if close is not None:
-                close()
+        if not keep_flow:
+            self._stop()
+
+    def _stop(self) -> None:
+        """End what makes items ahead."""
+        flow, self._flow = self._flow, None
+        close = getattr(flow, "close", None)
+        if close is not None:
+            close()
 
     def _received(self) -> Iterator[Received]:
         """What comes from here on; begun when the first item is wanted."""
@@ -269,11 +277,11 @@ class Loader(DataLoader[Any]):
                 self._iterator = None  # persistent workers can only begin at an epoch's beginning
             used = engine.stride(Consumer(feed.rank, feed.world_size, 0, max(1, self.num_workers)))
             if used < self.num_workers:
-                warnings.warn(
-                    f"{self.num_workers - used} of {self.num_workers} workers stay idle: the lanes of this pipeline "
-                    f"are shared by numbers of workers that divide them; explain() says which",
-                    UserWarning,
-                    stacklevel=4,
+                log.warning(
+                    "%d of %d workers stay idle: the lanes of this pipeline are shared by numbers of workers that "
+                    "divide them; explain() says which",
+                    self.num_workers - used,
+                    self.num_workers,
                 )
             feed.begin(Task(engine, at, life.until))
             feed.is_asked = True
@@ -304,6 +312,16 @@ class Pass:
 
     def __iter__(self) -> Pass:
         return self
+
+    def close(self) -> None:
+        """Leave the pass: what runs in the background for it ends. With steps_per_epoch the next pass goes on there."""
+        if self.valid and not self.over:
+            self.over = True
+            if self._life.epochs is not None:
+                self._loader._stop()
+
+    def __del__(self) -> None:
+        self.close()
 
     def __next__(self) -> Any:
         if not self.valid:

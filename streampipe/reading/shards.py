@@ -72,7 +72,7 @@ class ShardSamples:
             Uncounted: nobody counted them.
         """
         if self._by_others is None:
-            counts = known_counts(self.shards, self.source)
+            counts = known_counts(self.shards, self.source) if self.source.opener is None else None
             if counts is None:
                 raise Uncounted("nobody counted the samples of its shards")
             self._by_others = Dataset(self.shards, self.finder, counts, forward=True)

@@ -26,6 +26,8 @@ class Drops:
 
     def keep(self) -> None:
         """A sample was kept."""
+        if self._dropped is not None and self._run.in_lane:
+            self._run.policy.fate(self._run.stage).kept = True
         self._dropped = None
 
     def drop(self) -> None:
@@ -46,11 +48,27 @@ class Drops:
         Raises:
             StageError: all of them were dropped.
         """
-        if self._dropped is None or self._dropped < 2 or self._run.fill:
+        if self._dropped is None or not self._dropped:
             return
-        if self._run.consumer.total == 1:
-            raise self._error()
-        log.warning("stage %r kept none of the %d samples of this consumer", self._run.stage, self._dropped)
+        if self._run.in_lane:
+            self._dropped += self._run.policy.fate(self._run.stage).dropped
+        elif self._run.fill:
+            return
+        if self._dropped >= 2:
+            none_left(self._run, self._dropped, self._error())
+        elif self._run.in_lane:
+            self._run.policy.fate(self._run.stage).dropped = self._dropped
 
     def _error(self) -> StageError:
         return StageError(f"stage {self._run.stage!r} dropped every one of {self._dropped} samples{self._advice}")
+
+
+def none_left(run: Run, dropped: int, error: StageError) -> None:
+    """A stream has ended of which a stage kept nothing: an error if it was all there is, else for others to judge."""
+    if run.in_lane:
+        fate = run.policy.fate(run.stage)
+        fate.dropped, fate.error = dropped, error
+    elif run.consumer.total == 1:
+        raise error
+    else:
+        log.warning("stage %r kept none of the %d samples of this consumer", run.stage, dropped)

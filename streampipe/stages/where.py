@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import partial
@@ -14,11 +13,9 @@ from streampipe.index.beside import Beside
 from streampipe.index.facts import facts_of
 from streampipe.index.known import columns_beside
 from streampipe.query.condition import Condition
-from streampipe.stages.nothing import NOTHING_LEFT
+from streampipe.stages.nothing import NOTHING_LEFT, none_left
 from streampipe.stages.stage import stage
 from streampipe.traits import Filter
-
-log = logging.getLogger("streampipe")
 
 
 def _check(condition: Any, beside: Any) -> None:
@@ -60,6 +57,8 @@ def where(
         verdict.record(run.stage)
         if verdict.kept[0]:
             kept += 1
+            if kept == 1 and run.in_lane:
+                run.policy.fate(run.stage).kept = True
             yield sample
         elif not kept and not run.resumed:
             reasons += verdict.reasons
@@ -67,9 +66,7 @@ def where(
             if seen >= NOTHING_LEFT:
                 raise nothing_left(condition.text, seen, reasons, condition.names(there), there)
     if seen and not kept and not run.resumed and not run.fill:  # a rest may be without any
-        if run.consumer.total == 1:
-            raise nothing_left(condition.text, seen, reasons, condition.names(there), there)
-        log.warning("where %s kept none of the %d samples of this consumer", condition.text, seen)
+        none_left(run, seen, nothing_left(condition.text, seen, reasons, condition.names(there), there))
 
 
 def nothing_left(text: str, seen: int, reasons: Counter[str], names: str, there: Collection[str]) -> StageError:

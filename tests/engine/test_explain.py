@@ -22,7 +22,7 @@ def test_a_planned_pipeline_names_tier_pushdown_steps_and_guarantees(shards):
     text = sp.stream(str(shards), shuffle=7).where("key > '0010000'").decode().batch(4).explain(world_size=2)
     rows = dict(line.split("  ", 1) for line in text.splitlines())
     rows = {name.strip(): value.strip() for name, value in rows.items()}
-    assert rows["tier"] == "planned: the samples are counted"
+    assert rows["level"] == "indexed: it is known where each sample is: batches are planned"
     assert rows["pushed down"] == "where (key > '0010000'), batch(4)"
     assert rows["generators"] == "decode(), batch(size=4)"
     assert rows["samples"] == "49 in 6 shards"
@@ -36,8 +36,12 @@ def test_a_planned_pipeline_names_tier_pushdown_steps_and_guarantees(shards):
 
 def test_a_sequential_pipeline_says_why(shards):
     text = sp.stream(str(shards)).filter(len).batch(4).loader().explain()
-    assert "sequential: stage filter(fn=len) may yield more or fewer samples than it is given" in text
+    assert "not planned    stage filter(fn=len) may yield more or fewer samples than it is given" in text
+    assert "level          indexed: it is known where each sample is" in text
+    assert "in each lane   filter(fn=len)" in text
+    text = sp.stream(str(shards), tier="sequential").batch(4).explain(world_size=2)
     assert "need loader(steps_per_epoch=n)" in text
+    assert "would make it indexed" in text
     assert "the samples come from an iterable" in sp.from_iterable([1]).explain()
     with pytest.raises(sp.ConfigError, match="tier='planned' cannot be: stage filter"):
         sp.stream(str(shards), tier="planned").filter(len).explain()

@@ -70,7 +70,7 @@ def test_parts_have_their_shares_and_their_own_stages_and_are_used_up_before_the
 
 def test_a_mixture_resumes_at_every_step_on_any_ranks_and_workers(folders):
     whole = [sorted(batch) for batch in texts(mixture(folders).loader())]
-    for step in range(len(whole) + 1):
+    for step in range(len(whole)):
         loader = mixture(folders).loader()
         batches = iter(loader)
         got = [sorted(next(batches)["txt"]) for _ in range(step)]
@@ -98,9 +98,8 @@ def test_other_weights_are_refused_on_resume(folders):
     loader = mixture(folders).loader()
     next(iter(loader))
     other = mixture(folders, weights=(2, 1)).loader()
-    other.load_state_dict(loader.state_dict())
     with pytest.raises(sp.ConfigError, match="the dataset's fingerprint is"):
-        next(iter(other))
+        other.load_state_dict(loader.state_dict())
 
 
 @pytest.mark.parametrize(
@@ -113,7 +112,7 @@ def test_weights_are_checked(folders, weights, words):
 
 def test_parts_that_cannot_be_planned_are_refused(folders):
     parts = [sp.stream(str(folders[0])).filter(len), sp.stream(str(folders[1]))]
-    with pytest.raises(sp.ConfigError, match="a part of the mixture is not planned: stage filter"):
+    with pytest.raises(sp.ConfigError, match="a part of the mixture cannot be planned: stage filter"):
         next(iter(sp.mix(parts, [1, 1]).batch(2).loader()))
     with pytest.raises(sp.ConfigError, match="cannot be planned: stage filter"):
         sp.mix(parts)
@@ -172,7 +171,7 @@ def test_repeats_resume_at_every_step(folders):
         return sp.mix(parts, repeats=[1, 3]).batch(20).loader()
 
     whole = texts(make())
-    for step in range(len(whole) + 1):
+    for step in range(len(whole)):
         loader = make()
         batches = iter(loader)
         got = [next(batches)["txt"] for _ in range(step)]

@@ -134,7 +134,7 @@ def test_a_sequential_pass_resumes_at_any_step(sized, leftover, workers):
         return sequential(sized[0], 16, leftover).loader(num_workers=workers)
 
     whole = keys(loader())
-    for step in (0, 1, len(whole) // 2, len(whole) - 1, len(whole)):
+    for step in (0, 1, len(whole) // 2, len(whole) - 1):
         first = loader()
         batches = iter(first)
         got = [next(batches)["__key__"] for _ in range(step)]
@@ -157,7 +157,7 @@ def test_a_sequential_resume_decodes_nothing_of_what_was_given_out(sized, thread
         stream = sp.stream(str(sized[0]), tier="sequential", seed=3, shuffle=20, epochs=None)
         return stream.bucket(SIZES).map(remember, "txt").batch(16).map(dict).loader(threads=threads)
 
-    assert "what was given out is not decoded again" in loader().explain()
+    assert "what was yielded is not decoded again" in loader().explain()
     first = loader()
     batches = iter(first)
     for _ in range(30):
@@ -176,9 +176,8 @@ def test_another_spec_is_refused_in_the_sequential_tier_too(sized):
     first = sequential(sized[0]).loader()
     next(iter(first))
     other = sp.stream(str(sized[0]), tier="sequential", seed=3, shuffle=20).bucket(SIZES[:3]).decode().batch(5).loader()
-    other.load_state_dict(first.state_dict())
-    with pytest.raises(sp.ConfigError, match=r"Buckets\(4 from 8x40.*here it is.*Buckets\(3 from"):
-        next(iter(other))
+    with pytest.raises(sp.ConfigError, match=r"(?s)Buckets\(3 from.*here and was.*Buckets\(4 from"):
+        other.load_state_dict(first.state_dict())
 
 
 def test_ranks_cannot_agree_on_a_bucket_without_counts(sized):

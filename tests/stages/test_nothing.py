@@ -53,5 +53,5 @@ def test_a_group_of_which_nothing_is_left_is_not_everything(photos, name):
 
 def test_a_bad_condition_behind_bucket_is_an_error_in_the_end(photos):
     pipe = sp.stream(photos / "0.tar", epochs=None).bucket(SMALL).filter(lambda s: False).decode().batch(2)
-    with pytest.raises(sp.StageError, match=r"'bucket' dropped every one of 10000 samples: the stages between"):
+    with pytest.raises(sp.StageError, match=r"'bucket' dropped every one of \d+ samples: the stages between"):
         next(iter(pipe))
