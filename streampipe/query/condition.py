@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -140,10 +140,19 @@ class Condition:
         return Verdict(kept, reasons, int((kept & unknown).sum()))
 
 
+class Asked(Protocol):
+    """What an index can be asked: a condition, or a split."""
+
+    @property
+    def text(self) -> str: ...
+    def of_index(self, index: ShardIndex, among: np.ndarray | None = None) -> Verdict: ...
+    def names(self, there: Collection[str] | None = None) -> str: ...
+
+
 class Keep:
     """Conditions as the planner uses them: from a shard's index to the numbers of the samples that are kept."""
 
-    def __init__(self, conditions: tuple[Condition, ...]) -> None:
+    def __init__(self, conditions: tuple[Asked, ...]) -> None:
         self.conditions = conditions
 
     @property
