@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import takewhile
 from os import PathLike
 from typing import Any
 
@@ -12,11 +13,13 @@ from streampipe.pipeline import Pipeline
 from streampipe.pipeline.mix import MixSamples
 from streampipe.plan.lanes import SENSIBLE_WINDOW
 from streampipe.policy import ErrorPolicy
+from streampipe.query.split import Split
 from streampipe.reading.shards import ShardSamples
 from streampipe.source import Cache, Network, Opener, Source
+from streampipe.stages import where
 from streampipe.stages.stage import pushdown_of
 from streampipe.tar import Limits
-from streampipe.traits import Batch
+from streampipe.traits import Batch, Filter, Limit
 from streampipe.urls import expand
 
 
@@ -139,6 +142,39 @@ def mix(
                 raise ConfigError(f"a part of the mixture cannot be planned: {each}")
     policy = on_error if isinstance(on_error, ErrorPolicy) else ErrorPolicy(on_error)
     return Pipeline(MixSamples(pipes, shares, times), seed=seed, epochs=epochs, policy=policy)
+
+
+def split(pipe: Pipeline, by: str = "key", share: float = 0.01, *, seed: int = 0) -> tuple[Pipeline, Pipeline]:
+    """A pipeline as two: the rest, and the ``share`` of its samples that is held out, for validation.
+
+    The side of a sample is a function of the fact ``by`` and ``seed`` alone: no sample is ever on both, whatever is
+    added, moved, packed anew or read in another order; a larger share holds out what a smaller one does. Where samples
+    are counted the index answers it, and nothing is read. The stages of ``pipe`` stand behind it in both.
+
+    Args:
+        pipe: not a mixture; split its parts.
+        by: the key, or a fact as ``where`` knows them: with ``by="image_hash"``, say, duplicates are on one side.
+        share: about how much is held out, between 0 and 1.
+        seed: another one holds out others. It is not the pipeline's: that one may change.
+
+    Raises:
+        ConfigError: the share is not between 0 and 1; or, when it runs, a sample lacks the fact.
+
+    >>> rest, held_out = split(from_iterable([{"__key__": f"{i:03d}"} for i in range(100)]), share=0.1)
+    >>> len(list(rest)), len(list(held_out))
+    (84, 16)
+    """
+    if isinstance(pipe.source, MixSamples):
+        raise ConfigError("split stands before mix: split its parts, and mix the rests and what is held out")
+    first = tuple(takewhile(lambda stage: isinstance(pushdown_of(stage), (Filter, Limit)), pipe.chain))
+    begin = Pipeline(pipe.source, first, seed=pipe.seed, epochs=pipe.epochs, policy=pipe.policy)
+    sides = []
+    for side in Split.halves(share, by, seed):
+        found = begin.apply(where(condition=side, beside=begin._beside("where")))
+        for stage in pipe.chain[len(first) :]:
+            found = found.apply(stage)
+        sides.append(found)
+    return sides[0], sides[1]
 
 
 def _is_batched(pipe: Pipeline) -> bool:

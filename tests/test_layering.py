@@ -7,6 +7,7 @@ ROOT = Path(__file__).parent.parent / "streampipe"
 
 ORDER = [  # each may import from those before it, and from itself
     "errors",
+    "spelling",
     "traits",
     "counters",
     "rng",
@@ -29,6 +30,7 @@ ORDER = [  # each may import from those before it, and from itself
     "stages.stage",
     "decorators",
     "stages",
+    "fluent",
     "pack",
     "world",
     "pipeline",

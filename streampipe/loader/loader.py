@@ -23,7 +23,7 @@ from streampipe.world import check_world, find_world
 _ELSEWHERE = {
     "batch_size": "put batch(n) at its end",
     "shuffle": "give sp.stream(..., shuffle=True)",
-    "drop_last": "give batch(n, drop_last=True), or loader(tail='drop')",
+    "drop_last": "give batch(n, tail='drop'), or loader(tail='drop')",
     "collate_fn": "put map(fn) behind batch(n)",
     "prefetch_factor": "give loader(prefetch=n)",
 }
@@ -53,8 +53,8 @@ class Loader(DataLoader[Any]):
             (RANK, WORLD_SIZE) if not given. Decided here, in the parent, so it holds under every start method.
         steps_per_epoch: a pass is so many batches on every rank, and the next pass goes on where it stopped. Needed for
             several ranks where samples are not counted.
-        tail: what becomes of an epoch's last batch, counted samples given: ``"short"`` (the default), ``"drop"`` (the
-            default after ``batch(..., drop_last=True)``), or ``"pad"`` with the epoch's first samples.
+        tail: what becomes of an epoch's last batch, counted samples given: ``"short"`` (the default), ``"drop"``, or
+            ``"pad"`` with the epoch's first samples; if not given, what ``batch(tail=)`` says.
         prefetch: batches made ahead: by each worker, or in the background with ``threads``.
         pin_memory, timeout, persistent_workers, multiprocessing_context, worker_init_fn: as in torch's DataLoader.
 

@@ -35,7 +35,7 @@ class Division:
     keep: Keep | None  # the conditions that the index answers
     stages: tuple[AnyStage, ...]
     batch: int | None  # samples of a rank's batch, the largest where buckets have their own; None without a batch
-    drop_last: bool = False
+    tail: str = "short"
     bucket: AnyStage | None = None  # the stage whose buckets the index answers
     group: Group | None = None  # and what it says
     sizes: tuple[int, ...] = ()  # samples of a rank's batch of each bucket
@@ -59,10 +59,10 @@ def divide(chain: Sequence[AnyStage]) -> Division | str:
     )
     batch = pushdown_of(rest[at]) if at < len(rest) else None
     sizes = () if group is None else bucket_sizes(group, rest)
-    size, drop_last = None, False
+    size, tail = None, "short"
     if isinstance(batch, Batch):
-        size, drop_last = max(sizes) if sizes else batch.size, batch.drop_last
-    return Division(Keep(where) if where else None, rest, size, drop_last, bucket, group, sizes)
+        size, tail = max(sizes) if sizes else batch.size, batch.tail
+    return Division(Keep(where) if where else None, rest, size, tail, bucket, group, sizes)
 
 
 class Made(NamedTuple):

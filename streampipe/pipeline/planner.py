@@ -55,7 +55,7 @@ def planned(pipe: Pipeline, world_size: int, tail: str | None) -> tuple[Plan, Di
         window, sensible = source.window, source.sensible
         return _with_buckets(pipe, dataset, division, world_size, tail, window, sensible), division
     size = (division.batch or 1) * world_size
-    tail = tail or ("drop" if division.drop_last else "short")
+    tail = tail or division.tail
     plan = make(dataset, size, source.window, pipe.seed, tail, text, source.sensible)
     return plan, division
 
@@ -72,12 +72,12 @@ def _with_buckets(
     group = division.group
     assert group is not None
     if tail is not None:
-        raise ConfigError("tail= has no meaning with buckets: say bucket(leftover='carry' | 'merge' | 'drop')")
+        raise ConfigError("tail= has no meaning with buckets: say bucket(tail='carry' | 'merge' | 'drop')")
     if pipe.policy.mode == "raise":
         dataset.check_sized()
     text = division.keep.text if division.keep else ""
     plan = make_plan(
-        dataset, division.sizes, ranks, window, pipe.seed, text, sensible, group.leftover, group.same is not False
+        dataset, division.sizes, ranks, window, pipe.seed, text, sensible, group.tail, group.same is not False
     )
     plan.check_epochs(pipe.epochs)
     return plan
@@ -104,7 +104,7 @@ def _of_mix(pipe: Pipeline, source: MixSamples, world_size: int, tail: str | Non
         return _with_buckets(pipe, mixed, division, world_size, tail, None, False), division
     size = (division.batch or 1) * world_size
     mixture = MixDataset(parts, source.weights, source.repeats)
-    tail = tail or ("drop" if division.drop_last else "short")
+    tail = tail or division.tail
     return Plan(mixture, Lanes(mixture.samples, size, tail=tail), pipe.seed, False), division
 
 

@@ -42,6 +42,7 @@ def _own_size(options: Mapping[str, Any]) -> Any:
 def decode(
     samples: Iterable[Sample],
     size: int | tuple[int, int] | None = None,
+    *,
     crop: Crop = "center",
     flip: float = 0.0,
     upscale: str | float = "allow",
@@ -55,7 +56,6 @@ def decode(
     decoders: Decoders | None = None,
     fields: tuple[str, ...] | None = None,
     threads: int | None = None,
-    *,
     run: Run = FILLED_IN,
 ) -> Iterator[Sample]:
     """Every field decoded: images by their content, other fields by the last part of their name.

@@ -29,6 +29,7 @@ def _own_size(options: Mapping[str, Any]) -> Any:
 def fit(
     samples: Iterable[Sample],
     size: int | tuple[int, int] | None = None,
+    *,
     crop: Crop = "center",
     flip: float = 0.0,
     upscale: str | float = "allow",
@@ -37,7 +38,6 @@ def fit(
     original_size: str = "image",
     fields: tuple[str, ...] | None = None,
     threads: int | None = None,
-    *,
     run: Run = FILLED_IN,
 ) -> Iterator[Sample]:
     """Decoded images brought to a size: ``decode()`` and then ``fit(size, ...)`` is ``decode(size, ...)``, to the same

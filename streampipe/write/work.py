@@ -67,9 +67,9 @@ def planned(pipe: Pipeline, size: int) -> tuple[Plan, tuple[AnyStage, ...]] | st
     """The plan whose batches are the output shards, and the chain that runs over each; or why there can be none."""
     for stage in pipe.chain:
         push = pushdown_of(stage)
-        if (isinstance(push, Batch) and push.drop_last) or (isinstance(push, Group) and push.leftover == "drop"):
+        if isinstance(push, (Batch, Group)) and push.tail == "drop":
             raise ConfigError(
-                f"{name_of(stage, parameters=True)} would drop samples at every shard's end: drop_last=False"
+                f"{name_of(stage, parameters=True)} would drop samples at every shard's end: leave tail= out"
             )
     first = tuple(takewhile(lambda stage: isinstance(pushdown_of(stage), Filter), pipe.chain))
     of_shards = Pipeline(
