@@ -16,6 +16,8 @@ from streampipe.plan.buckets import Buckets
 from streampipe.plan.buckets import make as make_buckets
 from streampipe.query.aliases import CAPTION_KEYS
 from streampipe.query.condition import Condition
+from streampipe.query.own import WithFacts
+from streampipe.source import Source
 from streampipe.spelling import spelt
 from streampipe.stages.batch import Collate
 from streampipe.stages.bucket import MAX_BYTES
@@ -62,7 +64,9 @@ class Fluent:
         return self.apply(_made(stages.flat_map, fn=fn, threads=threads))
 
     @spelt
-    def where(self, condition: Any, missing: str = "drop") -> Self:
+    def where(
+        self, condition: Any, missing: str = "drop", *, facts: str | os.PathLike[str] | None = None, on: str = "key"
+    ) -> Self:
         """Only the samples that fulfil a condition: ``"width >= 512 and aesthetic > 5"``, or a pyarrow expression.
 
         Facts are ``key``, ``width`` and ``height`` of the main image as shown, the scalars of the json member
@@ -75,8 +79,17 @@ class Fluent:
         and image header do, with the same result. ``missing``: what to do where a value is not there and the condition
         is neither true nor false: ``"drop"``, ``"keep"`` or ``"error"``. ``report()`` counts what was dropped by the
         parts of the condition: in the planned tier once, when the filter is computed.
+
+        ``facts``: a file with facts of your own, ``where("score > 3", facts="scores.parquet")``: Parquet, CSV or JSON
+        lines, local or remote, one row a sample, joined by its column ``on``, which has the samples' keys. Its columns
+        come before others of the same name; the planner asks them as it asks the index. A sample without a row lacks
+        the value. Of a Parquet file only the columns that the condition names are read.
         """
-        return self.apply(_made(stages.where, condition=Condition(condition, missing), beside=self._beside_if_any()))
+        beside, asked = self._beside_if_any(), Condition(condition, missing)
+        if facts is None:
+            return self.apply(_made(stages.where, condition=asked, beside=beside))
+        source = Source() if beside is None else beside.source
+        return self.apply(_made(stages.where, condition=WithFacts(asked, facts, on, source), beside=beside))
 
     @spelt
     def filter(self, fn: Callable[[Any], Any]) -> Self:

@@ -18,7 +18,12 @@ TAKEN_OTHERWISE = {  # by the method: what is handed to the stage is made of it
     "rename": {"names": "VAR_KEYWORD"},
     "assign": {"fields": "VAR_KEYWORD"},
     "bucket": {"buckets": "POSITIONAL_OR_KEYWORD"},
-    "where": {"condition": "POSITIONAL_OR_KEYWORD", "missing": "POSITIONAL_OR_KEYWORD"},
+    "where": {
+        "condition": "POSITIONAL_OR_KEYWORD",
+        "missing": "POSITIONAL_OR_KEYWORD",
+        "facts": "KEYWORD_ONLY",
+        "on": "KEYWORD_ONLY",
+    },
 }
 
 

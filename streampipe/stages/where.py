@@ -14,6 +14,7 @@ from streampipe.index.beside import Beside
 from streampipe.index.facts import facts_of
 from streampipe.index.known import columns_beside
 from streampipe.query.condition import Condition
+from streampipe.query.own import WithFacts
 from streampipe.query.split import Split
 from streampipe.stages.nothing import NOTHING_LEFT
 from streampipe.stages.stage import stage
@@ -23,8 +24,8 @@ log = logging.getLogger("streampipe")
 
 
 def _check(condition: Any, beside: Any) -> None:
-    if not isinstance(condition, (Condition, Split)):
-        raise ConfigError(f"where: condition is a Condition or a Split, not {condition!r:.80}")
+    if not isinstance(condition, (Condition, Split, WithFacts)):
+        raise ConfigError(f"where: condition is a Condition, WithFacts or a Split, not {condition!r:.80}")
 
 
 def _push(options: Mapping[str, Any]) -> Filter:
@@ -33,7 +34,11 @@ def _push(options: Mapping[str, Any]) -> Filter:
 
 @stage(rows="fewer", state="nothing", views=True, check=_check, pushdown=_push)
 def where(
-    samples: Iterable[Sample], condition: Condition | Split, beside: Beside | None = None, *, run: Run = FILLED_IN
+    samples: Iterable[Sample],
+    condition: Condition | WithFacts | Split,
+    beside: Beside | None = None,
+    *,
+    run: Run = FILLED_IN,
 ) -> Iterator[Sample]:
     """The samples for which ``condition`` is true of their facts (``streampipe.index.facts``).
 
@@ -65,7 +70,7 @@ def where(
         elif not kept and not run.resumed:
             reasons += verdict.reasons
             there.update(facts)
-            if seen >= NOTHING_LEFT and isinstance(condition, Condition):  # a split may be of very few
+            if seen >= NOTHING_LEFT and not isinstance(condition, Split):  # a split may be of very few
                 raise nothing_left(condition.text, seen, reasons, condition.names(there), there)
     if seen and not kept and not run.resumed and not run.fill:  # a rest may be without any
         if run.consumer.total == 1:
