@@ -122,9 +122,7 @@ def mix(
     Raises:
         ConfigError: a part cannot be planned (samples not counted), is batched, or a weight is not above 0.
     """
-    pipes = list(pipes)
-    if not pipes or any(_is_batched(pipe) for pipe in pipes):
-        raise ConfigError("mix takes one or more pipelines that are not batched: batch behind it")
+    pipes = _parts(pipes, "mix")
     if weights is not None and repeats is not None:
         raise ConfigError("mix takes weights or repeats, not both: repeats say how the samples are shared")
     shares = [float(each) for each in weights] if weights is not None else None
@@ -136,12 +134,37 @@ def mix(
             f"mix takes a number of repeats, 1 or more, for each of its {len(pipes)} pipelines, not {repeats}"
         )
     if shares is None:
-        found = [pipe.plan() for pipe in pipes]
-        for each in found:
-            if isinstance(each, str):
-                raise ConfigError(f"a part of the mixture cannot be planned: {each}")
+        _check_planned(pipes, "the mixture")
     policy = on_error if isinstance(on_error, ErrorPolicy) else ErrorPolicy(on_error)
     return Pipeline(MixSamples(pipes, shares, times), seed=seed, epochs=epochs, policy=policy)
+
+
+def concat(
+    pipes: Sequence[Pipeline],
+    *,
+    seed: int = 0,
+    epochs: int | None = 1,
+    on_error: str | ErrorPolicy = "raise",
+) -> Pipeline:
+    """Several pipelines one after the other in every epoch: each sample of each once, in each part's own order.
+
+    For validation on several datasets, or a curriculum. It is planned, as ``mix`` is, so a batch may have the last
+    samples of one part and the first of the next. Behind ``bucket`` batches are by bucket, and parts are shared as in
+    ``mix``.
+
+    Args:
+        pipes: ``sp.stream(...)`` with stages of one sample in, one sample out, and ``where``; not batched.
+        seed: of random choices in the stages behind. Each part's order has its own seed.
+        epochs: of a pass; None for an endless stream.
+        on_error: as in ``stream``.
+
+    Raises:
+        ConfigError: a part cannot be planned (samples not counted), or is batched.
+    """
+    pipes = _parts(pipes, "concat")
+    _check_planned(pipes, "concat")
+    policy = on_error if isinstance(on_error, ErrorPolicy) else ErrorPolicy(on_error)
+    return Pipeline(MixSamples(pipes, None, [1] * len(pipes), True), seed=seed, epochs=epochs, policy=policy)
 
 
 def split(pipe: Pipeline, by: str = "key", share: float = 0.01, *, seed: int = 0) -> tuple[Pipeline, Pipeline]:
@@ -175,6 +198,20 @@ def split(pipe: Pipeline, by: str = "key", share: float = 0.01, *, seed: int = 0
             found = found.apply(stage)
         sides.append(found)
     return sides[0], sides[1]
+
+
+def _parts(pipes: Sequence[Pipeline], name: str) -> list[Pipeline]:
+    pipes = list(pipes)
+    if not pipes or any(_is_batched(pipe) for pipe in pipes):
+        raise ConfigError(f"{name} takes one or more pipelines that are not batched: batch behind it")
+    return pipes
+
+
+def _check_planned(pipes: Sequence[Pipeline], whole: str) -> None:
+    for pipe in pipes:
+        found = pipe.plan()
+        if isinstance(found, str):
+            raise ConfigError(f"a part of {whole} cannot be planned: {found}")
 
 
 def _is_batched(pipe: Pipeline) -> bool:

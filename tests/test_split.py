@@ -1,4 +1,4 @@
-"""A hold-out split, and ``repeat``: pipelines made of pipelines."""
+"""A hold-out split, ``repeat`` and ``concat``: pipelines made of pipelines."""
 
 import json
 from collections import Counter
@@ -75,3 +75,44 @@ def test_repeat_gives_each_sample_so_many_times_an_epoch(tmp_path):
         sp.stream(str(tmp_path)).batch(2).repeat(2)
     with pytest.raises(sp.ConfigError, match="planned one by one: the samples come from an iterable"):
         sp.from_iterable([1]).repeat(2)
+
+
+@pytest.fixture
+def two(tmp_path):
+    for name, first in (("a", 0), ("b", 500)):
+        (tmp_path / name).mkdir()
+        for number in range(2):
+            rows = [(f"{name}{first + 10 * number + i:04d}", {"txt": "x"}) for i in range(4)]
+            (tmp_path / name / f"{number}.tar").write_bytes(shard(rows))
+    return tmp_path / "a", tmp_path / "b"
+
+
+@pytest.mark.parametrize("shuffle", [False, 3])
+def test_concat_gives_each_part_whole_before_the_next_in_every_epoch(two, shuffle):
+    parts = [sp.stream(str(folder), shuffle=shuffle) for folder in two]
+    pipe = sp.concat(parts, epochs=2)
+    got = [each["__key__"] for each in pipe]
+    assert [key[0] for key in got] == (["a"] * 8 + ["b"] * 8) * 2
+    assert len(set(got)) == 16
+    assert (got[:16] == got[16:]) == (not shuffle)
+    assert got[:8] == [each["__key__"] for each in sp.concat(parts[:1])]
+
+
+def test_concat_is_the_same_on_any_ranks_and_resumes_at_any_step(two):
+    def loader(rank=0, ranks=1, workers=0):
+        parts = [sp.stream(str(two[0]), shuffle=3), sp.stream(str(two[1])).where("key != 'b0500'")]
+        return sp.concat(parts).batch(6 // ranks).loader(workers, rank=rank, world_size=ranks)
+
+    whole = [batch["__key__"] for batch in loader()]
+    assert [len(batch) for batch in whole] == [6, 6, 3]
+    of_ranks = [[batch["__key__"] for batch in loader(rank, 2, 2)] for rank in range(2)]
+    assert [sorted(a + b) for a, b in zip(*of_ranks, strict=True)][:2] == [sorted(batch) for batch in whole][:2]
+    first = loader()
+    next(iter(first))
+    rest = loader()
+    rest.load_state_dict(first.state_dict())
+    assert [batch["__key__"] for batch in rest] == whole[1:]
+    with pytest.raises(sp.ConfigError, match="concat takes one or more pipelines that are not batched"):
+        sp.concat([])
+    with pytest.raises(sp.ConfigError, match="a part of concat cannot be planned: the samples come from an iterable"):
+        sp.concat([sp.from_iterable([1])])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from streampipe.errors import ConfigError, ShardError
 from streampipe.index.known import known_samples
-from streampipe.pipeline.mix import MixDataset, MixedBuckets, MixSamples, Part
+from streampipe.pipeline.mix import ConcatDataset, MixDataset, MixedBuckets, MixSamples, Part
 from streampipe.pipeline.passes import Division, divide
 from streampipe.plan.bucketed import BucketDataset, Bucketed, BucketPlan, make_plan
 from streampipe.plan.dataset import Uncounted
@@ -103,7 +103,7 @@ def _of_mix(pipe: Pipeline, source: MixSamples, world_size: int, tail: str | Non
         mixed = MixedBuckets(parts, source.weights, source.repeats)
         return _with_buckets(pipe, mixed, division, world_size, tail, None, False), division
     size = (division.batch or 1) * world_size
-    mixture = MixDataset(parts, source.weights, source.repeats)
+    mixture = (ConcatDataset if source.in_turn else MixDataset)(parts, source.weights, source.repeats)
     tail = tail or division.tail
     return Plan(mixture, Lanes(mixture.samples, size, tail=tail), pipe.seed, False), division
 
