@@ -35,7 +35,8 @@ def _check(threads: Any, **options: Any) -> None:
 
 
 def _own_size(options: Mapping[str, Any]) -> Any:
-    return options["size"]
+    size = options["size"]
+    return None if isinstance(size, Mapping) else size  # by field: the main image may have its bucket's
 
 
 @stage(rows="each", state="nothing", views=True, check=_check, bytes_out=True, own_size=_own_size)

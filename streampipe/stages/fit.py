@@ -22,7 +22,8 @@ def _check(threads: Any, fields: Any, **options: Any) -> None:
 
 
 def _own_size(options: Mapping[str, Any]) -> Any:
-    return options["size"]
+    size = options["size"]
+    return None if isinstance(size, Mapping) else size  # by field: the main image may have its bucket's
 
 
 @stage(rows="each", state="nothing", check=_check, own_size=_own_size)

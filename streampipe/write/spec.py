@@ -24,7 +24,7 @@ def describe(value: Any) -> str:
 
     >>> from streampipe import stages
     >>> describe(stages.take(n=3))
-    'streampipe.stages.take.take(n=3)'
+    'take(n=3)'
     >>> describe(len), describe({"a": [1, "x"]}), describe(np.arange(3))
     ('builtins.len', "{'a': [1, 'x']}", 'int64 (3,) 4f8c5ccc')
     """
@@ -56,7 +56,7 @@ def _stage(stage: Stage) -> str:
 
 def _function(function: types.FunctionType) -> str:
     if function.__module__.partition(".")[0] == __name__.partition(".")[0]:
-        return _name(function)  # the library's own code may get better, and shards that are there go on
+        return function.__qualname__  # the library's own code may get better, and shards that are there go on
     parts = [_name(function), _code(function.__code__)]
     parts += [describe(each) for each in function.__defaults__ or ()]
     parts += [f"{name}={describe(each)}" for name, each in (function.__kwdefaults__ or {}).items()]
