@@ -61,7 +61,7 @@ class Text2ImageDataset:
             .rename(image="jpg;png;jpeg;webp")
             .caption(keys=("text", "txt", "caption"), into="text")
             .decode(resolution, crop="random", interpolation="bilinear", original_size="json")
-            .batch(per_gpu_batch_size, drop_last=True)
+            .batch(per_gpu_batch_size, tail="drop")
             .map(Tuples(resolution if use_fix_crop_and_size else None))
         )
         # The script counts in whole batches of each worker; so many steps are an epoch here too.

@@ -35,7 +35,7 @@ from streampipe.plan.buckets import Buckets
 from streampipe.policy import ErrorPolicy
 from streampipe.source import Cache, Network
 from streampipe.stages.stage import Stage, stage
-from streampipe.stream import from_iterable, mix, stream
+from streampipe.stream import concat, from_iterable, mix, split, stream
 from streampipe.tar import Limits
 
 __version__ = "0.1.0"
@@ -78,6 +78,7 @@ __all__ = [
     "UnsafeName",
     "UnsupportedMember",
     "cached",
+    "concat",
     "from_iterable",
     "inference",
     "logged",
@@ -85,6 +86,7 @@ __all__ = [
     "mix",
     "on_error",
     "retry",
+    "split",
     "stage",
     "stream",
     "timed",

@@ -3,43 +3,38 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from multiprocessing.context import get_spawning_popen
 from typing import Any, NoReturn
 
 from torch.utils.data import IterableDataset, get_worker_info
 
-from streampipe import report, stages
+from streampipe import report
 from streampipe.context import Consumer
 from streampipe.counters import counters
-from streampipe.decorators.inference import inference
-from streampipe.decorators.model import is_module
 from streampipe.engine.chain import describe
 from streampipe.engine.clock import Clock, set_token, token_of_workers
-from streampipe.engine.compile import compile
+from streampipe.engine.compile import check_part, compile
 from streampipe.engine.explain import explain
 from streampipe.engine.mix import MixSamples
 from streampipe.engine.plain import PlainPass, refuse_splitters
 from streampipe.engine.state import VERSION, checked_state
 from streampipe.errors import ConfigError
+from streampipe.fluent import Fluent
 from streampipe.index.beside import Beside
 from streampipe.loader.loader import Loader
-from streampipe.plan.buckets import Buckets
-from streampipe.plan.buckets import make as make_buckets
-from streampipe.plan.groups import check_leftover
 from streampipe.policy import ErrorPolicy
-from streampipe.query.condition import Condition
 from streampipe.reading.shards import ShardSamples
 from streampipe.source import Source
 from streampipe.spec import AnyStage, Job, Spec
-from streampipe.stages.grouping import find_groups
 from streampipe.stages.stage import StageDefinition
+from streampipe.stages.values import check_number
 from streampipe.world import find_world
 from streampipe.write import Options, Summary
 from streampipe.write import write as write_shards
 
 
-class Pipeline(IterableDataset[Any]):
+class Pipeline(Fluent, IterableDataset[Any]):
     """A chain of stages behind a source. Every method gives a new pipeline; none changes the one it is called on.
 
     Iterating it gives samples as dicts (``__key__``, ``__url__``, ``__position__``, fields as bytes until decoded), or
@@ -60,9 +55,7 @@ class Pipeline(IterableDataset[Any]):
         self._clock = Clock()
         self._resume: dict[str, Any] | None = None
         self._pass: PlainPass | None = None
-        self._world: tuple[int, int] | None = (
-            None  # as given, or captured where a spawned worker is handed the pipeline
-        )
+        self._world: tuple[int, int] | None = None  # as given, or captured where a worker is spawned
         self._token = 0  # of the set of workers that is handed it
 
     @property
@@ -93,63 +86,6 @@ class Pipeline(IterableDataset[Any]):
         made._world = self._world
         return made
 
-    def map(self, fn: Callable[..., Any], field: str | None = None, *, threads: int | None = None) -> Pipeline:
-        """``fn`` over every sample, or over one field of it; see ``streampipe.stages.map``.
-
-        A torch module or exported program runs as ``sp.inference`` runs it: without gradients, in eval mode.
-        """
-        fn = inference(fn) if is_module(fn) else fn
-        return self.apply(stages.map(fn=fn, **_given(field=field, threads=threads)))
-
-    def where(self, condition: Any, missing: str = "drop") -> Pipeline:
-        """Only the samples that fulfil a condition: ``"width >= 512 and aesthetic > 5"``, or a pyarrow expression.
-
-        Facts are ``key``, ``width`` and ``height`` of the main image as shown, the scalars of the json member
-        (``json.width`` where a name is taken, ``meta.score`` inside an object), and, behind ``join``, its columns. The
-        names aesthetic, watermark, nsfw, similarity, language, width, height, original_width, original_height and
-        caption also stand for what the public datasets call them (``streampipe.query.aliases``). Texts stay texts:
-        where a dataset has ``NSFW`` as ``"UNLIKELY"``, write ``nsfw == 'UNLIKELY'``.
-
-        At the head of a chain over counted shards the index answers and nothing is read; else each sample's own json
-        and image header do, with the same result. ``missing``: what to do where a value is not there and the condition
-        is neither true nor false: ``"drop"``, ``"keep"`` or ``"error"``. ``report()`` counts what was dropped by the
-        parts of the condition: in the planned tier once, when the filter is computed.
-        """
-        beside = None if isinstance(self.source, MixSamples) else self._beside("where")
-        return self.apply(stages.where(condition=Condition(condition, missing), **_given(beside=beside)))
-
-    def filter(self, fn: Callable[[Any], Any]) -> Pipeline:
-        """Only the samples for which ``fn(sample)`` is true; see ``streampipe.stages.filter``."""
-        return self.apply(stages.filter(fn=fn))
-
-    def select(self, *fields: str) -> Pipeline:
-        """Only these fields, ``"jpg;png"`` being the first that is there; see ``streampipe.stages.select``."""
-        return self.apply(stages.select(fields=fields))
-
-    def rename(self, **names: str) -> Pipeline:
-        """New names for fields: ``rename(image="jpg;png", text="txt")``; see ``streampipe.stages.rename``."""
-        return self.apply(stages.rename(names=names))
-
-    def assign(self, **fields: Any) -> Pipeline:
-        """The same fields for every sample: ``assign(loss_weight=1.0, dataset="reg")``; see ``stages.assign``."""
-        return self.apply(stages.assign(fields=fields))
-
-    def shuffle(self, size: int) -> Pipeline:
-        """A shuffle buffer of ``size`` samples; see ``streampipe.stages.shuffle``."""
-        return self.apply(stages.shuffle(size=size))
-
-    def decode(self, size: int | tuple[int, int] | None = None, **options: Any) -> Pipeline:
-        """Bytes become images, texts, numbers, arrays; see ``streampipe.stages.decode`` for the options."""
-        return self.apply(stages.decode(**_given(size=size), **options))
-
-    def caption(self, keys: str | Sequence[str] | None = None, **options: Any) -> Pipeline:
-        """One text ``caption`` of every sample, from where it is; see ``streampipe.stages.caption`` for the options."""
-        return self.apply(stages.caption(**_given(keys=keys), **options))
-
-    def join(self, sidecar: Any, on: str | tuple[str, str] = "key", **options: Any) -> Pipeline:
-        """More fields for every sample, from a file beside its shard; see ``streampipe.stages.join`` for options."""
-        return self.apply(stages.join(sidecar=sidecar, on=on, beside=self._beside("join"), **options))
-
     def _beside(self, stage: str) -> Beside:
         """Where this pipeline's shards are, for a stage that reads files beside them."""
         if isinstance(self.source, MixSamples):
@@ -159,77 +95,33 @@ class Pipeline(IterableDataset[Any]):
         source = self.source
         return Beside(source.shards, source.source, source.limits) if isinstance(source, ShardSamples) else Beside()
 
-    def fit(self, size: int | tuple[int, int] | None = None, **options: Any) -> Pipeline:
-        """Decoded images brought to a size, as ``decode(size)`` would; see ``streampipe.stages.fit``."""
-        return self.apply(stages.fit(**_given(size=size), **options))
+    def _beside_if_any(self) -> Beside | None:
+        return None if isinstance(self.source, MixSamples) else self._beside("where")
 
-    def bucket(
-        self,
-        spec: str | Buckets | Iterable[tuple[int, int]],
-        *,
-        leftover: str = "carry",
-        same: bool | None = None,
-        max_bytes: int | None = None,
-    ) -> Pipeline:
-        """Aspect-ratio buckets: batches of images of one size each, the nearest to their shape, so little is cut away.
+    def repeat(self, times: int) -> Pipeline:
+        """Every sample ``times`` times in an epoch, in a new order each time: ``sp.mix([pipe], repeats=[times])``.
 
-        Put it before ``decode()`` (without a size) and ``batch``. At the head of a chain over counted shards, behind
-        ``where`` or ``mix`` at most, the planner does it in integers: equal steps, nothing lost, resume at any step.
+        It goes behind a source and stages of one sample in, one sample out, before ``bucket`` and ``batch``, and like
+        ``mix`` needs samples that are counted. The same passes again without a longer epoch: ``stream(epochs=n)``.
 
-        Args:
-            spec: ``"sdxl"``, ``"sd15"``, ``"pixart"``, ``"photo"``, ``sp.Buckets(...)``, or a list of (width, height).
-            leftover: what becomes of samples that fill no batch of their bucket. ``"carry"``: they come first in the
-                next epoch, so nothing is lost over epochs and all batches are full. ``"merge"``: at the end of an epoch
-                neighbouring buckets share batches, at the size that cuts least: every sample once an epoch, for
-                validation. ``"drop"``: they are left out, and counted.
-            same: True (the default where samples are counted): a step is one bucket on all ranks. False: each rank has
-                a bucket of its own.
-            max_bytes: where samples are not counted: what may wait for a full batch in each worker, 1 GiB if not given.
-
-        Samples without an image of a known size are errors, or skipped under ``on_error="skip"``; those beyond
-        ``max_ar`` are left out; both are counted. What drops samples (``where``, ``filter``) belongs in front of it: a
-        slot that becomes empty behind it is filled with another sample of the same batch once more, and counted.
+        Raises:
+            ConfigError: this cannot be planned, or is batched.
         """
-        options = _given(same=same, max_bytes=max_bytes, leftover=None if leftover == "carry" else leftover)
-        check_leftover(leftover)
-        if max_bytes is not None and max_bytes < 1:
-            raise ConfigError(f"max_bytes is what may wait for full batches, 1 or more bytes, not {max_bytes}")
-        return self.apply(stages.bucket(buckets=make_buckets(spec), **options))
-
-    def batch(
-        self,
-        size: int | Mapping[tuple[int, int], int] | None = None,
-        *,
-        pixels: int | None = None,
-        collate: stages.Collate | None = None,
-        drop_last: bool = False,
-    ) -> Pipeline:
-        """``size`` samples as one dict of stacked tensors and lists; see ``streampipe.stages.batch``.
-
-        Behind ``bucket`` it may be a number for each (width, height), or a budget: ``batch(pixels=16 * 1024 * 1024)``.
-        """
-        if (size is None) == (pixels is None):
-            raise ConfigError("batch takes a size, or pixels=, a budget behind bucket(...)")
-        given = _given(size=size, pixels=pixels, collate=collate, drop_last=drop_last or None)
-        if not isinstance(size, int):
-            find_groups((*self.chain, stages.batch(**given)), needed=True)
-        return self.apply(stages.batch(**given))
-
-    def unbatch(self) -> Pipeline:
-        """Batches become samples again; see ``streampipe.stages.unbatch``."""
-        return self.apply(stages.unbatch())
-
-    def take(self, n: int) -> Pipeline:
-        """The first ``n`` samples of a pass, over all workers and ranks together; see ``streampipe.stages.take``."""
-        return self.apply(stages.take(n=n))
+        check_number("repeat", "times", times, 1)
+        division, _ = check_part(self.spec, "repeat")
+        if division.batch is not None:
+            raise ConfigError("repeat goes before batch: this pipeline is batched already")
+        spec = self.spec
+        return Pipeline(MixSamples([spec], None, [times]), seed=spec.seed, epochs=spec.epochs, policy=spec.policy)
 
     def of_rank(self, rank: int, world_size: int) -> Pipeline:
         """The same pipeline for this rank, whatever the environment says: for a plain ``DataLoader`` in a job whose
         ranks are not all data-parallel. ``pipe.loader(rank=, world_size=)`` says the same to a loader.
 
         >>> import streampipe as sp
-        >>> list(sp.from_iterable([1, 2, 3, 4]).of_rank(1, 2))
-        [2, 4]
+        >>> from itertools import islice
+        >>> list(islice(sp.from_iterable([1, 2, 3, 4], epochs=None).of_rank(1, 2), 3))
+        [2, 4, 2]
         """
         found = Pipeline(
             self.spec.source, self.spec.chain, seed=self.spec.seed, epochs=self.spec.epochs, policy=self.spec.policy
@@ -412,7 +304,3 @@ class Pipeline(IterableDataset[Any]):
 
     def __repr__(self) -> str:
         return describe(self.source, self.chain)
-
-
-def _given(**options: Any) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if value is not None}

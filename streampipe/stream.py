@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import takewhile
 from os import PathLike
 from typing import Any
 
@@ -13,11 +14,13 @@ from streampipe.errors import ConfigError, StageError, StreampipeError
 from streampipe.pipeline import Pipeline
 from streampipe.plan.lanes import SENSIBLE_WINDOW
 from streampipe.policy import ErrorPolicy
+from streampipe.query.split import Split
 from streampipe.reading.shards import ShardSamples
 from streampipe.source import Cache, Network, Opener, Source
+from streampipe.stages import where
 from streampipe.stages.stage import pushdown_of
 from streampipe.tar import Limits
-from streampipe.traits import Batch
+from streampipe.traits import Batch, Filter, Limit
 from streampipe.urls import expand
 
 
@@ -120,9 +123,7 @@ def mix(
     Raises:
         ConfigError: a part cannot be planned (samples not counted), is batched, or a weight is not above 0.
     """
-    pipes = list(pipes)
-    if not pipes or any(_is_batched(pipe) for pipe in pipes):
-        raise ConfigError("mix takes one or more pipelines that are not batched: batch behind it")
+    pipes = _parts(pipes, "mix")
     if weights is not None and repeats is not None:
         raise ConfigError("mix takes weights or repeats, not both: repeats say how the samples are shared")
     shares = [float(each) for each in weights] if weights is not None else None
@@ -134,10 +135,85 @@ def mix(
             f"mix takes a number of repeats, 1 or more, for each of its {len(pipes)} pipelines, not {repeats}"
         )
     if shares is None:
-        for pipe in pipes:
-            check_part(pipe.spec)
+        _check_planned(pipes, "the mixture")
     policy = on_error if isinstance(on_error, ErrorPolicy) else ErrorPolicy(on_error)
     return Pipeline(MixSamples([pipe.spec for pipe in pipes], shares, times), seed=seed, epochs=epochs, policy=policy)
+
+
+def concat(
+    pipes: Sequence[Pipeline],
+    *,
+    seed: int = 0,
+    epochs: int | None = 1,
+    on_error: str | ErrorPolicy = "raise",
+) -> Pipeline:
+    """Several pipelines one after the other in every epoch: each sample of each once, in each part's own order.
+
+    For validation on several datasets, or a curriculum. It is planned, as ``mix`` is, so a batch may have the last
+    samples of one part and the first of the next. Behind ``bucket`` batches are by bucket, and parts are shared as in
+    ``mix``.
+
+    Args:
+        pipes: ``sp.stream(...)`` with stages of one sample in, one sample out, and ``where``; not batched.
+        seed: of random choices in the stages behind. Each part's order has its own seed.
+        epochs: of a pass; None for an endless stream.
+        on_error: as in ``stream``.
+
+    Raises:
+        ConfigError: a part cannot be planned (samples not counted), or is batched.
+    """
+    pipes = _parts(pipes, "concat")
+    _check_planned(pipes, "concat")
+    policy = on_error if isinstance(on_error, ErrorPolicy) else ErrorPolicy(on_error)
+    return Pipeline(
+        MixSamples([pipe.spec for pipe in pipes], None, [1] * len(pipes), True), seed=seed, epochs=epochs, policy=policy
+    )
+
+
+def split(pipe: Pipeline, by: str = "key", share: float = 0.01, *, seed: int = 0) -> tuple[Pipeline, Pipeline]:
+    """A pipeline as two: the rest, and the ``share`` of its samples that is held out, for validation.
+
+    The side of a sample is a function of the fact ``by`` and ``seed`` alone: no sample is ever on both, whatever is
+    added, moved, packed anew or read in another order; a larger share holds out what a smaller one does. Where samples
+    are counted the index answers it, and nothing is read. The stages of ``pipe`` stand behind it in both.
+
+    Args:
+        pipe: not a mixture; split its parts.
+        by: the key, or a fact as ``where`` knows them: with ``by="image_hash"``, say, duplicates are on one side.
+        share: about how much is held out, between 0 and 1.
+        seed: another one holds out others. It is not the pipeline's: that one may change.
+
+    Raises:
+        ConfigError: the share is not between 0 and 1; or, when it runs, a sample lacks the fact.
+
+    >>> rest, held_out = split(from_iterable([{"__key__": f"{i:03d}"} for i in range(100)]), share=0.1)
+    >>> len(list(rest)), len(list(held_out))
+    (84, 16)
+    """
+    if isinstance(pipe.source, MixSamples):
+        raise ConfigError("split stands before mix: split its parts, and mix the rests and what is held out")
+    first = tuple(takewhile(lambda stage: isinstance(pushdown_of(stage), (Filter, Limit)), pipe.chain))
+    spec = pipe.spec
+    begin = Pipeline(spec.source, first, seed=spec.seed, epochs=spec.epochs, policy=spec.policy)
+    sides = []
+    for side in Split.halves(share, by, seed):
+        found = begin.apply(where(condition=side, beside=begin._beside("where")))
+        for stage in pipe.chain[len(first) :]:
+            found = found.apply(stage)
+        sides.append(found)
+    return sides[0], sides[1]
+
+
+def _parts(pipes: Sequence[Pipeline], name: str) -> list[Pipeline]:
+    pipes = list(pipes)
+    if not pipes or any(_is_batched(pipe) for pipe in pipes):
+        raise ConfigError(f"{name} takes one or more pipelines that are not batched: batch behind it")
+    return pipes
+
+
+def _check_planned(pipes: Sequence[Pipeline], whole: str) -> None:
+    for pipe in pipes:
+        check_part(pipe.spec, whole)
 
 
 def _is_batched(pipe: Pipeline) -> bool:

@@ -51,7 +51,7 @@ class Group:
     """Aspect-ratio buckets that the planner can form: batches of one group each."""
 
     buckets: Any
-    leftover: str
+    tail: str
     same: bool | None
     max_bytes: int
 
@@ -70,7 +70,7 @@ class Batch:
 
     size: Any
     pixels: int | None
-    drop_last: bool
+    tail: str
 
 
 Pushdown = Filter | Group | Limit | Batch

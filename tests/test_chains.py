@@ -12,7 +12,7 @@ BUCKETS = sp.Buckets(base=64, step=8, min=32, max=128)
 
 
 def chain(folder, tier, leftover="merge"):
-    pipe = sp.stream(str(folder), seed=3, shuffle=4, tier=tier).where("width >= 32").bucket(BUCKETS, leftover=leftover)
+    pipe = sp.stream(str(folder), seed=3, shuffle=4, tier=tier).where("width >= 32").bucket(BUCKETS, tail=leftover)
     pipe = pipe.rename(image="jpg;jpeg;png", text="txt").decode(crop="random", flip=0.5)
     return pipe.caption("text", dropout=0.3).batch(2)
 

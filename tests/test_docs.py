@@ -2,6 +2,8 @@
 
 import ast
 import re
+import sys
+import types
 from functools import cache
 from pathlib import Path
 
@@ -59,12 +61,25 @@ def test_the_code_of_the_readme_runs(tmp_path, monkeypatch, capsys):
     exec(code.replace(bucket, str(tmp_path / "shards" / "{00000..00001}.tar")), there)
     assert [tuple(batch["image"].shape) for batch in steps] == [(16, 3, 1024, 1024)]
     assert tuple(steps[0]["time_ids"].shape) == (16, 6)
-    assert there["state"]["streampipe"] == 1
+    assert there["state"]["streampipe"] == 2
     own = list(there["pipe"])
     assert sum(len(batch["__key__"]) for batch in own) == 24
     printed = capsys.readouterr().out
-    assert "planned: the samples are counted" in printed
+    assert "batches are planned" in printed
     assert "bucket 1024x1024" in printed
+
+
+def test_the_code_of_extending_runs(tmp_path, monkeypatch):
+    """Its blocks one after the other, over two shards of six texts each, of which five differ."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "shards").mkdir()
+    for number in range(2):
+        samples = [(f"{number}{i}", {"txt": f"text {i % 5}"}) for i in range(6)]
+        (tmp_path / "shards" / f"{number}.tar").write_bytes(shard(samples))
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "extending.md").read_text(), re.DOTALL)
+    module = types.ModuleType("extending")
+    monkeypatch.setitem(sys.modules, "extending", module)
+    exec("\n".join(blocks), module.__dict__)
 
 
 def test_the_readme_names_what_there_is():

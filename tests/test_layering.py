@@ -7,6 +7,7 @@ ROOT = Path(__file__).parent.parent / "streampipe"
 
 ORDER = [  # each may import from those before it, and from itself
     "errors",
+    "spelling",
     "traits",
     "counters",
     "rng",
@@ -29,6 +30,7 @@ ORDER = [  # each may import from those before it, and from itself
     "stages.stage",
     "decorators",
     "stages",
+    "fluent",
     "pack",
     "world",
     "spec",
@@ -43,7 +45,7 @@ ORDER = [  # each may import from those before it, and from itself
 ]
 INSIDE = {  # and in a folder, each file from those before it
     "plan": "order buckets spread groups cut rotation lanes deal planned dataset streams bucketed",
-    "query": "aliases expression condition split",
+    "query": "aliases expression condition split own",
     "index": "beside facts parquet known manifest sidecar table scan find build",
     "source": "headers location network failures traffic http retry disk fetch stores forward part ranges cache "
     "download source",

@@ -39,7 +39,7 @@ def run(given: argparse.Namespace) -> int:
         index=given.index,
         storage_options=given.storage_options,
     )
-    with_images = (sample for sample in pipe.caption(missing="empty") if _images(sample))
+    with_images = (sample for sample in pipe.caption(missing="keep") if _images(sample))
     samples = list(islice(with_images, given.samples))
     if not samples:
         raise ConfigError("no sample of these shards has an image; streampipe ls lists what they have")

@@ -106,7 +106,7 @@ def _by_group(
     if not isinstance(done, int):
         raise ConfigError(f"the state's mark is {run.at!r} behind stage {run.stage}: it is damaged")
     drops = Drops(run, ": the stages between it and batch keep none; report() says which and why")
-    pools = Pools(given.buckets, sizes, given.leftover, given.max_bytes, run)
+    pools = Pools(given.buckets, sizes, given.tail, given.max_bytes, run)
     for group in islice(pools.groups(items), done, None):
         done += 1
         for batch in _plain(chain, group.samples, replace(run, fill=len(group.samples)), views, dict(seen), iter(())):

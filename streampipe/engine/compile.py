@@ -19,7 +19,7 @@ from streampipe.engine.engine import Engine, Level
 from streampipe.engine.indexed import IndexedEngine
 from streampipe.engine.interleaved import LaneEngine
 from streampipe.engine.lanes import Shape, Stream, Work
-from streampipe.engine.mix import MixDataset, MixedBuckets, MixSamples, Part
+from streampipe.engine.mix import ConcatDataset, MixDataset, MixedBuckets, MixSamples, Part
 from streampipe.engine.streams import PlannedStream
 from streampipe.errors import ConfigError, ShardError
 from streampipe.plan.bucketed import BucketDataset, Bucketed, BucketPlan, make_plan
@@ -118,7 +118,7 @@ class OnlyCounted(Uncounted):
 
 
 def _tail(division: Division, job: Job) -> str:
-    return job.tail or ("drop" if division.drop_last else "short")
+    return job.tail or division.last
 
 
 def _nothing_kept(source: ShardSamples, division: Division) -> Exception:
@@ -136,7 +136,7 @@ def _with_buckets(
     group = division.group
     assert group is not None
     if job.tail is not None:
-        raise ConfigError("tail= has no meaning with buckets: say bucket(leftover='carry' | 'merge' | 'drop')")
+        raise ConfigError("tail= has no meaning with buckets: say bucket(tail='carry' | 'merge' | 'drop')")
     if spec.policy.mode == "raise":
         dataset.check_sized()
     text = division.keep.text if division.keep else ""
@@ -148,7 +148,7 @@ def _with_buckets(
         spec.seed,
         text,
         sensible,
-        group.leftover,
+        group.tail,
         group.same is not False,
     )
     plan.check_epochs(spec.epochs)
@@ -169,14 +169,14 @@ def _of_mix(spec: Spec, source: MixSamples, division: Division, job: Job) -> Pla
         mixed = MixedBuckets(parts, source.weights, source.repeats)
         return _with_buckets(spec, mixed, division, job, None, False)
     size = (division.batch or 1) * job.world_size
-    mixture = MixDataset(parts, source.weights, source.repeats)
+    mixture = (ConcatDataset if source.in_turn else MixDataset)(parts, source.weights, source.repeats)
     if division.limit is not None:
         mixture = mixture.limited(division.limit.first, division.limit.last)
     return Plan(mixture, Lanes(mixture.samples, size, tail=_tail(division, job)), spec.seed, False)
 
 
-def check_part(spec: Spec) -> tuple[Division, Plan]:
-    """A part of a mixture, planned.
+def check_part(spec: Spec, whole: str = "the mixture") -> tuple[Division, Plan]:
+    """A part of a mixture or the like, planned.
 
     Raises:
         ConfigError: it cannot be.
@@ -187,9 +187,9 @@ def check_part(spec: Spec) -> tuple[Division, Plan]:
             raise Uncounted(division.why)
         plan = plan_of(spec, division, Job())
     except Uncounted as reason:
-        raise ConfigError(f"a part of the mixture cannot be planned: {reason}") from None
+        raise ConfigError(f"a part of {whole} cannot be planned: {reason}") from None
     if division.group:
-        raise ConfigError("a part of the mixture has buckets; put bucket behind mix")
+        raise ConfigError(f"a part of {whole} has buckets; put bucket behind it")
     return division, plan
 
 

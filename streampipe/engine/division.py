@@ -25,6 +25,7 @@ class Division:
             can be decided before they are read.
         tail: the stages behind: one for each, and ``batch``.
         batch: samples of a rank's batch that the tail makes, the largest where buckets have their own; or None.
+        last: what becomes of the last batch, as ``batch(tail=)`` says.
         sizes: samples of a rank's batch of each bucket.
         why: the stage for which there is a head, in words.
     """
@@ -37,7 +38,7 @@ class Division:
     bucket: AnyStage | None = None
     group: Group | None = None
     batch: int | None = None
-    drop_last: bool = False
+    last: str = "short"
     sizes: tuple[int, ...] = ()
     why: str = ""
 
@@ -84,7 +85,7 @@ def divide(chain: Sequence[AnyStage], push: bool = True) -> Division:
         pushed[grouped] if grouped is not None else None,
         group if isinstance(group, Group) else None,
         None if batch is None else max(sizes) if sizes else batch.size,
-        batch is not None and batch.drop_last,
+        "short" if batch is None else batch.tail,
         sizes,
         _why(head) if head else "",
     )

@@ -58,6 +58,24 @@ class Shares:
         return part, number
 
 
+class InTurn:
+    """Which part a draw belongs to where the parts come one after the other in every epoch.
+
+    >>> [each.tolist() for each in InTurn([2, 1]).owner(np.arange(6))]
+    [[0, 0, 1, 0, 0, 1], [0, 1, 0, 2, 3, 1]]
+    """
+
+    def __init__(self, counts: Sequence[int]) -> None:
+        self._counts = np.array(counts, np.int64)
+        self._ends = np.cumsum(self._counts)
+
+    def owner(self, draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """For each draw its part, and its number among the draws of that part."""
+        epochs, at = np.divmod(draws, self._ends[-1])
+        part = np.searchsorted(self._ends, at, side="right")
+        return part, epochs * self._counts[part] + at - (self._ends - self._counts)[part]
+
+
 _FITS = 2_000_000_000
 """Denominators b for which 2 * b * b is below 2^63."""
 
@@ -107,7 +125,7 @@ class MixDataset:
     def limited(self, first: int, last: int | None = None) -> MixDataset:
         """Of every epoch the draws [first, last) of those that there are here; ``last`` None: all from ``first`` on."""
         a, b = within(self.samples, first, last)
-        return MixDataset(self._parts, self._given, self._repeats, self.first + a, self.first + b)
+        return type(self)(self._parts, self._given, self._repeats, self.first + a, self.first + b)
 
     @property
     def fingerprint(self) -> str:
@@ -115,6 +133,11 @@ class MixDataset:
         of_parts = [f"{p.dataset.fingerprint} {p.seed} {p.window} {p.filter}" for p in self._parts]
         limit = [f"{self.first} {self.last}"] if self.samples < self.whole else []
         return f"{derive('mix', *of_parts, repr(self.weights), *limit):016x}"
+
+    @property
+    def shares(self) -> Shares | InTurn:
+        """From a draw to its part."""
+        return Shares(self.weights)
 
     def places(self, plan: Plan, rank: int, ranks: int, repeat: bool = True) -> MixPlaces:
         """A rank's places, step by step; see ``rank_reader``."""
@@ -135,6 +158,20 @@ class MixDataset:
         return [part.stages for part in self._parts]
 
 
+class ConcatDataset(MixDataset):
+    """The same where the parts come one after the other."""
+
+    @property
+    def shares(self) -> Shares | InTurn:
+        """From a draw to its part."""
+        return InTurn([part.dataset.samples for part in self._parts])
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of all parts, in order."""
+        return f"{derive('concat', super().fingerprint):016x}"
+
+
 def _few(part: Part) -> list[str]:
     return [part.dataset.shards[0]]
 
@@ -145,7 +182,7 @@ class MixPlaces:
     def __init__(self, dataset: MixDataset, plan: Plan, rank: int, ranks: int, repeat: bool = True) -> None:
         self._parts = dataset._parts
         self._whole, self._first = dataset.whole, dataset.first
-        self._shares = Shares(dataset.weights)
+        self._shares = dataset.shares
         self._plan = plan
         self._rank = (rank, ranks, repeat)
         check_ranks(plan.lanes.size, ranks)
@@ -252,16 +289,23 @@ class MixSamples:
 
     tier = "planned"
 
-    def __init__(self, parts: Sequence[Spec], weights: Sequence[float] | None, repeats: Sequence[int]) -> None:
+    def __init__(
+        self, parts: Sequence[Spec], weights: Sequence[float] | None, repeats: Sequence[int], in_turn: bool = False
+    ) -> None:
         self.parts = list(parts)
+        self.in_turn = in_turn
         self.weights = None if weights is None else list(weights)
         self.repeats = list(repeats)
 
     def __call__(self, run: Run, epoch: int, views: bool = False) -> Iterator[Any]:
         """Refused: see above."""
-        raise ConfigError("mix needs parts whose samples are counted; make their indexes with: streampipe index")
+        raise ConfigError(
+            "mix and concat need parts whose samples are counted; make their indexes with: streampipe index"
+        )
 
     def __repr__(self) -> str:
         parts = ", ".join(" ".join(describe(spec.source, spec.chain).split()) for spec in self.parts)
+        if self.in_turn:
+            return f"concat([{parts}])"
         shares = f"repeats={self.repeats}" if self.weights is None else f"weights={self.weights}"
         return f"mix([{parts}], {shares})"

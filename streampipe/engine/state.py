@@ -104,7 +104,7 @@ def _check_begun(begun: Any, state: Mapping[str, Any]) -> None:
 def _check_lanes(state: Mapping[str, Any]) -> None:
     rank, at = state.get("rank"), state.get("at")
     lanes: Any = state.get("lanes")
-    if rank is not None and (not are_numbers(rank, 2) or not rank[0] < rank[1]):
+    if "rank" not in state or (rank is not None and (not are_numbers(rank, 2) or not rank[0] < rank[1])):
         raise wrong(f"its rank is {rank!r}")
     _check_shape(lanes)
     if not are_numbers(at, 2) or at[0] > _LAST_EPOCH:

@@ -25,14 +25,14 @@ from streampipe.errors import ConfigError
 from streampipe.loader.ahead import ahead
 from streampipe.loader.feed import Feed, Parcel, Received, Task, unpack
 from streampipe.spec import Job, Spec
-from streampipe.stages.stage import did_you_mean
+from streampipe.spelling import meant
 from streampipe.world import check_world, find_world
 
 log = logging.getLogger("streampipe")
 _ELSEWHERE = {
     "batch_size": "put batch(n) at its end",
     "shuffle": "give sp.stream(..., shuffle=True)",
-    "drop_last": "give batch(n, drop_last=True), or loader(tail='drop')",
+    "drop_last": "give batch(n, tail='drop'), or loader(tail='drop')",
     "collate_fn": "put map(fn) behind batch(n)",
     "prefetch_factor": "give loader(prefetch=n)",
     "sampler": "give sp.stream(..., shuffle=True); the order is a function of seed and epoch",
@@ -63,7 +63,7 @@ def check_options(options: Mapping[str, Any]) -> None:
         if advice is not None:
             raise ConfigError(f"loader has no {option}=: the pipeline decides; {advice}")
         known = inspect.signature(Loader).parameters
-        raise ConfigError(f"loader has no {option}={did_you_mean([option], known)}; help(sp.Loader) lists its options")
+        raise ConfigError(f"loader has no {option}={meant('loader', [option], known)}; help(sp.Loader) lists them")
 
 
 class Loader(DataLoader[Any]):
@@ -83,8 +83,8 @@ class Loader(DataLoader[Any]):
             (RANK, WORLD_SIZE) if not given. Decided here, in the parent, so it holds under every start method.
         steps_per_epoch: a pass is so many batches on every rank, and the next pass goes on where it stopped. Needed for
             several ranks where nobody can know how many samples there are.
-        tail: what becomes of an epoch's last batch: ``"short"`` (the default), ``"drop"`` (the default after
-            ``batch(..., drop_last=True)``), or ``"pad"`` with the epoch's first samples.
+        tail: what becomes of an epoch's last batch: ``"short"`` (the default), ``"drop"``, or ``"pad"`` with the
+            epoch's first samples; if not given, what ``batch(tail=)`` says.
         fixed_epoch: every pass is the same one, as validation wants it.
         prefetch: batches made ahead: by each worker, or in the background with ``threads``.
         pin_memory, timeout, persistent_workers, multiprocessing_context, worker_init_fn: as in torch's DataLoader.

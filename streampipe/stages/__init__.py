@@ -6,13 +6,16 @@ from streampipe.stages.bucket import bucket
 from streampipe.stages.caption import caption
 from streampipe.stages.collate import collate
 from streampipe.stages.decode import decode
+from streampipe.stages.drop import drop
 from streampipe.stages.filter import filter
 from streampipe.stages.fit import fit
+from streampipe.stages.flat_map import flat_map
 from streampipe.stages.join import join
 from streampipe.stages.map import map
 from streampipe.stages.rename import rename
 from streampipe.stages.select import select
 from streampipe.stages.shuffle import shuffle
+from streampipe.stages.skip import skip
 from streampipe.stages.stage import Stage, StageDefinition, stage
 from streampipe.stages.take import take
 from streampipe.stages.unbatch import unbatch
@@ -28,13 +31,16 @@ __all__ = [
     "caption",
     "collate",
     "decode",
+    "drop",
     "filter",
     "fit",
+    "flat_map",
     "join",
     "map",
     "rename",
     "select",
     "shuffle",
+    "skip",
     "stage",
     "take",
     "unbatch",

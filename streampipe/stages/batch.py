@@ -11,40 +11,45 @@ from streampipe.counters import counters
 from streampipe.errors import ConfigError
 from streampipe.stages.collate import collate as default_collate
 from streampipe.stages.stage import stage
-from streampipe.stages.values import check_flag, check_function, check_number
+from streampipe.stages.values import TAILS, check_choice, check_function, check_number
 from streampipe.traits import Batch
 
 Collate = Callable[[Sequence[Any]], Any]
 
 
-def _check(size: Any, pixels: Any, collate: Any, drop_last: Any) -> None:
+def _check(size: Any, pixels: Any, collate: Any, tail: Any) -> None:
     if (size is None) == (pixels is None):
         raise ConfigError("batch takes a size, or pixels=, a budget behind bucket(...)")
     for each in size.values() if isinstance(size, Mapping) else () if size is None else (size,):
         check_number("batch", "size", each, 1)
     check_number("batch", "pixels", pixels, 1, optional=True)
     check_function("batch", "collate", collate, optional=True)
-    check_flag("batch", "drop_last", drop_last)
+    check_choice("batch", "tail", tail, TAILS)
 
 
 def _push(options: Mapping[str, Any]) -> Batch:
-    return Batch(options["size"], options["pixels"], options["drop_last"])
+    return Batch(options["size"], options["pixels"], options["tail"])
 
 
 @stage(rows="batch", state="nothing", check=_check, pushdown=_push)
 def batch(
     samples: Iterable[Any],
     size: int | Mapping[tuple[int, int], int] | None = None,
-    collate: Collate | None = None,
-    drop_last: bool = False,
-    pixels: int | None = None,
     *,
+    pixels: int | None = None,
+    collate: Collate | None = None,
+    tail: str = "short",
     run: Run = FILLED_IN,
 ) -> Iterator[Any]:
-    """``size`` samples as one dict: tensors stacked, everything else a list. ``collate`` replaces that function.
+    """``size`` samples as one dict: tensors stacked, everything else a list.
 
-    The last batch of a consumer may be smaller; ``drop_last`` leaves it out. Behind ``bucket``, ``size`` may be a
-    number for each (width, height), or ``pixels`` a budget: so many samples as have that many pixels, at least one.
+    Args:
+        size: samples of a batch; behind ``bucket`` it may be a number for each (width, height).
+        pixels: behind ``bucket``, a budget in place of a size: so many samples as have that many pixels, at least one.
+        collate: a function from the samples to the batch, in place of ``streampipe.stages.collate``.
+        tail: what becomes of the samples at an epoch's end (where samples are not counted: of a worker's stream) that
+            fill no batch: a ``"short"`` batch, ``"drop"`` them, or ``"pad"``: a full batch in which some come again.
+            ``loader(tail=)`` comes before it.
 
     >>> list(batch(size=2)([{"n": 1}, {"n": 2}, {"n": 3}]))
     [{'n': [1, 2]}, {'n': [3]}]
@@ -53,13 +58,13 @@ def batch(
     join = collate or default_collate
     samples = iter(samples)
     while rows := list(islice(samples, number)):
-        if len(rows) == number or run.fill or not drop_last:
-            yield join(filled(rows, run))
+        if len(rows) == number or run.fill or tail != "drop":
+            yield join(filled(rows, number if run.fill or tail == "pad" else 0, run))
 
 
-def filled(rows: list[Any], run: Run) -> list[Any]:
-    """The rows, and for every one that a planned batch lacks another one of them again; counted."""
-    missing = run.fill - len(rows)
+def filled(rows: list[Any], number: int, run: Run) -> list[Any]:
+    """The rows, and for every one that a full batch lacks another one of them again; counted."""
+    missing = number - len(rows)
     if missing <= 0:
         return rows
     counters.add(run.stage, "slots filled", missing)

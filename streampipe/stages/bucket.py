@@ -22,15 +22,15 @@ from streampipe.index.facts import facts_of
 from streampipe.plan.buckets import MISSTATED, MOST_SIDE, Buckets, cut, log_ratios, merge
 from streampipe.plan.groups import check_leftover
 from streampipe.stages.stage import stage
-from streampipe.stages.values import check_flag
+from streampipe.stages.values import LEFTOVERS, check_choice, check_flag
 
 MAX_BYTES = 1 << 30
 
 
-def _check(buckets: Any, leftover: Any, same: Any, max_bytes: Any) -> None:
+def _check(buckets: Any, tail: Any, same: Any, max_bytes: Any) -> None:
     if not isinstance(buckets, Buckets):
         raise ConfigError(f"bucket: buckets is an sp.Buckets, not {buckets!r:.80}")
-    check_leftover(leftover)
+    check_choice("bucket", "tail", tail, LEFTOVERS)
     if same is not None:
         check_flag("bucket", "same", same)
     if not isinstance(max_bytes, int) or max_bytes < 1:
@@ -45,10 +45,10 @@ def _push(options: Mapping[str, Any]) -> traits.Group:
 def bucket(
     samples: Iterable[Sample],
     buckets: Buckets,
-    leftover: str = "carry",
+    *,
+    tail: str = "carry",
     same: bool | None = None,
     max_bytes: int = MAX_BYTES,
-    *,
     run: Run = FILLED_IN,
 ) -> Iterator[Sample]:
     """Each sample with ``__size__``, the (height, width) of its bucket. Beyond ``max_ar`` samples are dropped, counted.

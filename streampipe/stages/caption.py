@@ -13,14 +13,12 @@ from streampipe.query.aliases import CAPTION_KEYS
 from streampipe.rng import Numbers
 from streampipe.stages.nothing import Drops
 from streampipe.stages.stage import stage
-
-MISSING = ("error", "empty", "drop")
+from streampipe.stages.values import MISSING, check_choice
 
 
 def _recipe(missing: str = "error", into: str = "caption", **options: Any) -> Recipe:
     """The recipe of the stage's parameters."""
-    if missing not in MISSING:
-        raise ConfigError(f"caption: missing is one of {', '.join(MISSING)}, not {missing!r}")
+    check_choice("caption", "missing", missing, MISSING)
     if not isinstance(into, str) or not into or into.startswith("__"):
         raise ConfigError(f"caption: into is the name of a field, not {into!r}")
     return Recipe(**options)
@@ -30,6 +28,7 @@ def _recipe(missing: str = "error", into: str = "caption", **options: Any) -> Re
 def caption(
     samples: Iterable[Sample],
     keys: str | Sequence[str] = CAPTION_KEYS,
+    *,
     weights: Sequence[float] | None = None,
     template: str | None = None,
     prefix: str = "",
@@ -40,7 +39,6 @@ def caption(
     clean: Callable[[str], str] | None = None,
     missing: str = "error",
     into: str = "caption",
-    *,
     run: Run = FILLED_IN,
 ) -> Iterator[Sample]:
     """The sample with a text ``caption`` and a bool ``caption_dropped``; before or after ``decode``.
@@ -60,8 +58,8 @@ def caption(
         tags: an ``sp.Tags``: keep, shuffle and drop tags, wildcards.
         lines: of a text of several lines ``"all"`` (as it is), the ``"first"``, or a ``"random"`` one.
         clean: a function from the caption to a better one, before template, prefix and suffix.
-        missing: where no key is there: ``"error"``, an ``"empty"`` caption, or ``"drop"`` the sample; both counted. A
-            caption that is there but empty is empty, and counted.
+        missing: where no key is there: ``"error"``, ``"keep"`` the sample with an empty caption, or ``"drop"`` it;
+            both counted. A caption that is there but empty is empty, and counted.
         into: the field to put it in (and ``INTO_dropped``); one that is there already is replaced.
 
     A caption is a function of (seed, epoch, key, stage) and the sample, so it does not change with workers or after a
@@ -141,7 +139,7 @@ def _none(recipe: Recipe, sample: Sample, run: Run) -> StageError:
         have += [f"json.{name}" for name in list(values)[:30]]
     return StageError(
         f"stage {run.stage!r}, {where(sample)}: there is no caption under {', '.join(recipe.wanted)} (it has "
-        f"{', '.join(have) or 'no fields'}); name what it has in keys=, or say missing='empty' or missing='drop'"
+        f"{', '.join(have) or 'no fields'}); name what it has in keys=, or say missing='keep' or missing='drop'"
     )
 
 

@@ -35,13 +35,15 @@ def _check(threads: Any, **options: Any) -> None:
 
 
 def _own_size(options: Mapping[str, Any]) -> Any:
-    return options["size"]
+    size = options["size"]
+    return None if isinstance(size, Mapping) else size  # by field: the main image may have its bucket's
 
 
 @stage(rows="each", state="nothing", views=True, check=_check, bytes_out=True, own_size=_own_size)
 def decode(
     samples: Iterable[Sample],
     size: int | tuple[int, int] | None = None,
+    *,
     crop: Crop = "center",
     flip: float = 0.0,
     upscale: str | float = "allow",
@@ -55,7 +57,6 @@ def decode(
     decoders: Decoders | None = None,
     fields: tuple[str, ...] | None = None,
     threads: int | None = None,
-    *,
     run: Run = FILLED_IN,
 ) -> Iterator[Sample]:
     """Every field decoded: images by their content, other fields by the last part of their name.

@@ -45,7 +45,7 @@ def decode_batch(
     decode: Mapping[str, Any],
     size: Any = None,
     collate: Collate | None = None,
-    drop_last: bool = False,
+    tail: str = "short",
     pixels: int | None = None,
     *,
     run: Run = FILLED_IN,
@@ -75,8 +75,8 @@ def decode_batch(
             ready = []
             yield whole
             del whole
-    if ready and (run.fill or not drop_last):
-        yield _join(filled(ready, run), collate)
+    if ready and (run.fill or tail != "drop"):
+        yield _join(filled(ready, size if run.fill or tail == "pad" else 0, run), collate)
 
 
 def _placed(samples: Iterable[Sample], size: int, decoder: FieldDecoder) -> Iterator[Placed]:

@@ -22,13 +22,15 @@ def _check(threads: Any, fields: Any, **options: Any) -> None:
 
 
 def _own_size(options: Mapping[str, Any]) -> Any:
-    return options["size"]
+    size = options["size"]
+    return None if isinstance(size, Mapping) else size  # by field: the main image may have its bucket's
 
 
 @stage(rows="each", state="nothing", check=_check, own_size=_own_size)
 def fit(
     samples: Iterable[Sample],
     size: int | tuple[int, int] | None = None,
+    *,
     crop: Crop = "center",
     flip: float = 0.0,
     upscale: str | float = "allow",
@@ -37,7 +39,6 @@ def fit(
     original_size: str = "image",
     fields: tuple[str, ...] | None = None,
     threads: int | None = None,
-    *,
     run: Run = FILLED_IN,
 ) -> Iterator[Sample]:
     """Decoded images brought to a size: ``decode()`` and then ``fit(size, ...)`` is ``decode(size, ...)``, to the same

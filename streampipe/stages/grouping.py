@@ -41,8 +41,8 @@ def find_groups(chain: Sequence[Any], needed: bool = False) -> tuple[Sequence[An
     if end is None:
         return chain, None
     batch = pushdown_of(chain[end])
-    if isinstance(batch, Batch) and batch.drop_last:
-        raise ConfigError("behind bucket, leave out drop_last: bucket(leftover='drop') leaves out what fills no batch")
+    if isinstance(batch, Batch) and batch.tail != "short":
+        raise ConfigError("behind bucket, leave out batch(tail=): bucket(tail=) says what becomes of leftovers")
     return chain, (start, end)
 
 

@@ -15,8 +15,8 @@ from streampipe.index.sidecar import Columns, Place, Rows, read
 from streampipe.source import redact
 from streampipe.stages.nothing import Drops
 from streampipe.stages.stage import stage
+from streampipe.stages.values import MISSING, check_choice
 
-MISSING = ("error", "keep", "drop")
 _COUNTED = "sidecars read"
 _URLS = 1000  # shards whose sidecar's URL is remembered
 
@@ -25,8 +25,7 @@ def _asked(
     sidecar: Any, on: Any = "key", columns: Any = None, missing: str = "error", prefix: str = "", beside: Any = None
 ) -> tuple[Place, str, str, Columns]:
     """The sidecar's place, its column of keys, the sample's key, and the columns, from the stage's parameters."""
-    if missing not in MISSING:
-        raise ConfigError(f"join: missing is one of {', '.join(MISSING)}, not {missing!r}")
+    check_choice("join", "missing", missing, MISSING)
     pair = (on, "__key__" if on in ("key", "__key__") else on) if isinstance(on, str) else on
     if not (isinstance(pair, tuple) and len(pair) == 2 and all(isinstance(each, str) and each for each in pair)):
         raise ConfigError(f"join: on is a column, or a column and the sample's key for it, not {on!r}")
@@ -40,11 +39,11 @@ def join(
     samples: Iterable[Sample],
     sidecar: str | os.PathLike[str] | Callable[[str], str | None],
     on: str | tuple[str, str] = "key",
+    *,
     columns: str | Sequence[str] | Mapping[str, str] | None = None,
     missing: str = "error",
     prefix: str = "",
     beside: Beside | None = None,
-    *,
     run: Run = FILLED_IN,
 ) -> Iterator[Sample]:
     """The sample with the values that a sidecar has for it as fields: recaptions, scores, embeddings, latents.

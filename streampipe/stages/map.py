@@ -28,8 +28,8 @@ def map(
     samples: Iterable[Any],
     fn: Callable[..., Any],
     field: str | None = None,
-    threads: int | None = None,
     *,
+    threads: int | None = None,
     run: Run = FILLED_IN,
 ) -> Iterator[Any]:
     """``fn(sample)`` for every sample, or, with ``field``, ``fn(sample[field])`` in place of that field.

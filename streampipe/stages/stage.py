@@ -7,13 +7,13 @@ import inspect
 import sys
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from difflib import get_close_matches
 from enum import Enum
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
 from streampipe.context import Run
 from streampipe.errors import ConfigError
 from streampipe.index.beside import Beside
+from streampipe.spelling import meant
 from streampipe.traits import Keeps, Pushdown, Rows, Traits
 
 P = ParamSpec("P")
@@ -88,9 +88,8 @@ class StageDefinition(Generic[P]):
         try:
             self.signature.bind(*(samples or (None,)), **parameters)
         except TypeError as error:
-            raise ConfigError(
-                f"stage {self.__name__}{self.signature}: {error}{did_you_mean(parameters, self.signature.parameters)}"
-            ) from None
+            hint = meant(self.__name__, parameters, self.signature.parameters)
+            raise ConfigError(f"stage {self.__name__}{self.signature}: {error}{hint}") from None
         bound = Stage(self, parameters)
         if self.check is not None:
             self.check(**bound.options)
@@ -189,20 +188,6 @@ def importable(thing: Any) -> bool:
     for part in thing.__qualname__.split("."):
         found = getattr(found, part, None)
     return found is thing
-
-
-def did_you_mean(given: Iterable[str], known: Iterable[str]) -> str:
-    """For the first given name that is not known, the known one that it may stand for; to end a message with.
-
-    >>> did_you_mean(["cropp"], ["size", "crop"])
-    ' (did you mean crop=?)'
-    """
-    known = list(known)
-    for name in given:
-        if name not in known:
-            close = get_close_matches(name, known, 1)
-            return f" (did you mean {close[0]}=?)" if close else ""
-    return ""
 
 
 def _member(kind: type[E], name: str, value: str | E) -> E:

@@ -7,6 +7,14 @@ from typing import Any
 
 from streampipe.errors import ConfigError
 
+MISSING = ("error", "keep", "drop")
+"""What may become of a sample that lacks what a stage wants of it: the same words wherever that can be."""
+TAILS = ("short", "drop", "pad")
+"""What may become of a last batch that is not full."""
+_FORMER = {("caption", "missing", "empty"): "keep"}
+LEFTOVERS = ("carry", "merge", "drop")
+"""What may become of samples that fill no batch of their bucket."""
+
 
 def check_number(stage: str, name: str, value: Any, least: int, optional: bool = False) -> None:
     """Refuse what is no whole number of at least ``least``.
@@ -38,6 +46,9 @@ def check_choice(stage: str, name: str, value: Any, allowed: Collection[Any]) ->
     streampipe.errors.ConfigError: decode: output is one of 'tensor', 'numpy', 'pil', not 'torch'
     """
     if not isinstance(value, (str, type(None))) or value not in allowed:
+        if (stage, name, value) in _FORMER:
+            value = f"{value!r}: say {_FORMER[stage, name, value]!r}"
+            raise ConfigError(f"{stage}: {name} is one of {', '.join(map(repr, allowed))}, no longer {value}")
         raise ConfigError(f"{stage}: {name} is one of {', '.join(map(repr, allowed))}, not {value!r}")
 
 

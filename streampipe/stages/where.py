@@ -13,14 +13,16 @@ from streampipe.index.beside import Beside
 from streampipe.index.facts import facts_of
 from streampipe.index.known import columns_beside
 from streampipe.query.condition import Condition
+from streampipe.query.own import WithFacts
+from streampipe.query.split import Split
 from streampipe.stages.nothing import NOTHING_LEFT, none_left
 from streampipe.stages.stage import stage
 from streampipe.traits import Filter
 
 
 def _check(condition: Any, beside: Any) -> None:
-    if not isinstance(condition, Condition):
-        raise ConfigError(f"where: condition is a Condition, not {condition!r:.80}")
+    if not isinstance(condition, (Condition, Split, WithFacts)):
+        raise ConfigError(f"where: condition is a Condition, WithFacts or a Split, not {condition!r:.80}")
 
 
 def _push(options: Mapping[str, Any]) -> Filter:
@@ -29,7 +31,11 @@ def _push(options: Mapping[str, Any]) -> Filter:
 
 @stage(rows="fewer", state="nothing", views=True, check=_check, pushdown=_push)
 def where(
-    samples: Iterable[Sample], condition: Condition, beside: Beside | None = None, *, run: Run = FILLED_IN
+    samples: Iterable[Sample],
+    condition: Condition | WithFacts | Split,
+    beside: Beside | None = None,
+    *,
+    run: Run = FILLED_IN,
 ) -> Iterator[Sample]:
     """The samples for which ``condition`` is true of their facts (``streampipe.index.facts``).
 
@@ -63,7 +69,7 @@ def where(
         elif not kept and not run.resumed:
             reasons += verdict.reasons
             there.update(facts)
-            if seen >= NOTHING_LEFT:
+            if seen >= NOTHING_LEFT and not isinstance(condition, Split):  # a split may be of very few
                 raise nothing_left(condition.text, seen, reasons, condition.names(there), there)
     if seen and not kept and not run.resumed and not run.fill:  # a rest may be without any
         none_left(run, seen, nothing_left(condition.text, seen, reasons, condition.names(there), there))

@@ -51,11 +51,12 @@ _inside: list[int] = []
 
 def _stage(stage: Stage) -> str:
     shown = ", ".join(f"{name}={describe(value)}" for name, value in stage.parameters.items())
-    own = "" if stage.define.__module__.startswith("streampipe.stages.") else f"{describe(stage.define)}: "
-    return f"{own}{stage.name}({shown})"
+    return f"{describe(stage.define)}({shown})"
 
 
 def _function(function: types.FunctionType) -> str:
+    if function.__module__.partition(".")[0] == __name__.partition(".")[0]:
+        return function.__qualname__  # the library's own code may get better, and shards that are there go on
     parts = [_name(function), _code(function.__code__)]
     parts += [describe(each) for each in function.__defaults__ or ()]
     parts += [f"{name}={describe(each)}" for name, each in (function.__kwdefaults__ or {}).items()]

@@ -73,9 +73,9 @@ def planned(spec: Spec, size: int) -> tuple[Plan, tuple[AnyStage, ...]]:
     """
     for stage in spec.chain:
         push = pushdown_of(stage)
-        if (isinstance(push, Batch) and push.drop_last) or (isinstance(push, Group) and push.leftover == "drop"):
+        if isinstance(push, (Batch, Group)) and push.tail == "drop":
             raise ConfigError(
-                f"{name_of(stage, parameters=True)} would drop samples at every shard's end: drop_last=False"
+                f"{name_of(stage, parameters=True)} would drop samples at every shard's end: leave tail= out"
             )
     first = tuple(takewhile(lambda stage: isinstance(pushdown_of(stage), Filter), spec.chain))
     of_shards = replace(spec, chain=(*first, batch(size=size)))

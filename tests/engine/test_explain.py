@@ -87,7 +87,7 @@ def test_the_shards_of_all_parts_of_a_mixture_are_counted(shards):
 
 
 def test_what_drop_last_leaves_out_is_told_before_and_counted_after(shards):
-    pipe = sp.stream(str(shards), shuffle=7, epochs=2).batch(8, drop_last=True)
+    pipe = sp.stream(str(shards), shuffle=7, epochs=2).batch(8, tail="drop")
     assert explained(pipe)["guarantees"].startswith("no sample twice an epoch")
     assert explained(sp.stream(str(shards)).batch(8))["guarantees"].startswith("every sample once an epoch")
     what = "batch", "left out at an epoch's end (drop_last)"

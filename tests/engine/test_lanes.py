@@ -61,7 +61,7 @@ CHAINS = {
     "batch": lambda pipe: pipe.batch(3),
     "filter": lambda pipe: pipe.filter(even),
     "where": lambda pipe: pipe.where("key > '0000002'").decode().batch(2),
-    "skip": lambda pipe: pipe.map(some).batch(4, drop_last=True),
+    "skip": lambda pipe: pipe.map(some).batch(4, tail="drop"),
     "threads": lambda pipe: pipe.map(some, threads=3).decode(threads=2).batch(2),
     "threads in front": lambda pipe: pipe.decode(threads=2).shuffle(3).map(some, threads=2),
     "batches": lambda pipe: pipe.batch(2).map(same, threads=2),

@@ -375,5 +375,5 @@ def test_a_loader_that_was_made_before_the_process_group_is_refused(tmp_path, mo
 def test_options_that_have_their_place_elsewhere_are_refused_with_it(option):
     with pytest.raises(sp.ConfigError, match=f"loader has no {option}=: the pipeline decides; (put|give) "):
         sp.from_iterable([1, 2, 3]).loader(**{option: 1})
-    with pytest.raises(sp.ConfigError, match=r"loader has no num_woker= \(did you mean num_workers=\?\)"):
+    with pytest.raises(sp.ConfigError, match=r"loader has no num_woker=; did you mean num_workers=\?"):
         sp.from_iterable([1, 2, 3]).loader(num_woker=1)

@@ -51,7 +51,7 @@ def many(tmp_path_factory):
 
 def bucketed(folder, size=3, spec=SIZES, leftover="carry", same=None, **options):
     pipe = sp.stream(str(folder), **{"seed": 3, "shuffle": 8, **options})
-    return pipe.bucket(spec, leftover=leftover, same=same).decode().batch(size)
+    return pipe.bucket(spec, tail=leftover, same=same).decode().batch(size)
 
 
 def keys(batches):
@@ -294,8 +294,8 @@ def test_batches_have_sizes_of_their_own_or_a_pixel_budget(many):
 def test_conditions_before_and_behind_bucket_are_answered_by_the_index(many):
     folder, sizes = many
     stream = sp.stream(str(folder), shuffle=True)
-    a = stream.where("json.width > 10").bucket(SIZES, leftover="merge").batch(16)
-    b = stream.bucket(SIZES, leftover="merge").where("json.width > 10").batch(16)
+    a = stream.where("json.width > 10").bucket(SIZES, tail="merge").batch(16)
+    b = stream.bucket(SIZES, tail="merge").where("json.width > 10").batch(16)
     assert keys(a.loader()) == keys(b.loader())
     assert sorted(chain(*keys(a.loader()))) == [key for key, (w, _) in sizes.items() if w > 10]
     rows = dict(line.split("  ", 1) for line in a.explain(world_size=2).splitlines())
@@ -305,13 +305,13 @@ def test_conditions_before_and_behind_bucket_are_answered_by_the_index(many):
     assert "a step is one bucket on all ranks" in rows["steps"]
     assert rows["8x8"].split(",")[0].endswith(" %)")
     assert rows["guarantees"].startswith("every sample once an epoch")
-    sequential = sp.stream(str(folder), tier="sequential").bucket(SIZES, leftover="merge").where("json.width > 10")
+    sequential = sp.stream(str(folder), tier="sequential").bucket(SIZES, tail="merge").where("json.width > 10")
     assert sorted(chain(*keys(sequential.batch(16).loader()))) == sorted(chain(*keys(a.loader())))
 
 
 def test_images_beyond_max_ar_are_left_out_and_counted(many):
     folder, sizes = many
-    pipe = sp.stream(str(folder)).bucket(sp.Buckets(SIZES, max_ar=4), leftover="merge").batch(8)
+    pipe = sp.stream(str(folder)).bucket(sp.Buckets(SIZES, max_ar=4), tail="merge").batch(8)
     assert "samples longer than max_ar" in pipe.explain()
     before = counters.get("bucket", "dropped (longer than max_ar)")
     got = sorted(chain(*keys(pipe.loader())))
@@ -387,7 +387,7 @@ def two(tmp_path_factory):
 
 def mixed(two, size=8, leftover="merge", **options):
     parts = [sp.stream(str(folder), seed=i, shuffle=20).decode() for i, (folder, _) in enumerate(two)]
-    return sp.mix(parts, **options).bucket(SIZES, leftover=leftover).batch(size)
+    return sp.mix(parts, **options).bucket(SIZES, tail=leftover).batch(size)
 
 
 def test_a_mixture_has_buckets_over_all_its_parts(two):
@@ -434,7 +434,7 @@ def test_mistakes_are_refused_early(shards, tmp_path):
         (lambda: stream.batch(pixels=100), r"need bucket\(...\) before"),
         (lambda: stream.batch({(8, 8): 1}), r"need bucket\(...\) before"),
         (lambda: stream.batch(), "a size, or pixels="),
-        (lambda: stream.bucket(SIZES, leftover="keep"), "leftover is one of"),
+        (lambda: stream.bucket(SIZES, tail="keep"), "tail is one of"),
         (lambda: stream.bucket(SIZES, max_bytes=0), "max_bytes is .* 1 or more bytes, not 0"),
         (lambda: stream.bucket(SIZES).batch(0), "size is a whole number, 1 or more, not 0"),
         (lambda: stream.bucket(SIZES).batch(pixels=0), "pixels is a whole number, 1 or more, or None, not 0"),
@@ -442,7 +442,7 @@ def test_mistakes_are_refused_early(shards, tmp_path):
         (lambda: stream.bucket(SIZES).batch({(8, 9): 2}).explain(), "no size for"),
         (lambda: stream.bucket(SIZES).shuffle(3).batch(2).explain(), "'shuffle' cannot stand between bucket and batch"),
         (lambda: stream.bucket(SIZES).bucket(SIZES).batch(2).explain(), "'bucket' cannot stand between"),
-        (lambda: stream.bucket(SIZES).batch(2, drop_last=True).explain(), "leave out drop_last"),
+        (lambda: stream.bucket(SIZES).batch(2, tail="drop").explain(), "leave out batch.tail"),
         (lambda: next(iter(bucketed(shards).loader(tail="pad"))), "tail= has no meaning with buckets"),
         (lambda: next(iter(bucketed(shards, 1000).loader())), "no bucket has enough of the 41 samples"),
     ]:
@@ -464,7 +464,7 @@ def fails_for(text):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_the_slot_of_a_skipped_sample_is_filled_from_its_own_batch(shards, tier, workers):
     policy = sp.ErrorPolicy("skip", max_share=1.0)
-    pipe = sp.stream(str(shards), shuffle=5, seed=1, on_error=policy, tier=tier).bucket(SIZES, leftover="drop")
+    pipe = sp.stream(str(shards), shuffle=5, seed=1, on_error=policy, tier=tier).bucket(SIZES, tail="drop")
     pipe = pipe.decode().map(fails_for, "txt").batch(4)
     before = counters.get("batch", "slots filled")
     batches = list(pipe.loader(num_workers=workers))
@@ -482,7 +482,7 @@ def test_a_batch_of_nothing_but_skipped_samples_is_made_of_another_steps(shards,
     """Batches of one sample: a bad one must not end the run, and the ranks stay in step."""
     policy = sp.ErrorPolicy("skip", max_share=1.0)
     pipe = sp.stream(str(shards), shuffle=5, seed=1, on_error=policy)
-    pipe = pipe.bucket(SIZES, leftover="drop").decode() if buckets else pipe.decode(32)
+    pipe = pipe.bucket(SIZES, tail="drop").decode() if buckets else pipe.decode(32)
     pipe = pipe.map(fails_for, "txt").batch(1)
     what = "batches made of other steps' samples (theirs were all skipped)"
     before = counters.get("batch", what)

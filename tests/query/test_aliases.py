@@ -279,7 +279,7 @@ def test_captions_under_names_of_their_own_are_asked_for_and_named(tmp_path):
 def test_images_without_captions_can_have_empty_ones(tmp_path):
     # As in deepghs' indexed tars: images alone; captions are elsewhere, by key.
     folder = one_shard(tmp_path, [{"webp": image(i, "webp")} for i in range(3)])
-    assert [each["caption"] for each in sp.stream(folder).caption(missing="empty")] == [""] * 3
+    assert [each["caption"] for each in sp.stream(folder).caption(missing="keep")] == [""] * 3
     (tmp_path / "captions.jsonl").write_text(
         "\n".join(json.dumps({"key": f"{i:09d}", "tags": ["a", "b"]}) for i in range(3))
     )

@@ -103,7 +103,7 @@ def sized(tmp_path_factory):
 
 def sequential(folder, size=5, leftover="carry", **options):
     pipe = sp.stream(str(folder), tier="sequential", **{"seed": 3, "shuffle": 20, **options})
-    return pipe.bucket(SIZES, leftover=leftover).decode().batch(size)
+    return pipe.bucket(SIZES, tail=leftover).decode().batch(size)
 
 
 def test_8_ranks_with_8_workers_lose_nothing_under_carry(sized):
@@ -236,7 +236,7 @@ def test_images_are_decoded_straight_to_their_buckets_size_as_shown(pictures, ti
     folder, shown = pictures
     spec = [(24, 16), (16, 16), (16, 24)]
     counters.take()
-    pipe = sp.stream(str(folder), tier=tier).bucket(spec, leftover="merge").decode().rename(image="jpg").select("image")
+    pipe = sp.stream(str(folder), tier=tier).bucket(spec, tail="merge").decode().rename(image="jpg").select("image")
     batches = list(pipe.batch(4).loader(**options))
     whole = [batch for batch in batches if len({shown[key] for key in batch["__key__"]}) == 1]
     assert len(whole) >= len(batches) - 2
@@ -254,7 +254,7 @@ def test_images_are_decoded_straight_to_their_buckets_size_as_shown(pictures, ti
 def test_decode_and_batch_in_one_give_the_pixels_that_they_give_apart(pictures, tier):
     pipe = sp.stream(str(pictures[0]), tier=tier, seed=2, shuffle=9).select("jpg") if tier == "sequential" else None
     pipe = pipe or sp.stream(str(pictures[0]), seed=2, shuffle=9)
-    pipe = pipe.bucket([(24, 16), (16, 16), (16, 24)], leftover="merge").decode(crop="random", fields=("jpg",))
+    pipe = pipe.bucket([(24, 16), (16, 16), (16, 24)], tail="merge").decode(crop="random", fields=("jpg",))
     fused = list(pipe.batch(5, collate=only_images).loader())
     apart = list(pipe.map(same).batch(5, collate=only_images).loader())
     assert len(fused) == len(apart) > 8

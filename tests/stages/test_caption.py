@@ -71,7 +71,7 @@ def test_missing_captions_can_be_empty_or_dropped_and_are_counted(tmp_path):
     rows = [(f"{i}", {"txt": "x"} if i % 2 else {"cls": "1"}) for i in range(6)]
     (tmp_path / "0.tar").write_bytes(shard(rows))
     before = [counted("caption", name) for name in ("captions missing (empty)", "captions missing (sample dropped)")]
-    empty = [each["caption"] for each in sp.stream(str(tmp_path)).caption(missing="empty")]
+    empty = [each["caption"] for each in sp.stream(str(tmp_path)).caption(missing="keep")]
     assert empty == ["", "x"] * 3
     assert counted("caption", "captions missing (empty)") - before[0] == 3
     filled = counted("batch", "slots filled")
@@ -85,7 +85,7 @@ def test_missing_captions_can_be_empty_or_dropped_and_are_counted(tmp_path):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"missing": "keep"}, "missing is one of error, empty, drop"),
+        ({"missing": "empty"}, "missing is one of 'error', 'keep', 'drop', no longer 'empty': say 'keep'"),
         ({"into": "__key__"}, "into is the name of a field"),
         ({"dropout": 2}, "dropout is a probability"),
         ({"keys": ()}, "at least one"),

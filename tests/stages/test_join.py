@@ -429,13 +429,13 @@ def test_a_caption_can_come_from_a_sidecar(folder):
 
 def test_the_stage_shows_what_was_asked_for(folder):
     pipe = sp.stream(urls(folder)).join("{stem}.json", missing="drop")
-    assert "join(sidecar='{stem}.json', on='key', missing='drop')" in repr(pipe)
+    assert "join(sidecar='{stem}.json', missing='drop')" in repr(pipe)
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"missing": "empty"}, "missing is one of error, keep, drop"),
+        ({"missing": "empty"}, "missing is one of 'error', 'keep', 'drop', not 'empty'"),
         ({"on": ("a", "b", "c")}, "on is a column, or a column and the sample's key"),
         ({"columns": {"a": ""}}, "columns are names"),
         ({"prefix": "__"}, "prefix is what fields begin with"),

@@ -23,6 +23,10 @@ def jitter(sample, rng):
     return {**sample, "r": int(rng.integers(1 << 30))}
 
 
+def pieces(sample, rng):
+    return [{"r": int(rng.integers(1 << 30))} for _ in range(int(sample["__key__"][-1]))]
+
+
 def is_odd(sample):
     return int(sample["__key__"]) % 2 == 1
 
@@ -37,8 +41,11 @@ STAGES = {  # by name: what stands before it, the stage, and what stands behind 
     "fit": (lambda p: p.decode(), lambda p: p.fit(16, crop="random", flip=0.5), lambda p: p.batch(2)),
     "join": (lambda p: p, lambda p: p.join("{stem}.facts.json"), lambda p: p.batch(2)),
     "map": (lambda p: p, lambda p: p.map(jitter), lambda p: p.batch(2)),
+    "drop": (lambda p: p, lambda p: p.drop("txt"), lambda p: p.decode(16).batch(2)),
+    "flat_map": (lambda p: p, lambda p: p.flat_map(pieces), lambda p: p.batch(2)),
     "rename": (lambda p: p, lambda p: p.rename(image="jpg"), lambda p: p.decode(16).batch(2)),
     "select": (lambda p: p, lambda p: p.select("jpg"), lambda p: p.decode(16).batch(2)),
+    "skip": (lambda p: p, lambda p: p.skip(5), lambda p: p.batch(2)),
     "shuffle": (lambda p: p, lambda p: p.shuffle(4), lambda p: p.batch(2)),
     "take": (lambda p: p, lambda p: p.take(5), lambda p: p.batch(2)),
     "unbatch": (lambda p: p.batch(3), lambda p: p.unbatch(), lambda p: p.batch(2)),
@@ -48,10 +55,10 @@ DECORATORS = {
     "timed": sp.timed,
     "logged": sp.logged,
     "on_error": sp.on_error("skip"),
-    "retry": sp.retry(wait=0),
+    "retry": sp.retry(first_wait=0),
     "inference": sp.inference,
     "cached": sp.cached(size=100),
-    "all": lambda stage: sp.timed(sp.logged(sp.retry(wait=0)(sp.on_error("skip")(stage)))),
+    "all": lambda stage: sp.timed(sp.logged(sp.retry(first_wait=0)(sp.on_error("skip")(stage)))),
 }
 
 
@@ -100,14 +107,16 @@ def test_what_a_stage_says_of_itself_is_true(shards, name):
 def test_stages_are_picklable_and_lazy(shards, name):
     stage, samples = alone(shards, name)
     check_picklable(stage, samples)
-    check_lazy(stage, samples, {"batch": 6, "shuffle": 4, "filter": 6, "where": 12}.get(name, 1))
+    check_lazy(
+        stage, samples, {"batch": 6, "shuffle": 4, "filter": 6, "where": 12, "skip": 6, "flat_map": 2}.get(name, 1)
+    )
 
 
 @pytest.mark.parametrize("tier", [None, "sequential"])
 @pytest.mark.parametrize("decorator", DECORATORS)
 @pytest.mark.parametrize("name", STAGES)
 def test_a_decorated_stage_equals_the_plain_one_in_a_chain(shards, name, decorator, tier):
-    if decorator == "cached" and name in ("batch", "shuffle", "take", "unbatch"):
+    if decorator == "cached" and name in ("batch", "flat_map", "shuffle", "skip", "take", "unbatch"):
         with pytest.raises(sp.ConfigError, match="cached works sample by sample"):
             chain(stream(shards, tier), name, DECORATORS[decorator])
         return
@@ -131,7 +140,9 @@ def test_a_decorated_stage_goes_on_where_the_plain_one_stopped(shards, name, dec
         assert begun + [_plain(item) for item in rest] == whole
 
 
-@pytest.mark.parametrize("name", sorted(set(STAGES) - {"batch", "unbatch", "bucket", "shuffle", "take", "filter"}))
+@pytest.mark.parametrize(
+    "name", sorted(set(STAGES) - {"batch", "unbatch", "bucket", "flat_map", "shuffle", "skip", "take", "filter"})
+)
 def test_a_decorated_stage_equals_the_plain_one_in_a_mixture(shards, name):
     def mixed(decorate):
         before, add, _ = STAGES[name]
@@ -245,12 +256,14 @@ def test_nothing_is_known_of_a_plain_function():
         (stages.bucket(buckets=BUCKETS), Group),
         (stages.batch(size=3), Batch),
         (stages.take(n=3), Limit),
+        (stages.skip(n=3), Limit),
     ],
 )
 def test_what_the_planner_may_decide_is_told_with_defaults_filled_in(stage, kind):
     for each in (stage, sp.timed(stage)):
         assert isinstance(pushdown_of(each), kind)
-    assert pushdown_of(stages.batch(size=3)) == Batch(3, None, False)
+    assert pushdown_of(stages.batch(size=3)) == Batch(3, None, "short")
+    assert pushdown_of(stages.skip(n=3)) == Limit(3, None)
     assert pushdown_of(stages.take(n=3)) == Limit(0, 3)
 
 
@@ -346,12 +359,13 @@ WRONG = [
     (stages.batch, {"size": 2.0}, "size is a whole number"),
     (stages.batch, {"size": True}, "size is a whole number"),
     (stages.batch, {"size": 2, "collate": 3}, "collate is a function"),
-    (stages.batch, {"size": 2, "drop_last": 3}, "drop_last is True or False"),
+    (stages.batch, {"size": 2, "tail": "keep"}, "tail is one of 'short', 'drop', 'pad', not 'keep'"),
     (stages.bucket, {"buckets": "sdxl"}, "sp.Buckets"),
-    (stages.bucket, {"buckets": BUCKETS, "leftover": "keep"}, "leftover"),
+    (stages.bucket, {"buckets": BUCKETS, "tail": "keep"}, "tail is one of 'carry', 'merge', 'drop'"),
     (stages.caption, {"dropout": 2}, "dropout"),
     (stages.caption, {"lines": "second"}, "lines"),
     (stages.caption, {"missing": "none"}, "missing"),
+    (stages.caption, {"missing": "empty"}, "no longer 'empty': say 'keep'"),
     (stages.caption, {"into": "__key__"}, "into"),
     (stages.decode, {"size": 0}, "size is an edge"),
     (stages.decode, {"size": (1, 2, 3)}, "size is an edge"),
@@ -366,7 +380,10 @@ WRONG = [
     (stages.decode, {"margin": 0.5}, "margin is"),
     (stages.decode, {"original_size": "file"}, "original_size is one of"),
     (stages.decode, {"threads": -1}, "threads is a whole number"),
+    (stages.drop, {"fields": ("__key__",)}, "metadata"),
+    (stages.drop, {"fields": ("a",), "missing": "empty"}, "missing is one of"),
     (stages.filter, {"fn": 3}, "fn is a function"),
+    (stages.flat_map, {"fn": None}, "fn is a function"),
     (stages.fit, {"size": -3}, "size is an edge"),
     (stages.fit, {"flip": -1}, "flip is the share"),
     (stages.fit, {"fields": "image"}, "fields is a tuple"),
@@ -378,6 +395,7 @@ WRONG = [
     (stages.rename, {"names": {"a": 3}}, "new names with the old ones"),
     (stages.select, {"fields": "jpg"}, "fields is a tuple"),
     (stages.shuffle, {"size": -1}, "size is a whole number, 0 or more"),
+    (stages.skip, {"n": -1}, "n is a whole number, 0 or more"),
     (stages.take, {"n": 1.5}, "n is a whole number, 0 or more"),
     (stages.where, {"condition": "n > 1"}, "condition is a Condition"),
 ]
@@ -392,7 +410,7 @@ def test_wrong_values_are_refused_when_the_stage_is_made(define, options, words)
 
 
 def test_a_misspelt_parameter_is_answered_with_the_right_one():
-    with pytest.raises(sp.ConfigError, match=r"unexpected keyword argument 'cropp' \(did you mean crop=\?\)"):
+    with pytest.raises(sp.ConfigError, match=r"unexpected keyword argument 'cropp'; did you mean crop=\?"):
         stages.decode(cropp="random")
 
 

@@ -208,8 +208,8 @@ def test_a_broken_dataset_does_not_look_like_a_small_one_however_small_its_shard
         (lambda p: p.batch(2), "ends with batch.*put unbatch"),
         (lambda p: p.batch(2).map(lambda s: s), "got a batch of 2 samples: put unbatch"),
         (lambda p: p.map(lambda s: 7), "got a int without '__key__'"),
-        (lambda p: p.batch(2, drop_last=True).unbatch(), "would drop samples at every shard's end"),
-        (lambda p: p.bucket("sd15", leftover="drop").batch(2).unbatch(), "would drop samples at every shard's end"),
+        (lambda p: p.batch(2, tail="drop").unbatch(), "would drop samples at every shard's end"),
+        (lambda p: p.bucket("sd15", tail="drop").batch(2).unbatch(), "would drop samples at every shard's end"),
         (lambda p: p.filter(lambda s: s["__key__"] == "x"), "dropped every"),
     ],
 )

@@ -1,0 +1,242 @@
+"""Facts of the user's own: a Parquet, CSV or JSON lines file with a column of keys, joined to the index by key.
+
+Only the column of keys and those that a condition asks for are read; of a remote Parquet file, only their bytes. Keys
+are held sorted, in one array, so a shard's samples are found in it together; values stay as Arrow has them.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import threading
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pc_csv
+import pyarrow.json as pa_json
+import pyarrow.parquet as pq
+
+from streampipe.errors import ConfigError, DuplicateKey, IndexMismatch, ShardMissing
+from streampipe.index import ShardIndex
+from streampipe.query.aliases import columns_of
+from streampipe.query.condition import Condition, Verdict
+from streampipe.query.expression import Expression
+from streampipe.source import Source, redact
+
+_KINDS = (".parquet", ".csv", ".jsonl", ".ndjson")
+
+
+class OwnFacts:
+    """A file of facts by key. It is read when it is first asked, once in a process, and left behind by pickling.
+
+    Args:
+        url: the file; its ending says its format.
+        on: the column that has the samples' keys.
+        names: the columns to read; None for all.
+    """
+
+    def __init__(self, url: str | os.PathLike[str], on: str, names: Collection[str] | None, source: Source) -> None:
+        self.url = os.fspath(url)
+        if not self.url.partition("?")[0].lower().endswith(_KINDS):
+            raise ConfigError(
+                f"where: facts= is a file that ends in {', '.join(_KINDS)}, not {redact(self.url)!r}; a file beside "
+                f"each shard is what join is for"
+            )
+        if not isinstance(on, str) or not on:
+            raise ConfigError(f"where: on= is the name of the column of keys in the file of facts=, not {on!r}")
+        self.on = on
+        self.names = None if names is None else tuple(sorted(names))
+        self.source = source
+        self._lock = threading.Lock()
+        self._held: _Held | None = None
+
+    def beside(self, index: ShardIndex) -> ShardIndex:
+        """The index with these facts as columns; what has no row is unknown, and columns of these names give way."""
+        held = self._get()
+        rows = held.rows(index.keys())
+        table = index.table
+        for name, column in held.columns.items():
+            found = column.take(rows)
+            at = table.schema.get_field_index(name)
+            field = pa.field(name, found.type)
+            table = table.append_column(field, found) if at < 0 else table.set_column(at, field, found)
+        return ShardIndex(table, index.facts)
+
+    def of_key(self, key: str) -> dict[str, Any]:
+        """A sample's facts, None where they are unknown."""
+        held = self._get()
+        row = held.rows([key])[0].as_py()
+        return {name: None if row is None else column[row].as_py() for name, column in held.columns.items()}
+
+    def _get(self) -> _Held:
+        with self._lock:
+            if self._held is None:
+                self._held = _read(self.url, self.on, self.names, self.source)
+            return self._held
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_lock": None, "_held": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _lock=threading.Lock())
+
+
+class WithFacts:
+    """A condition that also asks facts of the user's own; a condition like any other to ``Keep`` and to a stage."""
+
+    def __init__(self, condition: Condition, url: str | os.PathLike[str], on: str, source: Source) -> None:
+        self.condition = condition
+        asked = condition.condition
+        names = None
+        if isinstance(asked, Expression):
+            names = {each for name in asked.names for each in columns_of(name)}
+        self.own = OwnFacts(url, on, names, source)
+
+    @property
+    def text(self) -> str:
+        """The condition as written, and the file's name; it is part of a run's state."""
+        return f"{self.condition.text} [facts={redact(self.own.url).rpartition('/')[2]}]"
+
+    def __repr__(self) -> str:
+        return repr(self.text)
+
+    def of_index(self, index: ShardIndex, among: np.ndarray | None = None) -> Verdict:
+        """Which rows of an index are kept, among all or those of a mask."""
+        return self.condition.of_index(self.own.beside(index), among)
+
+    def of_sample(self, facts: Mapping[str, Any]) -> Verdict:
+        """Whether a sample with these facts is kept: one row."""
+        return self.condition.of_sample({**facts, **self.own.of_key(str(facts.get("key")))})
+
+    @property
+    def wants_sizes(self) -> bool:
+        """Whether the size of the image may matter."""
+        return self.condition.wants_sizes
+
+    def lacks(self, facts: Mapping[str, Any]) -> bool:
+        """Whether facts from elsewhere could change the answer."""
+        return self.condition.lacks({**facts, **self.own.of_key(str(facts.get("key")))})
+
+    def names(self, there: Collection[str] | None = None) -> str:
+        """What the condition's names stand for."""
+        return self.condition.names(there)
+
+
+class _Held(NamedTuple):
+    """What was read of a file: keys sorted, the row of each, and the columns."""
+
+    keys: np.ndarray
+    order: np.ndarray
+    columns: dict[str, pa.Array]
+
+    def rows(self, keys: Sequence[str]) -> pa.Array:
+        """The rows of these keys, null where there is none."""
+        wanted = np.array([key.encode("utf-8", "surrogatepass") for key in keys], object)
+        if not len(self.keys):
+            return pa.nulls(len(wanted), pa.int64())
+        wanted = wanted.astype("S")
+        at = np.minimum(np.searchsorted(self.keys, wanted), len(self.keys) - 1)
+        return pa.array(self.order[at], pa.int64(), mask=self.keys[at] != wanted)
+
+
+def _read(url: str, on: str, names: Sequence[str] | None, source: Source) -> _Held:
+    shown = redact(url)
+    kind = url.partition("?")[0].lower().rpartition(".")[2]
+    try:
+        table = (_of_parquet if kind == "parquet" else _of_csv if kind == "csv" else _of_lines)(url, on, names, source)
+    except ShardMissing as error:
+        raise ShardMissing(f"{shown} is not there: it is the file of where(facts=); check its place") from error
+    except (pa.ArrowException, ValueError) as error:
+        raise IndexMismatch(f"{shown} cannot be read ({error}); check that it is what its name says") from error
+    texts = table.column(on).cast(pa.string()).cast(pa.binary()).combine_chunks()
+    there = texts.is_valid()
+    keys = texts.filter(there).to_numpy(zero_copy_only=False).astype("S") if len(texts) else np.empty(0, "S1")
+    rows = np.flatnonzero(there.to_numpy(zero_copy_only=False))
+    order = np.argsort(keys, kind="stable")
+    keys, rows = keys[order], rows[order]
+    twice = np.flatnonzero(keys[1:] == keys[:-1])
+    if len(twice):
+        raise DuplicateKey(f"{shown} has key {keys[twice[0]].decode()!r} twice: one row for each key is needed")
+    others = [name for name in table.column_names if name != on]
+    return _Held(keys, rows, {name: _plain(table.column(name), name, shown) for name in others})
+
+
+def _of_parquet(url: str, on: str, names: Sequence[str] | None, source: Source) -> pa.Table:
+    file = pq.ParquetFile(pa.PythonFile(_Ranged(url, source), mode="r"))
+    return file.read(_chosen(file.schema_arrow.names, url, on, names))
+
+
+def _of_csv(url: str, on: str, names: Sequence[str] | None, source: Source) -> pa.Table:
+    options = pc_csv.ConvertOptions(column_types={on: pa.string()}, strings_can_be_null=True)
+    table = pc_csv.read_csv(io.BytesIO(source.read(url)), convert_options=options)
+    return table.select(_chosen(table.column_names, url, on, names))
+
+
+def _of_lines(url: str, on: str, names: Sequence[str] | None, source: Source) -> pa.Table:
+    table = pa_json.read_json(io.BytesIO(source.read(url)))
+    return table.select(_chosen(table.column_names, url, on, names))
+
+
+def _chosen(there: Sequence[str], url: str, on: str, names: Sequence[str] | None) -> list[str]:
+    """The columns to read."""
+    if on not in there:
+        raise IndexMismatch(
+            f"{redact(url)} has no column {on!r} for the keys (it has {', '.join(there[:30])}); name it in on="
+        )
+    return [each for each in there if names is None or each == on or each in names]
+
+
+def _plain(column: pa.ChunkedArray, name: str, shown: str) -> pa.Array:
+    """A column as an index has such: truth values, 64-bit numbers, texts."""
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    if pa.types.is_boolean(kind) or pa.types.is_null(kind):
+        wanted = pa.bool_()
+    elif pa.types.is_integer(kind):
+        wanted = pa.int64()
+    elif pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+        wanted = pa.float64()
+    elif pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        wanted = pa.string()
+    else:
+        raise IndexMismatch(f"{shown}: column {name!r} is {kind}, and where asks truth values, numbers and texts")
+    return column.cast(wanted).combine_chunks()
+
+
+class _Ranged(io.RawIOBase):
+    """An object of a store as a file that is read in parts."""
+
+    def __init__(self, url: str, source: Source) -> None:
+        super().__init__()
+        self._url = url
+        self._source = source
+        size = source.size(url)
+        self._data = source.read(url) if size is None else None  # the store does not say
+        self._size = len(self._data) if self._data is not None else size or 0
+        self._at = 0
+
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def seekable(self) -> bool:
+        """Always."""
+        return True
+
+    def tell(self) -> int:
+        """The place of the next byte."""
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Go to a place."""
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        return self._at
+
+    def read(self, size: int = -1) -> bytes:
+        """The next bytes."""
+        end = self._size if size is None or size < 0 else min(self._at + size, self._size)
+        start, self._at = self._at, max(self._at, end)
+        if start >= end:
+            return b""
+        return self._source.read(self._url, start, end) if self._data is None else self._data[start:end]

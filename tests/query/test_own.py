@@ -1,0 +1,123 @@
+"""Facts of the user's own as columns for ``where``."""
+
+import json
+import pickle
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+import pytest
+
+import streampipe as sp
+from streampipe.query.own import _Ranged
+from streampipe.source import Source
+from tests.data import shard
+
+SCORES = {f"{i:04d}": i / 10 for i in range(30) if i % 7}
+TEXTS = {key: f"kind {int(key) % 3}" for key in SCORES}
+
+
+@pytest.fixture
+def shards(tmp_path):
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    for number in range(3):
+        keys = [f"{i:04d}" for i in range(10 * number, 10 * number + 10)]
+        rows = [(key, {"txt": "x", "json": json.dumps({"n": int(key), "score": 9})}) for key in keys]
+        (folder / f"{number}.tar").write_bytes(shard(rows))
+    return folder
+
+
+@pytest.fixture(params=["parquet", "csv", "jsonl"])
+def facts(request, tmp_path):
+    keys = sorted(SCORES, reverse=True)
+    rows = [{"key": key, "score": SCORES[key], "kind": TEXTS[key], "other": [1]} for key in [*keys, "not there"[:4]]
+            if key in SCORES]  # fmt: skip
+    path = tmp_path / f"scores.{request.param}"
+    if request.param == "jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return path
+    table = pa.Table.from_pylist(rows)
+    if request.param == "parquet":
+        pq.write_table(table, path)
+    else:
+        pyarrow.csv.write_csv(table.drop_columns(["other"]), path)
+    return path
+
+
+def keys(pipe):
+    return [each["__key__"] for each in pipe]
+
+
+@pytest.mark.parametrize("tier", ["planned", "sequential"])
+@pytest.mark.parametrize(
+    ("condition", "wanted"),
+    [
+        ("score > 1.5", lambda key: SCORES.get(key, 0) > 1.5),
+        ("score > 0.5 and kind == 'kind 1'", lambda key: SCORES.get(key, 0) > 0.5 and TEXTS[key] == "kind 1"),
+        ("n < 12 and score >= 0", lambda key: int(key) < 12 and key in SCORES),
+    ],
+)
+def test_own_facts_answer_in_both_tiers_and_come_before_others(shards, facts, tier, condition, wanted):
+    pipe = sp.stream(str(shards), tier=tier).where(condition, facts=facts)
+    assert keys(pickle.loads(pickle.dumps(pipe))) == [f"{i:04d}" for i in range(30) if wanted(f"{i:04d}")]
+
+
+@pytest.mark.parametrize("tier", ["planned", "sequential"])
+def test_a_sample_without_a_row_lacks_the_value(shards, facts, tier):
+    stream = sp.stream(str(shards), tier=tier)
+    lacking = [f"{i:04d}" for i in range(0, 30, 7)]
+    assert set(lacking) <= set(keys(stream.where("score > 2", "keep", facts=facts)))
+    with pytest.raises(sp.ConfigError, match="sample '0000' lacks a value"):
+        keys(stream.where("score > 2", "error", facts=facts))
+
+
+def test_workers_and_other_keys_and_the_state(shards, tmp_path):
+    table = pa.table({"id": list(SCORES), "score": pa.array(SCORES.values(), pa.float32())})
+    pq.write_table(table, tmp_path / "by_id.parquet")
+    pipe = sp.stream(str(shards)).where("score > 2", facts=tmp_path / "by_id.parquet", on="id").batch(4)
+    found = [key for batch in pipe.loader(num_workers=2, multiprocessing_context="spawn") for key in batch["__key__"]]
+    assert found == [f"{i:04d}" for i in range(21, 30) if i % 7]
+    loader, other = pipe.loader(), sp.stream(str(shards)).where("n > 22").batch(4).loader()
+    next(iter(loader))
+    with pytest.raises(sp.ConfigError, match="facts=by_id.parquet"):
+        other.load_state_dict(loader.state_dict())
+        list(other)
+
+
+def test_only_the_wanted_columns_of_a_parquet_file_are_read(shards, tmp_path):
+    big = pa.table({"key": list(SCORES), "score": list(SCORES.values()), "image": [bytes(100_000)] * len(SCORES)})
+    pq.write_table(big, tmp_path / "big.parquet", use_dictionary=False, compression="none")
+    read = []
+
+    class Counting(_Ranged):
+        def read(self, size=-1):
+            data = super().read(size)
+            read.append(len(data))
+            return data
+
+    file = pq.ParquetFile(pa.PythonFile(Counting(str(tmp_path / "big.parquet"), Source()), mode="r"))
+    file.read(["key", "score"])
+    assert sum(read) < 100_000
+    assert len(keys(sp.stream(str(shards)).where("score > 2", facts=tmp_path / "big.parquet"))) == 7
+
+
+def test_what_cannot_be_joined_is_refused(shards, tmp_path):
+    stream = sp.stream(str(shards))
+    pq.write_table(pa.table({"id": ["a"], "score": [1]}), tmp_path / "no_key.parquet")
+    pq.write_table(pa.table({"key": ["a", "a"], "score": [1, 2]}), tmp_path / "twice.parquet")
+    pq.write_table(pa.table({"key": ["a"], "score": [[1]]}), tmp_path / "list.parquet")
+    (tmp_path / "damaged.parquet").write_bytes(b"PAR1 no")
+    for name, kind, words in [
+        ("no_key.parquet", sp.IndexMismatch, "has no column 'key' for the keys .it has id, score.; name it in on="),
+        ("twice.parquet", sp.DuplicateKey, "has key 'a' twice"),
+        ("list.parquet", sp.IndexMismatch, "column 'score' is list"),
+        ("damaged.parquet", sp.IndexMismatch, "cannot be read"),
+        ("gone.parquet", sp.ShardMissing, "is not there: it is the file of where"),
+    ]:
+        with pytest.raises(kind, match=words):
+            keys(stream.where("score > 1", facts=tmp_path / name))
+    with pytest.raises(sp.ConfigError, match="ends in .parquet, .csv"):
+        stream.where("score > 1", facts="scores.xlsx")
+    with pytest.raises(sp.ConfigError, match="column of keys"):
+        stream.where("score > 1", facts="scores.csv", on="")
