@@ -277,7 +277,7 @@ for number, batch in enumerate(loader):
 
 @pytest.mark.parametrize(("workers", "threads"), [(2, 0), (0, 2)])
 def test_an_interrupt_is_one_traceback_and_the_end_of_all_workers(tmp_path, workers, threads):
-    write_shards(tmp_path, [5, 5])
+    write_shards(tmp_path, [40, 40])
     command = [sys.executable, "-W", "error::ResourceWarning", "-c", INTERRUPTED, tmp_path, str(workers), str(threads)]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
