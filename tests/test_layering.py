@@ -46,7 +46,7 @@ INSIDE = {  # and in a folder, each file from those before it
     "source": "headers location network failures traffic http retry disk fetch stores forward part ranges cache "
     "download source",
     "tar": "limits extended header compression entries reader writer",
-    "decoding": "geometry sniff text header resize jpeg pillow image fields",
+    "decoding": "extensions inflate geometry sniff text header resize jpeg pillow image fields",
     "reading": "indexed remote prefetch reader shards",
     "pack": "scan split write",
     "pipeline": "epochs chain mix passes planner progress pipeline explain",

@@ -40,6 +40,7 @@ def caption(
     clean: Callable[[str], str] | None = None,
     missing: str = "error",
     into: str = "caption",
+    objects: str = "error",
     *,
     run: Run,
 ) -> Iterator[Sample]:
@@ -50,10 +51,11 @@ def caption(
             a joined column), else, up to a dot, a field with json and the path in it (``json.meta.long``,
             ``syn.json.text``), else a path in the field ``json`` (``long_caption``). The default finds the captions of
             the public datasets (``streampipe.query.aliases``). The first that is there and not empty is taken. Of a
-            list, one at random.
+            list, one at random; in a list of objects ``captions.text`` is the list of their texts.
         weights: one for each key: then one of the captions that are there is taken at random, by its weight. Those of
             weight 0 are used only where there is no other.
-        template: ``"a photo of {caption}"``; other slots are keys (``"{caption}, {json.artist}"``).
+        template: ``"a photo of {caption}"``; other slots are keys (``"{caption}, {json.artist}"``). With
+            ``tags=sp.Tags(wildcard=True)`` ``{red|blue}`` is a choice here too.
         prefix, suffix: put before and behind as they are, before tags are looked at.
         dropout: the probability that the caption becomes ``""`` and ``caption_dropped`` True, for classifier-free
             guidance (https://arxiv.org/abs/2207.12598). The same samples whatever the other options are.
@@ -63,9 +65,12 @@ def caption(
         missing: where no key is there: ``"error"``, an ``"empty"`` caption, or ``"drop"`` the sample; both counted. A
             caption that is there but empty is empty, and counted.
         into: the field to put it in (and ``INTO_dropped``); one that is there already is replaced.
+        objects: what an object under a key is: an ``"error"``, or its ``"json"`` text as the caption, for models that
+            are trained on structured captions (``keys="json"`` is the whole json member).
 
     A caption is a function of (seed, epoch, key, stage) and the sample, so it does not change with workers or after a
-    resume. Texts are UTF-8, else Windows-1252 and counted.
+    resume. Texts are read as ``decode`` reads them (``streampipe.decoding.text``): UTF-8, UTF-16 with a byte order
+    mark, else Windows-1252 and counted. null, NaN and Infinity are no captions, wherever they stand.
 
     Raises:
         StageError: a sample has none of the keys; it says what the sample has. Or ``clean`` raised.
@@ -91,7 +96,7 @@ def caption(
 
         pipe.caption(dropout=0.1).map(tokenize).batch(16)
     """
-    recipe = Recipe(keys, weights, template, prefix, suffix, dropout, tags, lines, clean)
+    recipe = Recipe(keys, weights, template, prefix, suffix, dropout, tags, lines, clean, objects)
     drops = Drops(run, f", because none has a caption under {', '.join(recipe.wanted)}; name what they have in keys=")
     for sample in samples:
         try:
