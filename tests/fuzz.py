@@ -23,6 +23,7 @@ import atheris
 with atheris.instrument_imports(include=["streampipe"]):
     import streampipe as sp
     from streampipe.index import ShardIndex, manifest
+    from streampipe.index.columns import Columns
     from streampipe.index.table import make
     from streampipe.samples import group
     from streampipe.tar import Limits, decompress, read_members, stream_members
@@ -127,7 +128,7 @@ def index(data):
         numbers = {"offset": place[0], "size": place[1], "crc32": None, "fields": [], "width": None, "height": None}
         rows.append({"key": given.ConsumeUnicodeNoSurrogates(5), **numbers})
     facts = {"bytes": given.ConsumeIntInRange(-5, 1 << 20)}
-    written = make(rows, [{} for _ in rows], facts).to_bytes()
+    written = make(rows, Columns([{} for _ in rows]), facts).to_bytes()
     try:
         sound(ShardIndex.from_bytes(written, "i"))
     except sp.IndexMismatch:
@@ -147,7 +148,7 @@ def sound(found):
 
 def index_seeds():
     row = {"key": "k", "offset": 0, "size": 1024, "crc32": 7, "fields": [], "width": 3, "height": None}
-    yield make([row], [{"a": 1}], {"bytes": 10240}).to_bytes()
+    yield make([row], Columns([{"a": 1}]), {"bytes": 10240}).to_bytes()
     yield manifest.to_bytes([manifest.Entry("a.tar", 10240, 1, None)])
 
 

@@ -20,6 +20,7 @@ from streampipe.tar import Limits, compression_of, decompress, read_members, str
 from streampipe.urls import SHARD_SUFFIXES
 
 SUFFIXES = (".json", ".jsonl", ".ndjson", ".parquet", *SHARD_SUFFIXES)
+_ROW_BYTES = 160  # of a key and its number in a dict
 _SLOTS = ("stem", "folder", "name")
 Columns = Mapping[str, str] | None
 """The wanted columns, by their new names; None for all."""
@@ -157,14 +158,15 @@ class _Table:
 def _of_parquet(data: bytes, shown: str, on: str, columns: Columns, limits: Limits) -> Rows:
     names: dict[str, str] = {}
 
-    def choose(there: list[str]) -> list[str]:
+    def choose(schema: pa.Schema) -> list[str]:
+        there = list(schema.names)
         key = _key_column(there, on)
         if key is None:
             raise IndexMismatch(_no_key(shown, on, there))
         names.update(_wanted([name for name in there if name != key], shown, columns))
         return [key, *names.values()]
 
-    table = read_table(data, shown, limits.max_index_bytes, choose, "fetch or make it again")
+    table = read_table(data, shown, limits.max_index_bytes, choose, "fetch or make it again", _ROW_BYTES)
     key = _key_column(table.column_names, on) or on
     found: dict[str, int] = {}
     for row, value in enumerate(table.column(key).to_pylist()):

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from streampipe.counters import counters
 from streampipe.errors import ConfigError, IndexMismatch
 from streampipe.index import ShardIndex
-from streampipe.index.facts import OWN
+from streampipe.index.columns import MOST_COLUMNS
 from streampipe.query.aliases import COLUMNS, columns_of
 from streampipe.query.expression import Column, Expression, column, first_known, together
 
@@ -202,18 +202,14 @@ def _of_index(index: ShardIndex, expression: Expression) -> dict[str, Column]:
     found = {}
     for name in expression.names:
         meant = columns_of(name)
-        if not index.has_nested and not any(each in there for each in meant) and any(map(_is_nested, meant)):
+        if not any(each in there for each in meant) and any(map(index.may_lack, meant)):
             raise IndexMismatch(
-                f"where: {name} may stand for a value inside an object of the json, and an index does not have these: "
-                f"it is of an older version, or there were too many; run streampipe index again, or use "
-                f"tier='sequential'"
+                f"where: {name} may stand for a value of the json that an index does not have: there were too many "
+                f"names (a column each, at most {MOST_COLUMNS}), or the index is of an older version; run streampipe "
+                f"index again, use tier='sequential', or put what is asked for into fewer names"
             )
         found[name] = first_known([there[each] for each in meant if each in there], len(index))
     return found
-
-
-def _is_nested(name: str) -> bool:
-    return "." in name and not (name.startswith("json.") and name.removeprefix("json.") in OWN)
 
 
 def _columns(index: ShardIndex, names: Collection[str]) -> dict[str, Column]:

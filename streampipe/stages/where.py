@@ -12,7 +12,7 @@ from streampipe.context import Run, Sample
 from streampipe.errors import StageError
 from streampipe.index.beside import Beside
 from streampipe.index.facts import facts_of
-from streampipe.index.known import columns_beside
+from streampipe.index.known import Known, columns_beside
 from streampipe.query.condition import Condition
 from streampipe.stages.nothing import NOTHING_LEFT
 from streampipe.stages.stage import stage
@@ -78,6 +78,6 @@ def _beside(beside: Beside, sample: Sample, run: Run) -> Mapping[str, Any]:
     if beside.shards is None or beside.source.opener is not None or position is None:
         return {}
     url = beside.shard_of(sample, run)
-    load = partial(columns_beside, source=beside.source)
-    rows: dict[str, dict[str, Any]] = beside.held(url, load, position.epoch, run, "looks beside shards")
-    return rows.get(str(sample.get("__key__")), {})
+    load = partial(columns_beside, source=beside.source, limits=beside.limits)
+    known: Known = beside.held(url, load, position.epoch, run, "looks beside shards")
+    return known.get(str(sample.get("__key__")))
