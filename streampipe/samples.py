@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from streampipe.context import Position, Sample
 from streampipe.counters import counters
 from streampipe.errors import CorruptShard, DuplicateKey, LimitExceeded
-from streampipe.tar import Limits, Member
+from streampipe.tar import Limits, Member, MissingEnd
 
 log = logging.getLogger("streampipe")
 _RESERVED = re.compile(r"__[^/]*__(/|\Z)")
@@ -61,31 +61,39 @@ def group(
     keys: set[str] = set()
     start, number, wanted, given = "/", -1, False, 0  # start: the key and its dot, how the names of a sample begin
     sample: Sample = {}
+    usual = 0  # entries of the sample before
     try:
-        for member in members:  # this loop is what reading bytes costs
-            name = member.name
-            field = name[len(start) :]
-            if not name.startswith(start) or "/" in field:
-                base = name.rfind("/") + 1  # split_name, written out
-                dot = name.find(".", base)
-                if (dot <= base or name.startswith("__")) and _ignored(name, dot - base):
-                    continue
+        try:
+            for member in members:  # this loop is what reading bytes costs
+                name = member.name
+                field = name[len(start) :]
+                if not name.startswith(start) or "/" in field:
+                    base = name.rfind("/") + 1  # split_name, written out
+                    dot = name.find(".", base)
+                    if (dot <= base or name.startswith("__")) and _ignored(name, dot - base):
+                        continue
+                    if wanted:
+                        yield sample
+                        given += 1
+                        usual = len(sample)
+                    key, start, field = name[:dot], name[: dot + 1], name[dot + 1 :]
+                    if key in keys:
+                        wanted = False
+                        raise _twice(url, key, member)
+                    keys.add(key)
+                    number += 1
+                    wanted = number >= first and (parts == 1 or number % parts == part)
+                    sample = {"__key__": key, "__url__": url, "__position__": Position(epoch, shard, number)}
                 if wanted:
-                    yield sample
-                    given += 1
-                key, start, field = name[:dot], name[: dot + 1], name[dot + 1 :]
-                if key in keys:
-                    wanted = False
-                    raise _twice(url, key, member)
-                keys.add(key)
-                number += 1
-                wanted = number >= first and (parts == 1 or number % parts == part)
-                sample = {"__key__": key, "__url__": url, "__position__": Position(epoch, shard, number)}
-            if wanted:
-                field = field.lower()
-                if field in sample or field.startswith("__") or len(sample) >= most + 3:
-                    _refuse(sample, field, url, member, most)
-                sample[field] = member.data if views else bytes(member.data)
+                    field = field.lower()
+                    if field in sample or field.startswith("__") or len(sample) >= most + 3:
+                        _refuse(sample, field, url, member, most)
+                    sample[field] = member.data if views else bytes(member.data)
+        except MissingEnd:
+            # The last sample is whole if it has as many fields as the one before it.
+            if not (limits and limits.missing_end) or number < 0 or (wanted and not 0 < usual <= len(sample)):
+                raise
+            counters.add(place, "shards without an end marker")
         if wanted:
             yield sample
             given += 1

@@ -14,7 +14,7 @@ from typing import Protocol, overload
 from streampipe.errors import ConfigError
 from streampipe.source.location import redact
 
-SHARD_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.zst")
+SHARD_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.zst", ".tzst", ".tar.xz", ".txz", ".tar.bz2", ".tbz2", ".tbz")
 _RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)(?:\.\.(-?\d+))?\Z")
 _CHAIN = re.compile(r"[a-z][a-z0-9+_-]*\Z")  # "simplecache" in "simplecache::s3://...": fsspec's chaining
 

@@ -45,7 +45,7 @@ INSIDE = {  # and in a folder, each file from those before it
     "index": "beside stated facts columns parquet known manifest sidecar table scan find build",
     "source": "headers location network failures traffic http retry disk fetch stores forward part ranges cache "
     "download source",
-    "tar": "limits extended header compression entries reader writer",
+    "tar": "limits foreign extended header compression entries reader writer",
     "decoding": "extensions inflate geometry sniff text header resize jpeg pillow image fields",
     "reading": "indexed remote prefetch reader shards",
     "pack": "scan split write",
