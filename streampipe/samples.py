@@ -44,13 +44,14 @@ def group(
     views: bool = False,
     limits: Limits | None = None,
     place: str = "reading",
+    needs: set[str] | None = None,
 ) -> Iterator[Sample]:
     """The samples of one shard's members: ``__key__``, ``__url__``, ``__position__`` and the fields.
 
     With ``parts`` only the samples whose number is ``part`` modulo ``parts`` are made, and none before ``first``.
     Fields are bytes; with ``views`` they may be memoryviews of the shard. Hidden files (``._x``, ``.DS_Store``) and
     members without a field are passed over and counted; samples are counted under ``place``. A
-    shard without samples is counted and logged.
+    shard without samples is counted and logged. ``needs`` is told which of the options of ``limits`` were needed.
 
     Raises:
         DuplicateKey: a field twice in a sample, or a key that comes back after another key.
@@ -94,6 +95,8 @@ def group(
             if not (limits and limits.missing_end) or number < 0 or (wanted and not 0 < usual <= len(sample)):
                 raise
             counters.add(place, "shards without an end marker")
+            if needs is not None:
+                needs.add("missing_end")
         if wanted:
             yield sample
             given += 1

@@ -6,12 +6,12 @@ import hashlib
 import logging
 import os
 
-from streampipe.errors import IndexMismatch, SourceError
-from streampipe.index.scan import scan
-from streampipe.index.table import NESTED, ShardIndex
+from streampipe.errors import CorruptShard, IndexMismatch, SourceError
+from streampipe.index.scan import HasLinks, scan
+from streampipe.index.table import NEEDS, NESTED, ShardIndex
 from streampipe.source import Source, has_query, local_path, planted, redact
 from streampipe.tar import Limits, compression_of
-from streampipe.urls import SHARD_SUFFIXES
+from streampipe.urls import stem_of
 
 log = logging.getLogger("streampipe")
 SUFFIX = ".index.parquet"
@@ -25,8 +25,7 @@ def index_url(url: str, folder: str | None = None) -> str:
     """
     if has_query(url):  # a signature is of one object alone, and no part of its name
         url = url.partition("?")[0]
-    suffix = next((each for each in SHARD_SUFFIXES if url.endswith(each)), "")
-    stem = url[: len(url) - len(suffix)]
+    stem = stem_of(url)
     return f"{folder.rstrip('/')}/{stem.rpartition('/')[2]}{SUFFIX}" if folder else stem + SUFFIX
 
 
@@ -60,18 +59,40 @@ class Finder:
             found = ShardIndex.from_bytes(data, redact(place), most)
             if sized:
                 self.check_size(found.shard_bytes, url, self.source.size(url))
-            return found
+            return self._allowed(found, url)
         path = local_path(url)
-        if path is None or self._is_compressed(url, path):
+        if path is None or self._compression(url, path) is not None:
             return None
-        return self._remembered(url, path)
+        try:
+            return self._allowed(self._remembered(url, path), url)
+        except HasLinks:
+            return None
 
-    def _is_compressed(self, url: str, path: str) -> bool:
+    def _allowed(self, found: ShardIndex, url: str) -> ShardIndex:
+        """The index, unless its shard is one that is refused when it is read: both tiers must read the same."""
+        needs = [each for each in found.facts.get(NEEDS, ()) if not getattr(self.limits, str(each), False)]
+        if needs:
+            raise CorruptShard(
+                f"{redact(url)} is read only where that is allowed, as its index says: sp.Limits({needs[0]}=True)"
+            )
+        return found
+
+    def why_not(self, url: str) -> str:
+        """Why a shard has no index, where ``find`` gave None."""
+        shown, path = redact(url), local_path(url)
+        if path is None:
+            return f"{shown} has no index and is remote (streampipe index makes one)"
+        kind = self._compression(url, path)
+        if kind is not None:
+            return f"{shown} is compressed ({kind}): single samples of it cannot be read; decompress it to plan"
+        return f"{shown} holds hard links: single samples of it cannot be read"
+
+    def _compression(self, url: str, path: str) -> str | None:
         try:
             head = self.source.read(url, 0, min(8, os.path.getsize(path)))
         except (OSError, SourceError):
-            return False  # scanning says what is wrong with it
-        return compression_of(url, head) is not None
+            return None  # scanning says what is wrong with it
+        return compression_of(url, head)
 
     def check_size(self, indexed: int, url: str, size: int | None) -> None:
         """A shard of ``size`` bytes whose index is of one of ``indexed`` bytes.
@@ -103,7 +124,7 @@ class Finder:
             folder = self._memory()
         except OSError:
             return scan(url, self.source, self.limits, checksums=False)  # which says what is wrong with it
-        identity = f"{os.path.abspath(path)}\0{stat.st_size}\0{stat.st_mtime_ns}"
+        identity = f"{os.path.abspath(path)}\0{stat.st_size}\0{stat.st_mtime_ns}\0{self.limits}"
         if folder is None:
             return scan(url, self.source, self.limits, checksums=False)
         place = os.path.join(folder, hashlib.sha256(os.fsencode(identity)).hexdigest()[:32] + SUFFIX)

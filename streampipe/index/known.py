@@ -16,7 +16,7 @@ from streampipe.index.facts import column_name, is_scalar
 from streampipe.index.parquet import read_table
 from streampipe.source import Source, has_query, redact
 from streampipe.tar import Limits
-from streampipe.urls import SHARD_SUFFIXES, ShardList
+from streampipe.urls import ShardList, stem_of
 
 log = logging.getLogger("streampipe")
 _NOT_FACTS = ("key", "status", "error_message")
@@ -58,7 +58,7 @@ def columns_beside(url: str, source: Source, limits: Limits | None = None) -> Kn
     """
     if has_query(url):
         return Known()
-    place = f"{_stem(url)}.parquet"
+    place = f"{stem_of(url)}.parquet"
     most = (limits or Limits()).max_index_bytes
     try:
         data = source.read_if_there(place, most)
@@ -127,7 +127,7 @@ def _shardindex(place: str, source: Source) -> Mapping[str, int]:
 
 
 def _successes(url: str, source: Source) -> int | None:
-    place = f"{_stem(url)}_stats.json"
+    place = f"{stem_of(url)}_stats.json"
     found = _json(place, source)
     if not isinstance(found, dict) or "successes" not in found:
         return None
@@ -164,8 +164,3 @@ def _json(place: str, source: Source) -> Any:
     except DecodeError as error:
         _passed_over(f"{redact(place)} is no JSON ({error})")
         return None
-
-
-def _stem(url: str) -> str:
-    suffix = next((each for each in SHARD_SUFFIXES if url.endswith(each)), "")
-    return url[: len(url) - len(suffix)]

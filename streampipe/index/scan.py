@@ -8,14 +8,18 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from typing import Any
 
-from streampipe.errors import ConfigError
+from streampipe.errors import ConfigError, UnsupportedMember
 from streampipe.index.columns import Columns
 from streampipe.index.facts import image_size, scalars_of
 from streampipe.index.known import Known, columns_beside
-from streampipe.index.table import ShardIndex, make
+from streampipe.index.table import NEEDS, ShardIndex, make
 from streampipe.samples import group
 from streampipe.source import Source, redact
 from streampipe.tar import Limits, Member, compression_of, read_members, stream_members
+
+
+class HasLinks(UnsupportedMember):
+    """A shard holds a hard link, whose bytes do not stand with its sample: it can be read forward only."""
 
 
 def scan(url: str, source: Source, limits: Limits, *, checksums: bool = True) -> ShardIndex:
@@ -26,13 +30,16 @@ def scan(url: str, source: Source, limits: Limits, *, checksums: bool = True) ->
 
     Raises:
         ConfigError: the shard is compressed: single samples of it cannot be read.
+        HasLinks: it holds hard links, and ``limits`` allow them.
     """
     shown = redact(url)
     known = columns_beside(url, source, limits)
+    needs: set[str] = set()
     data = source.buffer(url)
     if data is not None:
         check_plain(url, bytes(data[:8]))
-        rows, columns = _rows(read_members(data, shard=shown, limits=limits), shown, limits, known)
+        members = read_members(data, shard=shown, limits=limits, needs=needs)
+        rows, columns = _rows(members, shown, limits, known, needs)
         facts: dict[str, Any] = {"bytes": len(data)}
         if checksums:
             facts["sha256"] = _hashed(data, rows)
@@ -41,10 +48,10 @@ def scan(url: str, source: Source, limits: Limits, *, checksums: bool = True) ->
         head = next(chunks, b"")
         check_plain(url, head[:8])
         tape = _Tape(chain([head], chunks) if head else chunks)
-        members = stream_members(tape, shard=shown, limits=limits)
-        rows, columns = _rows(members, shown, limits, known, tape.crc32)
+        members = stream_members(tape, shard=shown, limits=limits, needs=needs)
+        rows, columns = _rows(members, shown, limits, known, needs, tape.crc32)
         facts = {"bytes": tape.end, "sha256": tape.digest.hexdigest()}
-    return make(rows, columns, facts)
+    return make(rows, columns, {**facts, NEEDS: sorted(needs)} if needs else facts)
 
 
 def check(url: str, source: Source, limits: Limits) -> None:
@@ -73,6 +80,17 @@ def check_plain(url: str, head: bytes) -> None:
         )
 
 
+def _standing(members: Iterable[Member], shown: str) -> Iterator[Member]:
+    """The members, if the bytes of all of them stand behind their headers."""
+    for member in members:
+        if member.data_offset < member.offset:
+            raise HasLinks(
+                f"{shown}, byte {member.offset}: member {member.name!r} is a hard link: the shard can be read forward "
+                f"(tier='sequential'), but not indexed; pack the files themselves to do so"
+            )
+        yield member
+
+
 def _hashed(data: memoryview, rows: list[dict[str, Any]]) -> str:
     """The checksums of samples, put into their rows, and that of the whole shard, in one pass."""
     digest, at = hashlib.sha256(), 0
@@ -91,6 +109,7 @@ def _rows(
     shown: str,
     limits: Limits,
     known: Known,
+    needs: set[str],
     crc32: Callable[[int, int], int] | None = None,
 ) -> tuple[list[dict[str, Any]], Columns]:
     rows: list[dict[str, Any]] = []
@@ -98,11 +117,11 @@ def _rows(
     seen: list[Member] = []
 
     def watched() -> Iterator[Member]:
-        for member in members:
+        for member in _standing(members, shown):
             seen.append(member)
             yield member
 
-    for sample in group(watched(), shown, views=True, limits=limits, place="indexing"):
+    for sample in group(watched(), shown, views=True, limits=limits, place="indexing", needs=needs):
         # Seen, but not of this sample: hidden files, and the next sample's first member.
         names = {f"{sample['__key__']}.{name}": name for name in sample if not name.startswith("__")}
         mine = [(each, _field_of(each.name, names)) for each in seen]

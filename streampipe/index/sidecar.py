@@ -17,7 +17,7 @@ from streampipe.index.parquet import read_table
 from streampipe.samples import group
 from streampipe.source import Source, has_query, redact
 from streampipe.tar import Limits, compression_of, decompress, read_members, stream_members
-from streampipe.urls import SHARD_SUFFIXES
+from streampipe.urls import SHARD_SUFFIXES, stem_of
 
 SUFFIXES = (".json", ".jsonl", ".ndjson", ".parquet", *SHARD_SUFFIXES)
 _ROW_BYTES = 160  # of a key and its number in a dict
@@ -79,8 +79,7 @@ class Place:
                 f"join: {redact(shard)} has a query, such as a signature, which fits no other object; give a function "
                 f"from its URL to that of its sidecar"
             )
-        suffix = next((each for each in SHARD_SUFFIXES if shard.endswith(each)), "")
-        stem = shard[: len(shard) - len(suffix)]
+        stem = stem_of(shard)
         folder, _, name = stem.rpartition("/")
         return self.given.format(stem=stem, folder=folder or ".", name=name)
 

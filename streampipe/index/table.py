@@ -30,6 +30,8 @@ _TYPES = (pa.string(), pa.int64(), pa.int64(), pa.uint32(), _FIELDS, pa.int32(),
 _FACTS = b"streampipe"
 NESTED = "nested"
 """The fact whether columns of objects inside the json are there; older indexes say nothing, and have none."""
+NEEDS = "needs"
+"""The options of ``Limits`` without which the shard is refused, by name; where there are none, it does not say so."""
 LEFT_OUT = "left_out"
 """The fact whether the json has values that are no columns, because there would have been too many."""
 

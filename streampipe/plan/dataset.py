@@ -24,7 +24,7 @@ from streampipe.plan.planned import Place, Plan
 from streampipe.query.condition import Keep
 from streampipe.rng import derive, permutation
 from streampipe.source import has_query, redact
-from streampipe.urls import SHARD_SUFFIXES, ShardList
+from streampipe.urls import ShardList, is_shard
 
 T = TypeVar("T")
 Select = Callable[[ShardIndex], np.ndarray]
@@ -164,7 +164,7 @@ def check_countable(shards: ShardList, finder: Finder) -> None:
     if finder.source.opener is not None:
         raise Uncounted("shards come from opener=, which reads forward only")
     for url in _some(shards):
-        if url.endswith(SHARD_SUFFIXES) and not url.endswith(".tar"):
+        if is_shard(url) and not url.lower().endswith(".tar"):
             raise Uncounted(f"{redact(url)} is compressed: single samples of it cannot be read")
 
 
@@ -178,7 +178,7 @@ def of_indexes(shards: ShardList, finder: Finder, fact: Callable[[ShardIndex], T
     def one(url: str) -> T:
         found = finder.find(url)
         if found is None:
-            raise Uncounted(f"{redact(url)} has no index and is remote or compressed (streampipe index makes one)")
+            raise Uncounted(finder.why_not(url))
         return fact(found)
 
     first = one(shards[0])  # the usual case of no index at all costs one look, not sixteen

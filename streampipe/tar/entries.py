@@ -190,13 +190,15 @@ class Entries:
             raise self._corrupt(base + at, "a lone block of zeros (the end marker is two)")
         raise End(base + at + 2 * BLOCK)
 
-    def next_archive(self, behind: int, following: int) -> int:
+    def next_archive(self, behind: int, following: int, needs: set[str] | None = None) -> int:
         """Where another archive begins whose first byte is ``following`` bytes behind the end marker."""
         if not self.limits.concatenated:
             raise self._corrupt(
                 behind + following,
                 "more data behind the end marker (archives put together? allow it: sp.Limits(concatenated=True))",
             )
+        if needs is not None:
+            needs.add("concatenated")
         self.common = _NO_RECORDS
         return behind + following - following % BLOCK
 

@@ -22,10 +22,13 @@ _MOST_KEPT = 256 << 20
 __all__ = ["Member", "MissingEnd", "read_members", "read_range", "stream_members"]
 
 
-def read_members(data: bytes | bytearray | memoryview, *, shard: str, limits: Limits | None = None) -> Iterator[Member]:
+def read_members(
+    data: bytes | bytearray | memoryview, *, shard: str, limits: Limits | None = None, needs: set[str] | None = None
+) -> Iterator[Member]:
     """The regular files of an archive in memory; each member's ``data`` is a view of ``data``.
 
-    Directories are passed over. With ``Limits(concatenated=True)`` an archive may follow the end of another one.
+    Directories are passed over. With ``Limits(concatenated=True)`` an archive may follow the end of another one; where
+    one did, ``needs`` is told.
 
     Raises:
         TruncatedShard: the archive ends before its end marker (``MissingEnd``, if that alone is not there).
@@ -50,7 +53,7 @@ def read_members(data: bytes | bytearray | memoryview, *, shard: str, limits: Li
             following = first_non_zero(view[end.at :])
             if following is None:
                 return
-            at = entries.next_archive(end.at, following)
+            at = entries.next_archive(end.at, following, needs)
             continue
         if member is not None:
             yield member
@@ -58,7 +61,9 @@ def read_members(data: bytes | bytearray | memoryview, *, shard: str, limits: Li
                 names[member.name] = member
 
 
-def stream_members(chunks: Iterable[bytes], *, shard: str, limits: Limits | None = None) -> Iterator[Member]:
+def stream_members(
+    chunks: Iterable[bytes], *, shard: str, limits: Limits | None = None, needs: set[str] | None = None
+) -> Iterator[Member]:
     """The same over a stream of chunks of any size; at most one member and one chunk are held.
 
     With ``Limits(hard_links=True)`` also the last 256 MiB of members, which links may lead to.
@@ -85,7 +90,7 @@ def stream_members(chunks: Iterable[bytes], *, shard: str, limits: Limits | None
                 if piece is None:
                     return
                 base, held = base + skipped, held[skipped:] + piece
-            at = entries.next_archive(base, following) - base
+            at = entries.next_archive(base, following, needs) - base
             continue
         if member is not None:
             yield member
