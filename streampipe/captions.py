@@ -21,7 +21,7 @@ from numbers import Real
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from streampipe.counters import counters
-from streampipe.decoding.text import decode_text_or_json
+from streampipe.decoding.text import LINE_END, decode_text_or_json
 from streampipe.errors import ConfigError, DecodeError
 from streampipe.query.aliases import CAPTION_KEYS
 
@@ -29,7 +29,6 @@ T = TypeVar("T")
 
 LINES = ("all", "first", "random")
 OBJECTS = ("error", "json")
-_LINE_END = re.compile(r"\r\n|\n|\r")
 _WRITTEN_MISSING = frozenset(("nan", "NaN", "NaT", "<NA>", "None"))
 """What ``str`` makes of a missing value of pandas or numpy."""
 _WILDCARD = re.compile(r"\{([^}]+)\}")
@@ -411,7 +410,7 @@ class Recipe:
     def _one(self, texts: Sequence[str], rng: Random) -> str:
         """One of several texts and, as ``lines`` says, one of its lines; cleaned."""
         text = pick(texts, rng) if len(texts) > 1 else texts[0]
-        if self.lines != "all" and len(lines := [line.strip() for line in _LINE_END.split(text) if line.strip()]) > 1:
+        if self.lines != "all" and len(lines := [line.strip() for line in LINE_END.split(text) if line.strip()]) > 1:
             text = lines[0] if self.lines == "first" else pick(lines, rng)
         if self.clean is None:
             return text

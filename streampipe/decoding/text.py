@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import re
 from typing import Any
 
 from streampipe.counters import counters
@@ -17,6 +18,8 @@ _MARKS = (  # UTF-32 first: its little-endian mark begins with that of UTF-16
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+LINE_END = re.compile(r"\r\n|\n|\r")
+"""Where a line of a text ends: on Unix, on Windows, on old Macs."""
 _SMALL = 1 << 20  # a json text whose objects cannot take much
 
 

@@ -6,15 +6,18 @@ import hashlib
 import logging
 import os
 
-from streampipe.errors import CorruptShard, IndexMismatch, SourceError
+from streampipe.counters import counters
+from streampipe.errors import ConfigError, CorruptShard, IndexMismatch, ShardMissing, SourceError
+from streampipe.index.columns import Columns
 from streampipe.index.scan import HasLinks, scan
-from streampipe.index.table import NEEDS, NESTED, ShardIndex
+from streampipe.index.table import NEEDS, NESTED, ShardIndex, make
 from streampipe.source import Source, has_query, local_path, planted, redact
 from streampipe.tar import Limits, compression_of
 from streampipe.urls import stem_of
 
 log = logging.getLogger("streampipe")
 SUFFIX = ".index.parquet"
+MISSING_SHARDS = ("error", "skip")
 
 
 def index_url(url: str, folder: str | None = None) -> str:
@@ -39,19 +42,43 @@ def memory() -> str:
 class Finder:
     """Finds the indexes of shards. Holds settings only, so it can be pickled."""
 
-    def __init__(self, source: Source, limits: Limits, folder: str | None = None) -> None:
+    def __init__(
+        self, source: Source, limits: Limits, folder: str | None = None, missing_shards: str = "error"
+    ) -> None:
+        if missing_shards not in MISSING_SHARDS:
+            raise ConfigError(f"missing_shards is one of {', '.join(MISSING_SHARDS)}, not {missing_shards!r}")
         self.source = source
         self.limits = limits
         self.folder = folder
+        self.missing_shards = missing_shards
 
     def find(self, url: str, sized: bool = True) -> ShardIndex | None:
         """The index of a shard; None where there is none and the shard is no local, plain tar that could be scanned.
 
         With ``sized`` False the shard is not asked for its size, which takes a request: then ``check_size`` later.
 
+        Where missing shards are skipped, one that is not there has an index without samples.
+
         Raises:
             IndexMismatch: there is one, but it is damaged or does not fit the shard.
+            ShardMissing: the shard is not there.
         """
+        try:
+            return self._found(url, sized)
+        except ShardMissing as error:
+            self.skip_missing(error)
+            return make([], Columns(), {"bytes": 0})
+
+    def skip_missing(self, error: ShardMissing) -> None:
+        """Count and log a shard that is not there, or raise."""
+        if self.missing_shards == "error":
+            raise error
+        counters.add("reading", "missing shards")
+        seen = int(counters.get("reading", "missing shards"))
+        if seen & (seen - 1) == 0:
+            log.warning("a missing shard is skipped (number %d): %s", seen, error)
+
+    def _found(self, url: str, sized: bool) -> ShardIndex | None:
         place = index_url(url, self.folder)
         most = self.limits.max_index_bytes
         data = self.source.read_if_there(place, most) if self.folder or not has_query(url) else None

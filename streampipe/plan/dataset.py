@@ -15,6 +15,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from tqdm import tqdm
 
+from streampipe.errors import ShardMissing
 from streampipe.index import Finder, ShardIndex
 from streampipe.index.manifest import NAME
 from streampipe.index.manifest import counts as read_manifest
@@ -175,19 +176,30 @@ def of_indexes(shards: ShardList, finder: Finder, fact: Callable[[ShardIndex], T
         Uncounted: a shard has no index and cannot be scanned.
     """
 
+    there: list[bool] = []
+
     def one(url: str) -> T:
         found = finder.find(url)
         if found is None:
             raise Uncounted(finder.why_not(url))
+        there.append(found.shard_bytes > 0)
         return fact(found)
 
     first = one(shards[0])  # the usual case of no index at all costs one look, not sixteen
     pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="streampipe-index")
     try:
-        found = chain([first], pool.map(one, islice(shards, 1, None)))  # the first is not looked at, or counted, twice
-        return list(tqdm(found, total=len(shards), unit=" shards", desc="counting samples", delay=2))
+        rest = chain([first], pool.map(one, islice(shards, 1, None)))  # the first is not looked at, or counted, twice
+        facts = list(tqdm(rest, total=len(shards), unit=" shards", desc="counting samples", delay=2))
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+    if finder.missing_shards == "skip" and not any(there):
+        raise none_there(shards)
+    return facts
+
+
+def none_there(shards: ShardList) -> ShardMissing:
+    """The error where missing shards are skipped, and all are missing."""
+    return ShardMissing(f"none of the {len(shards)} shards is there, {redact(shards[0])} and so on; check the URL")
 
 
 def _some(shards: ShardList) -> Iterator[str]:

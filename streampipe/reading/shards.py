@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import chain, dropwhile
 from typing import TypeVar
 
 from streampipe.context import Run, Sample
 from streampipe.counters import counters
-from streampipe.errors import ConfigError, ShardError
+from streampipe.errors import ConfigError, ShardError, ShardMissing
 from streampipe.index import Finder
 from streampipe.plan.bucketed import BucketDataset, count_buckets
 from streampipe.plan.buckets import Buckets
-from streampipe.plan.dataset import Dataset, count
+from streampipe.plan.dataset import Dataset, count, none_there
 from streampipe.plan.deal import Portion, deal, sample_seed, shard_seed
 from streampipe.plan.order import traceable
 from streampipe.query.condition import Keep
@@ -40,6 +40,7 @@ class ShardSamples:
         index: str | None = None,
         tier: str | None = None,
         sensible: bool = False,
+        missing_shards: str = "error",
     ) -> None:
         self.shards = shards
         self.source = source
@@ -47,7 +48,7 @@ class ShardSamples:
         self.sensible = sensible  # a plan chooses the window by its lanes
         self.limits = limits
         self.tier = tier  # None: planned if it can be
-        self.finder = Finder(source, limits, index)
+        self.finder = Finder(source, limits, index, missing_shards)
         self._datasets: dict[tuple[str, Buckets | None], Dataset | BucketDataset] = {}  # by filter and buckets
 
     def dataset(self, keep: Keep | None = None, buckets: Buckets | None = None) -> Dataset | BucketDataset:
@@ -104,16 +105,23 @@ class ShardSamples:
             if begin is None:
                 raise ConfigError(f"the state goes on in shard {at[0]}, which this consumer does not read; start anew")
             portions = chain([begin], portions)
+        some = False
         try:
             for portion, coming in with_next(portions, _AHEAD):
                 first = at[1] if at and portion.shard == at[0] else 0
-                yield from self._shard(run, epoch, portion, first, [self.shards[each.shard] for each in coming], views)
+                urls = [self.shards[each.shard] for each in coming]
+                some |= yield from self._shard(run, epoch, portion, first, urls, views)
+            if run.consumer.total == 1 and not run.resumed:
+                run.policy.end("reading")
+                if not some:
+                    raise none_there(self.shards)
         finally:
             self.source.close()
 
     def _shard(
         self, run: Run, epoch: int, portion: Portion, first: int, coming: Sequence[str], views: bool
-    ) -> Iterator[Sample]:
+    ) -> Generator[Sample, None, bool]:
+        """The samples of a shard, and at the end whether it was there."""
         url = self.shards[portion.shard]
         shown = redact(url)
         try:
@@ -128,11 +136,15 @@ class ShardSamples:
                 views=views,
                 limits=self.limits,
             )
+        except ShardMissing as error:
+            self.finder.skip_missing(error)
+            return False
         except ShardError as error:
             run.policy.failed(error, "reading")
         else:
             run.policy.passed("reading")
             counters.add("reading", "shards", 1 / portion.parts)
+        return True
 
     def _members(self, url: str, shown: str, coming: Sequence[str]) -> Iterator[Member]:
         data = self.source.buffer(url)

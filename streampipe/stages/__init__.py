@@ -6,6 +6,7 @@ from streampipe.stages.bucket import bucket
 from streampipe.stages.caption import caption
 from streampipe.stages.collate import collate
 from streampipe.stages.decode import decode
+from streampipe.stages.default import default
 from streampipe.stages.filter import filter
 from streampipe.stages.fit import fit
 from streampipe.stages.join import join
@@ -28,6 +29,7 @@ __all__ = [
     "caption",
     "collate",
     "decode",
+    "default",
     "filter",
     "fit",
     "join",

@@ -56,7 +56,8 @@ def join(
     Args:
         sidecar: ``"{stem}.recap.json"``, ``{stem}`` being the shard's URL without ``.tar`` (``{folder}/{name}`` are its
             parts); a function from the shard's URL to the sidecar's (None: it has none); or one file for all shards.
-            By its ending: ``.json`` (an object of rows by key, or a list of rows), ``.jsonl``, ``.parquet``, or a
+            By its ending: ``.json`` (an object of rows by key, or a list of rows), ``.jsonl``, ``.csv`` and ``.tsv``
+            (names in the first line; all values are texts), each perhaps with ``.gz`` behind, ``.parquet``, or a
             ``.tar``, whose members become fields. Rows that are no objects have one column, ``value``.
         on: the sidecar's column of keys. ``"key"`` (or ``__key__``) is matched with the sample's key; any other column
             with the sample's field or json value of that name (as a key of ``caption`` is found); ``("id",
@@ -66,7 +67,8 @@ def join(
             ``"drop"`` it; both counted.
         prefix: before the names of the new fields.
 
-    Lists of numbers become numpy arrays (in Parquet of the column's type), other values Python's, members bytes.
+    Lists of numbers become numpy arrays (in Parquet of the column's type), other values Python's, members bytes. Texts
+    are read as ``decode`` reads them (``streampipe.decoding.text``).
 
     Raises:
         ShardMissing: a shard's sidecar is not there.

@@ -44,7 +44,11 @@ class Drops:
 
         Raises:
             StageError: all of them were dropped.
+            TooManyErrors: more than half of them were skipped.
         """
+        run = self._run
+        if run.consumer.total == 1 and not run.fill and not run.open_shards and not run.resumed:
+            run.policy.end(run.stage)  # a plan's stages end with each of its batches
         if self._dropped is None or self._dropped < 2 or self._run.fill:
             return
         if self._run.consumer.total == 1:
