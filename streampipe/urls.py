@@ -12,6 +12,7 @@ import os
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
+from fnmatch import fnmatch
 from typing import Protocol, overload
 
 from streampipe.counters import counters
@@ -323,12 +324,13 @@ def _found(pattern: str, lister: Lister) -> list[str]:
     here = os.getcwd() if "://" not in pattern and not os.path.isabs(pattern) else ""
     if not any(char in here for char in "*?["):
         return lister.glob(pattern)
-    return [os.path.relpath(each) for each in lister.glob(f"{glob.escape(here)}/{pattern}")]
+    return [os.path.relpath(each) for each in lister.glob(f"{glob.escape(here)}/{os.path.normpath(pattern)}")]
 
 
 def _is_hidden(url: str, meant: set[str]) -> bool:
     """Whether a part of a URL begins with a dot, or is a system's own, and was not written so in the pattern."""
-    return any((part[:1] == "." or part in _JUNK) and part not in meant for part in url.split("/"))
+    odd = (part for part in url.split("/") if part[:1] == "." or part in _JUNK)
+    return any(part not in meant and not any(each[:1] == "." and fnmatch(part, each) for each in meant) for part in odd)
 
 
 def _say(what: str, left_out: Sequence[str], why: str) -> None:
