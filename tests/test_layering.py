@@ -41,7 +41,7 @@ ORDER = [  # each may import from those before it, and from itself
 ]
 INSIDE = {  # and in a folder, each file from those before it
     "plan": "state order buckets spread groups lanes deal planned dataset bucketed",
-    "query": "aliases expression condition",
+    "query": "aliases expression arrow condition",
     "index": "beside stated facts columns parquet known manifest separated sidecar table scan find build",
     "source": "headers location network failures traffic http retry disk fetch stores forward part ranges cache "
     "download source",

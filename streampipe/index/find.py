@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+from collections.abc import Collection
 
 from streampipe.counters import counters
 from streampipe.errors import ConfigError, CorruptShard, IndexMismatch, ShardMissing, SourceError
@@ -52,10 +53,11 @@ class Finder:
         self.folder = folder
         self.missing_shards = missing_shards
 
-    def find(self, url: str, sized: bool = True) -> ShardIndex | None:
+    def find(self, url: str, sized: bool = True, columns: Collection[str] | None = None) -> ShardIndex | None:
         """The index of a shard; None where there is none and the shard is no local, plain tar that could be scanned.
 
-        With ``sized`` False the shard is not asked for its size, which takes a request: then ``check_size`` later.
+        With ``columns`` only those and the samples' places are read. With ``sized`` False the shard is not asked for
+        its size, which takes a request: then ``check_size`` later.
 
         Where missing shards are skipped, one that is not there has an index without samples.
 
@@ -64,7 +66,7 @@ class Finder:
             ShardMissing: the shard is not there.
         """
         try:
-            return self._found(url, sized)
+            return self._found(url, sized, columns)
         except ShardMissing as error:
             self.skip_missing(error)
             return make([], Columns(), {"bytes": 0})
@@ -78,12 +80,12 @@ class Finder:
         if seen & (seen - 1) == 0:
             log.warning("a missing shard is skipped (number %d): %s", seen, error)
 
-    def _found(self, url: str, sized: bool) -> ShardIndex | None:
+    def _found(self, url: str, sized: bool, columns: Collection[str] | None) -> ShardIndex | None:
         place = index_url(url, self.folder)
         most = self.limits.max_index_bytes
         data = self.source.read_if_there(place, most) if self.folder or not has_query(url) else None
         if data is not None:
-            found = ShardIndex.from_bytes(data, redact(place), most)
+            found = ShardIndex.from_bytes(data, redact(place), most, columns)
             if sized:
                 self.check_size(found.shard_bytes, url, self.source.size(url))
             return self._allowed(found, url)
@@ -91,7 +93,7 @@ class Finder:
         if path is None or self._compression(url, path) is not None:
             return None
         try:
-            return self._allowed(self._remembered(url, path), url)
+            return self._allowed(self._remembered(url, path, columns), url)
         except HasLinks:
             return None
 
@@ -145,7 +147,7 @@ class Finder:
             log.warning("%s %s: scans of local shards are not remembered", folder, why)
         return None if why else folder
 
-    def _remembered(self, url: str, path: str) -> ShardIndex:
+    def _remembered(self, url: str, path: str, columns: Collection[str] | None) -> ShardIndex:
         try:
             stat = os.stat(path)
             folder = self._memory()
@@ -159,7 +161,7 @@ class Finder:
         data = self.source.read_if_there(place, most)
         if data is not None:
             try:
-                noted = ShardIndex.from_bytes(data, place, most)
+                noted = ShardIndex.from_bytes(data, place, most, columns)
                 if NESTED in noted.facts:
                     return noted
             except IndexMismatch:

@@ -43,7 +43,7 @@ def read_table(
         if columns is not None:
             chosen = set(columns(schema))
             wanted = [each for each in schema.names if each in chosen]
-            schema = pa.schema([schema.field(each) for each in wanted])
+            schema = pa.schema([schema.field(each) for each in wanted], metadata=schema.metadata)
         said = _said(plain.metadata, wanted)
         batches, size = [], said if said > most else 0
         texts, rows = _texts(plain.metadata, most, said)

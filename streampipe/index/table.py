@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,8 @@ from streampipe.tar import Limits
 from streampipe.tar.header import BLOCK
 
 VERSION = 1
+PLACES = ("key", "offset", "size", "crc32")
+"""The columns that are always read."""
 _FIELDS = pa.list_(pa.struct([("name", pa.string()), ("offset", pa.int64()), ("size", pa.int64())]))
 _TYPES = (pa.string(), pa.int64(), pa.int64(), pa.uint32(), _FIELDS, pa.int32(), pa.int32())
 _FACTS = b"streampipe"
@@ -37,11 +39,15 @@ LEFT_OUT = "left_out"
 
 
 class ShardIndex:
-    """The index of one shard: its table, and the facts that tie it to the shard (``bytes``, perhaps ``sha256``)."""
+    """The index of one shard: its table, and the facts that tie it to the shard (``bytes``, perhaps ``sha256``).
 
-    def __init__(self, table: pa.Table, facts: Mapping[str, Any]) -> None:
+    Only some of its columns may have been read; ``names`` are those of all.
+    """
+
+    def __init__(self, table: pa.Table, facts: Mapping[str, Any], names: Iterable[str] | None = None) -> None:
         self.table = table
         self.facts = dict(facts)
+        self.names = tuple(table.column_names if names is None else names)
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -73,12 +79,12 @@ class ShardIndex:
     @property
     def fact_names(self) -> frozenset[str]:
         """The columns that a condition may name."""
-        return frozenset(self.table.column_names) - {"offset", "size", "crc32", "fields"}
+        return frozenset(self.names) - {"offset", "size", "crc32", "fields"}
 
     def columns(self, names: Iterable[str]) -> dict[str, pa.ChunkedArray]:
-        """Those of the named columns that there are, mixed ones as lists of what they hold."""
+        """Those of the named columns that were read, mixed ones as lists of what they hold."""
         found = {}
-        there = self.fact_names
+        there = self.fact_names & set(self.table.column_names)
         for name in names:
             if name in there:
                 field = self.table.schema.field(name)
@@ -96,33 +102,41 @@ class ShardIndex:
         return sink.getvalue()
 
     @classmethod
-    def from_bytes(cls, data: bytes, name: str, most: int = Limits.max_index_bytes) -> ShardIndex:
-        """From a Parquet file called ``name``.
+    def from_bytes(
+        cls, data: bytes, name: str, most: int = Limits.max_index_bytes, columns: Collection[str] | None = None
+    ) -> ShardIndex:
+        """From a Parquet file called ``name``: all of it, or where the samples are and the named columns.
 
         Raises:
             IndexMismatch: it is no index of this version, unpacks to more than ``most`` bytes, or names places that
                 its shard cannot have.
         """
-        table = read_table(data, name, most)
+        names: list[str] = []
+
+        def wanted(schema: pa.Schema) -> list[str]:
+            names.extend(schema.names)
+            return names if columns is None else [each for each in names if each in columns or each in PLACES]
+
+        table = read_table(data, name, most, wanted)
         try:
             facts = json.loads((table.schema.metadata or {})[_FACTS])
             version, size = facts["version"], facts["bytes"]
         except (KeyError, TypeError, ValueError, RecursionError):
             raise IndexMismatch(f"{name} is no index of streampipe; delete it and run: streampipe index") from None
-        missing = [each for each in OWN if each not in table.column_names]
+        missing = [each for each in OWN if each not in names]
         if version != VERSION or missing:
             what = f"lacks {', '.join(missing)}" if missing else f"has version {version}, not {VERSION}"
             raise IndexMismatch(f"{name} {what}; delete it and run: streampipe index")
-        if not isinstance(size, int) or not _is_sound(table, size):
+        if len(set(names)) < len(names) or not isinstance(size, int) or not _is_sound(table, size):
             raise IndexMismatch(f"{name} is damaged: it does not describe a shard; delete it and run: streampipe index")
-        return cls(table, facts)
+        return cls(table, facts, names)
 
 
 def _is_sound(table: pa.Table, shard_bytes: int) -> bool:
     """Whether an index's own columns are of their kinds, without holes, and its samples lie in the shard in order."""
-    if len(set(table.column_names)) < table.num_columns:
-        return False
     for name, kind in zip(OWN, _TYPES, strict=True):
+        if name not in table.column_names:
+            continue
         column = table.column(name)
         if name in ("key", "offset", "size") and column.null_count:
             return False

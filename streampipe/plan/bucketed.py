@@ -36,6 +36,7 @@ BEYOND = "longer than max_ar"
 NO_SIZE = "without the size of an image"
 _PLACES = 48
 _NO_SIZE = -2
+_SIZES = ("height", "width", "json.height", "json.width")
 
 
 class Sorter:
@@ -44,6 +45,13 @@ class Sorter:
     def __init__(self, buckets: Buckets, keep: Keep | None) -> None:
         self.buckets = buckets
         self.keep = keep
+
+    @property
+    def columns(self) -> frozenset[str] | None:
+        """The columns of an index that it looks at."""
+        sizes = frozenset(_SIZES)
+        others = frozenset[str]() if self.keep is None else self.keep.columns
+        return None if others is None else sizes | others
 
     def __call__(self, index: ShardIndex) -> np.ndarray:
         """The numbers, bucket after bucket, in each in the order of the shard."""
@@ -94,9 +102,8 @@ def sizes_in(index: ShardIndex) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
     Third, whether the json states another size than the image has.
     """
-    names = ("height", "width")
-    shown = [_sides(index, name) for name in names]
-    stated = [_sides(index, f"json.{name}") for name in names]
+    sides = [_sides(index, name) for name in _SIZES]
+    shown, stated = sides[:2], sides[2:]
     there, both = (shown[0] > 0) & (shown[1] > 0), (stated[0] > 0) & (stated[1] > 0)
     h, w = (np.where(there, *each) for each in zip(shown, stated, strict=True))
     return w, h, there & both & differs(stated, shown)
@@ -213,7 +220,9 @@ def count_buckets(shards: ShardList, finder: Finder, buckets: Buckets, keep: Kee
     """
     check_countable(shards, finder)
     sorter = Sorter(buckets, keep)
-    found = of_indexes(shards, finder, lambda index: (sorter.census(index), len(index), index.shard_bytes))
+    found = of_indexes(
+        shards, finder, lambda index: (sorter.census(index), len(index), index.shard_bytes), sorter.columns
+    )
     census = [each for each, _, _ in found]
     totals = np.array([each.counts.sum() for each in census], np.int64)
     wanted = sum(int(kept) * size // max(1, rows) for kept, (_, rows, size) in zip(totals, found, strict=True))

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, islice
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from tqdm import tqdm
@@ -28,8 +28,19 @@ from streampipe.source import has_query, redact
 from streampipe.urls import ShardList, is_shard
 
 T = TypeVar("T")
-Select = Callable[[ShardIndex], np.ndarray]
-"""From a shard's index to the numbers of the samples that are wanted of it, in the order in which they are counted."""
+
+
+class Select(Protocol):
+    """From a shard's index to the numbers of the samples that are wanted of it, in the order in which they are counted.
+
+    ``columns`` are those of the index that it looks at; None: any.
+    """
+
+    @property
+    def columns(self) -> frozenset[str] | None: ...
+    def __call__(self, index: ShardIndex) -> np.ndarray: ...
+
+
 _THREADS = 16
 
 
@@ -152,7 +163,8 @@ def count(shards: ShardList, finder: Finder, keep: Keep | None = None) -> Datase
             rows = keep.counted(found)
             return len(rows), int(found.table.column("size").to_numpy()[rows].sum()), found.shard_bytes
 
-        known = np.array(of_indexes(shards, finder, facts), np.int64).T
+        columns = frozenset[str]() if keep is None else keep.columns
+        known = np.array(of_indexes(shards, finder, facts, columns), np.int64).T
     return Dataset(shards, finder, known[0], keep, Size(int(known[1].sum()), int(known[2].sum())))
 
 
@@ -169,8 +181,10 @@ def check_countable(shards: ShardList, finder: Finder) -> None:
             raise Uncounted(f"{redact(url)} is compressed: single samples of it cannot be read")
 
 
-def of_indexes(shards: ShardList, finder: Finder, fact: Callable[[ShardIndex], T]) -> list[T]:
-    """A fact of each shard from its index, several at once, in the order of the shards.
+def of_indexes(
+    shards: ShardList, finder: Finder, fact: Callable[[ShardIndex], T], columns: frozenset[str] | None
+) -> list[T]:
+    """A fact of each shard from some columns of its index, several at once, in the order of the shards.
 
     Raises:
         Uncounted: a shard has no index and cannot be scanned.
@@ -179,7 +193,7 @@ def of_indexes(shards: ShardList, finder: Finder, fact: Callable[[ShardIndex], T
     there: list[bool] = []
 
     def one(url: str) -> T:
-        found = finder.find(url)
+        found = finder.find(url, columns=columns)
         if found is None:
             raise Uncounted(finder.why_not(url))
         there.append(found.shard_bytes > 0)
