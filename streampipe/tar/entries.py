@@ -156,19 +156,20 @@ class Entries:
             if kind in _PASSED or kind == b"5":
                 name = "./"  # of what is passed over no name is used
             self._check_name(name, base + start)
-        linked = None
         if kind not in _REGULAR or records:
             size, linked = self._special(kind, name, block, records, size, base + start)
+            if linked is not None:
+                where = base + start, linked.data_offset
+                return Member(name, linked.data, linked.size, *where, mtime or block[136:148]), data_at
+            if kind not in _REGULAR:
+                name = "./"  # passed over as a directory is
         if size > self.limits.max_member_bytes:
             raise self._too_large(base + start, f"member {name!r}", size, "max_member_bytes")
         end = data_at + size
         after = end + (-size & 511)
         if after > total:
             raise Short(after - start, f"inside {name!r} (of {size} bytes)")
-        if kind not in _REGULAR or name[-1] == "/":  # version 7 archives mark directories by their names
-            if linked is not None:
-                made = linked.data, linked.size, base + start, linked.data_offset
-                return Member(name, *made, mtime or block[136:148]), after
+        if name[-1] == "/":  # version 7 archives mark directories by their names
             return None, after
         return Member(name, view[data_at:end], size, base + start, base + data_at, mtime or block[136:148]), after
 
