@@ -18,7 +18,9 @@ from streampipe.tar import Limits, Member, MissingEnd
 
 log = logging.getLogger("streampipe")
 _RESERVED = re.compile(r"__[^/]*__(/|\Z)")
-_JUNK = (".DS_Store", "Thumbs.db", "desktop.ini")
+_JUNK = frozenset((".DS_Store", "Thumbs.db", "thumbs.db", "ehthumbs.db", "desktop.ini", "Desktop.ini"))
+"""What systems put into every folder; the last ones would be samples."""
+_EXTRACTED = re.compile(r"(.*/)?PaxHeaders?(\.\d+)?/")  # extended headers, unpacked as files and packed again
 
 
 def split_name(name: str) -> tuple[str, str] | None:
@@ -49,9 +51,10 @@ def group(
     """The samples of one shard's members: ``__key__``, ``__url__``, ``__position__`` and the fields.
 
     With ``parts`` only the samples whose number is ``part`` modulo ``parts`` are made, and none before ``first``.
-    Fields are bytes; with ``views`` they may be memoryviews of the shard. Hidden files (``._x``, ``.DS_Store``) and
-    members without a field are passed over and counted; samples are counted under ``place``. A
-    shard without samples is counted and logged. ``needs`` is told which of the options of ``limits`` were needed.
+    Fields are bytes; with ``views`` they may be memoryviews of the shard. Hidden files, those of operating systems
+    (``._x``, ``Thumbs.db``) and members without a field are passed over and counted; samples are counted under
+    ``place``. A shard without samples is counted and logged. ``needs`` is told which of the options of ``limits`` were
+    needed.
 
     Raises:
         DuplicateKey: a field twice in a sample, or a key that comes back after another key.
@@ -71,7 +74,8 @@ def group(
                 if not name.startswith(start) or "/" in field:
                     base = name.rfind("/") + 1  # split_name, written out
                     dot = name.find(".", base)
-                    if (dot <= base or name.startswith("__")) and _ignored(name, dot - base):
+                    odd = dot <= base or name.startswith("__") or name[base:] in _JUNK or "PaxHeader" in name
+                    if odd and _ignored(name, dot - base):
                         continue
                     if wanted:
                         yield sample
@@ -116,15 +120,20 @@ def _twice(url: str, key: str, member: Member) -> DuplicateKey:
 
 def _ignored(name: str, dot: int) -> bool:
     """Whether a member that looks odd is no part of any sample. ``dot`` is where its base name has its first dot."""
+    base = name[name.rfind("/") + 1 :]
     if _RESERVED.match(name):
-        counters.add("ignored members", "reserved names")
+        what = "reserved names"
+    elif base in _JUNK:
+        what = base
+    elif _EXTRACTED.match(name):
+        what = "PaxHeaders"
     elif dot == 0:
-        base = name[name.rfind("/") + 1 :]
-        counters.add("ignored members", "._*" if base.startswith("._") else base if base in _JUNK else "hidden files")
+        what = "._*" if base.startswith("._") else "hidden files"
     elif dot < 0:
-        counters.add("ignored members", "without a field")
+        what = "without a field"
     else:
         return False
+    counters.add("ignored members", what)
     return True
 
 

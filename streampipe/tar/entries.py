@@ -25,6 +25,8 @@ _REGULAR = frozenset((b"0", b"\0", b"7"))
 _EXTENDED = frozenset((b"x", b"g", b"X", b"L", b"K"))  # X: Solaris' x
 _PASSED = {b"D": "GNU directories", b"V": "volume labels", b"A": "access control lists"}
 """Entries that hold nothing of a sample, by the names under which they are counted."""
+_EMPTY = frozenset((b"1", b"2", b"3", b"4", b"6"))
+"""Links and devices: nothing stands behind their headers."""
 _NOT_FILES = {b"3": "character device", b"4": "block device", b"6": "fifo", b"S": "sparse file"}
 _TERMINATORS = (0, 32)
 _USED = frozenset(("path", "size", "mtime", "linkpath"))
@@ -292,13 +294,11 @@ class Entries:
             if found is not None:
                 return 0, found
             what = f"{'hard' if kind == b'1' else 'symbolic'} link to {target!r}"
-            size = 0
         else:
             what = _NOT_FILES.get(kind, f"member of unknown type {kind!r}")
-            size = 0 if kind in (b"3", b"4", b"6") else size
-        if "." not in name.rpartition("/")[2].lstrip("."):  # it has no field, so no sample can lack it
+        if kind in _EMPTY and "." not in name.rpartition("/")[2].lstrip("."):  # without a field no sample can lack it
             counters.add("ignored members", "links and devices without a field")
-            return size, None
+            return 0, None
         raise self._unsupported(name, what, at)
 
     def _unsupported(self, name: str, what: str, at: int) -> UnsupportedMember:
