@@ -8,14 +8,17 @@ goes into ``tests/test_regressions.py``. Not collected by pytest; needs ``pip in
 from __future__ import annotations
 
 import argparse
+import bz2
 import gzip
 import io
 import json
+import lzma
 import os
 import random
 import sys
 import tarfile
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import atheris
@@ -47,7 +50,12 @@ def entries(read):
 
 
 def tar(data):
-    """Any bytes as an archive."""
+    """Any bytes as an archive, strictly and with all that can be allowed."""
+    linked = replace(LIMITS, hard_links=True, missing_end=True, concatenated=True)
+    try:
+        list(group(read_members(data, shard="s", limits=linked), "s", limits=linked))
+    except sp.ShardError:
+        pass
     whole = entries(read_members(data, shard="s", limits=LIMITS))
     size = 1 + len(data) % 700
     pieces = [data[i : i + size] for i in range(0, len(data), size)]
@@ -89,7 +97,7 @@ def mutate_tar(data, most, seed):
 def compressed(data):
     """Any bytes as compressed ones."""
     size = 1 + len(data) % 300
-    for kind in ("gzip", "zstd"):
+    for kind in ("gzip", "zstd", "xz", "bzip2"):
         made = 0
         try:
             for piece in decompress(
@@ -108,6 +116,8 @@ def compressed_seeds():
     yield gzip.compress(body)
     yield gzip.compress(body[:700]) + gzip.compress(body[700:]) + bytes(100)
     yield zstandard.ZstdCompressor().compress(body)
+    yield lzma.compress(body)
+    yield bz2.compress(body[:700]) + bz2.compress(body[700:])
 
 
 def index(data):

@@ -156,3 +156,14 @@ def test_a_flipped_byte_of_an_index_is_refused_or_leaves_a_sound_one():
             continue
         starts, sizes, _ = found.places()
         assert (starts + sizes <= found.shard_bytes).all()
+
+
+def test_a_changed_byte_of_an_indexs_footer_is_refused_or_changes_nothing():
+    data = make([ROW], Columns([{"a": 1, "t": "x"}]), {"bytes": 10_240}).to_bytes()
+    for at in range(len(data) - 1200, len(data)):
+        damaged = bytearray(data)
+        damaged[at] ^= 0x20
+        try:
+            assert len(ShardIndex.from_bytes(bytes(damaged), "a.index.parquet")) == 1
+        except sp.IndexMismatch:
+            pass

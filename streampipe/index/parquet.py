@@ -57,7 +57,7 @@ def read_table(
             return pa.Table.from_batches(batches, schema=schema)
     except IndexMismatch:
         raise
-    except (pa.ArrowException, OSError, ValueError) as error:
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         raise IndexMismatch(f"{name} is damaged ({error}); {advice}") from error
     raise IndexMismatch(
         f"{name} of {len(data)} bytes unpacks to {size} or more, at most {most} are read; raise "
