@@ -16,7 +16,9 @@ Counts = dict[str, tuple[int, int]]
 _JUDGED = 100
 """Skips from which on the share of what was skipped is judged while a pass goes on."""
 _MOST = 0.5
-"""The share of all that may be skipped at the end of a pass, however few there were."""
+"""The share of all that may be skipped at the end of a pass."""
+_FEW = 10
+"""Skips below which that share says nothing, unless it is all."""
 
 
 @dataclass
@@ -35,9 +37,9 @@ class ErrorPolicy:
     Every skip is counted by its reason, and the 1st, 2nd, 4th, 8th, ... of a reason is logged. Where a place in the
     pipeline (the shards, a stage) skips more than ``max_in_row`` one after the other, or more than ``max_share`` of
     what it saw (judged from 100 skips on), ``TooManyErrors`` is raised anyway: a broken dataset must not look like a
-    small one. At the end of a pass it is raised where more than half was skipped (or more than ``max_share``, if that
-    is larger), however little there was. Only errors of shards and samples can be skipped, never those of set-up,
-    access or disks.
+    small one. At the end of a pass it is raised where all was skipped, however little there was, or at least ten and
+    more than half; a larger ``max_share`` allows more. Only errors of shards and samples can be skipped, never those
+    of set-up, access or disks.
 
     Several processes that read one pass each have a policy; ``take`` and ``merge`` bring their numbers together.
 
@@ -120,12 +122,13 @@ class ErrorPolicy:
         """Judge a pass that has ended, at some places or all, by what was counted of all of it.
 
         Raises:
-            TooManyErrors: more than half was skipped, or all.
+            TooManyErrors: all was skipped, or at least ten and more than half.
         """
         most = max(_MOST, self.max_share)
         for place in places or tuple(self._tallies):
-            tally = self._tallies.get(place)
-            if tally is not None and tally.bad > most * (tally.good + tally.bad):
+            tally = self._tallies.get(place, _Tally())
+            enough = tally.bad >= _FEW or not tally.good
+            if enough and tally.bad > most * (tally.good + tally.bad):
                 raise self._too_many(place, f"{most:.0%} at the end")
 
     def _judge(self, place: str, error: StreampipeError | None = None) -> None:

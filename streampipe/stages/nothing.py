@@ -44,7 +44,7 @@ class Drops:
 
         Raises:
             StageError: all of them were dropped.
-            TooManyErrors: more than half of them were skipped.
+            TooManyErrors: all of them were skipped, or most.
         """
         run = self._run
         if run.consumer.total == 1 and not run.fill and not run.open_shards and not run.resumed:

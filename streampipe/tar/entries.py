@@ -211,7 +211,7 @@ class Entries:
             return
         known = what_it_is(block) if at == 0 else None
         if known is not None:
-            raise CorruptShard(self._at(at, f"no tar archive but {known}"))
+            raise CorruptShard(self._at(at, f"no tar header; it is {known}"))
         raise self._corrupt(at, f"no tar header, or a damaged one (checksum); it begins {block[:32]!r}")
 
     def _size(self, field: bytes, at: int) -> int:

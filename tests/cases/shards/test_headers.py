@@ -200,7 +200,7 @@ FOREIGN = {
 @pytest.mark.parametrize("head", FOREIGN)
 def test_a_file_that_is_no_archive_is_called_by_its_name(head):
     data = padded(head.encode("latin-1") + b"x" * 300)
-    with pytest.raises(sp.CorruptShard, match=f"s, byte 0: no tar archive but {FOREIGN[head]}"):
+    with pytest.raises(sp.CorruptShard, match=f"s, byte 0: no tar header; it is {FOREIGN[head]}"):
         names(data)
 
 
