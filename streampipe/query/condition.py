@@ -172,9 +172,10 @@ class _IndexFacts:
 
     def lacks(self, name: str, asked: str = "") -> None:
         if self._index.may_lack(name):
+            inside = " inside an object" if "." in name else ""
             raise IndexMismatch(
-                f"where: {asked or name} may stand for a value of the json that an index does not have: there were too "
-                f"many names (a column each, at most {MOST_COLUMNS}), or the index is of an older version; run "
+                f"where: {asked or name} may stand for a value{inside} of the json that the index does not have: there "
+                f"were too many names (a column each, at most {MOST_COLUMNS}), or it is of an older version; run "
                 f"streampipe index again, use tier='sequential', or put what is asked for into fewer names"
             )
 
