@@ -105,9 +105,7 @@ def test_an_older_index_is_used_for_what_it_has(tmp_path):
     old_index(folder)
     assert answers(folder, "n > 1 and watermark > 0.5") == ["1"]
     for name in ("aesthetic", "a.b"):
-        with pytest.raises(
-            sp.IndexMismatch, match=f"{name} may stand for a value of the json.*older version.*index again"
-        ):
+        with pytest.raises(sp.IndexMismatch, match=f"{name} may stand for a value inside an object.*index again"):
             list(sp.stream(folder, tier="planned").where(f"{name} > 1"))
     from streampipe.cli import main
 
