@@ -21,6 +21,7 @@ ORDER = [  # each may import from those before it, and from itself
     "threads",
     "decoding",
     "query.aliases",
+    "values",
     "captions",
     "index",
     "query",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from streampipe.captions import Fields, Recipe, Tags
+from streampipe.captions import Recipe, Tags
 from streampipe.context import Run, Sample, blame, where
 from streampipe.counters import counters
 from streampipe.errors import ConfigError, DecodeError, StageError
@@ -13,6 +13,7 @@ from streampipe.query.aliases import CAPTION_KEYS
 from streampipe.rng import Numbers
 from streampipe.stages.nothing import Drops
 from streampipe.stages.stage import stage
+from streampipe.values import Fields
 
 MISSING = ("error", "empty", "drop")
 

@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from streampipe.captions import Fields
 from streampipe.context import Run, Sample, where
 from streampipe.counters import counters
 from streampipe.errors import ConfigError, DecodeError, StageError
@@ -15,6 +14,7 @@ from streampipe.index.sidecar import Columns, Place, Rows, read
 from streampipe.source import redact
 from streampipe.stages.nothing import Drops
 from streampipe.stages.stage import stage
+from streampipe.values import Fields
 
 MISSING = ("error", "keep", "drop")
 _COUNTED = "sidecars read"

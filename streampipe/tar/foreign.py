@@ -27,7 +27,7 @@ def what_it_is(head: bytes) -> str | None:
     """A name for what begins so; None where it is not known.
 
     >>> what_it_is(b"PAR1...")
-    'a Parquet file'
+    "a Parquet file; it begins b'PAR1...'"
     """
     known = next((what for magic, what in _KNOWN if head.lstrip(b" \r\n\t\xef\xbb\xbf").startswith(magic)), None)
     return known and f"{known}; it begins {head[:32]!r}"
