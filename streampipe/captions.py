@@ -10,7 +10,6 @@ secondary separator last. (Lines are picked before prefix and suffix, so that th
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -19,15 +18,15 @@ from functools import cached_property
 from numbers import Real
 from typing import Any, NamedTuple, Protocol, TypeVar
 
-from streampipe.counters import counters
-from streampipe.decoding.fields import gunzip
-from streampipe.decoding.text import decode_text
+from streampipe.decoding.text import LINE_END
 from streampipe.errors import ConfigError, DecodeError
 from streampipe.query.aliases import CAPTION_KEYS
+from streampipe.values import Fields, is_missing, texts_of
 
 T = TypeVar("T")
 
 LINES = ("all", "first", "random")
+OBJECTS = ("error", "json")
 _WILDCARD = re.compile(r"\{([^}]+)\}")
 _SLOT = re.compile(r"\{\{|\}\}|\{([^{}]*)\}")
 _OPEN, _CLOSE = "\ufdd0", "\ufdd1"  # noncharacters of Unicode, which no text may hold: escaped braces
@@ -87,7 +86,7 @@ class Tags:
         shuffle: the other tags in a random order.
         drop: the probability that one of the other tags is left out.
         wildcard: ``{a|b}`` in the caption becomes one of the two; ``{{`` and ``}}`` are braces.
-        join: what is put between the tags again.
+        join: what is put between the tags again; by default the separator and, where it is no blank itself, a space.
         secondary_separator: becomes ``separator`` at the very end, so that tags joined by it stay together.
 
     >>> import random
@@ -103,7 +102,7 @@ class Tags:
     shuffle: bool = False
     drop: float = 0.0
     wildcard: bool = False
-    join: str = ", "
+    join: str | None = None
     secondary_separator: str | None = None
 
     def __post_init__(self) -> None:
@@ -135,7 +134,10 @@ class Tags:
             middle = shuffled(middle, rng)
         if self.drop > 0:
             middle = [tag for tag in middle if rng.random() >= self.drop]
-        text = self.join.join([*first, *middle, *last])
+        join = self.join
+        if join is None:
+            join = self.separator if self.separator[-1].isspace() else f"{self.separator} "
+        text = join.join([*first, *middle, *last])
         return text.replace(self.secondary_separator, self.separator) if self.secondary_separator else text
 
     def _parted(self, caption: str) -> tuple[list[str], list[str], list[str]]:
@@ -149,101 +151,6 @@ class Tags:
 
     def _split(self, text: str) -> list[str]:
         return [tag.strip() for tag in text.split(self.separator) if tag.strip()]
-
-
-class Fields:
-    """The values of a sample by key, whether its fields are bytes or decoded. A json member is parsed once.
-
-    What a key names: a field of exactly that name (a member, a column that was joined; ``__key__`` too). Else the
-    longest beginning, up to a dot, that is a field, and the rest is a path into its json: ``json.meta.long``,
-    ``syn.json.text``. Else the whole key is a path into the field ``json``: ``meta.long``. In a path each step is an
-    entry of an object, or the number of a list's item; the entry with the longest name comes first, so a name may have
-    dots.
-
-    >>> fields = Fields({"txt": b"a cat", "json": b'{"meta": {"long": "a black cat"}, "txt": "no"}'})
-    >>> fields.value("txt"), fields.value("meta.long"), fields.value("json.txt"), fields.value("png")
-    ('a cat', 'a black cat', 'no', None)
-    """
-
-    def __init__(self, sample: Mapping[str, Any]) -> None:
-        self._sample = sample
-        self._decoded: dict[str, Any] = {}
-
-    def value(self, key: str) -> Any:
-        """What the key names; None if there is nothing.
-
-        Raises:
-            DecodeError: its bytes are no sound json, or no text.
-        """
-        if key in self._sample:
-            return self._field(key)
-        at = key.rfind(".")
-        while at > 0:
-            if key[:at] in self._sample:
-                return follow(self._field(key[:at]), key[at + 1 :])
-            at = key.rfind(".", 0, at)
-        return follow(self._field("json"), key) if "json" in self._sample else None
-
-    def _field(self, name: str) -> Any:
-        value = self._sample[name]
-        if not isinstance(value, (bytes, bytearray, memoryview)):
-            return value
-        if name not in self._decoded:
-            self._decoded[name] = _decoded(name, bytes(value))
-        return self._decoded[name]
-
-
-def follow(value: Any, path: str) -> Any:
-    """What a path leads to inside a value of json; None if it leads nowhere.
-
-    >>> follow({"a": {"b.c": [1, 2]}}, "a.b.c.1")
-    2
-    """
-    if isinstance(value, dict):
-        at = len(path)
-        while at > 0:
-            if path[:at] in value:
-                return value[path[:at]] if at == len(path) else follow(value[path[:at]], path[at + 1 :])
-            at = path.rfind(".", 0, at)
-    elif isinstance(value, list):
-        step, _, rest = path.partition(".")
-        if step.isdecimal() and int(step) < len(value):
-            return follow(value[int(step)], rest) if rest else value[int(step)]
-    return None
-
-
-def sound(text: str) -> str:
-    r"""The text with every half of a character pair (json may hold such) as U+FFFD: no tokenizer takes halves.
-
-    >>> sound("cut \ud83d") == "cut \ufffd"
-    True
-    """
-    if text.isascii():
-        return text
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        counters.add("texts", "with halves of characters")
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
-
-
-def texts_of(value: Any, key: str) -> list[str]:
-    """The captions in a value: a text, a number, or a list of these. Blanks around a text are left out, empty ones too.
-
-    Raises:
-        DecodeError: it is something else.
-    """
-    if isinstance(value, str):
-        text = sound(value.strip())
-        return [text] if text else []
-    if isinstance(value, Real) and not isinstance(value, bool):
-        return [str(value)]
-    if isinstance(value, (list, tuple)):
-        return [text for each in value if each is not None for text in texts_of(each, key)]
-    if isinstance(value, dict):
-        raise DecodeError(f"{key!r} is an object, no text; name one of its entries: {_names(key, value)}")
-    raise DecodeError(f"{key!r} is no text but {type(value).__name__}; name a text field")
 
 
 @dataclass(frozen=True)
@@ -265,6 +172,7 @@ class Recipe:
     tags: Tags | None = None
     lines: str = "all"
     clean: Callable[[str], str] | None = None
+    objects: str = "error"
 
     def __post_init__(self) -> None:
         keys = tuple(self.keys.split(";")) if isinstance(self.keys, str) else tuple(self.keys)
@@ -284,8 +192,20 @@ class Recipe:
             raise ConfigError(f"caption: lines is one of {', '.join(LINES)}, not {self.lines!r}")
         if self.tags is not None and not isinstance(self.tags, Tags):
             raise ConfigError(f"caption: tags is sp.Tags(...), not {type(self.tags).__name__}")
-        if self.template is not None and not self._slots:
-            raise ConfigError(f"caption: the template {self.template!r} has no {{caption}} or other {{key}} to fill")
+        if self.objects not in OBJECTS:
+            raise ConfigError(f"caption: objects is one of {', '.join(OBJECTS)}, not {self.objects!r}")
+        if self.template is not None:
+            self._check_template(self.template)
+
+    def _check_template(self, template: str) -> None:
+        if not self._slots:
+            raise ConfigError(f"caption: the template {template!r} has no {{caption}} or other {{key}} to fill")
+        choice = next((found[0] for found in _SLOT.finditer(template) if found[1] and "|" in found[1]), None)
+        if choice is not None and not self._has_wildcards:
+            raise ConfigError(
+                f"caption: {choice} in the template is a wildcard; say tags=sp.Tags(wildcard=True), or write it in "
+                f"double braces if it is meant as it stands"
+            )
 
     def __call__(self, sample: Mapping[str, Any], rng: Random) -> Caption | None:
         """The caption of a sample; None if it has none.
@@ -307,7 +227,12 @@ class Recipe:
     @cached_property
     def _slots(self) -> tuple[str, ...]:
         """The keys that the template names."""
-        return tuple(found[1] for found in _SLOT.finditer(self.template or "") if found[1])
+        found = (found[1] for found in _SLOT.finditer(self.template or ""))
+        return tuple(slot for slot in found if slot and "|" not in slot)
+
+    @property
+    def _has_wildcards(self) -> bool:
+        return self.tags is not None and self.tags.wildcard
 
     @property
     def wanted(self) -> tuple[str, ...]:
@@ -325,10 +250,10 @@ class Recipe:
         found: list[tuple[float, list[str]]] = []
         for i, key in enumerate(self.keys):
             value = fields.value(key)
-            if value is None:
+            if is_missing(value):
                 continue
             there = True
-            texts = texts_of(value, key)
+            texts = texts_of(value, key, self.objects)
             if texts:
                 found.append((self.weights[i] if self.weights is not None else 0.0, texts))
                 if self.weights is None:
@@ -340,8 +265,7 @@ class Recipe:
     def _one(self, texts: Sequence[str], rng: Random) -> str:
         """One of several texts and, as ``lines`` says, one of its lines; cleaned."""
         text = pick(texts, rng) if len(texts) > 1 else texts[0]
-        if self.lines != "all" and "\n" in text:
-            lines = [line.strip() for line in text.splitlines() if line.strip()]
+        if self.lines != "all" and len(lines := [line.strip() for line in LINE_END.split(text) if line.strip()]) > 1:
             text = lines[0] if self.lines == "first" else pick(lines, rng)
         if self.clean is None:
             return text
@@ -357,12 +281,17 @@ class Recipe:
         filled = {"caption": caption}
         for key in self._slots:
             if key not in filled:
-                value = fields.value(key)
-                texts = [] if value is None else texts_of(value, key)
+                texts = texts_of(fields.value(key), key, self.objects)
                 if not texts:
                     return None
                 filled[key] = pick(texts, rng) if len(texts) > 1 else texts[0]
-        return _SLOT.sub(lambda found: filled[found[1]] if found[1] else found[0][0], self.template)
+        return _SLOT.sub(lambda found: self._slot(found, filled), self.template)
+
+    def _slot(self, found: re.Match[str], filled: Mapping[str, str]) -> str:
+        """What stands for a slot, a wildcard or a double brace; the wildcards, if there are, see to the latter two."""
+        if found[1] in filled:
+            return filled[found[1]]
+        return found[0] if self._has_wildcards else found[0][0]
 
 
 def weighted(options: Sequence[tuple[float, T]], rng: Random) -> T:
@@ -385,22 +314,6 @@ def weighted(options: Sequence[tuple[float, T]], rng: Random) -> T:
                 break
     assert chosen is not None
     return chosen
-
-
-def _decoded(name: str, data: bytes) -> Any:
-    if name.endswith(".gz"):
-        return _decoded(name.removesuffix(".gz"), gunzip(data))
-    text = decode_text(data)
-    if name.rpartition(".")[2] not in ("json", "jsn"):
-        return text
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise DecodeError(f"field {name!r}: {len(data)} bytes are no sound json ({error})") from error
-
-
-def _names(key: str, value: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key}.{name}" for name in list(value)[:20]) or "it has none"
 
 
 def _probability(name: str, value: float) -> None:

@@ -155,6 +155,7 @@ class Fluent:
         clean: Callable[[str], str] | None = None,
         missing: str = "error",
         into: str = "caption",
+        objects: str = "error",
     ) -> Self:
         """One text ``caption`` of every sample, from where it is; see ``streampipe.stages.caption`` for the options."""
         return self.apply(_made(stages.caption, **_options(locals())))

@@ -12,11 +12,23 @@ from streampipe.errors import ConfigError, SampleError, ShardError, StreampipeEr
 log = logging.getLogger("streampipe")
 
 
+Counts = dict[str, tuple[int, int]]
+"""How many came through and how many did not, by the place in the pipeline: plain numbers that can be sent."""
+_JUDGED = 100
+"""Skips from which on the share of what was skipped is judged while a pass goes on."""
+_MOST = 0.5
+"""The share of all that may be skipped at the end of a pass."""
+_FEW = 10
+"""Skips below which that share says nothing, unless it is all."""
+
+
 @dataclass
 class _Tally:
     good: int = 0
     bad: int = 0
     in_row: int = 0
+    sent: tuple[int, int] = (0, 0)
+    last: str = ""
 
 
 @dataclass
@@ -35,7 +47,11 @@ class ErrorPolicy:
     Every skip is counted by its reason, and the 1st, 2nd, 4th, 8th, ... of a reason is logged. Where a place in the
     pipeline (the shards, a stage) skips more than ``max_in_row`` one after the other, or more than ``max_share`` of
     what it saw (judged from 100 skips on), ``TooManyErrors`` is raised anyway: a broken dataset must not look like a
-    small one. Only errors of shards and samples can be skipped, never those of set-up, access or disks.
+    small one. At the end of a pass it is raised where all was skipped, however little there was, or at least ten and
+    more than half; a larger ``max_share`` allows more. Only errors of shards and samples can be skipped, never those
+    of set-up, access or disks.
+
+    Several processes that read one pass each have a policy; ``take`` and ``merge`` bring their numbers together.
 
     >>> policy = ErrorPolicy("skip", max_in_row=1)
     >>> policy.failed(SampleError("sample 'a' is bad"), "decode")
@@ -58,6 +74,11 @@ class ErrorPolicy:
     def __post_init__(self) -> None:
         if self.mode not in ("raise", "skip"):
             raise ConfigError(f"on_error is 'raise', 'skip' or an sp.ErrorPolicy, not {self.mode!r}")
+        if not 0 <= self.max_share <= 1 or self.max_in_row < 0:
+            raise ConfigError(
+                f"ErrorPolicy: max_share is from 0 to 1 and max_in_row 0 or more, not {self.max_share} and "
+                f"{self.max_in_row}"
+            )
 
     def fresh(self) -> ErrorPolicy:
         """The same policy with nothing counted yet: every pass over the data starts with one."""
@@ -111,11 +132,57 @@ class ErrorPolicy:
         tally = self._tallies.setdefault(place, _Tally())
         tally.bad += 1
         tally.in_row += 1
-        total = tally.good + tally.bad
-        too_long = tally.in_row > self.max_in_row
-        if too_long or (tally.bad >= 100 and tally.bad > self.max_share * total):
-            limit = str(self.max_in_row) if too_long else f"{self.max_share:.2%} of all"
-            raise TooManyErrors(
-                f"{place} skipped {tally.bad} of {total}, {tally.in_row} in a row (allowed: {limit}): check the data, "
-                f"or allow more with on_error=sp.ErrorPolicy('skip', max_share=, max_in_row=); the last was: {error}"
-            ) from error
+        tally.last = str(error)
+        if tally.in_row > self.max_in_row:
+            raise self._too_many(place, str(self.max_in_row)) from error
+        self._judge(place, error)
+
+    def take(self) -> Counts:
+        """What was counted since it was last taken, for the policy of another process to merge."""
+        found = {}
+        for place, tally in self._tallies.items():
+            now = tally.good, tally.bad
+            if now != tally.sent:
+                found[place] = now[0] - tally.sent[0], now[1] - tally.sent[1]
+                tally.sent = now
+        return found
+
+    def merge(self, counts: Counts) -> None:
+        """Add what another process took.
+
+        Raises:
+            TooManyErrors: together it is too much.
+        """
+        for place, (good, bad) in counts.items():
+            tally = self._tallies.setdefault(place, _Tally())
+            tally.good += good
+            tally.bad += bad
+            if bad:
+                self._judge(place)
+
+    def end(self, *places: str) -> None:
+        """Judge a pass that has ended, at some places or all, by what was counted of all of it.
+
+        Raises:
+            TooManyErrors: all was skipped, or at least ten and more than half.
+        """
+        most = max(_MOST, self.max_share)
+        for place in places or tuple(self._tallies):
+            tally = self._tallies.get(place, _Tally())
+            enough = tally.bad >= _FEW or not tally.good
+            if enough and tally.bad > most * (tally.good + tally.bad):
+                raise self._too_many(place, f"{most:.0%} at the end")
+
+    def _judge(self, place: str, error: StreampipeError | None = None) -> None:
+        """Judge the share of what was skipped, once that is many."""
+        tally = self._tallies[place]
+        if tally.bad >= _JUDGED and tally.bad > self.max_share * (tally.good + tally.bad):
+            raise self._too_many(place, f"{self.max_share:.2%} of all") from error
+
+    def _too_many(self, place: str, allowed: str) -> TooManyErrors:
+        tally = self._tallies[place]
+        last = f"; the last was: {tally.last}" if tally.last else ""
+        return TooManyErrors(
+            f"{place} skipped {tally.bad} of {tally.good + tally.bad}, {tally.in_row} in a row (allowed: {allowed}): "
+            f"check the data, or allow more with on_error=sp.ErrorPolicy('skip', max_share=, max_in_row=){last}"
+        )

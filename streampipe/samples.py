@@ -14,11 +14,13 @@ from collections.abc import Iterable, Iterator
 from streampipe.context import Position, Sample
 from streampipe.counters import counters
 from streampipe.errors import CorruptShard, DuplicateKey, LimitExceeded
-from streampipe.tar import Limits, Member
+from streampipe.tar import Limits, Member, MissingEnd
 
 log = logging.getLogger("streampipe")
 _RESERVED = re.compile(r"__[^/]*__(/|\Z)")
-_JUNK = (".DS_Store", "Thumbs.db", "desktop.ini")
+_JUNK = frozenset((".DS_Store", "Thumbs.db", "thumbs.db", "ehthumbs.db", "desktop.ini", "Desktop.ini"))
+"""What systems put into every folder; the last ones would be samples."""
+_EXTRACTED = re.compile(r"(.*/)?PaxHeaders?(\.\d+)?/")  # extended headers, unpacked as files and packed again
 
 
 def split_name(name: str) -> tuple[str, str] | None:
@@ -44,13 +46,15 @@ def group(
     views: bool = False,
     limits: Limits | None = None,
     place: str = "reading",
+    needs: set[str] | None = None,
 ) -> Iterator[Sample]:
     """The samples of one shard's members: ``__key__``, ``__url__``, ``__position__`` and the fields.
 
     With ``parts`` only the samples whose number is ``part`` modulo ``parts`` are made, and none before ``first``.
-    Fields are bytes; with ``views`` they may be memoryviews of the shard. Hidden files (``._x``, ``.DS_Store``) and
-    members without a field are passed over and counted; samples are counted under ``place``. A
-    shard without samples is counted and logged.
+    Fields are bytes; with ``views`` they may be memoryviews of the shard. Hidden files, those of operating systems
+    (``._x``, ``Thumbs.db``) and members without a field are passed over and counted; samples are counted under
+    ``place``. A shard without samples is counted and logged. ``needs`` is told which of the options of ``limits`` were
+    needed.
 
     Raises:
         DuplicateKey: a field twice in a sample, or a key that comes back after another key.
@@ -61,31 +65,42 @@ def group(
     keys: set[str] = set()
     start, number, wanted, given = "/", -1, False, 0  # start: the key and its dot, how the names of a sample begin
     sample: Sample = {}
+    usual = 0  # entries of the sample before
     try:
-        for member in members:  # this loop is what reading bytes costs
-            name = member.name
-            field = name[len(start) :]
-            if not name.startswith(start) or "/" in field:
-                base = name.rfind("/") + 1  # split_name, written out
-                dot = name.find(".", base)
-                if (dot <= base or name.startswith("__")) and _ignored(name, dot - base):
-                    continue
+        try:
+            for member in members:  # this loop is what reading bytes costs
+                name = member.name
+                field = name[len(start) :]
+                if not name.startswith(start) or "/" in field:
+                    base = name.rfind("/") + 1  # split_name, written out
+                    dot = name.find(".", base)
+                    odd = dot <= base or name.startswith("__") or name[base:] in _JUNK or "PaxHeader" in name
+                    if odd and _ignored(name, dot - base):
+                        continue
+                    if wanted:
+                        yield sample
+                        given += 1
+                        usual = len(sample)
+                    key, start, field = name[:dot], name[: dot + 1], name[dot + 1 :]
+                    if key in keys:
+                        wanted = False
+                        raise _twice(url, key, member)
+                    keys.add(key)
+                    number += 1
+                    wanted = number >= first and (parts == 1 or number % parts == part)
+                    sample = {"__key__": key, "__url__": url, "__position__": Position(epoch, shard, number)}
                 if wanted:
-                    yield sample
-                    given += 1
-                key, start, field = name[:dot], name[: dot + 1], name[dot + 1 :]
-                if key in keys:
-                    wanted = False
-                    raise _twice(url, key, member)
-                keys.add(key)
-                number += 1
-                wanted = number >= first and (parts == 1 or number % parts == part)
-                sample = {"__key__": key, "__url__": url, "__position__": Position(epoch, shard, number)}
-            if wanted:
-                field = field.lower()
-                if field in sample or field.startswith("__") or len(sample) >= most + 3:
-                    _refuse(sample, field, url, member, most)
-                sample[field] = member.data if views else bytes(member.data)
+                    field = field.lower()
+                    if field in sample or field.startswith("__") or len(sample) >= most + 3:
+                        _refuse(sample, field, url, member, most)
+                    sample[field] = member.data if views else bytes(member.data)
+        except MissingEnd:
+            # The last sample is whole if it has as many fields as the one before it.
+            if not (limits and limits.missing_end) or number < 0 or (wanted and not 0 < usual <= len(sample)):
+                raise
+            counters.add(place, "shards without an end marker")
+            if needs is not None:
+                needs.add("missing_end")
         if wanted:
             yield sample
             given += 1
@@ -105,15 +120,20 @@ def _twice(url: str, key: str, member: Member) -> DuplicateKey:
 
 def _ignored(name: str, dot: int) -> bool:
     """Whether a member that looks odd is no part of any sample. ``dot`` is where its base name has its first dot."""
+    base = name[name.rfind("/") + 1 :]
     if _RESERVED.match(name):
-        counters.add("ignored members", "reserved names")
+        what = "reserved names"
+    elif base in _JUNK:
+        what = base
+    elif _EXTRACTED.match(name):
+        what = "PaxHeaders"
     elif dot == 0:
-        base = name[name.rfind("/") + 1 :]
-        counters.add("ignored members", "._*" if base.startswith("._") else base if base in _JUNK else "hidden files")
+        what = "._*" if base.startswith("._") else "hidden files"
     elif dot < 0:
-        counters.add("ignored members", "without a field")
+        what = "without a field"
     else:
         return False
+    counters.add("ignored members", what)
     return True
 
 

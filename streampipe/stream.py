@@ -38,12 +38,14 @@ def stream(
     cache: str | PathLike[str] | Cache | None = None,
     network: Network | None = None,
     limits: Limits | None = None,
+    missing_shards: str = "error",
 ) -> Pipeline:
     """The samples of tar shards (WebDataset format) as a pipeline.
 
     Args:
         urls: a shard, a directory of shards, a glob, a brace range (``"s3://b/{00000..01999}.tar"``), several of these
             joined by ``::`` or in a list; local paths and fsspec URLs. Brace ranges are expanded one name at a time.
+            ``~`` and ``$VAR`` are filled in. Hidden files in a directory, or that a glob matches, are passed over.
         seed: of every order and every random choice in the pipeline.
         shuffle: False: shard order, the same in every epoch. True: shards in a new order every epoch, and samples
             shuffled over 2,000: in one window, or in the planned tier in a window of 2,000 / n (at least 64) in each of
@@ -59,7 +61,9 @@ def stream(
         cache: a folder of this machine in which remote shards are kept for later epochs, other workers and other jobs
             (or an ``sp.Cache`` with a size; by default 5 % of the disk are left free).
         network: an ``sp.Network``: tries, timeouts, memory. The defaults are safe and fast.
-        limits: how large members, headers and samples may be.
+        limits: how large members, headers and samples may be, and which oddities of a shard are read: another archive
+            behind its end, hard links, a missing end marker.
+        missing_shards: ``"error"``, or ``"skip"`` those of a range that are not there (counted, logged).
 
     Each rank and DataLoader worker reads its own share: whole shards, and samples of shared shards where there are too
     few (see ``streampipe.plan.deal``).
@@ -74,7 +78,9 @@ def stream(
     policy = on_error if isinstance(on_error, ErrorPolicy) else ErrorPolicy(on_error)
     if tier not in (None, "planned", "sequential"):
         raise ConfigError(f"tier is None, 'planned' or 'sequential', not {tier!r}")
-    samples = ShardSamples(shards, source, _window(shuffle), limits or Limits(), index, tier, shuffle is True)
+    samples = ShardSamples(
+        shards, source, _window(shuffle), limits or Limits(), index, tier, shuffle is True, missing_shards
+    )
     return Pipeline(samples, seed=seed, epochs=epochs, policy=policy)
 
 

@@ -5,18 +5,47 @@
 
 from __future__ import annotations
 
+import glob
 import itertools
+import logging
+import os
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
+from fnmatch import fnmatch
 from typing import Protocol, overload
 
+from streampipe.counters import counters
 from streampipe.errors import ConfigError
-from streampipe.source.location import redact
+from streampipe.source.location import has_query, local_path, redact
 
-SHARD_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.zst")
+log = logging.getLogger("streampipe")
+
+SHARD_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.zst", ".tzst", ".tar.xz", ".txz", ".tar.bz2", ".tbz2", ".tbz")
+_ARCHIVE = re.compile(r"\.(tar|tgz|zip|7z|rar)(\W|\Z)", re.IGNORECASE)  # what looks like a shard, but is none
+_JUNK = ("__MACOSX",)
 _RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)(?:\.\.(-?\d+))?\Z")
 _CHAIN = re.compile(r"[a-z][a-z0-9+_-]*\Z")  # "simplecache" in "simplecache::s3://...": fsspec's chaining
+
+
+def is_shard(name: str) -> bool:
+    """Whether a name ends as those of shards do.
+
+    >>> is_shard("00000.TAR"), is_shard("00000.tar.xz"), is_shard("00000.parquet")
+    (True, True, False)
+    """
+    return name.lower().endswith(SHARD_SUFFIXES)
+
+
+def stem_of(url: str) -> str:
+    """A shard's URL without the ending that says that it is one.
+
+    >>> stem_of("s3://b/00000.tar.gz"), stem_of("00000.TAR")
+    ('s3://b/00000', '00000')
+    """
+    lower = url.lower()
+    suffix = max((each for each in SHARD_SUFFIXES if lower.endswith(each)), key=len, default="")
+    return url[: len(url) - len(suffix)]
 
 
 class Lister(Protocol):
@@ -97,6 +126,18 @@ class ShardList(Sequence[str]):
             else:
                 choices.append([url])
         self._urls = _Union(choices)
+
+    @classmethod
+    def of(cls, names: Iterable[str]) -> ShardList:
+        """Of names as they are: braces in them are no pattern."""
+        return cls.joined([list(names)])
+
+    @classmethod
+    def joined(cls, choices: Iterable[str | list[str]]) -> ShardList:
+        """Of patterns, and lists of names as they are, one after the other."""
+        made = cls(())
+        made._urls = _Union([_pattern(each) if isinstance(each, str) else each for each in choices])
+        return made
 
     def __len__(self) -> int:
         return len(self._urls)
@@ -185,27 +226,66 @@ def split_joined(urls: str) -> list[str]:
 
 def expand(urls: str | Iterable[str], lister: Callable[[], Lister]) -> ShardList:
     """The shards that ``urls`` names: a URL or several joined by ``::``, or an iterable of URLs; each may hold brace
-    ranges, a glob, or be a directory. The store is asked (``lister``) only for globs and directories.
+    ranges, a glob, or be a directory, and begin with ``~`` or hold ``$VAR`` or ``${VAR}``. A local name that is there
+    as it stands is taken as it stands, whatever signs it holds. The store is asked (``lister``) only for globs and
+    directories. Hidden files and what is no shard are left out of these, counted and logged.
     """
     names = split_joined(urls) if isinstance(urls, str) else [_checked(url) for url in urls]
-    found: list[str] = []
-    for name in names:
-        if _is_glob(name):
-            found += _matches(name, lister())
-        elif (
-            not name.endswith(SHARD_SUFFIXES)
-            and ("://" not in name or name.endswith("/"))
-            and lister().is_directory(name)
-        ):
-            pattern = name.rstrip("/") + "/*"
-            found += [url for url in _matches(pattern, lister()) if url.endswith(SHARD_SUFFIXES)]
+    found: list[str | list[str]] = []
+    for given in names:
+        name = given if _is_there(given) else _filled_in(given)
+        there = _is_there(name)
+        if not there and _is_glob(name):
+            # A brace pattern around a glob is expanded first: stores know no braces.
+            found.append(_matches(list(_each(_pattern(name))), lister()))
+        elif (there or not is_shard(name)) and _may_be_folder(name) and lister().is_directory(name):
+            folder = name.rstrip("/") if "://" in name else glob.escape(name.rstrip("/"))
+            found.append(_matches([folder + "/*"], lister(), shards_only=True))
+        elif there:
+            found.append([name])
         else:
             found.append(name)
-    shards = ShardList(found)
+    shards = ShardList.joined(_runs(found))
     if not len(shards):
         shown = redact(urls) if isinstance(urls, str) else [redact(name) for name in names][:3]
         raise ConfigError(f"no shards in {shown!r}: nothing there ends in one of {', '.join(SHARD_SUFFIXES)}")
     return shards
+
+
+def _runs(found: Iterable[str | list[str]]) -> Iterable[str | list[str]]:
+    """The same, plain names that follow each other in one list: a million of them must not be a million patterns."""
+    run: list[str] = []
+    for each in found:
+        if isinstance(each, str) and "{" in each:
+            if run:
+                yield run
+            yield each
+            run = []
+        else:
+            run += [each] if isinstance(each, str) else each
+    if run:
+        yield run
+
+
+def _each(pattern: _Product) -> Iterable[str]:
+    return (pattern[i] for i in range(len(pattern)))
+
+
+def _is_there(name: str) -> bool:
+    """Whether a local file or folder has this very name; asked only where the name could mean something else."""
+    path = local_path(name) if "://" not in name and any(char in name for char in "{}*?[]$~") else None
+    return path is not None and os.path.lexists(path)
+
+
+def _filled_in(name: str) -> str:
+    """A name with the user's folder for ``~``, and variables of the environment in it."""
+    if "$" in name and not has_query(name):
+        name = os.path.expandvars(name)
+    return os.path.expanduser(name) if name.startswith("~") else name
+
+
+def _may_be_folder(name: str) -> bool:
+    return "://" not in name or name.endswith("/")
 
 
 def _checked(url: object) -> str:
@@ -219,10 +299,42 @@ def _is_glob(name: str) -> bool:
     return "*" in name or ("://" not in name and any(char in name for char in "?["))
 
 
-def _matches(pattern: str, lister: Lister) -> list[str]:
-    # A brace pattern around a glob is expanded first: stores know no braces.
-    patterns = _pattern(pattern)
-    found = sorted({url for i in range(len(patterns)) for url in lister.glob(patterns[i])})
-    if not found:
-        raise ConfigError(f"no shard matches {redact(pattern)!r}: check the folder and the pattern")
-    return found
+def _matches(patterns: Sequence[str], lister: Lister, shards_only: bool = False) -> list[str]:
+    """What matches, sorted, without hidden files; and of what is left the shards alone, if there are any."""
+    found = sorted({url for pattern in patterns for url in _found(pattern, lister)})
+    meant = {part for pattern in patterns for part in pattern.split("/")}
+    visible = [url for url in found if not _is_hidden(url, meant)]
+    shards = [url for url in visible if is_shard(url)]
+    taken = shards if shards or shards_only else visible
+    others = [url for url in set(visible) - set(taken) if _ARCHIVE.search(url.rpartition("/")[2])]
+    _say("hidden files", sorted(set(found) - set(visible)), "they begin with a dot, or lie in a hidden folder")
+    _say("archives of other kinds", sorted(others), f"a shard ends in one of {', '.join(SHARD_SUFFIXES)}")
+    if not taken:
+        shown = patterns[0].replace("[[]", "[") if shards_only else patterns[0]
+        raise ConfigError(
+            f"no shard matches {redact(shown)!r}"
+            + (f" (of {len(found)} files that do, none is a shard)" if found else "")
+            + ": check the folder and the pattern"
+        )
+    return taken
+
+
+def _found(pattern: str, lister: Lister) -> list[str]:
+    """What matches a pattern; of a relative one the folder that it starts from is no part."""
+    here = os.getcwd() if "://" not in pattern and not os.path.isabs(pattern) else ""
+    if not any(char in here for char in "*?["):
+        return lister.glob(pattern)
+    return [os.path.relpath(each) for each in lister.glob(f"{glob.escape(here)}/{os.path.normpath(pattern)}")]
+
+
+def _is_hidden(url: str, meant: set[str]) -> bool:
+    """Whether a part of a URL begins with a dot, or is a system's own, and was not written so in the pattern."""
+    odd = (part for part in url.split("/") if part[:1] == "." or part in _JUNK)
+    return any(part not in meant and not any(each[:1] == "." and fnmatch(part, each) for each in meant) for part in odd)
+
+
+def _say(what: str, left_out: Sequence[str], why: str) -> None:
+    """Count and log what is left out of a listing."""
+    if left_out:
+        counters.add("listing", f"{what} passed over", len(left_out))
+        log.warning("%d %s are passed over (%s): %s, ...", len(left_out), what, why, redact(left_out[0]))

@@ -8,14 +8,17 @@ goes into ``tests/test_regressions.py``. Not collected by pytest; needs ``pip in
 from __future__ import annotations
 
 import argparse
+import bz2
 import gzip
 import io
 import json
+import lzma
 import os
 import random
 import sys
 import tarfile
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import atheris
@@ -23,6 +26,7 @@ import atheris
 with atheris.instrument_imports(include=["streampipe"]):
     import streampipe as sp
     from streampipe.index import ShardIndex, manifest
+    from streampipe.index.columns import Columns
     from streampipe.index.table import make
     from streampipe.samples import group
     from streampipe.tar import Limits, decompress, read_members, stream_members
@@ -46,7 +50,12 @@ def entries(read):
 
 
 def tar(data):
-    """Any bytes as an archive."""
+    """Any bytes as an archive, strictly and with all that can be allowed."""
+    linked = replace(LIMITS, hard_links=True, missing_end=True, concatenated=True)
+    try:
+        list(group(read_members(data, shard="s", limits=linked), "s", limits=linked))
+    except sp.ShardError:
+        pass
     whole = entries(read_members(data, shard="s", limits=LIMITS))
     size = 1 + len(data) % 700
     pieces = [data[i : i + size] for i in range(0, len(data), size)]
@@ -88,7 +97,7 @@ def mutate_tar(data, most, seed):
 def compressed(data):
     """Any bytes as compressed ones."""
     size = 1 + len(data) % 300
-    for kind in ("gzip", "zstd"):
+    for kind in ("gzip", "zstd", "xz", "bzip2"):
         made = 0
         try:
             for piece in decompress(
@@ -107,6 +116,8 @@ def compressed_seeds():
     yield gzip.compress(body)
     yield gzip.compress(body[:700]) + gzip.compress(body[700:]) + bytes(100)
     yield zstandard.ZstdCompressor().compress(body)
+    yield lzma.compress(body)
+    yield bz2.compress(body[:700]) + bz2.compress(body[700:])
 
 
 def index(data):
@@ -127,7 +138,7 @@ def index(data):
         numbers = {"offset": place[0], "size": place[1], "crc32": None, "fields": [], "width": None, "height": None}
         rows.append({"key": given.ConsumeUnicodeNoSurrogates(5), **numbers})
     facts = {"bytes": given.ConsumeIntInRange(-5, 1 << 20)}
-    written = make(rows, [{} for _ in rows], facts).to_bytes()
+    written = make(rows, Columns([{} for _ in rows]), facts).to_bytes()
     try:
         sound(ShardIndex.from_bytes(written, "i"))
     except sp.IndexMismatch:
@@ -147,7 +158,7 @@ def sound(found):
 
 def index_seeds():
     row = {"key": "k", "offset": 0, "size": 1024, "crc32": 7, "fields": [], "width": 3, "height": None}
-    yield make([row], [{"a": 1}], {"bytes": 10240}).to_bytes()
+    yield make([row], Columns([{"a": 1}]), {"bytes": 10240}).to_bytes()
     yield manifest.to_bytes([manifest.Entry("a.tar", 10240, 1, None)])
 
 

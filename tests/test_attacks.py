@@ -21,6 +21,7 @@ from PIL import Image
 
 import streampipe as sp
 from streampipe.index import Finder, ShardIndex, manifest
+from streampipe.index.columns import Columns
 from streampipe.index.find import index_url
 from streampipe.index.table import make
 from streampipe.pack import pack
@@ -267,7 +268,7 @@ def test_an_image_of_too_many_pixels_is_refused_before_it_is_decoded(tmp_path):
 
 def test_an_index_or_manifest_that_unpacks_without_end_is_refused():
     row = {"key": "k", "offset": 0, "size": 512, "crc32": 0, "fields": [], "width": None, "height": None}
-    index = make([row] * 200_000, [{"text": "x" * 1000}] * 200_000, {"bytes": 10**9}).to_bytes()
+    index = make([row] * 200_000, Columns([{"text": "x" * 1000}] * 200_000), {"bytes": 10**9}).to_bytes()
     assert len(index) < 1 << 20
     with pytest.raises(sp.IndexMismatch, match=r"unpacks to .* raise Limits\.max_index_bytes"):
         ShardIndex.from_bytes(index, "a.index.parquet", 50 << 20)
@@ -445,7 +446,7 @@ def test_remembered_scans_that_others_can_write_to_are_not_used(tmp_path, monkey
     finder = Finder(Source(), Limits())
     assert len(finder.find(str(tmp_path / "00000.tar"))) == 3
     (planted,) = (tmp_path / "memory" / "index").iterdir()
-    planted.write_bytes(make([], [], {"bytes": 0}).to_bytes())
+    planted.write_bytes(make([], Columns(), {"bytes": 0}).to_bytes())
     (tmp_path / "memory" / "index").chmod(0o777)
     assert len(finder.find(str(tmp_path / "00000.tar"))) == 3
     assert "can be written by others" in caplog.text

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import streampipe as sp
-from streampipe.captions import Caption, Fields, Recipe, Tags, fill_wildcards, shuffled, texts_of
+from streampipe.captions import Caption, Recipe, Tags, fill_wildcards, shuffled
+from streampipe.values import Fields, texts_of
 
 tag = st.text(st.characters(codec="utf-8", exclude_characters=",|{}", exclude_categories=("Z", "C")), min_size=1)
 tag_lists = st.lists(tag, max_size=12)

@@ -22,6 +22,7 @@ ORDER = [  # each may import from those before it, and from itself
     "threads",
     "decoding",
     "query.aliases",
+    "values",
     "captions",
     "index",
     "query",
@@ -45,12 +46,12 @@ ORDER = [  # each may import from those before it, and from itself
 ]
 INSIDE = {  # and in a folder, each file from those before it
     "plan": "order buckets spread groups cut rotation lanes deal planned dataset streams bucketed",
-    "query": "aliases expression condition split own",
-    "index": "beside facts parquet known manifest sidecar table scan find build",
+    "query": "aliases expression arrow condition split own",
+    "index": "beside stated facts columns parquet known manifest separated sidecar table scan find build",
     "source": "headers location network failures traffic http retry disk fetch stores forward part ranges cache "
     "download source",
-    "tar": "limits extended header compression entries reader writer",
-    "decoding": "geometry sniff text header resize jpeg pillow image fields",
+    "tar": "limits foreign extended header compression entries reader writer",
+    "decoding": "extensions inflate geometry sniff text header resize jpeg pillow image fields",
     "reading": "indexed remote prefetch shards forward reader",
     "pack": "scan split write",
     "engine": "engine chain division mix batches indexed lanes streams state interleaved compile life clock plain "

@@ -9,6 +9,7 @@ import pytest
 
 import streampipe as sp
 from streampipe.index import ShardIndex, manifest
+from streampipe.index.columns import Columns
 from streampipe.index.table import make
 from tests.data import write_shards
 
@@ -110,7 +111,7 @@ ROW = {"key": "k", "offset": 0, "size": 1024, "crc32": None, "fields": [], "widt
     ],
 )
 def test_an_index_whose_places_no_shard_can_have_is_refused(rows):
-    data = make(rows, [{} for _ in rows], {"bytes": 10_240}).to_bytes()
+    data = make(rows, Columns([{} for _ in rows]), {"bytes": 10_240}).to_bytes()
     with pytest.raises(sp.IndexMismatch, match="does not describe a shard"):
         ShardIndex.from_bytes(data, "a.index.parquet")
 
@@ -118,7 +119,7 @@ def test_an_index_whose_places_no_shard_can_have_is_refused(rows):
 @pytest.mark.parametrize("facts", [{"bytes": None}, {"bytes": -1}, {"bytes": "10240"}, {}])
 def test_an_index_whose_facts_are_none_is_refused(facts):
     with pytest.raises(sp.IndexMismatch):
-        ShardIndex.from_bytes(make([ROW], [{}], facts).to_bytes(), "a.index.parquet")
+        ShardIndex.from_bytes(make([ROW], Columns([{}]), facts).to_bytes(), "a.index.parquet")
 
 
 def parquet(table, facts):
@@ -147,7 +148,7 @@ def test_a_manifest_that_is_not_sound_is_refused(columns, facts):
 
 
 def test_a_flipped_byte_of_an_index_is_refused_or_leaves_a_sound_one():
-    whole = make([ROW, {**ROW, "offset": 1024}], [{"a": 1}, {"a": 2}], {"bytes": 10_240}).to_bytes()
+    whole = make([ROW, {**ROW, "offset": 1024}], Columns([{"a": 1}, {"a": 2}]), {"bytes": 10_240}).to_bytes()
     for at in range(0, len(whole), 5):
         data = bytearray(whole)
         data[at] ^= 0xFF
@@ -157,3 +158,14 @@ def test_a_flipped_byte_of_an_index_is_refused_or_leaves_a_sound_one():
             continue
         starts, sizes, _ = found.places()
         assert (starts + sizes <= found.shard_bytes).all()
+
+
+def test_a_changed_byte_of_an_indexs_footer_is_refused_or_changes_nothing():
+    data = make([ROW], Columns([{"a": 1, "t": "x"}]), {"bytes": 10_240}).to_bytes()
+    for at in range(len(data) - 1200, len(data)):
+        damaged = bytearray(data)
+        damaged[at] ^= 0x20
+        try:
+            assert len(ShardIndex.from_bytes(bytes(damaged), "a.index.parquet")) == 1
+        except sp.IndexMismatch:
+            pass

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import fields
+from typing import Any
 
 from streampipe.index import Finder
 from streampipe.source import Source
@@ -20,8 +22,15 @@ def add_urls(parser: argparse.ArgumentParser) -> None:
 
 
 def add_storage(parser: argparse.ArgumentParser) -> None:
-    """How a store is reached."""
+    """How a store is reached, and what shards may hold."""
     parser.add_argument("--storage-options", type=options, default={}, metavar="JSON", help="for fsspec")
+    parser.add_argument(
+        "--limits",
+        type=limits,
+        default=Limits(),
+        metavar="NAME[=N],...",
+        help="as in concatenated,max_member_bytes=4G (see sp.Limits)",
+    )
 
 
 def add_index(parser: argparse.ArgumentParser) -> None:
@@ -37,7 +46,7 @@ def shards_of(given: argparse.Namespace) -> tuple[ShardList, Source]:
 
 def finder_of(given: argparse.Namespace, source: Source) -> Finder:
     """What finds the shards' indexes."""
-    return Finder(source, Limits(), given.index)
+    return Finder(source, given.limits, given.index)
 
 
 def options(text: str) -> dict[str, object]:
@@ -49,6 +58,21 @@ def options(text: str) -> dict[str, object]:
     if not isinstance(found, dict):
         raise argparse.ArgumentTypeError(f"{text!r} is no JSON object, as in '{{\"anon\": true}}'")
     return found
+
+
+def limits(text: str) -> Limits:
+    """``sp.Limits`` from the names that are not as by default.
+
+    >>> limits("concatenated,max_member_bytes=4G").max_member_bytes
+    4000000000
+    """
+    kinds = {each.name: type(each.default) for each in fields(Limits)}
+    found: dict[str, Any] = {}
+    for name, _, value in (each.strip().partition("=") for each in text.split(",")):
+        if name not in kinds or (kinds[name] is bool) == bool(value):
+            raise argparse.ArgumentTypeError(f"{text!r} is no list of limits; there are {', '.join(kinds)}")
+        found[name] = True if kinds[name] is bool else size(value)
+    return Limits(**found)
 
 
 def positive(text: str) -> int:

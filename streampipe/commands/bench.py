@@ -6,7 +6,7 @@ import argparse
 import time
 
 from streampipe.commands.arguments import add_index, add_urls, positive, whole
-from streampipe.decoding.fields import IMAGES
+from streampipe.decoding.extensions import IMAGES
 from streampipe.loader import Loader
 from streampipe.stream import stream
 
@@ -28,7 +28,14 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> int:
     """Measure, in shuffled order as in training. The first batch is not counted: with it workers and threads start."""
-    pipe = stream(given.urls, shuffle=True, epochs=None, index=given.index, storage_options=given.storage_options)
+    pipe = stream(
+        given.urls,
+        shuffle=True,
+        epochs=None,
+        index=given.index,
+        storage_options=given.storage_options,
+        limits=given.limits,
+    )
     if given.size:
         pipe = pipe.rename(image=";".join(sorted(IMAGES))).select("image").decode(given.size)
     loader = Loader(pipe.batch(given.batch), given.workers, threads=given.threads)

@@ -21,7 +21,9 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(given: argparse.Namespace) -> int:
     """Index."""
     shards, source = shards_of(given)
-    summary = index(shards, source, folder=given.out, threads=given.threads, progress=not given.quiet)
+    summary = index(
+        shards, source, folder=given.out, threads=given.threads, limits=given.limits, progress=not given.quiet
+    )
     if not given.quiet:
         print(summary)
     return 0

@@ -37,7 +37,7 @@ def listed(url: str, finder: Finder) -> Iterator[Listed]:
 
 def samples(url: str, finder: Finder) -> Iterator[Sample]:
     """All samples of a shard with their bytes, front to back, strictly."""
-    shard = ShardSamples(ShardList([url]), finder.source, None, finder.limits, None, "sequential")
+    shard = ShardSamples(ShardList.of([url]), finder.source, None, finder.limits, None, "sequential")
     return shard(Run(policy=ErrorPolicy("raise")), 0)
 
 
@@ -49,7 +49,7 @@ def sample(url: str, key: str, finder: Finder) -> Sample | None:
     keys = found.keys()
     if key not in keys:
         return None
-    shard = IndexedShard(count(ShardList([url]), finder), 0, found)
+    shard = IndexedShard(count(ShardList.of([url]), finder), 0, found)
     row = keys.index(key)
     start, end = shard.span(row)
     return shard.sample(row, finder.source.read(url, start, end), 0)

@@ -24,7 +24,7 @@ from streampipe.index.find import index_url
 from streampipe.index.manifest import NAME, Entry, entries
 from streampipe.source import has_query, redact
 from streampipe.tar import compression_of
-from streampipe.urls import SHARD_SUFFIXES, ShardList
+from streampipe.urls import ShardList, is_shard
 
 HELP = "read every shard and compare it with index and manifest; exit status 1 and a line for each damage"
 _SHARD = (ShardError, SourceError)
@@ -212,7 +212,7 @@ def _lost(
     urls: Iterable[str], shards: ShardList, finder: Finder, manifests: Mapping[str, Mapping[str, Entry]]
 ) -> Iterator[str]:
     """Where whole folders are meant: the shards of their manifests that are not there."""
-    if all(url.endswith(SHARD_SUFFIXES) and not any(char in url for char in "*?[") for url in urls):
+    if all(is_shard(url) and not any(char in url for char in "*?[") for url in urls):
         return
     there = {redact(url) for url in shards}
     for folder in dict.fromkeys(url.rpartition("/")[0] for url in shards):

@@ -1,11 +1,13 @@
 """Bytes to images and values: pure functions, with no knowledge of pipelines."""
 
-from streampipe.decoding.fields import decode_field, gunzip, is_image_field, is_mask, main_image
+from streampipe.decoding.fields import decode_field, is_image_field, is_mask, main_image
 from streampipe.decoding.geometry import MARGIN, Geometry, Size, decide, resized, zoom_of
 from streampipe.decoding.header import ImageHeader, probe
 from streampipe.decoding.image import MAX_PIXELS, EncodedImage, decode_image, delivered, fit_image, is_image, size_of
+from streampipe.decoding.inflate import gunzip, unwrapped
 from streampipe.decoding.resize import INTERPOLATIONS
 from streampipe.decoding.sniff import sniff
+from streampipe.decoding.text import decode_json, decode_text
 
 __all__ = [
     "INTERPOLATIONS",
@@ -18,6 +20,8 @@ __all__ = [
     "decide",
     "decode_field",
     "decode_image",
+    "decode_json",
+    "decode_text",
     "delivered",
     "fit_image",
     "gunzip",
@@ -29,5 +33,6 @@ __all__ = [
     "resized",
     "size_of",
     "sniff",
+    "unwrapped",
     "zoom_of",
 ]

@@ -6,28 +6,24 @@ Only formats that cannot run code are here. The others are refused, and a user w
 from __future__ import annotations
 
 import io
-import json
-import zlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
+from streampipe.decoding.extensions import IMAGES, JSONS, NUMBERS, TEXTS, UNSAFE
+from streampipe.decoding.extensions import extension_of as _extension
 from streampipe.decoding.image import decode_image
+from streampipe.decoding.inflate import MAX_INFLATED, unwrapped
 from streampipe.decoding.sniff import sniff
-from streampipe.decoding.text import decode_text
+from streampipe.decoding.text import decode_json, decode_text
 from streampipe.errors import ConfigError, DecodeError, UnsafeFormat
-
-MAX_INFLATED = 256 << 20
-"""Bytes that a .gz field or a .npz may inflate to."""
 
 ALONE = "tensor"
 """The name of a tensor that is alone in a .safetensors field."""
-IMAGES = frozenset(("jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "avif", "apng"))
 MASKS = frozenset(("mask", "masklabel", "seg"))
 RENAMED = frozenset(("image", "control", "mask"))
 """Names without an extension under which images go behind ``rename``: bytes there that are no image are damage."""
-UNSAFE = frozenset(("pkl", "pickle", "pyd", "pth", "pt", "ckpt", "bin", "joblib", "dill"))
 Decoder = Callable[[bytes], Any]
 
 
@@ -90,7 +86,7 @@ def decode_field(
     if is_image_field(name, data):
         return decode_image(data, **image_options)
     if extension == "gz":
-        return decode_field(name[: -len(".gz")] or "bytes", gunzip(data), decoders=decoders, **image_options)
+        return decode_field(*unwrapped(name, data), decoders=decoders, **image_options)
     if extension in UNSAFE:
         raise UnsafeFormat(
             f"a .{extension} file can run code when it is read; if you trust this data, register a decoder: "
@@ -105,24 +101,6 @@ def decode_field(
         raise
     except Exception as error:
         raise DecodeError(f"{len(data)} bytes are no sound .{extension} ({type(error).__name__}: {error})") from error
-
-
-def gunzip(data: bytes | memoryview) -> bytes:
-    """A gzipped field's content, never more than ``MAX_INFLATED`` bytes."""
-    inflater = zlib.decompressobj(wbits=31)
-    try:
-        content = inflater.decompress(data, MAX_INFLATED)
-    except zlib.error as error:
-        raise DecodeError(f"{len(data)} bytes are no sound gzip data ({error})") from error
-    if inflater.eof:
-        return content
-    if inflater.unconsumed_tail:
-        raise DecodeError(f"{len(data)} bytes of gzip data inflate to more than {MAX_INFLATED} bytes, the most allowed")
-    raise DecodeError(f"the gzip data of {len(data)} bytes ends too early")
-
-
-def _extension(name: str) -> str:
-    return name.rpartition(".")[2].lower()
 
 
 def _number(data: bytes) -> int:
@@ -192,9 +170,9 @@ def _tenbin(data: bytes) -> list[np.ndarray]:
 
 
 _DECODERS: dict[str, Decoder] = {
-    **dict.fromkeys(("txt", "text", "transcript", "caption"), decode_text),
-    **dict.fromkeys(("json", "jsn"), json.loads),
-    **dict.fromkeys(("cls", "cls2", "index", "inx", "id"), _number),
+    **dict.fromkeys(TEXTS, decode_text),
+    **dict.fromkeys(JSONS, decode_json),
+    **dict.fromkeys(NUMBERS, _number),
     "npy": _npy,
     "npz": _npz,
     **dict.fromkeys(("mp", "msg", "msgpack"), _msgpack),

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from tqdm import tqdm
 
-from streampipe.errors import ConfigError, IndexMismatch
+from streampipe.errors import ConfigError, IndexMismatch, StreampipeError
 from streampipe.index.find import index_url
 from streampipe.index.manifest import NAME, Entry, to_bytes
-from streampipe.index.scan import scan
+from streampipe.index.scan import check, scan
 from streampipe.index.table import NESTED, ShardIndex
-from streampipe.source import Source, has_query, redact
+from streampipe.source import Source, has_query, local_path, redact
 from streampipe.tar import Limits
 from streampipe.urls import ShardList
+
+log = logging.getLogger("streampipe")
 
 
 @dataclass
@@ -49,10 +53,12 @@ def index(
     """Index shards, local or remote, ``threads`` at once, and write the manifest when all are done.
 
     Each index appears at its place when it is whole. An index that is there and fits its shard (size) is kept, so an
-    interrupted run goes on when it is run again.
+    interrupted run goes on when it is run again. Before anything is hashed, the headers of all local shards are read
+    and the places of the indexes are looked at: what is wrong is said at once, of all shards.
 
     Raises:
-        ConfigError: two shards have the same file name, so one manifest or ``folder`` cannot hold both.
+        ConfigError: two shards have the same file name, so one manifest or ``folder`` cannot hold both; a shard is
+            compressed; the indexes' folder cannot be written.
         SourceError, ShardError: of the first shard that could not be read.
     """
     start = time.perf_counter()
@@ -65,6 +71,8 @@ def index(
         raise ConfigError(f"two shards would have the index {redact(twice)}: index their folders one by one")
     target = index_url(urls[0], folder).rpartition("/")
     summary = Summary(redact(f"{target[0]}{target[1]}{NAME}"), shards=len(urls))
+
+    _check(urls, places, source, limits or Limits(), threads, progress)
 
     def one(job: tuple[str, str]) -> tuple[Entry, bool]:
         url, place = job
@@ -89,6 +97,33 @@ def index(
     summary.bytes = sum(entry.bytes for entry in entries)
     summary.seconds = time.perf_counter() - start
     return summary
+
+
+def _check(urls: list[str], places: list[str], source: Source, limits: Limits, threads: int, progress: bool) -> None:
+    """Find what can be found without hashing: folders that cannot be written, shards that cannot be indexed."""
+    for folder in dict.fromkeys(os.path.dirname(path) for path in map(local_path, places) if path is not None):
+        there = folder or "."
+        while not os.path.isdir(there) and os.path.dirname(there) != there:
+            there = os.path.dirname(there) or "."
+        if not os.access(there, os.W_OK):
+            raise ConfigError(f"{folder or '.'} cannot be written: give --out, a folder for indexes and manifest")
+
+    def wrong(url: str) -> StreampipeError | None:
+        try:
+            check(url, source, limits)
+        except StreampipeError as error:
+            return error
+        return None
+
+    jobs = zip(urls, map(local_path, places), strict=True)
+    local = [url for url, place in jobs if local_path(url) is not None and not (place and os.path.exists(place))]
+    with ThreadPoolExecutor(max(1, threads)) as pool:
+        done = tqdm(pool.map(wrong, local), total=len(local), unit=" shards", desc="check", disable=not progress)
+        errors = [error for error in done if error is not None]
+    for error in errors[1:]:
+        log.error("%s", error)
+    if errors:
+        raise errors[0]
 
 
 def _fitting(source: Source, url: str, place: str) -> ShardIndex | None:

@@ -7,7 +7,6 @@ objects inside it as ``object.NAME``.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -15,11 +14,13 @@ import numpy as np
 
 from streampipe.decoding.fields import is_image_field, main_image
 from streampipe.decoding.header import probe
+from streampipe.decoding.text import decode_json
 from streampipe.errors import DecodeError
 
 OWN = ("key", "offset", "size", "crc32", "fields", "width", "height")
 """The columns that every index has."""
 _DEEPEST = 8
+_LONGEST = 1 << 15  # characters of a text that is a fact
 
 
 def column_name(name: str) -> str:
@@ -40,8 +41,8 @@ def scalars_of(data: bytes | memoryview | Mapping[str, Any]) -> dict[str, Any]:
     value: Any = data
     if not isinstance(data, Mapping):
         try:
-            value = json.loads(bytes(data))
-        except (ValueError, RecursionError):
+            value = decode_json(data)
+        except DecodeError:
             return {}
     if not isinstance(value, Mapping):
         return {}
@@ -66,8 +67,10 @@ def _whole(value: Any) -> Any:
 
 
 def is_scalar(value: object) -> bool:
-    """Whether a value can stand in a column: a truth value, a number of at most 64 bits, or a text."""
-    return isinstance(value, (bool, int, float, str)) and not (isinstance(value, int) and abs(value) >= 1 << 63)
+    """Whether a value can stand in a column: a truth value, a number of at most 64 bits, or a text that is no book."""
+    if isinstance(value, str):
+        return len(value) <= _LONGEST
+    return isinstance(value, (bool, int, float)) and not (isinstance(value, int) and abs(value) >= 1 << 63)
 
 
 def facts_of(sample: Mapping[str, Any], sizes: bool = True) -> dict[str, Any]:

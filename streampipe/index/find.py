@@ -5,16 +5,20 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+from collections.abc import Collection
 
-from streampipe.errors import IndexMismatch, SourceError
-from streampipe.index.scan import scan
-from streampipe.index.table import NESTED, ShardIndex
+from streampipe.counters import counters
+from streampipe.errors import ConfigError, CorruptShard, IndexMismatch, ShardMissing, SourceError
+from streampipe.index.columns import Columns
+from streampipe.index.scan import HasLinks, scan
+from streampipe.index.table import NEEDS, NESTED, ShardIndex, make
 from streampipe.source import Source, has_query, local_path, planted, redact
 from streampipe.tar import Limits, compression_of
-from streampipe.urls import SHARD_SUFFIXES
+from streampipe.urls import stem_of
 
 log = logging.getLogger("streampipe")
 SUFFIX = ".index.parquet"
+MISSING_SHARDS = ("error", "skip")
 
 
 def index_url(url: str, folder: str | None = None) -> str:
@@ -25,8 +29,7 @@ def index_url(url: str, folder: str | None = None) -> str:
     """
     if has_query(url):  # a signature is of one object alone, and no part of its name
         url = url.partition("?")[0]
-    suffix = next((each for each in SHARD_SUFFIXES if url.endswith(each)), "")
-    stem = url[: len(url) - len(suffix)]
+    stem = stem_of(url)
     return f"{folder.rstrip('/')}/{stem.rpartition('/')[2]}{SUFFIX}" if folder else stem + SUFFIX
 
 
@@ -40,38 +43,85 @@ def memory() -> str:
 class Finder:
     """Finds the indexes of shards. Holds settings only, so it can be pickled."""
 
-    def __init__(self, source: Source, limits: Limits, folder: str | None = None) -> None:
+    def __init__(
+        self, source: Source, limits: Limits, folder: str | None = None, missing_shards: str = "error"
+    ) -> None:
+        if missing_shards not in MISSING_SHARDS:
+            raise ConfigError(f"missing_shards is one of {', '.join(MISSING_SHARDS)}, not {missing_shards!r}")
         self.source = source
         self.limits = limits
         self.folder = folder
+        self.missing_shards = missing_shards
 
-    def find(self, url: str, sized: bool = True) -> ShardIndex | None:
+    def find(self, url: str, sized: bool = True, columns: Collection[str] | None = None) -> ShardIndex | None:
         """The index of a shard; None where there is none and the shard is no local, plain tar that could be scanned.
 
-        With ``sized`` False the shard is not asked for its size, which takes a request: then ``check_size`` later.
+        With ``columns`` only those and the samples' places are read. With ``sized`` False the shard is not asked for
+        its size, which takes a request: then ``check_size`` later.
+
+        Where missing shards are skipped, one that is not there has an index without samples.
 
         Raises:
             IndexMismatch: there is one, but it is damaged or does not fit the shard.
+            ShardMissing: the shard is not there.
         """
+        try:
+            return self._found(url, sized, columns)
+        except ShardMissing as error:
+            self.skip_missing(error)
+            return make([], Columns(), {"bytes": 0})
+
+    def skip_missing(self, error: ShardMissing) -> None:
+        """Count and log a shard that is not there, or raise."""
+        if self.missing_shards == "error":
+            raise error
+        counters.add("reading", "missing shards")
+        seen = int(counters.get("reading", "missing shards"))
+        if seen & (seen - 1) == 0:
+            log.warning("a missing shard is skipped (number %d): %s", seen, error)
+
+    def _found(self, url: str, sized: bool, columns: Collection[str] | None) -> ShardIndex | None:
         place = index_url(url, self.folder)
         most = self.limits.max_index_bytes
         data = self.source.read_if_there(place, most) if self.folder or not has_query(url) else None
         if data is not None:
-            found = ShardIndex.from_bytes(data, redact(place), most)
+            found = ShardIndex.from_bytes(data, redact(place), most, columns)
             if sized:
                 self.check_size(found.shard_bytes, url, self.source.size(url))
-            return found
+            return self._allowed(found, url)
         path = local_path(url)
-        if path is None or self._is_compressed(url, path):
+        if path is None or self._compression(url, path) is not None:
             return None
-        return self._remembered(url, path)
+        try:
+            return self._allowed(self._remembered(url, path, columns), url)
+        except HasLinks:
+            return None
 
-    def _is_compressed(self, url: str, path: str) -> bool:
+    def _allowed(self, found: ShardIndex, url: str) -> ShardIndex:
+        """The index, unless its shard is one that is refused when it is read: both tiers must read the same."""
+        needs = [each for each in found.facts.get(NEEDS, ()) if not getattr(self.limits, str(each), False)]
+        if needs:
+            raise CorruptShard(
+                f"{redact(url)} is read only where that is allowed, as its index says: sp.Limits({needs[0]}=True)"
+            )
+        return found
+
+    def why_not(self, url: str) -> str:
+        """Why a shard has no index, where ``find`` gave None."""
+        shown, path = redact(url), local_path(url)
+        if path is None:
+            return f"{shown} has no index and is remote (streampipe index makes one)"
+        kind = self._compression(url, path)
+        if kind is not None:
+            return f"{shown} is compressed ({kind}): single samples of it cannot be read; decompress it to plan"
+        return f"{shown} holds hard links: single samples of it cannot be read"
+
+    def _compression(self, url: str, path: str) -> str | None:
         try:
             head = self.source.read(url, 0, min(8, os.path.getsize(path)))
         except (OSError, SourceError):
-            return False  # scanning says what is wrong with it
-        return compression_of(url, head) is not None
+            return None  # scanning says what is wrong with it
+        return compression_of(url, head)
 
     def check_size(self, indexed: int, url: str, size: int | None) -> None:
         """A shard of ``size`` bytes whose index is of one of ``indexed`` bytes.
@@ -97,13 +147,13 @@ class Finder:
             log.warning("%s %s: scans of local shards are not remembered", folder, why)
         return None if why else folder
 
-    def _remembered(self, url: str, path: str) -> ShardIndex:
+    def _remembered(self, url: str, path: str, columns: Collection[str] | None) -> ShardIndex:
         try:
             stat = os.stat(path)
             folder = self._memory()
         except OSError:
             return scan(url, self.source, self.limits, checksums=False)  # which says what is wrong with it
-        identity = f"{os.path.abspath(path)}\0{stat.st_size}\0{stat.st_mtime_ns}"
+        identity = f"{os.path.abspath(path)}\0{stat.st_size}\0{stat.st_mtime_ns}\0{self.limits}"
         if folder is None:
             return scan(url, self.source, self.limits, checksums=False)
         place = os.path.join(folder, hashlib.sha256(os.fsencode(identity)).hexdigest()[:32] + SUFFIX)
@@ -111,7 +161,7 @@ class Finder:
         data = self.source.read_if_there(place, most)
         if data is not None:
             try:
-                noted = ShardIndex.from_bytes(data, place, most)
+                noted = ShardIndex.from_bytes(data, place, most, columns)
                 if NESTED in noted.facts:
                     return noted
             except IndexMismatch:

@@ -5,58 +5,123 @@ from __future__ import annotations
 import hashlib
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from typing import Any
 
+from streampipe.errors import ConfigError, UnsupportedMember
+from streampipe.index.columns import Columns
 from streampipe.index.facts import image_size, scalars_of
-from streampipe.index.known import columns_beside
-from streampipe.index.table import ShardIndex, make
+from streampipe.index.known import Known, columns_beside
+from streampipe.index.table import NEEDS, ShardIndex, make
 from streampipe.samples import group
 from streampipe.source import Source, redact
-from streampipe.tar import Limits, Member, read_members, stream_members
+from streampipe.tar import Limits, Member, compression_of, read_members, stream_members
+
+
+class HasLinks(UnsupportedMember):
+    """A shard holds a hard link, whose bytes do not stand with its sample: it can be read forward only."""
 
 
 def scan(url: str, source: Source, limits: Limits, *, checksums: bool = True) -> ShardIndex:
     """Read a shard once, front to back, strictly: damage is an error as in any other reading of it.
 
     Columns of img2dataset's Parquet file beside it are taken over. With ``checksums`` all bytes are read; without, of a
-    local shard only headers, image headers and json members.
+    local shard only headers, image headers and json members. A local shard is read through before a byte is hashed.
+
+    Raises:
+        ConfigError: the shard is compressed: single samples of it cannot be read.
+        HasLinks: it holds hard links, and ``limits`` allow them.
     """
     shown = redact(url)
+    known = columns_beside(url, source, limits)
+    needs: set[str] = set()
     data = source.buffer(url)
-    digest = hashlib.sha256()
     if data is not None:
-        members: Iterable[Member] = read_members(data, shard=shown, limits=limits)
-        size = len(data)
+        check_plain(url, bytes(data[:8]))
+        members = read_members(data, shard=shown, limits=limits, needs=needs)
+        rows, columns = _rows(members, shown, limits, known, needs)
+        facts: dict[str, Any] = {"bytes": len(data)}
         if checksums:
-            digest.update(data)
-        rows, scalars = _rows(members, shown, limits, lambda a, b: zlib.crc32(data[a:b]) if checksums else None)
+            facts["sha256"] = _hashed(data, rows)
     else:
-        tape = _Tape(source.chunks(url), digest)
-        members = stream_members(tape, shard=shown, limits=limits)
-        rows, scalars = _rows(members, shown, limits, tape.crc32)
-        size = tape.end
-    beside = columns_beside(url, source)
-    if beside:
-        scalars = [{**beside.get(row["key"], {}), **own} for row, own in zip(rows, scalars, strict=True)]
-    facts: dict[str, Any] = {"bytes": size}
-    if checksums:
-        facts["sha256"] = digest.hexdigest()
-    return make(rows, scalars, facts)
+        chunks = iter(source.chunks(url))
+        head = next(chunks, b"")
+        check_plain(url, head[:8])
+        tape = _Tape(chain([head], chunks) if head else chunks)
+        members = stream_members(tape, shard=shown, limits=limits, needs=needs)
+        rows, columns = _rows(members, shown, limits, known, needs, tape.crc32)
+        facts = {"bytes": tape.end, "sha256": tape.digest.hexdigest()}
+    return make(rows, columns, {**facts, NEEDS: sorted(needs)} if needs else facts)
+
+
+def check(url: str, source: Source, limits: Limits) -> None:
+    """Read the headers of a local shard, which finds all damage to its structure; nothing of one from elsewhere.
+
+    Raises:
+        ConfigError, ShardError: as ``scan``.
+    """
+    data = source.buffer(url)
+    if data is not None:
+        check_plain(url, bytes(data[:8]))
+        shown = redact(url)
+        for _ in group(
+            read_members(data, shard=shown, limits=limits), shown, views=True, limits=limits, place="checking"
+        ):
+            pass
+
+
+def check_plain(url: str, head: bytes) -> None:
+    """Refuse a compressed shard, by its first bytes."""
+    kind = compression_of(url, head)
+    if kind is not None:
+        raise ConfigError(
+            f"{redact(url)} is compressed ({kind}): single samples of it cannot be read, so it cannot be indexed; "
+            f"decompress it, or stream it as it is (tier='sequential')"
+        )
+
+
+def _standing(members: Iterable[Member], shown: str) -> Iterator[Member]:
+    """The members, if the bytes of all of them stand behind their headers."""
+    for member in members:
+        if member.data_offset < member.offset:
+            raise HasLinks(
+                f"{shown}, byte {member.offset}: member {member.name!r} is a hard link: the shard can be read forward "
+                f"(tier='sequential'), but not indexed; pack the files themselves to do so"
+            )
+        yield member
+
+
+def _hashed(data: memoryview, rows: list[dict[str, Any]]) -> str:
+    """The checksums of samples, put into their rows, and that of the whole shard, in one pass."""
+    digest, at = hashlib.sha256(), 0
+    for row in rows:
+        end = row["offset"] + row["size"]
+        digest.update(data[at : row["offset"]])
+        row["crc32"] = zlib.crc32(data[row["offset"] : end])
+        digest.update(data[row["offset"] : end])
+        at = end
+    digest.update(data[at:])
+    return digest.hexdigest()
 
 
 def _rows(
-    members: Iterable[Member], shown: str, limits: Limits, crc32: Callable[[int, int], int | None]
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    members: Iterable[Member],
+    shown: str,
+    limits: Limits,
+    known: Known,
+    needs: set[str],
+    crc32: Callable[[int, int], int] | None = None,
+) -> tuple[list[dict[str, Any]], Columns]:
     rows: list[dict[str, Any]] = []
-    scalars: list[dict[str, Any]] = []
+    columns = Columns()
     seen: list[Member] = []
 
     def watched() -> Iterator[Member]:
-        for member in members:
+        for member in _standing(members, shown):
             seen.append(member)
             yield member
 
-    for sample in group(watched(), shown, views=True, limits=limits, place="indexing"):
+    for sample in group(watched(), shown, views=True, limits=limits, place="indexing", needs=needs):
         # Seen, but not of this sample: hidden files, and the next sample's first member.
         names = {f"{sample['__key__']}.{name}": name for name in sample if not name.startswith("__")}
         mine = [(each, _field_of(each.name, names)) for each in seen]
@@ -70,14 +135,14 @@ def _rows(
                 "key": sample["__key__"],
                 "offset": start,
                 "size": end - start,
-                "crc32": crc32(start, end),
+                "crc32": crc32(start, end) if crc32 else None,
                 "fields": [{"name": f, "offset": m.data_offset, "size": m.size} for m, f in own],
                 "width": width,
                 "height": height,
             }
         )
-        scalars.append(scalars_of(sample["json"]) if "json" in sample else {})
-    return rows, scalars
+        columns.add({**known.get(sample["__key__"]), **(scalars_of(sample["json"]) if "json" in sample else {})})
+    return rows, columns
 
 
 def _field_of(name: str, names: dict[str, str]) -> str | None:
@@ -90,16 +155,16 @@ def _field_of(name: str, names: dict[str, str]) -> str | None:
 class _Tape:
     """Chunks on their way to a reader. The last bytes are kept, so that a sample's checksum can be had behind it."""
 
-    def __init__(self, chunks: Iterable[bytes], digest: Any) -> None:
+    def __init__(self, chunks: Iterable[bytes]) -> None:
         self._chunks = chunks
-        self._digest = digest
+        self.digest = hashlib.sha256()
         self._held = bytearray()
         self._start = 0
         self.end = 0
 
     def __iter__(self) -> Iterator[bytes]:
         for chunk in self._chunks:
-            self._digest.update(chunk)
+            self.digest.update(chunk)
             self._held += chunk
             self.end += len(chunk)
             yield chunk

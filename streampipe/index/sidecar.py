@@ -1,4 +1,4 @@
-"""Sidecars: files with more about samples, by key. JSON, JSON lines, Parquet, or a parallel tar."""
+"""Sidecars: files with more about samples, by key. JSON, JSON lines, CSV, TSV, Parquet, or a parallel tar."""
 
 from __future__ import annotations
 
@@ -12,14 +12,18 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 
-from streampipe.errors import ConfigError, DuplicateKey, IndexMismatch, ShardMissing
+from streampipe.decoding.inflate import gunzip
+from streampipe.decoding.text import LINE_END, check_parsed, decode_text
+from streampipe.errors import ConfigError, DecodeError, DuplicateKey, IndexMismatch, ShardMissing
 from streampipe.index.parquet import read_table
+from streampipe.index.separated import table_rows
 from streampipe.samples import group
 from streampipe.source import Source, has_query, redact
 from streampipe.tar import Limits, compression_of, decompress, read_members, stream_members
-from streampipe.urls import SHARD_SUFFIXES
+from streampipe.urls import SHARD_SUFFIXES, is_shard, stem_of
 
-SUFFIXES = (".json", ".jsonl", ".ndjson", ".parquet", *SHARD_SUFFIXES)
+SUFFIXES = (*SHARD_SUFFIXES, ".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
+_ROW_BYTES = 160  # of a key and its number in a dict
 _SLOTS = ("stem", "folder", "name")
 Columns = Mapping[str, str] | None
 """The wanted columns, by their new names; None for all."""
@@ -78,8 +82,7 @@ class Place:
                 f"join: {redact(shard)} has a query, such as a signature, which fits no other object; give a function "
                 f"from its URL to that of its sidecar"
             )
-        suffix = next((each for each in SHARD_SUFFIXES if shard.endswith(each)), "")
-        stem = shard[: len(shard) - len(suffix)]
+        stem = stem_of(shard)
         folder, _, name = stem.rpartition("/")
         return self.given.format(stem=stem, folder=folder or ".", name=name)
 
@@ -94,7 +97,9 @@ def read(url: str, shard: str, source: Source, on: str, columns: Columns, limits
         ConfigError: its name ends in none of the known ways.
     """
     shown = redact(url)
-    kind = next((each for each in SUFFIXES if url.partition("?")[0].lower().endswith(each)), None)
+    name = url.partition("?")[0].lower()
+    packed = name.endswith(".gz") and not is_shard(name)
+    kind = next((each for each in SUFFIXES if name.removesuffix(".gz" if packed else "").endswith(each)), None)
     if kind is None:
         raise ConfigError(f"join: {shown} ends in none of {', '.join(SUFFIXES)}, so its format is not known")
     try:
@@ -106,10 +111,15 @@ def read(url: str, shard: str, source: Source, on: str, columns: Columns, limits
             f"{shown} is not there: it is the sidecar of {redact(shard)}; make it, mend the template, or give a "
             f"function that returns None for shards that have none"
         ) from error
-    if kind == ".parquet":
-        return _of_parquet(data, shown, on, columns, limits)
-    rows = _by_key(_json_rows(data, shown, kind), shown, on)
-    return _Dicts(rows, shown, on, columns)
+    try:
+        if packed:
+            data = gunzip(data, limits.max_index_bytes)
+        if kind == ".parquet":
+            return _of_parquet(data, shown, on, columns, limits)
+        rows = table_rows(data, kind, limits) if kind in (".csv", ".tsv") else _json_rows(data, shown, kind, limits)
+        return _Dicts(_by_key(rows, shown, on), shown, on, columns)
+    except DecodeError as error:
+        raise IndexMismatch(f"{shown} is no sound {kind[1:]}: {error}") from error
 
 
 def _small(url: str, source: Source, limits: Limits) -> bytes:
@@ -157,14 +167,15 @@ class _Table:
 def _of_parquet(data: bytes, shown: str, on: str, columns: Columns, limits: Limits) -> Rows:
     names: dict[str, str] = {}
 
-    def choose(there: list[str]) -> list[str]:
+    def choose(schema: pa.Schema) -> list[str]:
+        there = list(schema.names)
         key = _key_column(there, on)
         if key is None:
             raise IndexMismatch(_no_key(shown, on, there))
         names.update(_wanted([name for name in there if name != key], shown, columns))
         return [key, *names.values()]
 
-    table = read_table(data, shown, limits.max_index_bytes, choose, "fetch or make it again")
+    table = read_table(data, shown, limits.max_index_bytes, choose, "fetch or make it again", _ROW_BYTES)
     key = _key_column(table.column_names, on) or on
     found: dict[str, int] = {}
     for row, value in enumerate(table.column(key).to_pylist()):
@@ -189,8 +200,10 @@ def _of_tar(url: str, shown: str, source: Source, columns: Columns, limits: Limi
     return _Dicts(rows, shown, "__key__", columns)
 
 
-def _json_rows(data: bytes, shown: str, kind: str) -> Iterable[tuple[str | None, Any]]:
+def _json_rows(data: bytes, shown: str, kind: str, limits: Limits) -> Iterable[tuple[str | None, Any]]:
     """Keys (where they stand outside of the rows) and rows."""
+    check_parsed(data, limits.max_index_bytes)
+    text = decode_text(data)
     twice: list[str | None] = [None]
 
     def checked(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -201,8 +214,8 @@ def _json_rows(data: bytes, shown: str, kind: str) -> Iterable[tuple[str | None,
 
     try:
         if kind != ".json":
-            return [(None, row) for row in _lines(data)]
-        found = json.loads(data.decode("utf-8-sig"), object_pairs_hook=checked)
+            return [(None, row) for row in _lines(text)]
+        found = json.loads(text, object_pairs_hook=checked)
     except (ValueError, RecursionError) as error:
         raise IndexMismatch(f"{shown} is no sound {kind[1:]} ({error}); fetch or make it again") from error
     if isinstance(found, list):
@@ -214,10 +227,13 @@ def _json_rows(data: bytes, shown: str, kind: str) -> Iterable[tuple[str | None,
     return list(found.items())
 
 
-def _lines(data: bytes) -> Iterator[Any]:
-    for line in data.decode("utf-8-sig").split("\n"):
+def _lines(text: str) -> Iterator[Any]:
+    for number, line in enumerate(LINE_END.split(text), 1):
         if line.strip():
-            yield json.loads(line)
+            try:
+                yield json.loads(line)
+            except ValueError as error:
+                raise ValueError(f"line {number}: {error}") from None
 
 
 def _by_key(rows: Iterable[tuple[str | None, Any]], shown: str, on: str) -> dict[str, dict[str, Any]]:

@@ -2,15 +2,15 @@
 
 Columns: ``key``, ``offset`` and ``size`` (the sample's bytes in the shard, headers included), ``crc32`` (of those
 bytes; null where only headers were read), ``fields`` (name, offset, size of each), ``width`` and ``height`` of the
-main image as shown (after EXIF orientation), and the scalars of the json member (``streampipe.index.facts``). Where
-objects inside the json would make more than 1,000 columns, theirs are left out, and the index says so.
+main image as shown (after EXIF orientation), and the scalars of the json member (``streampipe.index.facts``), at most
+1,000 columns (``streampipe.index.columns``): if names were left out, the index says so.
 """
 
 from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,27 +18,36 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from streampipe.errors import IndexMismatch
+from streampipe.index.columns import MIXED, Columns
 from streampipe.index.facts import OWN
 from streampipe.index.parquet import read_table
 from streampipe.tar import Limits
+from streampipe.tar.header import BLOCK
 
 VERSION = 1
-MOST_COLUMNS = 1_000
-MIXED = b"streampipe.mixed"
-"""Marks a column whose values are JSON texts, because its values are not all of one kind."""
+PLACES = ("key", "offset", "size", "crc32")
+"""The columns that are always read."""
 _FIELDS = pa.list_(pa.struct([("name", pa.string()), ("offset", pa.int64()), ("size", pa.int64())]))
 _TYPES = (pa.string(), pa.int64(), pa.int64(), pa.uint32(), _FIELDS, pa.int32(), pa.int32())
 _FACTS = b"streampipe"
 NESTED = "nested"
 """The fact whether columns of objects inside the json are there; older indexes say nothing, and have none."""
+NEEDS = "needs"
+"""The options of ``Limits`` without which the shard is refused, by name; where there are none, it does not say so."""
+LEFT_OUT = "left_out"
+"""The fact whether the json has values that are no columns, because there would have been too many."""
 
 
 class ShardIndex:
-    """The index of one shard: its table, and the facts that tie it to the shard (``bytes``, perhaps ``sha256``)."""
+    """The index of one shard: its table, and the facts that tie it to the shard (``bytes``, perhaps ``sha256``).
 
-    def __init__(self, table: pa.Table, facts: Mapping[str, Any]) -> None:
+    Only some of its columns may have been read; ``names`` are those of all.
+    """
+
+    def __init__(self, table: pa.Table, facts: Mapping[str, Any], names: Iterable[str] | None = None) -> None:
         self.table = table
         self.facts = dict(facts)
+        self.names = tuple(table.column_names if names is None else names)
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -48,10 +57,14 @@ class ShardIndex:
         """The shard's size."""
         return int(self.facts["bytes"])
 
-    @property
-    def has_nested(self) -> bool:
-        """Whether objects inside the json have their columns: an older index has none, nor has one of too many."""
-        return bool(self.facts.get(NESTED))
+    def may_lack(self, name: str) -> bool:
+        """Whether the json may hold values under a name that the index does not: there were too many columns, or it was
+        made before those inside objects had any.
+        """
+        if name in self.fact_names:
+            return False
+        inside = "." in name and not (name.startswith("json.") and name.removeprefix("json.") in OWN)
+        return bool(self.facts.get(LEFT_OUT)) or (inside and not self.facts.get(NESTED))
 
     def keys(self) -> list[str]:
         """The samples' keys, in the order of the shard."""
@@ -66,12 +79,12 @@ class ShardIndex:
     @property
     def fact_names(self) -> frozenset[str]:
         """The columns that a condition may name."""
-        return frozenset(self.table.column_names) - {"offset", "size", "crc32", "fields"}
+        return frozenset(self.names) - {"offset", "size", "crc32", "fields"}
 
     def columns(self, names: Iterable[str]) -> dict[str, pa.ChunkedArray]:
-        """Those of the named columns that there are, mixed ones as lists of what they hold."""
+        """Those of the named columns that were read, mixed ones as lists of what they hold."""
         found = {}
-        there = self.fact_names
+        there = self.fact_names & set(self.table.column_names)
         for name in names:
             if name in there:
                 field = self.table.schema.field(name)
@@ -89,33 +102,41 @@ class ShardIndex:
         return sink.getvalue()
 
     @classmethod
-    def from_bytes(cls, data: bytes, name: str, most: int = Limits.max_index_bytes) -> ShardIndex:
-        """From a Parquet file called ``name``.
+    def from_bytes(
+        cls, data: bytes, name: str, most: int = Limits.max_index_bytes, columns: Collection[str] | None = None
+    ) -> ShardIndex:
+        """From a Parquet file called ``name``: all of it, or where the samples are and the named columns.
 
         Raises:
             IndexMismatch: it is no index of this version, unpacks to more than ``most`` bytes, or names places that
                 its shard cannot have.
         """
-        table = read_table(data, name, most)
+        names: list[str] = []
+
+        def wanted(schema: pa.Schema) -> list[str]:
+            names.extend(schema.names)
+            return names if columns is None else [each for each in names if each in columns or each in PLACES]
+
+        table = read_table(data, name, most, wanted)
         try:
             facts = json.loads((table.schema.metadata or {})[_FACTS])
             version, size = facts["version"], facts["bytes"]
         except (KeyError, TypeError, ValueError, RecursionError):
             raise IndexMismatch(f"{name} is no index of streampipe; delete it and run: streampipe index") from None
-        missing = [each for each in OWN if each not in table.column_names]
+        missing = [each for each in OWN if each not in names]
         if version != VERSION or missing:
             what = f"lacks {', '.join(missing)}" if missing else f"has version {version}, not {VERSION}"
             raise IndexMismatch(f"{name} {what}; delete it and run: streampipe index")
-        if not isinstance(size, int) or not _is_sound(table, size):
+        if len(set(names)) < len(names) or not isinstance(size, int) or not _is_sound(table, size):
             raise IndexMismatch(f"{name} is damaged: it does not describe a shard; delete it and run: streampipe index")
-        return cls(table, facts)
+        return cls(table, facts, names)
 
 
 def _is_sound(table: pa.Table, shard_bytes: int) -> bool:
     """Whether an index's own columns are of their kinds, without holes, and its samples lie in the shard in order."""
-    if len(set(table.column_names)) < table.num_columns:
-        return False
     for name, kind in zip(OWN, _TYPES, strict=True):
+        if name not in table.column_names:
+            continue
         column = table.column(name)
         if name in ("key", "offset", "size") and column.null_count:
             return False
@@ -125,32 +146,16 @@ def _is_sound(table: pa.Table, shard_bytes: int) -> bool:
     if not len(starts):
         return True
     ends = starts + sizes  # sizes are bounded first, so this cannot overflow
-    bounded = starts.min() >= 0 and sizes.min() > 0 and max(starts.max(), sizes.max()) <= shard_bytes < 1 << 62
+    bounded = starts.min() >= 0 and sizes.min() >= BLOCK and max(starts.max(), sizes.max()) <= shard_bytes < 1 << 62
     return bool(bounded and ends.max() <= shard_bytes and (starts[1:] >= ends[:-1]).all())
 
 
-def make(rows: list[dict[str, Any]], scalars: list[dict[str, Any]], facts: Mapping[str, Any]) -> ShardIndex:
-    """An index from its rows and from the scalars of each row's json member, by column."""
+def make(rows: list[dict[str, Any]], columns: Columns, facts: Mapping[str, Any]) -> ShardIndex:
+    """An index from its rows and from the columns of their json members."""
     arrays = {name: pa.array([row[name] for row in rows], kind) for name, kind in zip(OWN, _TYPES, strict=True)}
     fields = [pa.field(name, array.type) for name, array in arrays.items()]
-    names = dict.fromkeys(name for each in scalars for name in each)
-    nested = len(names) <= MOST_COLUMNS or not any("." in name for name in names)
-    if not nested:
-        names = dict.fromkeys(name for name in names if "." not in name or name.removeprefix("json.") in OWN)
-    columns = list(arrays.values())
-    for name in names:
-        field, column = _column(name, [each.get(name) for each in scalars])
-        fields.append(field)
-        columns.append(column)
-    return ShardIndex(pa.Table.from_arrays(columns, schema=pa.schema(fields)), {**facts, NESTED: nested})
-
-
-def _column(name: str, values: list[Any]) -> tuple[pa.Field, pa.Array]:
-    kinds = {type(value) for value in values if value is not None}
-    if kinds <= {int, float} and len(kinds) == 2:
-        kinds = {float}
-    if len(kinds) <= 1:
-        kind = {bool: pa.bool_(), int: pa.int64(), float: pa.float64()}.get(next(iter(kinds), str), pa.string())
-        return pa.field(name, kind), pa.array(values, kind)
-    texts_of = [None if value is None else json.dumps(value) for value in values]
-    return pa.field(name, pa.string(), metadata={MIXED: b"json"}), pa.array(texts_of, pa.string())
+    added = columns.to_arrow()
+    table = pa.Table.from_arrays(
+        [*arrays.values(), *(each for _, each in added)], schema=pa.schema([*fields, *(field for field, _ in added)])
+    )
+    return ShardIndex(table, {**facts, NESTED: True, LEFT_OUT: columns.left_out})

@@ -20,7 +20,8 @@ import pyarrow as pa
 from streampipe.counters import counters
 from streampipe.errors import ConfigError, StageError
 from streampipe.index import Finder, ShardIndex
-from streampipe.plan.buckets import MISSTATED, MOST_SIDE, Buckets, cut, cut_between, log_ratios
+from streampipe.index.stated import MOST_SIDE, differs, whole
+from streampipe.plan.buckets import MISSTATED, Buckets, cut, cut_between, log_ratios
 from streampipe.plan.dataset import Dataset, EpochStream, Size, check_countable, of_indexes
 from streampipe.plan.deal import shard_seed
 from streampipe.plan.groups import GroupOrder, Groups, Origin
@@ -35,6 +36,7 @@ BEYOND = "longer than max_ar"
 NO_SIZE = "without the size of an image"
 _PLACES = 48
 _NO_SIZE = -2
+_SIZES = ("height", "width", "json.height", "json.width")
 
 
 class Sorter:
@@ -43,6 +45,13 @@ class Sorter:
     def __init__(self, buckets: Buckets, keep: Keep | None) -> None:
         self.buckets = buckets
         self.keep = keep
+
+    @property
+    def columns(self) -> frozenset[str] | None:
+        """The columns of an index that it looks at."""
+        sizes = frozenset(_SIZES)
+        others = frozenset[str]() if self.keep is None else self.keep.columns
+        return None if others is None else sizes | others
 
     def __call__(self, index: ShardIndex) -> np.ndarray:
         """The numbers, bucket after bucket, in each in the order of the shard."""
@@ -93,24 +102,24 @@ def sizes_in(index: ShardIndex) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
     Third, whether the json states another size than the image has.
     """
-    names = ("width", "height")
-    own = [_whole_numbers(index, name) for name in names]
-    stated = [_whole_numbers(index, f"json.{name}") for name in names]
-    there, both = (own[0] > 0) & (own[1] > 0), (stated[0] > 0) & (stated[1] > 0)
-    w, h = (np.where(there, *each) for each in zip(own, stated, strict=True))
-    return w, h, there & both & ((own[0] != stated[0]) | (own[1] != stated[1]))
+    sides = [_sides(index, name) for name in _SIZES]
+    shown, stated = sides[:2], sides[2:]
+    there, both = (shown[0] > 0) & (shown[1] > 0), (stated[0] > 0) & (stated[1] > 0)
+    h, w = (np.where(there, *each) for each in zip(shown, stated, strict=True))
+    return w, h, there & both & differs(stated, shown)
 
 
-def _whole_numbers(index: ShardIndex, name: str) -> np.ndarray:
+def _sides(index: ShardIndex, name: str) -> np.ndarray:
+    """A column's whole numbers above 0, as ``streampipe.index.stated.whole`` takes them; 0 elsewhere."""
     column = index.columns([name]).get(name)
     if column is None:
         return np.zeros(len(index), np.int64)
     if isinstance(column, list):  # of several kinds
-        return np.array([int(v) if isinstance(v, (int, float)) and 0 < v < MOST_SIDE else 0 for v in column], np.int64)
+        return np.array([whole(value) or 0 for value in column], np.int64)
     if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
         return np.zeros(len(index), np.int64)
     numbers = column.fill_null(0).to_numpy()
-    return np.where((numbers > 0) & (numbers < MOST_SIDE), numbers, 0).astype(np.int64)
+    return np.where((numbers > 0) & (numbers < MOST_SIDE) & (numbers % 1 == 0), numbers, 0).astype(np.int64)
 
 
 class Bucketed(Counted, Protocol):
@@ -211,7 +220,9 @@ def count_buckets(shards: ShardList, finder: Finder, buckets: Buckets, keep: Kee
     """
     check_countable(shards, finder)
     sorter = Sorter(buckets, keep)
-    found = of_indexes(shards, finder, lambda index: (sorter.census(index), len(index), index.shard_bytes))
+    found = of_indexes(
+        shards, finder, lambda index: (sorter.census(index), len(index), index.shard_bytes), sorter.columns
+    )
     census = [each for each, _, _ in found]
     totals = np.array([each.counts.sum() for each in census], np.int64)
     wanted = sum(int(kept) * size // max(1, rows) for kept, (_, rows, size) in zip(totals, found, strict=True))

@@ -16,11 +16,10 @@ from typing import NamedTuple
 import numpy as np
 
 from streampipe.errors import ConfigError
+from streampipe.index.stated import MOST_SIDE
 
 Size = tuple[int, int]
 
-MOST_SIDE = 1 << 20
-"""No image is wider or higher (Pillow and every codec stop before): below it, comparisons are exact in 64 bits."""
 PIXART_ONLY = ((832, 1152), (896, 1088), (960, 1024), (1024, 960), (1088, 896), (1152, 832), (1344, 704))
 CAMERA = ((1, 1), (5, 4), (4, 3), (3, 2), (16, 9), (2, 1))  # and their transposes
 MISSTATED = "json sizes that are not the image's"

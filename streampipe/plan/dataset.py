@@ -10,11 +10,12 @@ import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, islice
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from tqdm import tqdm
 
+from streampipe.errors import ShardMissing
 from streampipe.index import Finder, ShardIndex
 from streampipe.index.manifest import NAME
 from streampipe.index.manifest import counts as read_manifest
@@ -24,11 +25,22 @@ from streampipe.plan.planned import Place, Plan
 from streampipe.query.condition import Keep
 from streampipe.rng import derive, permutation
 from streampipe.source import has_query, redact
-from streampipe.urls import SHARD_SUFFIXES, ShardList
+from streampipe.urls import ShardList, is_shard
 
 T = TypeVar("T")
-Select = Callable[[ShardIndex], np.ndarray]
-"""From a shard's index to the numbers of the samples that are wanted of it, in the order in which they are counted."""
+
+
+class Select(Protocol):
+    """From a shard's index to the numbers of the samples that are wanted of it, in the order in which they are counted.
+
+    ``columns`` are those of the index that it looks at; None: any.
+    """
+
+    @property
+    def columns(self) -> frozenset[str] | None: ...
+    def __call__(self, index: ShardIndex) -> np.ndarray: ...
+
+
 _THREADS = 16
 
 
@@ -197,7 +209,8 @@ def count(shards: ShardList, finder: Finder, keep: Keep | None = None) -> Datase
             rows = keep.counted(found)
             return len(rows), int(found.table.column("size").to_numpy()[rows].sum()), found.shard_bytes
 
-        known = np.array(of_indexes(shards, finder, facts), np.int64).T
+        columns = frozenset[str]() if keep is None else keep.columns
+        known = np.array(of_indexes(shards, finder, facts, columns), np.int64).T
     return Dataset(shards, finder, known[0], keep, Size(int(known[1].sum()), int(known[2].sum())))
 
 
@@ -210,30 +223,43 @@ def check_countable(shards: ShardList, finder: Finder) -> None:
     if finder.source.opener is not None:
         raise Uncounted("shards come from opener=, which reads forward only")
     for url in _some(shards):
-        if url.endswith(SHARD_SUFFIXES) and not url.endswith(".tar"):
+        if is_shard(url) and not url.lower().endswith(".tar"):
             raise Uncounted(f"{redact(url)} is compressed: single samples of it cannot be read")
 
 
-def of_indexes(shards: ShardList, finder: Finder, fact: Callable[[ShardIndex], T]) -> list[T]:
-    """A fact of each shard from its index, several at once, in the order of the shards.
+def of_indexes(
+    shards: ShardList, finder: Finder, fact: Callable[[ShardIndex], T], columns: frozenset[str] | None
+) -> list[T]:
+    """A fact of each shard from some columns of its index, several at once, in the order of the shards.
 
     Raises:
         Uncounted: a shard has no index and cannot be scanned.
     """
 
+    there: list[bool] = []
+
     def one(url: str) -> T:
-        found = finder.find(url)
+        found = finder.find(url, columns=columns)
         if found is None:
-            raise Uncounted(f"{redact(url)} has no index and is remote or compressed (streampipe index makes one)")
+            raise Uncounted(finder.why_not(url))
+        there.append(found.shard_bytes > 0)
         return fact(found)
 
     first = one(shards[0])  # the usual case of no index at all costs one look, not sixteen
     pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="streampipe-index")
     try:
-        found = chain([first], pool.map(one, islice(shards, 1, None)))  # the first is not looked at, or counted, twice
-        return list(tqdm(found, total=len(shards), unit=" shards", desc="counting samples", delay=2))
+        rest = chain([first], pool.map(one, islice(shards, 1, None)))  # the first is not looked at, or counted, twice
+        facts = list(tqdm(rest, total=len(shards), unit=" shards", desc="counting samples", delay=2))
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+    if finder.missing_shards == "skip" and not any(there):
+        raise none_there(shards)
+    return facts
+
+
+def none_there(shards: ShardList) -> ShardMissing:
+    """The error where missing shards are skipped, and all are missing."""
+    return ShardMissing(f"none of the {len(shards)} shards is there, {redact(shards[0])} and so on; check the URL")
 
 
 def _some(shards: ShardList) -> Iterator[str]:

@@ -7,9 +7,8 @@ together.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -19,12 +18,12 @@ import pyarrow.compute as pc
 from streampipe.counters import counters
 from streampipe.errors import ConfigError, IndexMismatch
 from streampipe.index import ShardIndex
-from streampipe.index.facts import OWN
+from streampipe.index.columns import MOST_COLUMNS
 from streampipe.query.aliases import COLUMNS, columns_of
+from streampipe.query.arrow import ArrowExpression
 from streampipe.query.expression import Column, Expression, column, first_known, together
 
 MISSING = ("drop", "keep", "error")
-_NO_FIELD = re.compile(r"No match for FieldRef\.Name\((.+?)\)")
 
 
 class Verdict(NamedTuple):
@@ -61,14 +60,13 @@ class Condition:
             raise ConfigError(f"missing is one of {', '.join(MISSING)}, not {missing!r}")
         if not isinstance(condition, (str, pc.Expression)):
             raise ConfigError(f"where takes a text or a pyarrow expression, not {type(condition).__name__}")
-        self.condition = Expression(condition) if isinstance(condition, str) else condition
+        self.condition = Expression(condition) if isinstance(condition, str) else ArrowExpression(condition)
         self.missing = missing
 
     @property
     def text(self) -> str:
         """The condition as written."""
-        shown = self.condition.text if isinstance(self.condition, Expression) else str(self.condition)
-        return shown if self.missing == "drop" else f"{shown} [missing={self.missing}]"
+        return self.condition.text + ("" if self.missing == "drop" else f" [missing={self.missing}]")
 
     def __repr__(self) -> str:
         return repr(self.text)
@@ -78,30 +76,25 @@ class Condition:
 
         Raises:
             ConfigError: kinds that cannot be compared; or a value is unknown and ``missing`` is ``error``.
-            IndexMismatch: the index was made before values inside objects of the json were indexed.
+            IndexMismatch: the index lacks values of the json that a name may stand for.
         """
-        rows = np.ones(len(index), bool) if among is None else among
-        place: Callable[[int], str] = lambda i: f"sample {index.keys()[i]!r}"  # noqa: E731
-        if isinstance(self.condition, Expression):
-            return self._judged(_of_index(index, self.condition), rows, place)
-        return self._decided(_by_arrow(index.table, self.condition), rows, place)
+        return self._judged(_IndexFacts(index), np.ones(len(index), bool) if among is None else among)
 
     def of_sample(self, facts: Mapping[str, Any]) -> Verdict:
         """Whether a sample with these facts is kept: one row."""
-        rows = np.ones(1, bool)
-        place: Callable[[int], str] = lambda _: f"sample {facts.get('key')!r}"  # noqa: E731
-        if isinstance(self.condition, Expression):
-            columns = {name: column([_first(facts, name)]) for name in self.condition.names}
-            return self._judged(columns, rows, place)
-        table = pa.table({name: [fact] for name, fact in facts.items()})
-        return self._decided(_by_arrow(table, self.condition), rows, place)
+        return self._judged(_SampleFacts(facts), np.ones(1, bool))
+
+    @property
+    def columns(self) -> frozenset[str] | None:
+        """The columns of an index that the condition may look at; None: any."""
+        if not isinstance(self.condition, Expression):
+            return None
+        return frozenset(each for name in self.condition.names for each in columns_of(name))
 
     @property
     def wants_sizes(self) -> bool:
         """Whether the size of the image may matter."""
-        if not isinstance(self.condition, Expression):
-            return True
-        return any(each in ("width", "height") for name in self.condition.names for each in columns_of(name))
+        return self.columns is None or not self.columns.isdisjoint(("width", "height"))
 
     def lacks(self, facts: Mapping[str, Any]) -> bool:
         """Whether facts from elsewhere could change the answer: a name's first column has no value in these."""
@@ -120,23 +113,23 @@ class Condition:
         meant = (_meaning(name, there) for name in sorted(self.condition.names) if name in COLUMNS)
         return ", ".join(filter(None, meant))
 
-    def _judged(self, columns: Mapping[str, Column], rows: np.ndarray, place: Callable[[int], str]) -> Verdict:
-        assert isinstance(self.condition, Expression)
-        parts = self.condition.parts(columns, len(rows))
-        verdict = self._decided(together(parts), rows, place)
-        dropped = rows & ~verdict.kept
-        return verdict._replace(reasons=self.condition.reasons(parts, dropped)) if dropped.any() else verdict
-
-    def _decided(self, value: Column, rows: np.ndarray, place: Callable[[int], str]) -> Verdict:
+    def _judged(self, facts: _Facts, rows: np.ndarray) -> Verdict:
+        """The verdict over facts, of an index or of one sample, for the rows of a mask."""
+        if isinstance(self.condition, Expression):
+            columns = {name: facts.column(name) for name in self.condition.names}
+            parts = self.condition.parts(columns, len(rows))
+        else:
+            parts = self.condition.parts(facts.table(), facts.lacks)
+        value = together(parts)
         unknown = rows & ~value.known
         if self.missing == "error" and unknown.any():
+            key = facts.key(int(np.flatnonzero(unknown)[0]))
             raise ConfigError(
-                f"where {self.text}: {place(int(np.flatnonzero(unknown)[0]))} lacks a value that is needed; say "
-                f"missing='drop' or missing='keep'"
+                f"where {self.text}: sample {key!r} lacks a value that is needed; say missing='drop' or missing='keep'"
             )
         kept = rows & np.where(unknown, self.missing == "keep", value.values.astype(bool))
-        dropped = int((rows & ~kept).sum())
-        reasons = Counter({f"{self.condition} is not true": dropped} if dropped else {})
+        dropped = rows & ~kept
+        reasons = self.condition.reasons(parts, dropped) if dropped.any() else Counter[str]()
         return Verdict(kept, reasons, int((kept & unknown).sum()))
 
 
@@ -145,8 +138,80 @@ class Asked(Protocol):
 
     @property
     def text(self) -> str: ...
+    @property
+    def columns(self) -> frozenset[str] | None: ...
     def of_index(self, index: ShardIndex, among: np.ndarray | None = None) -> Verdict: ...
     def names(self, there: Collection[str] | None = None) -> str: ...
+
+
+class _Facts(Protocol):
+    """What is known of samples, as a condition asks for it."""
+
+    def column(self, name: str) -> Column:
+        """The values that a name stands for: in each row the first that is known."""
+        ...
+
+    def table(self) -> pa.Table:
+        """All columns."""
+        ...
+
+    def lacks(self, name: str) -> None:
+        """There is no such column: raise if its values may be elsewhere."""
+        ...
+
+    def key(self, row: int) -> str:
+        """A sample's key, for messages."""
+        ...
+
+
+class _IndexFacts:
+    """The facts of a shard's samples."""
+
+    def __init__(self, index: ShardIndex) -> None:
+        self._index = index
+
+    def column(self, name: str) -> Column:
+        meant = columns_of(name)
+        found = self._index.columns(meant)
+        if not found:
+            for each in meant:
+                self.lacks(each, name)
+        return first_known([_column(found[each]) for each in meant if each in found], len(self._index))
+
+    def table(self) -> pa.Table:
+        return self._index.table
+
+    def lacks(self, name: str, asked: str = "") -> None:
+        if self._index.may_lack(name):
+            inside = " inside an object" if "." in name else ""
+            raise IndexMismatch(
+                f"where: {asked or name} may stand for a value{inside} of the json that the index does not have: there "
+                f"were too many names (a column each, at most {MOST_COLUMNS}), or it is of an older version; run "
+                f"streampipe index again, use tier='sequential', or put what is asked for into fewer names"
+            )
+
+    def key(self, row: int) -> str:
+        return self._index.keys()[row]
+
+
+class _SampleFacts:
+    """The facts of one sample."""
+
+    def __init__(self, facts: Mapping[str, Any]) -> None:
+        self._facts = facts
+
+    def column(self, name: str) -> Column:
+        facts = self._facts
+        return column([next((facts[each] for each in columns_of(name) if _known(facts.get(each))), None)])
+
+    def table(self) -> pa.Table:
+        return pa.table({name: [fact] for name, fact in self._facts.items()})
+
+    def lacks(self, name: str) -> None:
+        return None
+
+    def key(self, row: int) -> str:
+        return str(self._facts.get("key"))
 
 
 class Keep:
@@ -154,6 +219,12 @@ class Keep:
 
     def __init__(self, conditions: tuple[Asked, ...]) -> None:
         self.conditions = conditions
+
+    @property
+    def columns(self) -> frozenset[str] | None:
+        """The columns of an index that the conditions may look at; None: any."""
+        found = [each.columns for each in self.conditions]
+        return None if None in found else frozenset().union(*(each for each in found if each is not None))
 
     @property
     def text(self) -> str:
@@ -199,64 +270,13 @@ def _known(value: Any) -> bool:
     return value is not None and value == value
 
 
-def _first(facts: Mapping[str, Any], name: str) -> Any:
-    """The first value among the facts that a name stands for."""
-    return next((facts[each] for each in columns_of(name) if _known(facts.get(each))), None)
-
-
-def _of_index(index: ShardIndex, expression: Expression) -> dict[str, Column]:
-    """The columns that an expression's names stand for."""
-    wanted = {each for name in expression.names for each in columns_of(name)}
-    there = _columns(index, wanted)
-    found = {}
-    for name in expression.names:
-        meant = columns_of(name)
-        if not index.has_nested and not any(each in there for each in meant) and any(map(_is_nested, meant)):
-            raise IndexMismatch(
-                f"where: {name} may stand for a value inside an object of the json, and an index does not have these: "
-                f"it is of an older version, or there were too many; run streampipe index again, or use "
-                f"tier='sequential'"
-            )
-        found[name] = first_known([there[each] for each in meant if each in there], len(index))
-    return found
-
-
-def _is_nested(name: str) -> bool:
-    return "." in name and not (name.startswith("json.") and name.removeprefix("json.") in OWN)
-
-
-def _columns(index: ShardIndex, names: Collection[str]) -> dict[str, Column]:
-    found = {}
-    for name, values in index.columns(names).items():
-        if isinstance(values, list):
-            found[name] = column(values)
-            continue
-        known = values.is_valid().to_numpy()
-        if pa.types.is_string(values.type):
-            found[name] = Column(values.to_numpy(), known)
-            continue
-        numbers = values.fill_null(False if pa.types.is_boolean(values.type) else 0).to_numpy()
-        known = known & ~np.isnan(numbers) if numbers.dtype.kind == "f" else known
-        found[name] = Column(numbers, known)
-    return found
-
-
-def _by_arrow(table: pa.Table, expression: pc.Expression) -> Column:
-    """Three-valued truth of a pyarrow expression; a column that there is not is unknown."""
-    while True:
-        try:
-            rows = pa.array(np.arange(table.num_rows))
-            numbered = table.append_column("__row__", rows)
-            true = numbered.filter(expression).column("__row__").to_numpy()
-            false = numbered.filter(~expression).column("__row__").to_numpy()
-            break
-        except pa.ArrowInvalid as error:
-            name = _NO_FIELD.search(str(error))
-            if name is None or name[1] in table.column_names:
-                raise ConfigError(f"where: {expression} cannot be used: {error}") from error
-            table = table.append_column(name[1], pa.nulls(table.num_rows))
-        except pa.ArrowException as error:
-            raise ConfigError(f"where: {expression} cannot be used: {error}") from error
-    values, known = np.zeros(table.num_rows, bool), np.zeros(table.num_rows, bool)
-    values[true] = known[true] = known[false] = True
-    return Column(values, known)
+def _column(values: Any) -> Column:
+    """A column of an index: an arrow array, or a list of what one of mixed kinds holds."""
+    if isinstance(values, list):
+        return column(values)
+    known = values.is_valid().to_numpy()
+    if pa.types.is_string(values.type):
+        return Column(values.to_numpy(), known)
+    numbers = values.fill_null(False if pa.types.is_boolean(values.type) else 0).to_numpy()
+    known = known & ~np.isnan(numbers) if numbers.dtype.kind == "f" else known
+    return Column(numbers, known)

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from streampipe.errors import ConfigError
+from streampipe.index.columns import EXACT
 
 MOST_CHARACTERS = 10_000
 _COMPARE: dict[type, Callable[[Any, Any], Any]] = {
@@ -61,7 +62,8 @@ def column(values: Sequence[Any]) -> Column:
         return Column(np.array(values), _ONE_KNOWN)  # a single sample's fact, mostly
     known = np.array([v is not None and v == v for v in values], bool)
     kinds = {type(v) for v, k in zip(values, known, strict=True) if k}
-    if kinds <= {int, float}:
+    exact = kinds != {int, float} or all(abs(v) <= EXACT for v in values if type(v) is int)
+    if kinds <= {int, float} and exact:
         kind: Any = np.int64 if kinds == {int} else np.float64
         return Column(np.array([v if k else 0 for v, k in zip(values, known, strict=True)], kind), known)
     if kinds == {bool}:
@@ -88,13 +90,21 @@ def first_known(columns: Sequence[Column], rows: int) -> Column:
             continue
         if not known.any():
             values, known = other
-        elif values.dtype == other.values.dtype or {values.dtype.kind, other.values.dtype.kind} == {"i", "f"}:
+        elif values.dtype == other.values.dtype or _fit_together(values, other.values):
             values, known = np.where(take, other.values, values), known | take
         else:
             held = np.empty(rows, object)
             held[:] = [b if t else a for a, b, t in zip(values.tolist(), other.values.tolist(), take, strict=True)]
             values, known = held, known | take
     return Column(values, known)
+
+
+def _fit_together(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether whole numbers and floats can stand in one array, none of them changed."""
+    if {a.dtype.kind, b.dtype.kind} != {"i", "f"}:
+        return False
+    whole = a if a.dtype.kind == "i" else b
+    return bool((np.abs(whole) <= EXACT).all())
 
 
 def together(parts: Sequence[Column]) -> Column:

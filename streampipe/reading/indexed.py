@@ -18,6 +18,11 @@ from streampipe.tar import read_range
 _NO_SUM = -1
 
 
+def columns_of(dataset: Dataset) -> frozenset[str] | None:
+    """The columns of an index that are needed to read the samples that are kept."""
+    return frozenset() if dataset.keep is None else dataset.keep.columns
+
+
 class Span(NamedTuple):
     """The bytes [start, end) of a shard."""
 
@@ -37,7 +42,7 @@ class IndexedShard:
         self.shown = redact(self.url)
         self.number = number
         self.limits = dataset.finder.limits
-        found = found or dataset.finder.find(self.url)
+        found = found or dataset.finder.find(self.url, columns=columns_of(dataset))
         if found is None:
             raise IndexMismatch(
                 f"the index of {self.shown} is gone, or may not be read, though the plan counted it; check "

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from streampipe.counters import counters
 from streampipe.errors import SourceError, SourceUnavailable
 from streampipe.plan.dataset import Dataset
-from streampipe.reading.indexed import IndexedShard
+from streampipe.reading.indexed import IndexedShard, columns_of
 from streampipe.source import Source
 from streampipe.source.download import Download
 from streampipe.source.ranges import Ranges
@@ -50,7 +50,7 @@ class RemoteShard:
     def _fetch(self) -> _Opened:
         finder, url = self._dataset.finder, self.url
         remote = self.source.is_remote(url)
-        index = IndexedShard(self._dataset, self._number, finder.find(url, sized=not remote))
+        index = IndexedShard(self._dataset, self._number, finder.find(url, not remote, columns_of(self._dataset)))
         data, ranges = self.source.buffer(url), None
         if data is None:
             ranges = self.source.ranges(url, self._stop)

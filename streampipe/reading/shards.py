@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from copy import copy
 from functools import partial
 from itertools import chain, dropwhile
@@ -11,12 +11,12 @@ from typing import TypeVar
 
 from streampipe.context import Run, Sample
 from streampipe.counters import counters
-from streampipe.errors import ConfigError, ShardError
+from streampipe.errors import ConfigError, ShardError, ShardMissing
 from streampipe.index import Finder
 from streampipe.index.known import known_counts
 from streampipe.plan.bucketed import BucketDataset, count_buckets
 from streampipe.plan.buckets import Buckets
-from streampipe.plan.dataset import Dataset, Uncounted, count
+from streampipe.plan.dataset import Dataset, Uncounted, count, none_there
 from streampipe.plan.deal import Portion, deal, sample_seed, shard_order, shard_seed
 from streampipe.plan.lanes import sensible_window
 from streampipe.plan.order import traceable
@@ -45,6 +45,7 @@ class ShardSamples:
         index: str | None = None,
         tier: str | None = None,
         sensible: bool = False,
+        missing_shards: str = "error",
     ) -> None:
         self.shards = shards
         self.source = source
@@ -52,7 +53,7 @@ class ShardSamples:
         self.sensible = sensible  # a plan chooses the window by its lanes
         self.limits = limits
         self.tier = tier  # None: planned if it can be
-        self.finder = Finder(source, limits, index)
+        self.finder = Finder(source, limits, index, missing_shards)
         self._datasets: dict[tuple[str, Buckets | None], Dataset | BucketDataset] = {}  # by filter and buckets
         self._by_others: Dataset | None = None
         self._shared = True  # the shards that are left over are shared by readers, sample by sample
@@ -132,16 +133,23 @@ class ShardSamples:
             if begin is None:
                 raise ConfigError(f"the state goes on in shard {at[0]}, which this consumer does not read; start anew")
             portions = chain([begin], portions)
+        some = False
         try:
             for portion, coming in with_next(portions, _AHEAD):
                 first = at[1] if at and portion.shard == at[0] else 0
-                yield from self._shard(run, epoch, portion, first, [self.shards[each.shard] for each in coming], views)
+                urls = [self.shards[each.shard] for each in coming]
+                some |= yield from self._shard(run, epoch, portion, first, urls, views)
+            if run.consumer.total == 1 and not run.resumed:
+                run.policy.end("reading")
+                if not some:
+                    raise none_there(self.shards)
         finally:
             self.source.close()
 
     def _shard(
         self, run: Run, epoch: int, portion: Portion, first: int, coming: Sequence[str], views: bool
-    ) -> Iterator[Sample]:
+    ) -> Generator[Sample, None, bool]:
+        """The samples of a shard, and at the end whether it was there."""
         url = self.shards[portion.shard]
         shown = redact(url)
         try:
@@ -156,11 +164,15 @@ class ShardSamples:
                 views=views,
                 limits=self.limits,
             )
+        except ShardMissing as error:
+            self.finder.skip_missing(error)
+            return False
         except ShardError as error:
             run.policy.failed(error, "reading")
         else:
             run.policy.passed("reading")
             counters.add("reading", "shards", 1 / portion.parts)
+        return True
 
 
 def members_of(source: Source, limits: Limits, url: str, coming: Sequence[str] = ()) -> Iterator[Member]:

@@ -6,6 +6,7 @@ from streampipe.stages.bucket import bucket
 from streampipe.stages.caption import caption
 from streampipe.stages.collate import collate
 from streampipe.stages.decode import decode
+from streampipe.stages.default import default
 from streampipe.stages.drop import drop
 from streampipe.stages.filter import filter
 from streampipe.stages.fit import fit
@@ -31,6 +32,7 @@ __all__ = [
     "caption",
     "collate",
     "decode",
+    "default",
     "drop",
     "filter",
     "fit",

@@ -19,12 +19,14 @@ from streampipe.context import FILLED_IN, Run, Sample, where
 from streampipe.counters import counters
 from streampipe.errors import ConfigError, SampleError, StageError
 from streampipe.index.facts import facts_of
-from streampipe.plan.buckets import MISSTATED, MOST_SIDE, Buckets, cut, log_ratios, merge
+from streampipe.index.stated import differs, stated_size
+from streampipe.plan.buckets import MISSTATED, Buckets, cut, log_ratios, merge
 from streampipe.plan.groups import check_leftover
 from streampipe.stages.stage import stage
 from streampipe.stages.values import LEFTOVERS, check_choice, check_flag
 
 MAX_BYTES = 1 << 30
+_STATED = (("json.height", "json.width"),)
 
 
 def _check(buckets: Any, tail: Any, same: Any, max_bytes: Any) -> None:
@@ -96,9 +98,9 @@ def _size_of(sample: Sample, stage_name: str) -> tuple[int, int]:
     if facts["width"] and facts["height"]:
         _check_stated(facts, stage_name)
         return facts["width"], facts["height"]
-    w, h = facts.get("json.width"), facts.get("json.height")
-    if isinstance(w, (int, float)) and isinstance(h, (int, float)) and 1 <= min(w, h) <= max(w, h) < MOST_SIDE:
-        return int(w), int(h)
+    stated = stated_size(facts, _STATED)
+    if stated is not None:
+        return stated[1], stated[0]
     raise StageError(
         f"stage {stage_name!r}, {where(sample)}: there is no image, or none whose size can be read, and no width and "
         f"height in its json; bucket stands before decode; skip such samples with on_error='skip'"
@@ -107,8 +109,8 @@ def _size_of(sample: Sample, stage_name: str) -> tuple[int, int]:
 
 def _check_stated(facts: dict[str, Any], stage_name: str) -> None:
     """Count a json member that states another size than the image's header; the header is believed."""
-    stated = facts.get("json.width"), facts.get("json.height")
-    if None not in stated and stated != (facts["width"], facts["height"]):
+    stated = stated_size(facts, _STATED)
+    if stated is not None and differs(stated, (facts["height"], facts["width"])):
         counters.add(stage_name, MISSTATED)
 
 

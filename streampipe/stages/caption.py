@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from streampipe.captions import Fields, Recipe, Tags
+from streampipe.captions import Recipe, Tags
 from streampipe.context import FILLED_IN, Run, Sample, blame, where
 from streampipe.counters import counters
 from streampipe.errors import ConfigError, DecodeError, StageError
@@ -14,6 +14,7 @@ from streampipe.rng import Numbers
 from streampipe.stages.nothing import Drops
 from streampipe.stages.stage import stage
 from streampipe.stages.values import MISSING, check_choice
+from streampipe.values import Fields
 
 
 def _recipe(missing: str = "error", into: str = "caption", **options: Any) -> Recipe:
@@ -39,6 +40,7 @@ def caption(
     clean: Callable[[str], str] | None = None,
     missing: str = "error",
     into: str = "caption",
+    objects: str = "error",
     run: Run = FILLED_IN,
 ) -> Iterator[Sample]:
     """The sample with a text ``caption`` and a bool ``caption_dropped``; before or after ``decode``.
@@ -48,10 +50,11 @@ def caption(
             a joined column), else, up to a dot, a field with json and the path in it (``json.meta.long``,
             ``syn.json.text``), else a path in the field ``json`` (``long_caption``). The default finds the captions of
             the public datasets (``streampipe.query.aliases``). The first that is there and not empty is taken. Of a
-            list, one at random.
+            list, one at random; in a list of objects ``captions.text`` is the list of their texts.
         weights: one for each key: then one of the captions that are there is taken at random, by its weight. Those of
             weight 0 are used only where there is no other.
-        template: ``"a photo of {caption}"``; other slots are keys (``"{caption}, {json.artist}"``).
+        template: ``"a photo of {caption}"``; other slots are keys (``"{caption}, {json.artist}"``). With
+            ``tags=sp.Tags(wildcard=True)`` ``{red|blue}`` is a choice here too.
         prefix, suffix: put before and behind as they are, before tags are looked at.
         dropout: the probability that the caption becomes ``""`` and ``caption_dropped`` True, for classifier-free
             guidance (https://arxiv.org/abs/2207.12598). The same samples whatever the other options are.
@@ -61,9 +64,12 @@ def caption(
         missing: where no key is there: ``"error"``, ``"keep"`` the sample with an empty caption, or ``"drop"`` it;
             both counted. A caption that is there but empty is empty, and counted.
         into: the field to put it in (and ``INTO_dropped``); one that is there already is replaced.
+        objects: what an object under a key is: an ``"error"``, or its ``"json"`` text as the caption, for models that
+            are trained on structured captions (``keys="json"`` is the whole json member).
 
     A caption is a function of (seed, epoch, key, stage) and the sample, so it does not change with workers or after a
-    resume. Texts are UTF-8, else Windows-1252 and counted.
+    resume. Texts are read as ``decode`` reads them (``streampipe.decoding.text``): UTF-8, UTF-16 with a byte order
+    mark, else Windows-1252 and counted. null, NaN and Infinity are no captions, wherever they stand.
 
     Raises:
         StageError: a sample has none of the keys; it says what the sample has. Or ``clean`` raised.
@@ -89,7 +95,7 @@ def caption(
 
         pipe.caption(dropout=0.1).map(tokenize).batch(16)
     """
-    recipe = Recipe(keys, weights, template, prefix, suffix, dropout, tags, lines, clean)
+    recipe = Recipe(keys, weights, template, prefix, suffix, dropout, tags, lines, clean, objects)
     drops = Drops(run, f", because none has a caption under {', '.join(recipe.wanted)}; name what they have in keys=")
     for sample in samples:
         try:

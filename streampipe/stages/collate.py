@@ -34,7 +34,8 @@ def collate(samples: Sequence[Any]) -> Any:
             odd = sorted(sample.keys() ^ first.keys())
             raise StageError(
                 f"samples {first.get('__key__')!r} and {sample.get('__key__')!r} cannot share a batch: only one "
-                f"of them has {', '.join(map(repr, odd))}; use select(...) or rename(image='jpg;png') before batch"
+                f"of them has {', '.join(map(repr, odd))}; use select(...), rename(image='jpg;png') or "
+                f"default({odd[0]}=...) before batch"
             )
     return {name: _stack(name, [sample[name] for sample in samples], samples) for name in first}
 
@@ -49,7 +50,8 @@ def _stack(name: str, values: list[Any], samples: Sequence[Mapping[str, Any]]) -
         if not isinstance(value, torch.Tensor) or value.shape != first.shape or value.dtype != first.dtype:
             raise StageError(
                 f"field {name!r} cannot be stacked: it is {_kind(first)} in sample {samples[0].get('__key__')!r} and "
-                f"{_kind(value)} in {sample.get('__key__')!r}; bring all to one size, as in decode(size=512)"
+                f"{_kind(value)} in {sample.get('__key__')!r}; bring all to one size, as in decode(size=512), or give "
+                f"those that lack it a value of that shape, as in default({name}=function)"
             )
     out = empty((len(values), *first.shape), first.dtype, channels_last=_is_channels_last(first))
     for row, value in zip(out, values, strict=True):

@@ -14,9 +14,9 @@ from streampipe.decoding import (
     Geometry,
     decode_field,
     delivered,
-    gunzip,
     is_image_field,
     main_image,
+    unwrapped,
 )
 from streampipe.decorators.skip import SKIP
 from streampipe.errors import ConfigError, DecodeError, SampleError, StageError, StreampipeError, UnsafeFormat
@@ -194,7 +194,7 @@ class FieldDecoder:
         if not self._own(name):
             inner = name.lower().removesuffix(".gz")
             if inner != name.lower() and not self._own(inner):
-                name, data = inner, gunzip(data)
+                name, data = unwrapped(name, data)
             if is_image_field(name, data):
                 return EncodedImage(data, max_pixels=self.max_pixels)
         return decode_field(name, data, decoders=self.decoders)

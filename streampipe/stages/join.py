@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from streampipe.captions import Fields
 from streampipe.context import FILLED_IN, Run, Sample, where
 from streampipe.counters import counters
 from streampipe.errors import ConfigError, DecodeError, StageError
@@ -16,6 +15,7 @@ from streampipe.source import redact
 from streampipe.stages.nothing import Drops
 from streampipe.stages.stage import stage
 from streampipe.stages.values import MISSING, check_choice
+from streampipe.values import Fields
 
 _COUNTED = "sidecars read"
 _URLS = 1000  # shards whose sidecar's URL is remembered
@@ -55,7 +55,8 @@ def join(
     Args:
         sidecar: ``"{stem}.recap.json"``, ``{stem}`` being the shard's URL without ``.tar`` (``{folder}/{name}`` are its
             parts); a function from the shard's URL to the sidecar's (None: it has none); or one file for all shards.
-            By its ending: ``.json`` (an object of rows by key, or a list of rows), ``.jsonl``, ``.parquet``, or a
+            By its ending: ``.json`` (an object of rows by key, or a list of rows), ``.jsonl``, ``.csv`` and ``.tsv``
+            (names in the first line; all values are texts), each perhaps with ``.gz`` behind, ``.parquet``, or a
             ``.tar``, whose members become fields. Rows that are no objects have one column, ``value``.
         on: the sidecar's column of keys. ``"key"`` (or ``__key__``) is matched with the sample's key; any other column
             with the sample's field or json value of that name (as a key of ``caption`` is found); ``("id",
@@ -65,7 +66,8 @@ def join(
             ``"drop"`` it; both counted.
         prefix: before the names of the new fields.
 
-    Lists of numbers become numpy arrays (in Parquet of the column's type), other values Python's, members bytes.
+    Lists of numbers become numpy arrays (in Parquet of the column's type), other values Python's, members bytes. Texts
+    are read as ``decode`` reads them (``streampipe.decoding.text``).
 
     Raises:
         ShardMissing: a shard's sidecar is not there.

@@ -47,7 +47,11 @@ class Drops:
 
         Raises:
             StageError: all of them were dropped.
+            TooManyErrors: all of them were skipped, or most.
         """
+        run = self._run
+        if run.consumer.total == 1 and not run.in_lane and not run.fill and not run.open_shards and not run.resumed:
+            run.policy.end(run.stage)  # a plan's stages end with each of its batches, a lane's with each epoch
         if self._dropped is None or not self._dropped:
             return
         if self._run.in_lane:

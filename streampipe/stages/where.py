@@ -11,7 +11,7 @@ from streampipe.context import FILLED_IN, Run, Sample
 from streampipe.errors import ConfigError, StageError
 from streampipe.index.beside import Beside
 from streampipe.index.facts import facts_of
-from streampipe.index.known import columns_beside
+from streampipe.index.known import Known, columns_beside
 from streampipe.query.condition import Condition
 from streampipe.query.own import WithFacts
 from streampipe.query.split import Split
@@ -91,6 +91,6 @@ def _beside(beside: Beside, sample: Sample, run: Run) -> Mapping[str, Any]:
     if beside.shards is None or beside.source.opener is not None or position is None:
         return {}
     url = beside.shard_of(sample, run)
-    load = partial(columns_beside, source=beside.source)
-    rows: dict[str, dict[str, Any]] = beside.held(url, load, position.epoch, run, "looks beside shards")
-    return rows.get(str(sample.get("__key__")), {})
+    load = partial(columns_beside, source=beside.source, limits=beside.limits)
+    known: Known = beside.held(url, load, position.epoch, run, "looks beside shards")
+    return known.get(str(sample.get("__key__")))

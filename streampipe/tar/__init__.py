@@ -2,7 +2,7 @@
 
 from streampipe.tar.compression import compression_of, decompress
 from streampipe.tar.limits import Limits
-from streampipe.tar.reader import Member, read_members, read_range, stream_members
+from streampipe.tar.reader import Member, MissingEnd, read_members, read_range, stream_members
 from streampipe.tar.writer import END, Field, TarWriter, Written, check_key, header_bytes, padding
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "Field",
     "Limits",
     "Member",
+    "MissingEnd",
     "TarWriter",
     "Written",
     "check_key",

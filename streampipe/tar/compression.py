@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bz2
+import lzma
 import zlib
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -9,22 +11,29 @@ from typing import Any
 from streampipe.errors import ConfigError, CorruptShard, LimitExceeded, TruncatedShard
 from streampipe.tar.limits import Limits
 
+_BZIP2 = (b"1AY&", b"\x17\x72\x45\x38")  # how a bzip2 stream goes on that has something, or nothing, in it
 _PIECE = 1 << 20  # most bytes inflated at once
-_MAGIC = ((b"\x1f\x8b", "gzip"), (b"\x28\xb5\x2f\xfd", "zstd"))
-_SUFFIXES = ((".gz", "gzip"), (".tgz", "gzip"), (".zst", "zstd"), (".tzst", "zstd"))
+_MAGIC = ((b"\x1f\x8b", "gzip"), (b"\x28\xb5\x2f\xfd", "zstd"), (b"\xfd7zXZ\0", "xz"), (b"BZh", "bzip2"))
+_SUFFIXES = {
+    "gzip": (".gz", ".tgz"),
+    "zstd": (".zst", ".tzst"),
+    "xz": (".xz", ".txz"),
+    "bzip2": (".bz2", ".tbz2", ".tbz"),
+}
+_XZ_MEMORY = 256 << 20  # bytes that an xz decoder may ask for; the strongest preset takes 65 MiB
 
 
 def compression_of(shard: str, head: bytes) -> str | None:
-    """``"gzip"``, ``"zstd"`` or None, by the first bytes of a shard, else by its name.
+    """``"gzip"``, ``"zstd"``, ``"xz"``, ``"bzip2"`` or None, by the first bytes of a shard, else by its name.
 
     >>> compression_of("a.tar", b"\\x1f\\x8b\\x08"), compression_of("a.tgz", b""), compression_of("a.tar", b"0001.jpg")
     ('gzip', 'gzip', None)
     """
     for magic, kind in _MAGIC:
-        if head.startswith(magic):
+        if head.startswith(magic) and (kind != "bzip2" or (head[3:4] in b"123456789" and head[4:8] in _BZIP2)):
             return kind
     name = shard.partition("?")[0].lower()
-    return next((kind for suffix, kind in _SUFFIXES if name.endswith(suffix)), None)
+    return next((kind for kind, suffixes in _SUFFIXES.items() if name.endswith(suffixes)), None)
 
 
 def decompress(
@@ -38,10 +47,8 @@ def decompress(
         LimitExceeded: it inflates to more than ``max_inflate_ratio`` times its size (beyond ``inflate_floor`` bytes).
         ConfigError: zstd, without the package that reads it.
     """
-    if kind == "zstd":
-        yield from _bounded(_zstd(chunks, shard), shard, limits or Limits())
-    else:
-        yield from _bounded(_gzip(chunks, shard), shard, limits or Limits())
+    steps = _zstd(chunks, shard) if kind == "zstd" else _inflated(chunks, shard, kind)
+    yield from _bounded(steps, shard, limits or Limits())
 
 
 Step = tuple[int, bytes]  # bytes read, bytes inflated
@@ -61,37 +68,93 @@ def _bounded(steps: Iterable[Step], shard: str, limits: Limits) -> Iterator[byte
             yield piece
 
 
-def _gzip(chunks: Iterable[bytes], shard: str) -> Iterator[Step]:
-    inflater: zlib._Decompress | None = None
-    at = members = 0
+def _inflated(chunks: Iterable[bytes], shard: str, kind: str) -> Iterator[Step]:
+    """gzip, xz and bzip2."""
+    magic = next(magic for magic, each in _MAGIC if each == kind)
+    inflater: _Gzip | _Buffering | None = None
+    at = streams = 0
     for chunk in chunks:
         data, taken = bytes(chunk), len(chunk)
         at += taken
-        while True:
+        while data:
             if inflater is None:
-                data = data.lstrip(b"\0") if members else data
+                data = data.lstrip(b"\0") if streams else data
                 if not data:
                     break
-                if not b"\x1f\x8b".startswith(data[:2]):
-                    raise CorruptShard(f"{shard}: before byte {at} stands something that is not gzip; fetch it again")
-                inflater = zlib.decompressobj(wbits=31)
+                if not magic.startswith(data[: len(magic)]):
+                    raise CorruptShard(f"{shard}: before byte {at} stands something that is not {kind}; fetch it again")
+                inflater = _Gzip() if kind == "gzip" else _Buffering(kind)
             try:
-                piece = inflater.decompress(data, _PIECE)
-            except zlib.error as error:
+                for piece in inflater.pieces(data):
+                    yield taken, piece
+                    taken = 0
+            except (zlib.error, lzma.LZMAError, OSError) as error:
+                if "Memory usage limit" in str(error):
+                    raise LimitExceeded(
+                        f"{shard}: its {kind} data needs more than {_XZ_MEMORY} bytes to read"
+                    ) from None
                 raise CorruptShard(
-                    f"{shard}: the gzip data is damaged before byte {at} ({error}); fetch or write the shard again"
+                    f"{shard}: the {kind} data is damaged before byte {at} ({error}); fetch or write the shard again"
                 ) from None
-            yield taken, piece
-            taken = 0
+            data = b""
             if inflater.eof:
                 data, inflater = inflater.unused_data, None
-                members += 1
-            else:
-                data = inflater.unconsumed_tail
-                if not data and len(piece) < _PIECE:
-                    break
-    if inflater is not None or members == 0:
-        raise TruncatedShard(f"{shard}: the gzip data ends at byte {at}, too early; fetch or write the shard again")
+                streams += 1
+    if inflater is not None or streams == 0:
+        raise TruncatedShard(f"{shard}: the {kind} data ends at byte {at}, too early; fetch or write the shard again")
+
+
+class _Gzip:
+    """Inflates one gzip stream."""
+
+    def __init__(self) -> None:
+        self._inflater = zlib.decompressobj(wbits=31)
+
+    @property
+    def eof(self) -> bool:
+        """Whether the stream has ended; behind it stands ``unused_data``."""
+        return self._inflater.eof
+
+    @property
+    def unused_data(self) -> bytes:
+        """What was given beyond the end."""
+        return self._inflater.unused_data
+
+    def pieces(self, data: bytes) -> Iterator[bytes]:
+        """What comes out for some more data, in pieces of a bounded size."""
+        while True:
+            piece = self._inflater.decompress(data, _PIECE)
+            yield piece
+            data = self._inflater.unconsumed_tail
+            if self._inflater.eof or (not data and len(piece) < _PIECE):
+                return
+
+
+class _Buffering:
+    """The same for bzip2 and xz, whose inflaters keep what they have not used yet."""
+
+    def __init__(self, kind: str) -> None:
+        self._inflater: Any = (
+            bz2.BZ2Decompressor() if kind == "bzip2" else lzma.LZMADecompressor(lzma.FORMAT_XZ, _XZ_MEMORY)
+        )
+
+    @property
+    def eof(self) -> bool:
+        """Whether the stream has ended; behind it stands ``unused_data``."""
+        return bool(self._inflater.eof)
+
+    @property
+    def unused_data(self) -> bytes:
+        """What was given beyond the end."""
+        return bytes(self._inflater.unused_data)
+
+    def pieces(self, data: bytes) -> Iterator[bytes]:
+        """What comes out for some more data, in pieces of a bounded size."""
+        while True:
+            yield self._inflater.decompress(data, _PIECE)
+            data = b""
+            if self._inflater.eof or self._inflater.needs_input:
+                return
 
 
 def _zstd(chunks: Iterable[bytes], shard: str) -> Iterator[Step]:

@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 from zlib import adler32
 
 from streampipe.counters import counters
 from streampipe.errors import CorruptShard, LimitExceeded, TruncatedShard, UnsafeName, UnsupportedMember
-from streampipe.tar.extended import Malformed, checked, is_mtime_end, is_plain_mtime, pax_records
+from streampipe.tar.extended import (
+    Malformed,
+    checked,
+    is_mtime_end,
+    is_number,
+    is_plain_mtime,
+    joined,
+    pax_records,
+)
+from streampipe.tar.foreign import what_it_is
 from streampipe.tar.header import BLOCK, EXPECTED_SUMS, ZERO_BLOCK, checksum, number, signed_checksum, stored_checksum
 from streampipe.tar.limits import Limits
 
 _REGULAR = frozenset((b"0", b"\0", b"7"))
-_EXTENDED = frozenset((b"x", b"g", b"L", b"K"))
+_EXTENDED = frozenset((b"x", b"g", b"X", b"L", b"K"))  # X: Solaris' x
+_PASSED = {b"D": "GNU directories", b"V": "volume labels", b"A": "access control lists"}
+"""Entries that hold nothing of a sample, by the names under which they are counted."""
+_EMPTY = frozenset((b"1", b"2", b"3", b"4", b"6"))
+"""Links and devices: nothing stands behind their headers."""
 _NOT_FILES = {b"3": "character device", b"4": "block device", b"6": "fifo", b"S": "sparse file"}
 _TERMINATORS = (0, 32)
 _USED = frozenset(("path", "size", "mtime", "linkpath"))
@@ -54,6 +68,10 @@ class Short(Exception):
         self.what = what
 
 
+class MissingEnd(TruncatedShard):
+    """Nothing is wrong with an archive but that its end marker is not there, or not whole."""
+
+
 class End(Exception):
     """The end marker was read; ``at`` is the first byte behind it."""
 
@@ -77,6 +95,8 @@ class Entries:
         self.shard = shard
         self.limits = limits
         self.common: dict[str, bytes] = _NO_RECORDS  # of PAX global headers
+        self.earlier: Callable[[str], Member | None] | None = None  # finds what a hard link leads to
+        self._target = b""  # of a link with a long one
         self._pax_block = b"no header"  # the last sound one of a short PAX header: writers repeat it byte for byte
         self._pax_start = b""  # how a lone mtime record of its size begins
         self._pax_size = 0
@@ -128,33 +148,39 @@ class Entries:
             at = after
         if records:
             size = int(records.get("size", size))
-            mtime = b"=" + records["mtime"] if "mtime" in records and not mtime else mtime
+            if "mtime" in records and not mtime and is_number(records["mtime"]):
+                mtime = b"=" + records["mtime"]
         if records or long_name is not None or block[345] or not block.isascii():
             name = self._name(block, records, long_name)
         else:
             name = block[:100].partition(b"\0")[0].decode()
         if not name or name[0] == "/" or ".." in name or not name.isprintable():
+            if kind in _PASSED or kind == b"5":
+                name = "./"  # of what is passed over no name is used
             self._check_name(name, base + start)
         if kind not in _REGULAR or records:
-            size = self._special(kind, name, block, records, size, base + start)
+            size, linked = self._special(kind, name, block, records, size, base + start)
+            if linked is not None:
+                where = base + start, linked.data_offset
+                return Member(name, linked.data, linked.size, *where, mtime or block[136:148]), data_at
+            if kind not in _REGULAR:
+                name = "./"  # passed over as a directory is
         if size > self.limits.max_member_bytes:
             raise self._too_large(base + start, f"member {name!r}", size, "max_member_bytes")
         end = data_at + size
         after = end + (-size & 511)
         if after > total:
             raise Short(after - start, f"inside {name!r} (of {size} bytes)")
-        if kind == b"5" or name[-1] == "/":  # version 7 archives mark directories by their names
+        if name[-1] == "/":  # version 7 archives mark directories by their names
             return None, after
         return Member(name, view[data_at:end], size, base + start, base + data_at, mtime or block[136:148]), after
 
     def _payload(self, view: memoryview, at: int, size: int, after: int, start: int, base: int) -> bytes:
-        """What an extended header holds: ``size`` bytes at ``view[at]``, and nothing but zeros up to ``after``."""
+        """What an extended header holds: ``size`` bytes at ``view[at]``."""
         if (whole := at - BLOCK - start + size) > self.limits.max_header_bytes:
             raise self._too_large(base + at - BLOCK, "extended headers before one member", whole, "max_header_bytes")
         if after > len(view):
             raise Short(after - start, "in an extended header")
-        if first_non_zero(view[at + size : after]) is not None:
-            raise self._corrupt(base + at + size, "the padding of an extended header is not zero")
         return view[at : at + size].tobytes()
 
     def _end(self, view: memoryview, at: int, start: int, base: int) -> None:
@@ -167,13 +193,15 @@ class Entries:
             raise self._corrupt(base + at, "a lone block of zeros (the end marker is two)")
         raise End(base + at + 2 * BLOCK)
 
-    def next_archive(self, behind: int, following: int) -> int:
+    def next_archive(self, behind: int, following: int, needs: set[str] | None = None) -> int:
         """Where another archive begins whose first byte is ``following`` bytes behind the end marker."""
         if not self.limits.concatenated:
             raise self._corrupt(
                 behind + following,
                 "more data behind the end marker (archives put together? allow it: sp.Limits(concatenated=True))",
             )
+        if needs is not None:
+            needs.add("concatenated")
         self.common = _NO_RECORDS
         return behind + following - following % BLOCK
 
@@ -181,6 +209,9 @@ class Entries:
         stored = stored_checksum(block)
         if stored is not None and stored in (checksum(block), signed_checksum(block)):
             return
+        known = what_it_is(block) if at == 0 else None
+        if known is not None:
+            raise CorruptShard(self._at(at, f"no tar header; it is {known}"))
         raise self._corrupt(at, f"no tar header, or a damaged one (checksum); it begins {block[:32]!r}")
 
     def _size(self, field: bytes, at: int) -> int:
@@ -197,7 +228,8 @@ class Entries:
             if not name:
                 raise self._corrupt(at, "an empty long name")
             return records, name
-        if kind == b"K":  # a link's target: the link itself is refused
+        if kind == b"K":
+            self._target = payload.rstrip(b"\0")
             return records, long_name
         try:
             found = checked(pax_records(payload))
@@ -209,9 +241,9 @@ class Entries:
                 for name, each in found.items()
                 if name in _USED or name.startswith(_SPARSE)
             }
-            self.common = {**self.common, **used}
-            return {**found, **records}, long_name
-        return {**records, **found}, long_name
+            self.common = joined(self.common, used)
+            return joined(joined(self.common, found), records), long_name
+        return joined(records, found), long_name
 
     def _name(self, block: bytes, records: dict[str, bytes], long_name: bytes | None) -> str:
         if records and "path" in records:
@@ -238,26 +270,44 @@ class Entries:
         if any(char in name for char in "\0\n\r"):
             raise UnsafeName(self._at(at, f"member {name!r} has a NUL or a line break in its name; rename it"))
 
-    def _special(self, kind: bytes, name: str, block: bytes, records: dict[str, bytes], size: int, at: int) -> int:
-        """Refuse what is no plain file or directory, and give the size of its data in the archive."""
-        if any(record.startswith(_SPARSE) for record in records):
+    def _special(
+        self, kind: bytes, name: str, block: bytes, records: dict[str, bytes], size: int, at: int
+    ) -> tuple[int, Member | None]:
+        """The size of the data, in the archive, of what is no plain file, and the member that a hard link leads to.
+
+        Refused is what may be a field of a sample; what cannot be one is passed over.
+        """
+        sparse = any(record.startswith(_SPARSE) for record in records) or records.get("SCHILY.filetype") == b"sparse"
+        if sparse:
             raise self._unsupported(name, "sparse file", at)
         if kind in _REGULAR:
-            return size
+            return size, None
         if kind == b"5":
-            return 0 if block[257:262] == b"ustar" else size
+            return 0 if block[257:262] == b"ustar" else size, None
+        if kind in _PASSED:
+            counters.add("ignored members", _PASSED[kind])
+            return size, None
         if kind in (b"1", b"2"):
-            target = records["linkpath"] if "linkpath" in records else block[157:257].partition(b"\0")[0]
-            shown = target.decode("utf-8", "backslashreplace")
-            raise self._unsupported(name, f"{'hard' if kind == b'1' else 'symbolic'} link to {shown!r}", at)
-        raise self._unsupported(name, _NOT_FILES.get(kind, f"member of unknown type {kind!r}"), at)
+            raw = records["linkpath"] if "linkpath" in records else self._target or block[157:257].partition(b"\0")[0]
+            target = raw.decode("utf-8", "backslashreplace")
+            found = self.earlier(target) if kind == b"1" and self.earlier else None
+            if found is not None:
+                return 0, found
+            what = f"{'hard' if kind == b'1' else 'symbolic'} link to {target!r}"
+        else:
+            what = _NOT_FILES.get(kind, f"member of unknown type {kind!r}")
+        if kind in _EMPTY and "." not in name.rpartition("/")[2].lstrip("."):  # without a field no sample can lack it
+            counters.add("ignored members", "links and devices without a field")
+            return 0, None
+        raise self._unsupported(name, what, at)
 
     def _unsupported(self, name: str, what: str, at: int) -> UnsupportedMember:
         return UnsupportedMember(
             self._at(
                 at,
                 f"member {name!r} is a {what}: its bytes are not in the archive; pack the files themselves "
-                f"(tar --dereference --hard-dereference, without --sparse)",
+                f"(tar --dereference --hard-dereference, without --sparse)"
+                + ("; hard links to earlier members can be read: sp.Limits(hard_links=True)" if "hard" in what else ""),
             )
         )
 
@@ -277,8 +327,9 @@ class Entries:
         """The error for an end marker where an index says that members are."""
         return self._corrupt(at - 2 * BLOCK, "the end of the archive, in the middle of a sample")
 
-    def truncated(self, total: int, short: Short) -> TruncatedShard:
-        """The error for an archive that ends after ``total`` bytes."""
-        return TruncatedShard(
-            f"{self.shard} ends at byte {total}, {short.what}, before its end marker; fetch or write the shard again"
-        )
+    def truncated(self, total: int, short: Short, rest: memoryview | bytes) -> TruncatedShard:
+        """The error for an archive that ends after ``total`` bytes, the last ``rest`` of them no whole entry."""
+        text = f"{self.shard} ends at byte {total}, {short.what}, before its end marker; fetch or write the shard again"
+        if first_non_zero(rest) is None:
+            return MissingEnd(text + ", or allow it if nothing else is missing: sp.Limits(missing_end=True)")
+        return TruncatedShard(text)

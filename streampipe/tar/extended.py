@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-_DECIMAL = re.compile(rb"-?\d+(\.\d*)?\Z")
+_NUMBER = re.compile(rb"-?\d+(\.\d*)?([eE][-+]?\d+)?\Z")
 _SIZE = re.compile(rb"\d{1,19}\Z")
 
 
@@ -30,23 +30,33 @@ def pax_records(data: bytes) -> dict[str, bytes]:
         if end > len(data) or equals < 0 or data[end - 1] != 10:
             raise Malformed("a PAX record is not 'LENGTH KEYWORD=VALUE' and a line break, as long as it says")
         keyword = data[space + 1 : equals]
-        if not keyword or not keyword.isascii():
-            raise Malformed("a PAX record has no readable keyword")
-        records[keyword.decode("ascii")] = data[equals + 1 : end - 1]
+        if not keyword:
+            raise Malformed("a PAX record has no keyword")
+        records[keyword.decode("utf-8", "surrogateescape")] = data[equals + 1 : end - 1]
         at = end
     return records
 
 
 def checked(records: dict[str, bytes]) -> dict[str, bytes]:
-    """The records, if those that are used here have values that can be used."""
-    for name in ("mtime", "atime", "ctime"):
-        if name in records and records[name] and not _DECIMAL.match(records[name]):
-            raise Malformed(f"the PAX record {name}={records[name]!r} is no number")
-    if "size" in records and not _SIZE.match(records["size"]):
+    """The records, if a size among them is one. All others may be anything: they are not used, or used as they are."""
+    if records.get("size") and not _SIZE.match(records["size"]):
         raise Malformed(f"the PAX record size={records['size']!r} is no size")
-    if "path" in records and not records["path"]:
-        raise Malformed("the PAX record path is empty")
     return records
+
+
+def joined(before: dict[str, bytes], after: dict[str, bytes]) -> dict[str, bytes]:
+    """Records with those of a later header. An empty value takes an earlier one back (POSIX.1-2017, pax).
+
+    >>> joined({"path": b"a", "size": b"1"}, {"path": b"", "size": b"2"})
+    {'size': b'2'}
+    """
+    both = {**before, **after}
+    return both if all(both.values()) else {name: value for name, value in both.items() if value}
+
+
+def is_number(value: bytes) -> bool:
+    """Whether a PAX time is a number as POSIX has it, or as Python writes a float."""
+    return _NUMBER.match(value) is not None
 
 
 def is_plain_mtime(data: bytes) -> bool:

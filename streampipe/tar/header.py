@@ -12,11 +12,11 @@ _SPACES = 8 * 32  # the checksum field counts as eight spaces
 def stored_checksum(block: bytes) -> int | None:
     """The checksum that a header states; None if the field is not written as writers write it.
 
-    Forms: ``dddddd\\0 `` (nearly all), ``dddddd \\0``, seven digits and one end; zeros or spaces in front. Spaces in
-    front count only if the size has them too, because one flipped bit makes a ``0`` a space.
+    Forms: ``dddddd\\0 `` (nearly all), ``dddddd \\0``, ``dddddd\\0\\0``, seven digits and one end; zeros or spaces in
+    front. Spaces in front count only if the size has them too, because one flipped bit makes a ``0`` a space.
     """
     field = block[148:156]
-    if field[6:] not in (b"\0 ", b" \0") and not (field[6:7].isdigit() and field[7] in (0, 32)):
+    if field[6:] not in (b"\0 ", b" \0", b"\0\0") and not (field[6:7].isdigit() and field[7] in (0, 32)):
         return None
     if field[:1] == b" " and (block[124:125] == b"0" or b" 0" in field[:6]):
         return None

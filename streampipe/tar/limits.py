@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds that keep a damaged or hostile shard from eating memory. Sizes in bytes.
+    """Bounds that keep a damaged or hostile shard from eating memory, and what is read although it is odd. In bytes.
 
     >>> Limits(max_member_bytes=10 << 20).max_member_bytes
     10485760
@@ -20,3 +20,5 @@ class Limits:
     inflate_floor: int = 64 << 20
     max_index_bytes: int = 1 << 30  # an index or a manifest, unpacked
     concatenated: bool = False  # whether another archive may follow the end of one
+    missing_end: bool = False  # whether a shard may end without its end marker, behind a whole sample; counted
+    hard_links: bool = False  # whether a hard link to an earlier member of the same shard is read as that member

@@ -18,14 +18,13 @@ import torch
 from PIL import Image
 
 from streampipe.context import where
-from streampipe.decoding.fields import ALONE, KNOWN, UNSAFE
+from streampipe.decoding.extensions import NUMBERS, TEXTS, UNSAFE
+from streampipe.decoding.fields import ALONE, KNOWN
 from streampipe.errors import StageError
 
 QUALITY = 95
 """Of JPEGs, which are written without chroma subsampling."""
 
-_TEXTS = frozenset(("txt", "text", "transcript", "caption"))
-_NUMBERS = frozenset(("cls", "cls2", "index", "inx", "id"))
 _IMAGES = {"png": "PNG", "jpg": "JPEG", "jpeg": "JPEG", "webp": "WEBP"}
 
 
@@ -209,8 +208,8 @@ _NOT_NUMPY = frozenset(
     if hasattr(torch, name)
 )
 _ENCODERS: dict[str, Callable[[Any, str, int], bytes]] = {
-    **dict.fromkeys(_TEXTS, _text),
-    **dict.fromkeys(_NUMBERS, _number),
+    **dict.fromkeys(TEXTS, _text),
+    **dict.fromkeys(NUMBERS, _number),
     **dict.fromkeys(("json", "jsn"), _json),
     **dict.fromkeys(_IMAGES, _image),
     "npy": _npy,

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 import streampipe as sp
 from streampipe.counters import counters
-from streampipe.index.facts import facts_of, scalars_of
+from streampipe.index.columns import MOST_COLUMNS, Columns
+from streampipe.index.facts import OWN, facts_of, scalars_of
 from streampipe.index.table import ShardIndex, make
 from tests.data import photo, shard
 
@@ -78,10 +79,12 @@ any_text = st.text(st.characters(), max_size=4)  # halves of characters included
 )
 def test_an_index_can_hold_whatever_json_holds(rows):
     facts = [facts_of({"__key__": str(i), "json": json.dumps(row).encode()}) for i, row in enumerate(rows)]
-    own = {"size": 1, "crc32": None, "fields": [], "width": None, "height": None}
-    table = [{"key": str(i), "offset": i, **own} for i in range(len(rows))]
+    own = {"size": 512, "crc32": None, "fields": [], "width": None, "height": None}
+    table = [{"key": str(i), "offset": 512 * i, **own} for i in range(len(rows))]
     scalars = [{name: v for name, v in each.items() if name not in ("key", "width", "height")} for each in facts]
-    index = ShardIndex.from_bytes(make(table, scalars, {"bytes": len(rows)}).to_bytes(), "a.index.parquet")
+    index = ShardIndex.from_bytes(
+        make(table, Columns(scalars), {"bytes": 512 * len(rows)}).to_bytes(), "a.index.parquet"
+    )
     for name in {name for each in scalars for name in each}:
         held = index.columns([name])[name]
         values = held if isinstance(held, list) else held.to_pylist()
@@ -111,13 +114,17 @@ def test_an_older_index_is_used_for_what_it_has(tmp_path):
 
 
 def test_too_many_columns_are_left_out_and_said(tmp_path):
-    rows = [{"n": i, "tags": {f"tag{i}_{j}": 0.5 for j in range(30)}} for i in range(40)]
+    rows = [{"n": i, "tags": {f"tag{i}_{j}": 0.5 for j in range(30)}, "aesthetic_score": i} for i in range(40)]
     folder = write(tmp_path / "many", rows)
     assert answers(folder, "n > 37") == ["38", "39"]
-    with pytest.raises(sp.IndexMismatch, match="there were too many"):
-        list(sp.stream(folder).where("tags.tag3_4 > 0"))
-    assert [each["__key__"] for each in sp.stream(folder, tier="sequential").where("tags.tag3_4 > 0")] == ["3"]
-    assert len(make([], [], {}).table.column_names) == 7
+    assert answers(folder, "aesthetic > 38") == ["39"]
+    assert answers(folder, "tags.tag3_4 > 0") == ["3"]  # came early
+    for name in ("tags.tag39_29", "never.seen"):
+        with pytest.raises(sp.IndexMismatch, match="there were too many"):
+            list(sp.stream(folder).where(f"{name} > 0"))
+    assert [each["__key__"] for each in sp.stream(folder, tier="sequential").where("tags.tag39_29 > 0")] == ["39"]
+    assert sp.stream(folder).source.finder.find(f"{folder}/0.tar").table.num_columns <= MOST_COLUMNS + len(OWN)
+    assert len(make([], Columns(), {}).table.column_names) == 7
 
 
 def beside(folder, rows):

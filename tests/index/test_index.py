@@ -1,5 +1,6 @@
 """The index says of every sample where it stands and what it is; an index of another shard is refused."""
 
+import gzip
 import io
 import json
 import tarfile
@@ -17,7 +18,8 @@ from streampipe.index.manifest import counts
 from streampipe.source import Source
 from streampipe.tar import Limits
 from streampipe.urls import ShardList
-from tests.data import encoded, natural, photo, shard
+from tests.cases.shards.archives import header
+from tests.data import encoded, natural, photo, shard, write_shards
 
 
 def written(tmp_path, samples, name="00000.tar"):
@@ -177,3 +179,26 @@ def test_a_memory_that_cannot_be_written_only_costs_time(tmp_path, monkeypatch, 
 def test_two_shards_of_one_name_are_refused(tmp_path):
     with pytest.raises(sp.ConfigError, match="two shards would have the index"):
         index(ShardList(["a/0.tar", "b/0.tar"]), Source(), folder=str(tmp_path))
+
+
+@pytest.mark.parametrize("what", ["damaged", "compressed", "linked"])
+def test_what_is_wrong_is_said_before_anything_is_hashed(tmp_path, monkeypatch, what, caplog):
+    write_shards(tmp_path, [2, 2, 2, 2])
+    for name in ("00002.tar", "00003.tar"):
+        data = (tmp_path / name).read_bytes()
+        link = header("x.jpg", kind=b"1", link="0020000.txt")
+        odd = {"damaged": data[:3000], "compressed": gzip.compress(data), "linked": link + data}
+        (tmp_path / name).write_bytes(odd[what])
+    monkeypatch.setattr("streampipe.index.build.scan", lambda *_: pytest.fail("it was hashed"))
+    with pytest.raises(sp.StreampipeError, match="00002.tar"):
+        index(ShardList([f"{tmp_path}/{{00000..00003}}.tar"]), Source(), progress=False)
+    assert "00003.tar" in caplog.text
+    assert not list(tmp_path.glob("*.parquet"))
+
+
+def test_a_folder_that_cannot_be_written_is_said_before_anything_is_read(tmp_path, monkeypatch):
+    write_shards(tmp_path, [2])
+    monkeypatch.setattr("streampipe.index.build.os.access", lambda *_: False)
+    monkeypatch.setattr("streampipe.index.build.check", lambda *_: pytest.fail("it was read"))
+    with pytest.raises(sp.ConfigError, match="cannot be written: give --out"):
+        index(ShardList([f"{tmp_path}/00000.tar"]), Source(), progress=False)

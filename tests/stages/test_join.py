@@ -1,5 +1,6 @@
 """``join``: sidecars of every format, planned and sequential, remote, damaged and missing."""
 
+import gzip
 import io
 import json
 import pickle
@@ -287,7 +288,12 @@ DAMAGE = {
     "none.jsonl": (b'{"id": "00"}', sp.IndexMismatch, r"has no column 'key' for the keys \(it has id\)"),
     "flat.json": (b"3", sp.IndexMismatch, "neither an object by key nor a list"),
     "texts.json": (b'["a"]', sp.IndexMismatch, "its rows are no objects but str"),
-    "a.csv": (b"", sp.ConfigError, "ends in none of .json"),
+    "a.txt": (b"", sp.ConfigError, "ends in none of .tar"),
+    "ragged.csv": (b"key,a\n00,1,2", sp.IndexMismatch, "is no sound csv: line 2 has 3 values, the first line names 2"),
+    "names.csv": (b"key,a,a\n00,1,2", sp.IndexMismatch, "two of its columns have one name"),
+    "quoted.csv": (b'key,a\n00,"1"2', sp.IndexMismatch, "is no sound csv: line 2"),
+    "cut.json.gz": (gzip.compress(b"{}")[:-3], sp.IndexMismatch, "too early"),
+    "nul.json": (b'{"00": "\0"}', sp.IndexMismatch, "NUL"),
 }
 
 

@@ -64,7 +64,8 @@ def test_every_flipped_header_bit_is_an_error(kind):
                     assert "s.tar" in str(error)
                 else:
                     silent.append((byte - start, bit))
-    assert not silent
+    # The last byte of a checksum field is a blank or a NUL: the bit between them changes nothing that is said.
+    assert set(silent) <= {(155, 5)}
 
 
 @pytest.mark.parametrize("kind", ARCHIVES)

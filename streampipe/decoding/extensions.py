@@ -1,0 +1,19 @@
+"""What the last part of a field's name says about its bytes. Each list stands here once."""
+
+from __future__ import annotations
+
+IMAGES = frozenset(("jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "avif", "apng"))
+TEXTS = frozenset(("txt", "text", "transcript", "caption"))
+JSONS = frozenset(("json", "jsn"))
+NUMBERS = frozenset(("cls", "cls2", "index", "inx", "id"))
+UNSAFE = frozenset(("pkl", "pickle", "pyd", "pth", "pt", "ckpt", "bin", "joblib", "dill"))
+"""Formats that can run code when they are read."""
+
+
+def extension_of(name: str) -> str:
+    """The last part of a field's name, in lower case.
+
+    >>> extension_of("seg.PNG"), extension_of("txt")
+    ('png', 'txt')
+    """
+    return name.rpartition(".")[2].lower()
