@@ -11,6 +11,7 @@ ORDER = [  # each may import from those before it, and from itself
     "counters",
     "rng",
     "lifeline",
+    "atomic",
     "policy",
     "context",
     "report",

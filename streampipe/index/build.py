@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from tqdm import tqdm
 
+from streampipe.atomic import sweep
 from streampipe.errors import ConfigError, IndexMismatch
 from streampipe.index.find import index_url
 from streampipe.index.manifest import NAME, Entry, to_bytes
 from streampipe.index.scan import scan
 from streampipe.index.table import NESTED, ShardIndex
-from streampipe.source import Source, has_query, redact
+from streampipe.source import Source, has_query, local_path, redact
 from streampipe.tar import Limits
 from streampipe.urls import ShardList
 
@@ -65,6 +68,7 @@ def index(
         raise ConfigError(f"two shards would have the index {redact(twice)}: index their folders one by one")
     target = index_url(urls[0], folder).rpartition("/")
     summary = Summary(redact(f"{target[0]}{target[1]}{NAME}"), shards=len(urls))
+    _sweep(places)
 
     def one(job: tuple[str, str]) -> tuple[Entry, bool]:
         url, place = job
@@ -89,6 +93,14 @@ def index(
     summary.bytes = sum(entry.bytes for entry in entries)
     summary.seconds = time.perf_counter() - start
     return summary
+
+
+def _sweep(places: Sequence[str]) -> None:
+    """Delete what killed runs left beside the indexes."""
+    local = [path for path in map(local_path, places) if path is not None]
+    names = frozenset([*map(os.path.basename, local), NAME])
+    for folder in dict.fromkeys(map(os.path.dirname, local)):
+        sweep(folder or ".", names.__contains__)
 
 
 def _fitting(source: Source, url: str, place: str) -> ShardIndex | None:

@@ -6,6 +6,7 @@ import hashlib
 import logging
 import os
 
+from streampipe.atomic import sweep
 from streampipe.errors import IndexMismatch, SourceError
 from streampipe.index.scan import scan
 from streampipe.index.table import NESTED, ShardIndex
@@ -15,6 +16,8 @@ from streampipe.urls import SHARD_SUFFIXES
 
 log = logging.getLogger("streampipe")
 SUFFIX = ".index.parquet"
+_swept: set[str] = set()
+"""Folders of remembered scans in which this process has deleted what killed ones left."""
 
 
 def index_url(url: str, folder: str | None = None) -> str:
@@ -95,7 +98,11 @@ class Finder:
             why = f"cannot be made ({error})"
         if why:
             log.warning("%s %s: scans of local shards are not remembered", folder, why)
-        return None if why else folder
+            return None
+        if folder not in _swept:
+            _swept.add(folder)
+            sweep(folder, lambda name: name.endswith(SUFFIX))
+        return folder
 
     def _remembered(self, url: str, path: str) -> ShardIndex:
         try:

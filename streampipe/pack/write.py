@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
+from streampipe.atomic import AtomicFile, sweep, sync_folder, write_atomic
 from streampipe.errors import ConfigError, OutputBusy, PackError, StreampipeError
 from streampipe.index import index
 from streampipe.pack.scan import File, Item, Scan, scan
@@ -33,8 +34,7 @@ from streampipe.urls import ShardList
 log = logging.getLogger("streampipe")
 RECORD = "pack.json"
 SKIPPED = "skipped.jsonl"
-_TEMPORARY = ".part"
-_LEFT_OVER = re.compile(rf"(\d+\.tar|{RECORD}|{SKIPPED}|(\d+\.index|manifest)\.parquet\.[^/]+)\{_TEMPORARY}")
+_OURS = re.compile(rf"\d+\.tar|{RECORD}|{SKIPPED}|(\d+\.index|manifest)\.parquet")
 _AGAIN = "make room or mend the disk, and run the same command again: finished shards are kept"
 
 
@@ -164,11 +164,10 @@ def _one_shard(
         summary.samples += len(items) - len(earlier.get(name, []))
         summary.bytes += os.path.getsize(path)
         return
-    temporary = path + _TEMPORARY
     before = len(summary.skipped)
     try:
-        with open(temporary, "wb") as file:
-            writer = TarWriter(file.write)
+        with AtomicFile(path) as draft:
+            writer = TarWriter(draft.file.write)
             for item in items:
                 try:
                     fields = {suffix: _read(each) for suffix, each in item.files.items()}
@@ -180,20 +179,15 @@ def _one_shard(
                 writer.add(item.key, fields)
                 summary.samples += 1
             writer.close()
-            file.flush()
-            os.fsync(file.fileno())
-        if len(summary.skipped) > before:  # before the shard: what is kept later must have its skips listed
-            _list_skipped(os.path.dirname(path), summary.skipped)
-        os.replace(temporary, path)
+            if len(summary.skipped) > before:  # before the shard: what is kept later must have its skips listed
+                _list_skipped(os.path.dirname(path), summary.skipped)
+            draft.publish()
+        sync_folder(os.path.dirname(path))
     except OSError as error:
         needed = sum(map(packed_size, items))
         raise PackError(
             f"{path} could not be written ({error.strerror or error}): it needs {needed} bytes; {_AGAIN}"
         ) from error
-    finally:
-        if os.path.exists(temporary):
-            os.unlink(temporary)
-    _sync_folder(os.path.dirname(path))
     summary.bytes += os.path.getsize(path)
 
 
@@ -249,11 +243,9 @@ def _claim(out: str, fingerprint: str, shards: int) -> None:
             + ("another folder, other options or changed files" if known else "unknown origin")
             + "; choose an empty output folder, or delete them"
         )
-    for name in os.listdir(out):
-        if _LEFT_OVER.fullmatch(name):  # of a run that was killed: the lock says that nobody writes it now
-            os.unlink(os.path.join(out, name))
+    sweep(out, lambda name: _OURS.fullmatch(name) is not None)
     text = json.dumps({"version": 1, "fingerprint": fingerprint, "shards": shards}, indent=1)
-    _write_whole(record, text + "\n")
+    write_atomic(record, (text + "\n").encode())
 
 
 def _skipped_earlier(out: str) -> dict[str, list[Skipped]]:
@@ -274,26 +266,9 @@ def _skipped_earlier(out: str) -> dict[str, list[Skipped]]:
 def _list_skipped(out: str, skipped: Sequence[Skipped]) -> None:
     path = os.path.join(out, SKIPPED)
     if skipped:
-        _write_whole(path, "".join(json.dumps(each._asdict()) + "\n" for each in skipped))
+        write_atomic(path, "".join(json.dumps(each._asdict()) + "\n" for each in skipped).encode())
     elif os.path.exists(path):
         os.unlink(path)
-
-
-def _write_whole(path: str, text: str) -> None:
-    temporary = path + _TEMPORARY
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-
-
-def _sync_folder(folder: str) -> None:
-    handle = os.open(folder or ".", os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import streampipe as sp
+from streampipe.atomic import unique
 from streampipe.cli import main
 from streampipe.pack import pack, scan, split
 from streampipe.pack.scan import File, Item
@@ -277,7 +278,7 @@ def test_run_again_keeps_what_is_finished(tmp_path):
     quiet(source, tmp_path / "out", max_samples=3)
     whole = {p.name: p.read_bytes() for p in (tmp_path / "out").glob("*.tar")}
     (tmp_path / "out" / "00001.tar").unlink()
-    (tmp_path / "out" / "00002.tar.part").write_bytes(b"left by a killed run")
+    (tmp_path / "out" / f"00002.tar.{unique()}.part").write_bytes(b"left by a killed run")
     summary = quiet(source, tmp_path / "out", max_samples=3)
     assert (summary.kept, summary.samples) == (3, 10)
     assert {p.name: p.read_bytes() for p in (tmp_path / "out").glob("*.tar")} == whole
