@@ -12,6 +12,7 @@ ORDER = [  # each may import from those before it, and from itself
     "rng",
     "lifeline",
     "atomic",
+    "backoff",
     "policy",
     "context",
     "report",

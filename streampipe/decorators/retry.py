@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import random
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, overload
 
+from streampipe.backoff import pause
 from streampipe.counters import counters
 from streampipe.decorators.wrap import F, Open, Upstream, decorate
 from streampipe.errors import ConfigError
 
 Errors = tuple[type[Exception], ...]
-_jitter = random.SystemRandom()  # waiting times need no seed, and must not move anybody's
 
 
 @overload
@@ -24,9 +23,9 @@ def retry(
     *,
     tries: int = 3,
     errors: type[Exception] | Errors = (OSError,),
-    wait: float = 0.1,
+    first_wait: float = 0.1,
     factor: float = 2.0,
-    max_wait: float = 30.0,
+    longest_wait: float = 30.0,
     sleep: Callable[[float], object] = time.sleep,
     name: str | None = None,
 ) -> Callable[[F], F]: ...
@@ -35,20 +34,20 @@ def retry(
     *,
     tries: int = 3,
     errors: type[Exception] | Errors = (OSError,),
-    wait: float = 0.1,
+    first_wait: float = 0.1,
     factor: float = 2.0,
-    max_wait: float = 30.0,
+    longest_wait: float = 30.0,
     sleep: Callable[[float], object] = time.sleep,
     name: str | None = None,
 ) -> Any:
     """Call again after an error of ``errors``, up to ``tries`` calls in all; then the last error is raised.
 
-    Before the n-th retry it waits a random time up to ``wait * factor**(n-1)`` seconds, at most ``max_wait`` ("full
-    jitter": clients that failed together do not come back together). On a stage, the sample that failed is given to a
-    fresh generator of the stage once more: for stages that hold no samples between.
+    Before the n-th retry it waits a random time up to ``first_wait * factor**(n-1)`` seconds, at most ``longest_wait``
+    ("full jitter": clients that failed together do not come back together). On a stage, the sample that failed is given
+    to a fresh generator of the stage once more: for stages that hold no samples between.
 
     >>> attempts = iter([OSError("busy"), 7])
-    >>> @retry(wait=0)
+    >>> @retry(first_wait=0)
     ... def fetch():
     ...     result = next(attempts)
     ...     if isinstance(result, Exception):
@@ -57,10 +56,13 @@ def retry(
     >>> fetch()
     7
     """
-    if tries < 1 or wait < 0 or factor < 1 or max_wait < 0:
-        raise ConfigError(f"retry needs tries >= 1, wait >= 0, factor >= 1: got {tries}, {wait}, {factor}, {max_wait}")
+    if tries < 1 or first_wait < 0 or factor < 1 or longest_wait < 0:
+        raise ConfigError(
+            f"retry takes tries of 1 or more, waits of 0 or more and a factor of 1 or more, not tries={tries}, "
+            f"first_wait={first_wait}, longest_wait={longest_wait}, factor={factor}"
+        )
     kinds = errors if isinstance(errors, tuple) else (errors,)
-    return decorate(Retry(name, tries, kinds, wait, factor, max_wait, sleep), target)
+    return decorate(Retry(name, tries, kinds, first_wait, factor, longest_wait, sleep), target)
 
 
 @dataclass
@@ -70,9 +72,9 @@ class Retry:
     name: str | None
     tries: int
     errors: Errors
-    wait: float
+    first_wait: float
     factor: float
-    max_wait: float
+    longest_wait: float
     sleep: Callable[[float], object]
 
     def call(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -110,8 +112,8 @@ class Retry:
             counters.add(name, "gave up")
             if sys.version_info >= (3, 11):
                 error.add_note(
-                    f"{name} was tried {tried} times; raise tries= or wait= if the cause goes away by itself"
+                    f"{name} was tried {tried} times; raise tries= or first_wait= if the cause goes away by itself"
                 )
             raise error
         counters.add(name, "retries")
-        self.sleep(_jitter.uniform(0, min(self.max_wait, self.wait * self.factor ** (tried - 1))))
+        self.sleep(pause(tried, self.first_wait, self.longest_wait, self.factor))

@@ -15,7 +15,7 @@ def timed_only(value):
 
 
 @sp.timed
-@sp.retry(tries=2, wait=0)
+@sp.retry(tries=2, first_wait=0)
 @sp.on_error("skip")
 def stacked(value):
     """Doubles."""

@@ -17,7 +17,7 @@ DECORATORS = {
     "timed": sp.timed,
     "logged": sp.logged,
     "cached": sp.cached,
-    "retry": sp.retry(wait=0),
+    "retry": sp.retry(first_wait=0),
     "on_error": sp.on_error("skip"),
 }
 ORDERS = [*itertools.permutations(DECORATORS, 2), *itertools.permutations(DECORATORS, 3)]
@@ -149,7 +149,7 @@ def test_logged_reports_errors_always(caplog):
 def test_retry_waits_longer_and_longer_then_raises_the_error_itself():
     waits = []
 
-    @sp.retry(tries=4, wait=1, factor=2, max_wait=3, errors=(OSError,), sleep=waits.append, name="fetch")
+    @sp.retry(tries=4, first_wait=1, factor=2, longest_wait=3, errors=(OSError,), sleep=waits.append, name="fetch")
     def fetch():
         raise OSError("busy")
 
@@ -167,7 +167,7 @@ def test_retry_leaves_other_errors_and_global_randomness_alone():
     random.seed(1)
     before = random.getstate()
 
-    @sp.retry(wait=0)
+    @sp.retry(first_wait=0)
     def fails():
         raise KeyError("no")
 
@@ -192,9 +192,9 @@ def flaky_stage(failures, kind=OSError):
 
 
 def test_retry_on_a_stage_gives_the_sample_once_more():
-    assert list(sp.retry(tries=3, wait=0)(flaky_stage({2: 2, 4: 1}))([1, 2, 3, 4])) == [1, 2, 3, 4]
+    assert list(sp.retry(tries=3, first_wait=0)(flaky_stage({2: 2, 4: 1}))([1, 2, 3, 4])) == [1, 2, 3, 4]
     with pytest.raises(OSError, match="at 2"):
-        list(sp.retry(tries=3, wait=0)(flaky_stage({2: 3}))([1, 2, 3]))
+        list(sp.retry(tries=3, first_wait=0)(flaky_stage({2: 3}))([1, 2, 3]))
 
 
 def broken_source():
@@ -203,7 +203,7 @@ def broken_source():
 
 
 @pytest.mark.parametrize(
-    "decorator", [sp.retry(wait=0), sp.on_error("skip"), sp.on_error("default", value=0), sp.logged]
+    "decorator", [sp.retry(first_wait=0), sp.on_error("skip"), sp.on_error("default", value=0), sp.logged]
 )
 def test_errors_of_the_source_pass_through_a_decorated_stage(decorator):
     out = []
