@@ -29,6 +29,7 @@ from streampipe.errors import (
     UnsupportedMember,
 )
 from streampipe.loader import Loader
+from streampipe.pack import pack
 from streampipe.pipeline import Pipeline
 from streampipe.plan.buckets import Buckets
 from streampipe.policy import ErrorPolicy
@@ -82,6 +83,7 @@ __all__ = [
     "logged",
     "mix",
     "on_error",
+    "pack",
     "retry",
     "stage",
     "stream",

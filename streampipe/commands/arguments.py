@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import fields
 
 from streampipe.index import Finder
 from streampipe.source import Source
@@ -49,6 +50,19 @@ def options(text: str) -> dict[str, object]:
     if not isinstance(found, dict):
         raise argparse.ArgumentTypeError(f"{text!r} is no JSON object, as in '{{\"anon\": true}}'")
     return found
+
+
+def limits(text: str) -> Limits:
+    """Bounds from a JSON object of ``Limits``'s fields.
+
+    >>> limits('{"max_member_bytes": 1000}').max_member_bytes
+    1000
+    """
+    try:
+        return Limits(**options(text))  # type: ignore[arg-type]
+    except TypeError:
+        names = ", ".join(each.name for each in fields(Limits))
+        raise argparse.ArgumentTypeError(f"{text!r} has a name that is none of {names}") from None
 
 
 def positive(text: str) -> int:

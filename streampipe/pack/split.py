@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 
-from streampipe.pack.scan import Item
-from streampipe.rng import derive, permutation
-from streampipe.tar import END, header_bytes, padding
+from streampipe.pack.names import Item
+from streampipe.tar import END, RECORD, header_bytes, padding
 
 
-def split(items: Sequence[Item], max_samples: int, max_bytes: int, seed: int | None) -> list[list[Item]]:
-    """The items of each shard: in the order given, or shuffled by ``seed``; at most so many samples and bytes a shard.
+def split(sizes: Iterable[int], max_samples: int, max_bytes: int) -> Iterator[int]:
+    """How many samples each shard has, in order: at most so many, and at most so many bytes.
 
     A sample that is larger than ``max_bytes`` gets a shard of its own.
+
+    >>> list(split([1024, 1024, 50_000, 1024], max_samples=2, max_bytes=30_000))
+    [2, 1, 1]
     """
-    order = range(len(items)) if seed is None else permutation(len(items), derive(seed, "pack")).tolist()
-    shards: list[list[Item]] = []
-    room = 0
-    for i in order:
-        item = items[i]
-        size = packed_size(item)
-        if not shards or len(shards[-1]) >= max_samples or size > room:
-            shards.append([])
-            room = max_bytes - len(END) - 10240  # the end marker, and filling up the last record
-        shards[-1].append(item)
+    count, room = 0, 0
+    for size in sizes:
+        if count and (count >= max_samples or size > room):
+            yield count
+            count = 0
+        if not count:
+            room = max_bytes - len(END) - RECORD  # the end marker, and filling up the last record
+        count += 1
         room -= size
-    return shards
+    if count:
+        yield count
 
 
 def packed_size(item: Item) -> int:

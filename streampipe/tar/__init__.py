@@ -3,10 +3,11 @@
 from streampipe.tar.compression import compression_of, decompress
 from streampipe.tar.limits import Limits
 from streampipe.tar.reader import Member, read_members, read_range, stream_members
-from streampipe.tar.writer import END, Field, TarWriter, Written, check_key, header_bytes, padding
+from streampipe.tar.writer import END, RECORD, Field, TarWriter, Written, check_key, header_bytes, padding
 
 __all__ = [
     "END",
+    "RECORD",
     "Field",
     "Limits",
     "Member",

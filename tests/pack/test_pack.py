@@ -19,7 +19,7 @@ import streampipe as sp
 from streampipe.atomic import unique
 from streampipe.cli import main
 from streampipe.pack import pack, scan, split
-from streampipe.pack.scan import File, Item
+from streampipe.pack.listing import check
 from tests.data import photo
 
 TWINS = (
@@ -59,6 +59,12 @@ def quiet(folder, out, **options):
     return pack(str(folder), str(out), progress=False, **options)
 
 
+def found(folder, **options):
+    with scan(str(folder), **options) as listing:
+        check(listing, "raise")
+        return list(listing.items())
+
+
 def test_bytes_are_untouched_and_sidecars_go_along(tmp_path):
     source = folder_of(tmp_path / "in")
     (source / "000.json").write_text('{"a": 1}')
@@ -91,15 +97,14 @@ def test_order_is_stable_or_shuffled_by_the_seed(tmp_path):
     assert len({tuple(orders[n][0]) for n in "asu"}) == 3
 
 
-@given(
-    st.lists(st.integers(0, 5000), min_size=1, max_size=30), st.integers(1, 9), st.integers(1, 60_000), st.booleans()
-)
-def test_shards_stay_within_their_limits(sizes, max_samples, max_bytes, shuffle):
-    items = [Item(f"{i}", {"jpg": File(f"{i}.jpg", size, 0)}) for i, size in enumerate(sizes)]
-    shards = split(items, max_samples, max_bytes, 3 if shuffle else None)
-    assert sorted(item.key for shard in shards for item in shard) == sorted(item.key for item in items)
-    for shard in shards:
-        size = sum(512 + -(-item.files["jpg"].size // 512) * 512 for item in shard) + 1024
+@given(st.lists(st.integers(0, 5000), min_size=1, max_size=30), st.integers(1, 9), st.integers(1, 60_000))
+def test_shards_stay_within_their_limits(sizes, max_samples, max_bytes):
+    packed = [512 + -(-size // 512) * 512 for size in sizes]
+    counts = list(split(packed, max_samples, max_bytes))
+    assert sum(counts) == len(sizes)
+    rest = iter(packed)
+    for shard in ([next(rest) for _ in range(count)] for count in counts):
+        size = sum(shard) + 1024
         assert 1 <= len(shard) <= max_samples
         assert -(-size // 10240) * 10240 <= max_bytes or len(shard) == 1
 
@@ -142,18 +147,18 @@ def test_no_two_files_become_one_member_on_any_file_system(tmp_path_factory, nam
     )
     if not images:
         with pytest.raises(sp.PackError, match="holds no image|would both be field"):
-            scan(str(source))
+            found(source)
     elif len(stems) < len(images) or twins:
         with pytest.raises(sp.NameCollision, match="nothing was written"):
-            scan(str(source))
+            found(source)
     else:
-        assert len(scan(str(source)).items) == len(images)
+        assert len(found(source)) == len(images)
 
 
 def test_all_collisions_are_listed_those_of_suffixes_too(tmp_path):
     source = folder_of(tmp_path / "in", **{"x.jpg": b"1", "x.JPG": b"2", "y.png": b"1", "Y.png": b"2"})
     with pytest.raises(sp.NameCollision, match="2 name collisions") as error:
-        scan(str(source))
+        found(source)
     assert all(name in str(error.value) for name in ("x.JPG", "x.jpg", "Y", "y"))
 
 
@@ -168,12 +173,16 @@ def test_keys_with_dots_are_made_safe(tmp_path):
 def test_an_unreadable_file_stops_or_is_listed(tmp_path):
     source = folder_of(tmp_path / "in", **{"empty.jpg": b""})
     (source / "broken.jpg").symlink_to(tmp_path / "nowhere")
-    with pytest.raises(sp.PackError, match=r"broken\.jpg cannot be read"):
+    with pytest.raises(
+        sp.PackError,
+        match=r"broken\.jpg cannot be packed \(No such file .*\), nor can 1 other files; nothing was",
+    ):
         quiet(source, tmp_path / "out")
     summary = quiet(source, tmp_path / "out", on_error="skip")
     assert (summary.samples, len(summary.skipped)) == (10, 2)
     lines = [json.loads(line) for line in (tmp_path / "out" / "skipped.jsonl").read_text().splitlines()]
-    assert any("empty.jpg is empty" in line["reason"] for line in lines)
+    assert [line["file"].rpartition("/")[2] for line in lines] == ["broken.jpg", "empty.jpg"]
+    assert lines[1]["reason"] == "it is empty"
     assert main(["pack", str(source), str(tmp_path / "again"), "--on-error", "skip", "--quiet"]) == 3
 
 
@@ -188,7 +197,7 @@ def test_links_are_followed_inside_the_folder_only_or_where_allowed(tmp_path, ca
     (source / "up.jpg").symlink_to("../secret/id.jpg")
     (source / "loop.jpg").symlink_to("loop.jpg")
     (source / "notes.md").symlink_to(secret / "id.jpg")  # not packed anyway
-    words = rf"outside\.jpg cannot be read \(a symbolic link out of the folder, to {secret}/id\.jpg; --follow-symlinks"
+    words = rf"outside\.jpg cannot be packed \(a symbolic link out of the folder, to {secret}/id\.jpg; --follow-"
     (source / "loop.jpg").unlink()
     with pytest.raises(sp.PackError, match=words):
         quiet(source, tmp_path / "b")
@@ -228,13 +237,24 @@ def fifo(path):
 )
 def test_a_file_that_changes_between_finding_and_reading_stops_or_is_listed(tmp_path, monkeypatch, change, words):
     source = folder_of(tmp_path / "in", 4)
-    found = scan(str(source))
-    monkeypatch.setattr("streampipe.pack.write.scan", lambda *_: found)
-    change(source / "002.jpg")
+
+    def late(*args, **options):
+        listing = scan(*args, **options)
+        (source / "002.jpg").unlink(missing_ok=True)
+        (source / "002.jpg").write_bytes(photo(2, 40, 30))
+        os.utime(source / "002.jpg", ns=(stamp, stamp))
+        change(source / "002.jpg")
+        return listing
+
+    stamp = (source / "002.jpg").stat().st_mtime_ns
+    monkeypatch.setattr(sys.modules["streampipe.pack.run"], "scan", late)
     with pytest.raises(sp.PackError, match=rf"002\.jpg .*{words}"):
         quiet(source, tmp_path / "out")
+    (source / "002.jpg").unlink(missing_ok=True)
+    (source / "002.jpg").write_bytes(photo(2, 40, 30))
+    os.utime(source / "002.jpg", ns=(stamp, stamp))
     summary = quiet(source, tmp_path / "out", on_error="skip")
-    assert [(each.file, each.shard) for each in summary.skipped] == [("002", "00000.tar")]
+    assert [(each.file, each.shard) for each in summary.skipped] == [(str(source / "002.jpg"), "00000.tar")]
     assert sorted(contents(tmp_path / "out")) == ["000", "sub/001", "sub/003"]
 
 
@@ -264,12 +284,12 @@ def test_a_file_without_permission_stops_or_is_listed():
             with without_rights():
                 if not os.access(out, os.W_OK, effective_ids=True):  # pragma: no cover
                     pytest.skip("the folder for temporary files is closed to other users")
-                with pytest.raises(sp.PackError, match=r"in/sub cannot be read \(Permission denied\)"):
+                with pytest.raises(sp.PackError, match=r"in/000.jpg cannot be packed \(Permission denied\), nor can 1"):
                     quiet(source, out)
                 summary = quiet(source, out, on_error="skip")
         finally:
             (source / "sub").chmod(0o700)
-        assert [each.file.rpartition("/")[2] for each in summary.skipped] == ["sub", "000"]
+        assert [each.file.rpartition("/")[2] for each in summary.skipped] == ["000.jpg", "sub"]
         assert list(contents(out)) == ["002"]
 
 
@@ -288,7 +308,7 @@ def test_run_again_keeps_what_is_finished(tmp_path):
 def test_other_shards_are_never_overwritten(tmp_path):
     source = folder_of(tmp_path / "in")
     quiet(source, tmp_path / "out", max_samples=3)
-    with pytest.raises(sp.OutputBusy, match="another folder, other options or changed files"):
+    with pytest.raises(sp.OutputBusy, match="its max_samples was 3, and is 4 here"):
         quiet(source, tmp_path / "out", max_samples=4)
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign" / "x.tar").write_bytes(b"")
@@ -298,14 +318,15 @@ def test_other_shards_are_never_overwritten(tmp_path):
 
 SLOW = """
 import sys, time
-import streampipe.pack.write as module
+import streampipe as sp
+module = sys.modules["streampipe.pack.shard"]
 read = module._read
-def slow(file):
+def slow(folder, file, name):
     print(file.path, flush=True)
     time.sleep(0.02)
-    return read(file)
+    return read(folder, file, name)
 module._read = slow
-module.pack(sys.argv[1], sys.argv[2], max_samples=4, progress=False)
+sp.pack(sys.argv[1], sys.argv[2], max_samples=4, progress=False)
 """
 
 
@@ -407,9 +428,9 @@ def test_a_full_disk_is_one_sentence_and_what_is_finished_is_kept(tmp_path, caps
 def test_nothing_to_pack_is_an_error(tmp_path):
     (tmp_path / "in").mkdir()
     with pytest.raises(sp.PackError, match="holds no image"):
-        scan(str(tmp_path / "in"))
+        found(tmp_path / "in")
     with pytest.raises(sp.PackError, match="is no folder"):
-        scan(str(tmp_path / "nowhere"))
+        found(tmp_path / "nowhere")
 
 
 def test_the_command_prints_a_summary_and_one_line_for_an_error(tmp_path, capsys):

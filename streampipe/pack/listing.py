@@ -1,0 +1,324 @@
+"""What a folder holds, found before a byte is read: its samples in the order of the shards, and all that is wrong.
+
+Strategy: files stream from the folder into a database in a temporary file, and come back sorted so that those of one
+sample follow each other; samples go into a second table and come back in the order of the shards. So memory stays flat
+whatever the number of files, and names that no shard can hold, keys that collide, files that are empty or may not be
+read are all known before the first shard is begun.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import stat
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import groupby
+from operator import itemgetter
+
+from streampipe.errors import NameCollision, PackError
+from streampipe.pack.layouts import PLAIN, Layout
+from streampipe.pack.names import TEXTS, File, Found, Item, extension, first_part, folded, group
+from streampipe.pack.split import packed_size
+from streampipe.rng import derive
+from streampipe.tar import Limits
+
+_PASSED_OVER = frozenset(("__MACOSX", "Thumbs.db", "desktop.ini", "_latent_cache", "_t_e_cache"))
+_EXAMPLES = 10
+_CAPTIONS = ("txt", "json", "caption", "text", "transcript")
+_SCHEMA = """
+CREATE TABLE files(folder BLOB, base BLOB, rest BLOB, path BLOB, size INT, mtime INT, why TEXT);
+CREATE TABLE found(key TEXT, fold TEXT, rank INT, size INT, files TEXT);
+CREATE TABLE items(key TEXT, size INT, files TEXT);
+CREATE TABLE broken(path BLOB, why TEXT);
+"""
+
+
+@dataclass
+class Few:
+    """How many there are, and the first of them."""
+
+    count: int = 0
+    examples: list[str] = field(default_factory=list)
+
+    def add(self, text: str) -> None:
+        """One more."""
+        self.count += 1
+        if len(self.examples) < _EXAMPLES:
+            self.examples.append(text)
+
+    def __str__(self) -> str:
+        more = f"; and {self.count - len(self.examples)} more" if self.count > len(self.examples) else ""
+        return "; ".join(self.examples) + more
+
+
+class Listing:
+    """The samples of a folder, and what is not packed, with the reason. Closed, it is gone."""
+
+    def __init__(self, folder: str, layout: Layout) -> None:
+        self.folder = folder
+        self.layout = layout
+        self.samples = 0
+        self.bytes = 0  # of all files
+        self.fields: Counter[str] = Counter()
+        self.without_caption = 0
+        self.hidden = 0
+        self.broken = 0
+        self.orphans, self.other, self.collisions = Few(), Few(), Few()
+        self._db = sqlite3.connect("", isolation_level=None)  # a temporary file, in memory as long as it is small
+        self._db.text_factory = str
+        self._db.executescript("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA temp_store=FILE;" + _SCHEMA)
+
+    def close(self) -> None:
+        """Let the temporary file go."""
+        self._db.close()
+
+    def __enter__(self) -> Listing:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def items(self, start: int = 0, count: int | None = None) -> Iterator[Item]:
+        """The samples in the order of the shards, from one of them on."""
+        rows = self._db.execute(
+            "SELECT key, files FROM items WHERE rowid > ? AND rowid <= ? ORDER BY rowid",
+            (start, self.samples if count is None else start + count),
+        )
+        for key, files in rows:
+            yield Item(key, {name: _file(row) for name, row in json.loads(files).items()})
+
+    def sizes(self) -> Iterator[int]:
+        """The bytes that each takes in a shard, headers included, in the same order."""
+        return (size for (size,) in self._db.execute("SELECT size FROM items ORDER BY rowid"))
+
+    def why_broken(self) -> Iterator[tuple[str, str]]:
+        """The files that cannot be packed, sorted by path, each with the reason."""
+        rows = self._db.execute("SELECT path, why FROM broken ORDER BY path")
+        return ((os.fsdecode(path), why) for path, why in rows)
+
+
+def scan(
+    folder: str,
+    *,
+    follow_symlinks: str | None = None,
+    layout: Layout = PLAIN,
+    case_sensitive: bool = False,
+    seed: int | None = None,
+    without: str | None = None,
+    limits: Limits | None = None,
+    tell: Callable[[int], object] = lambda count: None,
+) -> Listing:
+    """Find the samples of a folder: an image and the files that share its name, in the order of their keys.
+
+    Symbolic links to files are followed as long as they stay in the folder, or in the folder ``follow_symlinks``; one
+    that leads elsewhere counts as a file that cannot be read, lest somebody else's files end up in a dataset. Links to
+    folders are not followed. With a ``seed`` the order is shuffled, each key by itself. ``tell`` hears of files.
+
+    Raises:
+        PackError: the folder does not exist, or the disk has no room for the list of its files.
+    """
+    if not os.path.isdir(folder):
+        raise PackError(f"{folder} is no folder; give the folder that holds the images")
+    if follow_symlinks is not None and not os.path.isdir(follow_symlinks):
+        raise PackError(f"{follow_symlinks} is no folder; give the folder that symbolic links may lead into")
+    listing = Listing(folder, layout)
+    try:
+        walk = _Walk(listing, follow_symlinks, without, limits or Limits(), tell)
+        listing._db.execute("BEGIN")
+        listing._db.executemany("INSERT INTO files VALUES (?, ?, ?, ?, ?, ?, ?)", walk.rows())
+        listing._db.executemany("INSERT INTO found VALUES (?, ?, ?, ?, ?)", _samples(listing, case_sensitive, seed))
+        listing._db.execute("DROP TABLE files")
+        _twins(listing)
+        listing._db.execute("INSERT INTO items SELECT key, size, files FROM found ORDER BY rank, key")
+        listing._db.execute("DROP TABLE found")
+        listing._db.execute("COMMIT")
+        (listing.broken,) = listing._db.execute("SELECT count(*) FROM broken").fetchone()
+    except sqlite3.Error as error:
+        listing.close()
+        raise PackError(
+            f"the list of the files in {folder} could not be kept in a temporary file ({error}); make room where "
+            f"temporary files are (TMPDIR), and run again"
+        ) from error
+    except BaseException:
+        listing.close()
+        raise
+    return listing
+
+
+def check(listing: Listing, on_error: str) -> None:
+    """Raise what stands in the way of packing.
+
+    Raises:
+        NameCollision: two files would become the same member, on any file system.
+        PackError: there is nothing to pack, or a file that cannot be packed (not under ``on_error="skip"``).
+    """
+    folder = listing.folder
+    if listing.collisions.count:
+        raise NameCollision(
+            f"{folder}: {listing.collisions.count} name collisions, nothing was written; rename the files: "
+            f"{listing.collisions}"
+        )
+    if listing.broken and on_error == "raise":
+        path, why = next(listing.why_broken())
+        more = f", nor can {listing.broken - 1} other files" if listing.broken > 1 else ""
+        raise PackError(
+            f"{shown(path)} cannot be packed ({why}){more}; nothing was written; mend it, or pass --on-error skip to "
+            f"leave such files out (--dry-run lists them)"
+        )
+    if not listing.samples:
+        what = f"none of its images can be packed ({listing.broken} files)" if listing.broken else "it holds no image"
+        raise PackError(f"{folder}: {what}: {listing.layout.wants}")
+
+
+def shown(path: str) -> str:
+    """A path as a message can have it, whatever bytes it is made of.
+
+    >>> print(shown("a b.jpg"), shown("a\\n.jpg"), shown("caf\\udce9.jpg"))
+    a b.jpg 'a\\n.jpg' 'caf\\udce9.jpg'
+    """
+    return path if path.isprintable() else repr(path)
+
+
+class _Walk:
+    """The files below a folder, as rows of the database."""
+
+    def __init__(
+        self,
+        listing: Listing,
+        follow: str | None,
+        without: str | None,
+        limits: Limits,
+        tell: Callable[[int], object],
+    ) -> None:
+        self._listing = listing
+        self._allowed = [os.path.realpath(each) for each in (listing.folder, follow) if each is not None]
+        self._without = os.path.realpath(without) if without is not None else None
+        self._most = limits.max_member_bytes
+        self._tell = tell
+        self._ask = os.geteuid() != 0  # root may read all
+
+    def rows(self) -> Iterator[tuple[bytes, bytes, bytes, bytes, int, int, str | None]]:
+        place = self._listing.layout.place
+        for below, entry in self._entries():
+            path = below + entry.name
+            placed = place(path)
+            if placed is None or (ext := extension(placed.rpartition("/")[2])) is None:
+                self._listing.other.add(path)
+                continue
+            size, mtime, why = self._facts(entry, ext)
+            if size < 0:
+                self._listing.other.add(path)
+                continue
+            folder, slash, name = placed.rpartition("/")
+            base, rest = first_part(name)
+            if not folder.isascii():
+                folder = first_part(folder)[0] + first_part(folder)[1]
+            raw = map(os.fsencode, (folder + slash, base, rest, path))
+            yield (*raw, size, mtime, why)  # type: ignore[misc]
+
+    def _entries(self) -> Iterator[tuple[str, os.DirEntry[str]]]:
+        """What is below the folder and no folder, one directory after the other, as the disk has it."""
+        listing, folders = self._listing, [""]
+        while folders:
+            below = folders.pop()
+            here = os.path.join(listing.folder, below)
+            count = 0
+            try:
+                with os.scandir(here) as found:
+                    for entry in found:
+                        if entry.name.startswith(".") or entry.name in _PASSED_OVER:
+                            listing.hidden += 1
+                        elif entry.is_dir(follow_symlinks=False):
+                            if self._without is None or os.path.realpath(entry.path) != self._without:
+                                folders.append(f"{below}{entry.name}/")
+                        else:
+                            count += 1
+                            yield below, entry
+            except OSError as error:
+                listing._db.execute("INSERT INTO broken VALUES (?, ?)", (os.fsencode(here.rstrip("/")), _why(error)))
+            self._tell(count)
+
+    def _facts(self, entry: os.DirEntry[str], ext: str) -> tuple[int, int, str | None]:
+        """Size, modification time, and why a file cannot be packed; a size below 0 for what is no file."""
+        try:
+            facts = entry.stat()
+        except OSError as error:
+            return 0, 0, _why(error)
+        if not stat.S_ISREG(facts.st_mode):
+            return -1, 0, None
+        why = None
+        if entry.is_symlink() and (target := self._outside(entry.path)):
+            why = (
+                f"a symbolic link out of the folder, to {target}; --follow-symlinks {os.path.dirname(target)} allows it"
+            )
+        elif not facts.st_size and ext.removesuffix(".gz") not in TEXTS:
+            why = "it is empty"
+        elif facts.st_size > self._most:
+            why = f"its {facts.st_size} bytes are more than readers take, which is {self._most} (max_member_bytes)"
+        elif self._ask and not os.access(entry.path, os.R_OK, effective_ids=True):
+            why = "Permission denied"
+        return facts.st_size, facts.st_mtime_ns, why
+
+    def _outside(self, path: str) -> str | None:
+        target = os.path.realpath(path)
+        return None if any(os.path.commonpath((target, root)) == root for root in self._allowed) else target
+
+
+def _samples(listing: Listing, case_sensitive: bool, seed: int | None) -> Iterator[tuple[str, str, int, int, str]]:
+    """Of the files in the database the samples, as rows of the next table; what is wrong is noted."""
+    rows = listing._db.execute("SELECT * FROM files ORDER BY folder, base")
+    shuffle = None if seed is None else derive(seed, "pack")
+    for (raw_folder, raw_base), files in groupby(rows, key=itemgetter(0, 1)):
+        folder, base = os.fsdecode(raw_folder), os.fsdecode(raw_base)
+        found = [
+            Found(os.fsdecode(rest), File(os.fsdecode(path), size, mtime), why)
+            for _, _, rest, path, size, mtime, why in files
+        ]
+        result = group(folder, base, found)
+        for path in result.orphans:
+            listing.orphans.add(path)
+        for collision in result.collisions:
+            listing.collisions.add(collision)
+        for path, why in result.broken:
+            place = os.path.join(listing.folder, path)
+            listing._db.execute("INSERT INTO broken VALUES (?, ?)", (os.fsencode(place), why))
+        for item in result.items:
+            item = listing.layout.finish(item)
+            listing.samples += 1
+            listing.fields.update(item.files.keys())
+            listing.bytes += sum(each.size for each in item.files.values())
+            listing.without_caption += not any(name in item.files for name in _CAPTIONS)
+            rank = 0 if shuffle is None else derive(shuffle, item.key) >> 1
+            text = json.dumps({name: _row(each) for name, each in sorted(item.files.items())})
+            yield item.key, folded(item.key, case_sensitive), rank, packed_size(item), text
+
+
+def _twins(listing: Listing) -> None:
+    """Note the keys that readers or file systems would take for the same."""
+    listing._db.execute("CREATE INDEX by_fold ON found(fold)")
+    twins = listing._db.execute(
+        "SELECT fold, key, files FROM found WHERE fold IN (SELECT fold FROM found GROUP BY fold HAVING count(*) > 1) "
+        "ORDER BY fold, key"
+    )
+    for _, rows in groupby(twins, key=itemgetter(0)):
+        same = list(rows)
+        paths = " and ".join(next(iter(json.loads(files).values()))[0] for _, _, files in same)
+        keys = " and ".join(dict.fromkeys(repr(key) for _, key, _ in same))
+        hint = "" if len({key for _, key, _ in same}) < len(same) else " (--case-sensitive-keys allows it)"
+        listing.collisions.add(f"{paths} would have key {keys}{hint}")
+
+
+def _row(file: File) -> list[object]:
+    return [file.path, file.size, file.mtime, *([] if file.data is None else [file.data.decode()])]
+
+
+def _file(row: list[object]) -> File:
+    path, size, mtime, *data = row
+    return File(path, size, mtime, data[0].encode() if data else None)  # type: ignore[arg-type, attr-defined]
+
+
+def _why(error: OSError) -> str:
+    return error.strerror or type(error).__name__
