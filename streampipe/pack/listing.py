@@ -12,7 +12,7 @@ import json
 import os
 import sqlite3
 import stat
-from collections import Counter
+import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -20,16 +20,17 @@ from operator import itemgetter
 
 from streampipe.errors import NameCollision, PackError
 from streampipe.pack.layouts import PLAIN, Layout
-from streampipe.pack.names import TEXTS, File, Found, Item, extension, first_part, folded, group
+from streampipe.pack.names import TEXTS, File, Found, Grouped, Item, extension, folded, group
 from streampipe.pack.split import packed_size
 from streampipe.rng import derive
 from streampipe.tar import Limits
 
 _PASSED_OVER = frozenset(("__MACOSX", "Thumbs.db", "desktop.ini", "_latent_cache", "_t_e_cache"))
 _EXAMPLES = 10
-_CAPTIONS = ("txt", "json", "caption", "text", "transcript")
+_CAPTIONS = frozenset(("txt", "json", "caption", "text", "transcript"))
+_encode = json.JSONEncoder(separators=(",", ":")).encode
 _SCHEMA = """
-CREATE TABLE files(folder BLOB, base BLOB, rest BLOB, path BLOB, size INT, mtime INT, why TEXT);
+CREATE TABLE files(stem TEXT, rest TEXT, path TEXT, size INT, mtime INT, why TEXT);
 CREATE TABLE found(key TEXT, fold TEXT, rank INT, size INT, files TEXT);
 CREATE TABLE items(key TEXT, size INT, files TEXT);
 CREATE TABLE broken(path BLOB, why TEXT);
@@ -62,7 +63,7 @@ class Listing:
         self.layout = layout
         self.samples = 0
         self.bytes = 0  # of all files
-        self.fields: Counter[str] = Counter()
+        self.fields: dict[str, int] = {}
         self.without_caption = 0
         self.hidden = 0
         self.broken = 0
@@ -81,6 +82,10 @@ class Listing:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def note_broken(self, path: str, why: str) -> None:
+        """A file or folder, by its path below, that cannot be packed."""
+        self._db.execute("INSERT INTO broken VALUES (?, ?)", (os.fsencode(os.path.join(self.folder, path)), why))
+
     def items(self, start: int = 0, count: int | None = None) -> Iterator[Item]:
         """The samples in the order of the shards, from one of them on."""
         rows = self._db.execute(
@@ -88,7 +93,7 @@ class Listing:
             (start, self.samples if count is None else start + count),
         )
         for key, files in rows:
-            yield Item(key, {name: _file(row) for name, row in json.loads(files).items()})
+            yield Item(key, {name: File(*row) for name, row in json.loads(files).items()})
 
     def sizes(self) -> Iterator[int]:
         """The bytes that each takes in a shard, headers included, in the same order."""
@@ -128,7 +133,7 @@ def scan(
     try:
         walk = _Walk(listing, follow_symlinks, without, limits or Limits(), tell)
         listing._db.execute("BEGIN")
-        listing._db.executemany("INSERT INTO files VALUES (?, ?, ?, ?, ?, ?, ?)", walk.rows())
+        listing._db.executemany("INSERT INTO files VALUES (?, ?, ?, ?, ?, ?)", walk.rows())
         listing._db.executemany("INSERT INTO found VALUES (?, ?, ?, ?, ?)", _samples(listing, case_sensitive, seed))
         listing._db.execute("DROP TABLE files")
         _twins(listing)
@@ -200,24 +205,25 @@ class _Walk:
         self._tell = tell
         self._ask = os.geteuid() != 0  # root may read all
 
-    def rows(self) -> Iterator[tuple[bytes, bytes, bytes, bytes, int, int, str | None]]:
-        place = self._listing.layout.place
+    def rows(self) -> Iterator[tuple[str, str, str | None, int, int, str | None]]:
+        """Of each file: folder and first part of its name, the rest, its path if that is not both, size, time, why."""
+        place, listing = self._listing.layout.place, self._listing
         for below, entry in self._entries():
             path = below + entry.name
-            placed = place(path)
-            if placed is None or (ext := extension(placed.rpartition("/")[2])) is None:
-                self._listing.other.add(path)
+            if (placed := place(path)) is None or (ext := extension(placed)) is None:
+                listing.other.add(path)
                 continue
             size, mtime, why = self._facts(entry, ext)
             if size < 0:
-                self._listing.other.add(path)
+                listing.other.add(path)
                 continue
-            folder, slash, name = placed.rpartition("/")
-            base, rest = first_part(name)
-            if not folder.isascii():
-                folder = first_part(folder)[0] + first_part(folder)[1]
-            raw = map(os.fsencode, (folder + slash, base, rest, path))
-            yield (*raw, size, mtime, why)  # type: ignore[misc]
+            if not path.isascii():
+                if not _is_text(path):
+                    listing.note_broken(path, "its name is no valid text (UTF-8); rename it")
+                    continue
+                placed = unicodedata.normalize("NFC", placed)
+            dot = placed.index(".", placed.rfind("/") + 1)
+            yield placed[:dot], placed[dot:], (None if placed == path else path), size, mtime, why
 
     def _entries(self) -> Iterator[tuple[str, os.DirEntry[str]]]:
         """What is below the folder and no folder, one directory after the other, as the disk has it."""
@@ -238,7 +244,7 @@ class _Walk:
                             count += 1
                             yield below, entry
             except OSError as error:
-                listing._db.execute("INSERT INTO broken VALUES (?, ?)", (os.fsencode(here.rstrip("/")), _why(error)))
+                listing.note_broken(below.rstrip("/"), _why(error))
             self._tell(count)
 
     def _facts(self, entry: os.DirEntry[str], ext: str) -> tuple[int, int, str | None]:
@@ -269,31 +275,32 @@ class _Walk:
 
 def _samples(listing: Listing, case_sensitive: bool, seed: int | None) -> Iterator[tuple[str, str, int, int, str]]:
     """Of the files in the database the samples, as rows of the next table; what is wrong is noted."""
-    rows = listing._db.execute("SELECT * FROM files ORDER BY folder, base")
+    rows = listing._db.execute("SELECT * FROM files ORDER BY stem")
     shuffle = None if seed is None else derive(seed, "pack")
-    for (raw_folder, raw_base), files in groupby(rows, key=itemgetter(0, 1)):
-        folder, base = os.fsdecode(raw_folder), os.fsdecode(raw_base)
-        found = [
-            Found(os.fsdecode(rest), File(os.fsdecode(path), size, mtime), why)
-            for _, _, rest, path, size, mtime, why in files
-        ]
-        result = group(folder, base, found)
-        for path in result.orphans:
-            listing.orphans.add(path)
-        for collision in result.collisions:
-            listing.collisions.add(collision)
-        for path, why in result.broken:
-            place = os.path.join(listing.folder, path)
-            listing._db.execute("INSERT INTO broken VALUES (?, ?)", (os.fsencode(place), why))
-        for item in result.items:
-            item = listing.layout.finish(item)
+    finish = listing.layout.finish
+    for stem, files in groupby(rows, key=itemgetter(0)):
+        found = [Found(rest, File(path or stem + rest, size, mtime), why) for _, rest, path, size, mtime, why in files]
+        result = group(stem, found)
+        if result.orphans or result.collisions or result.broken:
+            _note(listing, result)
+        for item in map(finish, result.items):
             listing.samples += 1
-            listing.fields.update(item.files.keys())
-            listing.bytes += sum(each.size for each in item.files.values())
-            listing.without_caption += not any(name in item.files for name in _CAPTIONS)
+            for name, file in item.files.items():
+                listing.fields[name] = listing.fields.get(name, 0) + 1
+                listing.bytes += file.size
+            listing.without_caption += _CAPTIONS.isdisjoint(item.files)
             rank = 0 if shuffle is None else derive(shuffle, item.key) >> 1
-            text = json.dumps({name: _row(each) for name, each in sorted(item.files.items())})
+            text = _encode({name: each if each.data is not None else each[:3] for name, each in item.files.items()})
             yield item.key, folded(item.key, case_sensitive), rank, packed_size(item), text
+
+
+def _note(listing: Listing, result: Grouped) -> None:
+    for path in result.orphans:
+        listing.orphans.add(path)
+    for collision in result.collisions:
+        listing.collisions.add(collision)
+    for path, why in result.broken:
+        listing.note_broken(path, why)
 
 
 def _twins(listing: Listing) -> None:
@@ -311,13 +318,12 @@ def _twins(listing: Listing) -> None:
         listing.collisions.add(f"{paths} would have key {keys}{hint}")
 
 
-def _row(file: File) -> list[object]:
-    return [file.path, file.size, file.mtime, *([] if file.data is None else [file.data.decode()])]
-
-
-def _file(row: list[object]) -> File:
-    path, size, mtime, *data = row
-    return File(path, size, mtime, data[0].encode() if data else None)  # type: ignore[arg-type, attr-defined]
+def _is_text(path: str) -> bool:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _why(error: OSError) -> str:

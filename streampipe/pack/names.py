@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -36,7 +36,7 @@ class File(NamedTuple):
     path: str
     size: int
     mtime: int
-    data: bytes | None = None
+    data: str | None = None
 
 
 class Item(NamedTuple):
@@ -64,58 +64,51 @@ class Grouped:
     broken: list[tuple[str, str]] = field(default_factory=list)  # (path, why)
 
 
-def first_part(name: str) -> tuple[str, str]:
-    """A name up to its first dot, composed, and the rest.
-
-    >>> first_part("a.mask.png")
-    ('a', '.mask.png')
-    """
-    if not name.isascii():
-        name = unicodedata.normalize("NFC", name)
-    base, dot, rest = name.partition(".")
-    return base, dot + rest
-
-
 def extension(name: str, images: frozenset[str] = IMAGES) -> str | None:
     """The field that a file's last suffix names, such as ``jpg``, ``txt``, ``json.gz``; None for other files.
 
     >>> extension("a.JPG"), extension("a.b.json.gz"), extension("notes.md"), extension("jpg")
     ('jpg', 'json.gz', None, None)
     """
-    before, dot, last = name.lower().rpartition(".")
+    base = name[name.rfind("/") + 1 :].lower()
+    before, _, last = base.rpartition(".")
     zipped = ""
     if last == "gz":
         zipped = ".gz"
-        before, dot, last = before.rpartition(".")
-    return last + zipped if before and dot and (last in KNOWN or last in images) else None
+        before, _, last = before.rpartition(".")
+    return last + zipped if before and (last in KNOWN or last in images) else None
 
 
-def group(folder: str, base: str, files: Iterable[Found], images: frozenset[str] = IMAGES) -> Grouped:
-    """The samples of the files in one folder whose names agree up to the first dot.
+def group(stem: str, files: Sequence[Found], images: frozenset[str] = IMAGES) -> Grouped:
+    """The samples of the files in one folder whose names agree up to the first dot: ``stem``, the folder's path in it.
 
     >>> files = [Found(rest, File(f"a{rest}", 1, 0), None) for rest in (".jpg", ".jpg.txt", ".mask.png", ".v2.jpg")]
-    >>> [(item.key, sorted(item.files)) for item in group("", "a", files).items]
+    >>> [(item.key, sorted(item.files)) for item in group("a", files).items]
     [('a', ['jpg', 'mask.png', 'txt']), ('a_v2', ['jpg'])]
     """
     result = Grouped()
+    if len(files) < 3 and all(each.rest.count(".") == 1 for each in files):  # nearly always: an image and a caption
+        fields = {each.rest[1:].lower(): each for each in files}
+        if len(fields) == len(files):
+            _sample(stem, fields, images, result)
+            return result
     stems: dict[tuple[str, ...], list[tuple[str, Found]]] = {}
     for each in sorted(files):
-        ext = extension(base + each.rest, images)
+        ext = extension(stem + each.rest, images)
         assert ext is not None
-        stems.setdefault(tuple(each.rest[1 : -len(ext) - 1].split(".") if each.rest[1 : -len(ext)] else ()), []).append(
-            (ext, each)
-        )
+        middle = each.rest[1 : -len(ext) - 1]
+        stems.setdefault(tuple(middle.split(".") if each.rest[1 : -len(ext)] else ()), []).append((ext, each))
     samples: dict[tuple[str, ...], dict[str, Found]] = {}
-    for stem, found in stems.items():
+    for parts, found in stems.items():
         for ext, each in found:
-            root, name = _place(stem, ext, stems, images)
+            root, name = _place(parts, ext, stems, images)
             first = samples.setdefault(root, {}).setdefault(name, each)
             if first is not each:
                 result.collisions.append(
                     f"{first.file.path} and {each.file.path} would both be field {name!r} of a sample"
                 )
     for root, fields in samples.items():
-        _sample(folder + "_".join((base, *root)), fields, images, result)
+        _sample("_".join((stem, *root)), fields, images, result)
     return result
 
 
@@ -136,22 +129,20 @@ def _place(
 
 
 def _sample(key: str, fields: dict[str, Found], images: frozenset[str], result: Grouped) -> None:
+    """One sample of these fields, or what is wrong with it."""
     plain = [name for name in fields if name in images]
-    paths = [each.file.path for each in fields.values()]
     bad = [(each.file.path, each.why) for each in fields.values() if each.why is not None]
-    if not any(name.rpartition(".")[2] in images for name in fields):
+    if not plain and not any(name.rpartition(".")[2] in images for name in fields):
         result.orphans += [each.file.path for each in fields.values() if each.why is None]
-        result.broken += [(path, why) for path, why in bad if why is not None]
-        return
-    if len(plain) > 1:
+        result.broken += bad
+    elif len(plain) > 1:
         result.collisions.append(" and ".join(fields[name].file.path for name in plain) + " share one stem")
-        return
-    if not bad and (why := unsafe(key, fields)):
-        bad = [(path, why) for path in paths]
-    if bad:  # half a sample is never packed
-        result.broken += [(path, why) for path, why in bad if why is not None]
-        return
-    result.items.append(Item(key, {name: each.file for name, each in fields.items()}))
+    elif bad:  # half a sample is never packed
+        result.broken += bad
+    elif why := unsafe(key, fields):
+        result.broken += [(each.file.path, why) for each in fields.values()]
+    else:
+        result.items.append(Item(key, {name: fields[name].file for name in sorted(fields)}))
 
 
 def unsafe(key: str, fields: Iterable[str]) -> str | None:
@@ -159,9 +150,10 @@ def unsafe(key: str, fields: Iterable[str]) -> str | None:
     try:
         check_key(key)
         for name in fields:
-            check_field(key, name)
+            if name not in KNOWN:
+                check_field(key, name)
     except UnsafeName as error:
-        return str(error).rpartition(";")[0] or str(error)
+        return str(error)
     return None
 
 

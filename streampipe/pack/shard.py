@@ -56,7 +56,7 @@ def digest_of(items: Iterable[Item]) -> str:
     for item in items:
         for name, file in sorted(item.files.items()):
             digest.update(f"{item.key}\0{name}\0{file.path}\0{file.size}\0{file.mtime}\0".encode())
-            digest.update((file.data or b"") + b"\n")
+            digest.update((file.data or "").encode() + b"\n")
     return digest.hexdigest()
 
 
@@ -117,7 +117,7 @@ class _Unreadable(Exception):
 
 def _read(folder: str, file: File, name: str) -> bytes:
     if file.data is not None:
-        return file.data
+        return file.data.encode()
     path = os.path.join(folder, file.path)
     try:
         # Not blocking: where the file was made a fifo meanwhile, opening it would wait for ever.

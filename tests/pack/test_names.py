@@ -8,16 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streampipe.decoding.fields import IMAGES, KNOWN
-from streampipe.pack.names import File, Found, extension, first_part, folded, group
+from streampipe.pack.names import File, Found, extension, folded, group
 
 
 def grouped(*names, why=None):
     """Of the files of one folder: samples (key: fields by name), and what is wrong."""
-    bases = {}
+    stems = {}
     for name in names:
-        base, rest = first_part(name)
-        bases.setdefault(base, []).append(Found(rest, File(name, 1, 0), (why or {}).get(name)))
-    results = [group("d/", base, files) for base, files in sorted(bases.items())]
+        base, dot, rest = unicodedata.normalize("NFC", name).partition(".")
+        stems.setdefault(f"d/{base}", []).append(Found(dot + rest, File(name, 1, 0), (why or {}).get(name)))
+    results = [group(stem, files) for stem, files in sorted(stems.items())]
     samples = {item.key: {f: file.path for f, file in item.files.items()} for each in results for item in each.items}
     return samples, [each for result in results for each in (*result.orphans, *result.collisions, *result.broken)]
 
@@ -78,8 +78,8 @@ def test_every_suffix_that_the_reader_knows_is_packed(suffix):
 
 @pytest.mark.parametrize("name", ["z\n.jpg", "z\r.jpg", "__init__.jpg", "caf\udce9.jpg"])
 def test_names_that_no_shard_can_hold_are_known_before_they_are_written(name):
-    base, rest = first_part(name)
-    result = group("", base, [Found(rest, File(name, 1, 0), None)])
+    base, dot, rest = name.partition(".")
+    result = group(base, [Found(dot + rest, File(name, 1, 0), None)])
     assert (result.items, [path for path, _ in result.broken]) == ([], [name])
 
 

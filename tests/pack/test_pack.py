@@ -462,3 +462,135 @@ def test_the_command_prints_a_summary_and_one_line_for_an_error(tmp_path, capsys
     for wrong in (["--max-bytes", "lots"], ["--max-samples", "0"]):
         with pytest.raises(SystemExit):
             main(["pack", "a", "b", *wrong])
+
+
+def names_in(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9.jpg", b"z\n.jpg", b"__init__.jpg", b"sub/\xff.jpg"])
+def test_a_name_that_no_shard_can_hold_stops_before_the_first_byte_or_is_listed(tmp_path, capsys, name):
+    source = folder_of(tmp_path / "in", 6)
+    (source / os.fsdecode(name)).write_bytes(photo())
+    assert main(["pack", str(source), str(tmp_path / "out"), "--quiet"]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "nothing was written" in error
+    assert not (tmp_path / "out").exists()
+    assert main(["pack", str(source), str(tmp_path / "out"), "--on-error", "skip", "--quiet"]) == 3
+    assert len(contents(tmp_path / "out")) == 6
+    (line,) = (tmp_path / "out" / "skipped.jsonl").read_text().splitlines()
+    assert os.fsencode(json.loads(line)["file"]) == os.fsencode(source) + b"/" + name
+
+
+def test_a_sample_is_left_out_as_a_whole_if_one_of_its_files_is(tmp_path):
+    source = folder_of(tmp_path / "in", 4, **{"000.json": b""})
+    summary = quiet(source, tmp_path / "out", on_error="skip")
+    assert [each.file for each in summary.skipped] == [str(source / "000.json")]
+    assert sorted(contents(tmp_path / "out")) == ["002", "sub/001", "sub/003"]
+
+
+def test_a_file_that_readers_would_refuse_is_found_before_anything_is_written(tmp_path):
+    source = folder_of(tmp_path / "in", 4, **{"big.jpg": photo() + bytes(50_000)})
+    with pytest.raises(sp.PackError, match=r"big\.jpg cannot be packed \(its \d+ bytes are more than readers take"):
+        quiet(source, tmp_path / "out", limits=sp.Limits(max_member_bytes=40_000))
+    assert not (tmp_path / "out").exists()
+
+
+def test_keys_that_differ_in_case_only_are_a_collision_or_allowed(tmp_path):
+    source = folder_of(tmp_path / "in", 2, **{"N.jpg": b"1", "n.jpg": b"2"})
+    with pytest.raises(sp.NameCollision, match=r"N\.jpg and n\.jpg would have key 'N' and 'n' \(--case-sensitive-keys"):
+        quiet(source, tmp_path / "out")
+    assert main(["pack", str(source), str(tmp_path / "out"), "--case-sensitive-keys", "--quiet"]) == 0
+    assert {"N", "n"} <= set(contents(tmp_path / "out"))
+
+
+def test_folders_that_differ_in_case_or_form_alone_collide_too(tmp_path):
+    source = folder_of(tmp_path / "in", 1)
+    for name in ("A/x.jpg", "a/x.jpg", "e\u0301/x.jpg", "\u00e9/x.jpg"):
+        (source / name).parent.mkdir()
+        (source / name).write_bytes(photo())
+    with pytest.raises(sp.NameCollision, match="2 name collisions"):
+        quiet(source, tmp_path / "out")
+
+
+def test_a_dry_run_says_what_would_be_done_and_writes_nothing(tmp_path, capsys):
+    source = folder_of(tmp_path / "in", 6, **{"000.mask.png": b"x", "lost.txt": b"x", "notes.md": b"x"})
+    summary = quiet(source, tmp_path / "out", max_samples=4, dry_run=True)
+    assert (summary.samples, summary.shards, summary.fields) == (6, 2, {"jpg": 6, "mask.png": 1, "txt": 6})
+    assert not (tmp_path / "out").exists()
+    (source / "empty.jpg").write_bytes(b"")
+    (source / "X.jpg").write_bytes(b"1")
+    (source / "x.jpg").write_bytes(b"1")
+    assert main(["pack", str(source), str(tmp_path / "out"), "--dry-run"]) == 1
+    said = capsys.readouterr().out
+    for words in (
+        "8 samples in 1 shards",
+        "would be written to",
+        "mask.png (1)",
+        "(lost.txt)",
+        "(notes.md)",
+        "1 name coll",
+    ):
+        assert words in said
+    assert f"cannot be packed: '{source}/empty.jpg' (it is empty)" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_json_is_what_was_done(tmp_path, capsys):
+    source = folder_of(tmp_path / "in", 6, **{"empty.jpg": b""})
+    assert main(["pack", str(source), str(tmp_path / "out"), "--json", "--on-error", "skip"]) == 3
+    done = json.loads(capsys.readouterr().out)
+    assert (done["samples"], done["shards"], done["fields"]) == (6, 1, {"jpg": 6, "txt": 6})
+    assert done["skipped"] == [{"file": str(source / "empty.jpg"), "reason": "it is empty", "shard": None}]
+
+
+def test_shards_in_the_folder_itself_are_not_packed_again(tmp_path):
+    source = folder_of(tmp_path / "in", 4)
+    quiet(source, source / "shards", max_samples=2)
+    (source / "shards" / "stray.jpg").write_bytes(photo())
+    assert quiet(source, source / "shards", max_samples=2).kept == 2
+
+
+def test_a_folder_of_nothing_but_unreadable_images_is_an_error_under_skip_too(tmp_path):
+    (tmp_path / "in").mkdir()
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / "in" / name).write_bytes(b"")
+    with pytest.raises(sp.PackError, match=r"none of its images can be packed \(2 files\)"):
+        quiet(tmp_path / "in", tmp_path / "out", on_error="skip")
+
+
+def test_a_shuffled_order_is_of_each_key_alone(tmp_path):
+    source = folder_of(tmp_path / "in", 12)
+    before = [item.key for item in found(source, seed=3)]
+    (source / "new.jpg").write_bytes(photo())
+    after = [item.key for item in found(source, seed=3)]
+    assert [key for key in after if key != "new"] == before != sorted(before)
+
+
+LISTED = """
+import resource, sys, time
+from streampipe.pack import scan
+base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+with scan(sys.argv[1], seed=1) as listing:
+    count = sum(1 for _ in listing.items())
+print(count, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - base)
+"""
+
+
+def test_memory_does_not_grow_with_the_number_of_files():
+    growth = []
+    in_memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # many small files are slow on some disks
+    with tempfile.TemporaryDirectory(dir=in_memory) as base:
+        for count in (2_000, 30_000):
+            folder = Path(base) / f"{count}"
+            folder.mkdir()
+            for i in range(count // 2):
+                name = f"a rather long name of an image that somebody has taken {i:07d}"
+                (folder / f"{name}.jpg").write_bytes(b"x")
+                (folder / f"{name}.txt").touch()
+            command = [sys.executable, "-c", LISTED, str(folder)]
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            assert int(done.stdout.split()[0]) == count // 2
+            growth.append(int(done.stdout.split()[1]))
+    assert growth[1] < growth[0] + 8_000  # kB, for 28,000 files more
