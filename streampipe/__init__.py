@@ -1,6 +1,7 @@
 """Composable generator stages that stream sharded tar archives into PyTorch. Start with ``stream``."""
 
 from streampipe.captions import Tags
+from streampipe.commands.verify import verify
 from streampipe.context import Consumer, Position, Run
 from streampipe.decorators import SKIP, cached, inference, logged, on_error, retry, timed
 from streampipe.errors import (
@@ -28,6 +29,7 @@ from streampipe.errors import (
     UnsafeName,
     UnsupportedMember,
 )
+from streampipe.index import index
 from streampipe.loader import Loader
 from streampipe.pack import pack
 from streampipe.pipeline import Pipeline
@@ -79,6 +81,7 @@ __all__ = [
     "UnsupportedMember",
     "cached",
     "from_iterable",
+    "index",
     "inference",
     "logged",
     "mix",
@@ -88,4 +91,5 @@ __all__ = [
     "stage",
     "stream",
     "timed",
+    "verify",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import fields
+from typing import Any
 
 from streampipe.index import Finder
 from streampipe.source import Source
@@ -21,8 +22,20 @@ def add_urls(parser: argparse.ArgumentParser) -> None:
 
 
 def add_storage(parser: argparse.ArgumentParser) -> None:
-    """How a store is reached."""
+    """How a store is reached, and what shards may hold."""
     parser.add_argument("--storage-options", type=options, default={}, metavar="JSON", help="for fsspec")
+    add_limits(parser)
+
+
+def add_limits(parser: argparse.ArgumentParser) -> None:
+    """What shards may hold."""
+    parser.add_argument(
+        "--limits",
+        type=limits,
+        default=Limits(),
+        metavar="NAME[=N],...",
+        help="as in concatenated,max_member_bytes=4G (see sp.Limits)",
+    )
 
 
 def add_index(parser: argparse.ArgumentParser) -> None:
@@ -38,7 +51,7 @@ def shards_of(given: argparse.Namespace) -> tuple[ShardList, Source]:
 
 def finder_of(given: argparse.Namespace, source: Source) -> Finder:
     """What finds the shards' indexes."""
-    return Finder(source, Limits(), given.index)
+    return Finder(source, given.limits, given.index)
 
 
 def options(text: str) -> dict[str, object]:
@@ -53,16 +66,18 @@ def options(text: str) -> dict[str, object]:
 
 
 def limits(text: str) -> Limits:
-    """Bounds from a JSON object of ``Limits``'s fields.
+    """``sp.Limits`` from the names that are not as by default.
 
-    >>> limits('{"max_member_bytes": 1000}').max_member_bytes
-    1000
+    >>> limits("concatenated,max_member_bytes=4G").max_member_bytes
+    4000000000
     """
-    try:
-        return Limits(**options(text))  # type: ignore[arg-type]
-    except TypeError:
-        names = ", ".join(each.name for each in fields(Limits))
-        raise argparse.ArgumentTypeError(f"{text!r} has a name that is none of {names}") from None
+    kinds = {each.name: type(each.default) for each in fields(Limits)}
+    found: dict[str, Any] = {}
+    for name, _, value in (each.strip().partition("=") for each in text.split(",")):
+        if name not in kinds or (kinds[name] is bool) == bool(value):
+            raise argparse.ArgumentTypeError(f"{text!r} is no list of limits; there are {', '.join(kinds)}")
+        found[name] = True if kinds[name] is bool else size(value)
+    return Limits(**found)
 
 
 def positive(text: str) -> int:

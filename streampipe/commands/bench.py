@@ -28,7 +28,14 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> int:
     """Measure, in shuffled order as in training. The first batch is not counted: with it workers and threads start."""
-    pipe = stream(given.urls, shuffle=True, epochs=None, index=given.index, storage_options=given.storage_options)
+    pipe = stream(
+        given.urls,
+        shuffle=True,
+        epochs=None,
+        index=given.index,
+        storage_options=given.storage_options,
+        limits=given.limits,
+    )
     if given.size:
         pipe = pipe.rename(image=";".join(sorted(IMAGES))).select("image").decode(given.size)
     loader = Loader(pipe.batch(given.batch), given.workers, threads=given.threads)

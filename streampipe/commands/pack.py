@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from streampipe.commands.arguments import limits, positive, size, whole
+from streampipe.commands.arguments import add_limits, positive, size, whole
 from streampipe.pack import pack
 
 HELP = "write a folder of images, with the captions, masks and json files beside them, as shards"
@@ -32,9 +32,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workers", type=whole, metavar="N", help="processes (as many as there are processors, up to 8)"
     )
-    parser.add_argument(
-        "--limits", type=limits, metavar="JSON", help="what readers take, as in '{\"max_member_bytes\": 9}'"
-    )
+    add_limits(parser)
     parser.add_argument("--json", action="store_true", help="print what was done as JSON")
     parser.add_argument("--quiet", action="store_true", help="no progress bar, no summary")
 

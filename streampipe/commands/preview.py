@@ -38,6 +38,7 @@ def run(given: argparse.Namespace) -> int:
         seed=given.seed,
         index=given.index,
         storage_options=given.storage_options,
+        limits=given.limits,
     )
     with_images = (sample for sample in pipe.caption(missing="empty") if _images(sample))
     samples = list(islice(with_images, given.samples))

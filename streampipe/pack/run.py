@@ -118,10 +118,9 @@ def pack(
         OutputBusy: ``out`` holds other shards, or another run is writing there.
         PackError: nothing to pack, a file that cannot be packed; later, a full disk, or a file that has changed.
 
-    >>> import tempfile, os, streampipe as sp
-    >>> folder, out = tempfile.mkdtemp(), tempfile.mkdtemp()
-    >>> _ = open(os.path.join(folder, "a.jpg"), "wb").write(b"...")
-    >>> _ = open(os.path.join(folder, "a.txt"), "w").write("a cat")
+    >>> import pathlib, tempfile, streampipe as sp
+    >>> folder, out = pathlib.Path(tempfile.mkdtemp()), tempfile.mkdtemp()
+    >>> _ = (folder / "a.jpg").write_bytes(b"..."), (folder / "a.txt").write_text("a cat")
     >>> sp.pack(folder, out, progress=False).fields
     {'jpg': 1, 'txt': 1}
     """
