@@ -7,6 +7,7 @@ import json
 
 from streampipe.commands.arguments import add_limits, positive, size, whole
 from streampipe.pack import pack
+from streampipe.pack.layouts import LAYOUTS
 
 HELP = "write a folder of images, with the captions, masks and json files beside them, as shards"
 
@@ -18,6 +19,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dry-run", action="store_true", help="say what would be done and what is wrong; write nothing"
     )
+    parser.add_argument("--layout", choices=("auto", *LAYOUTS), default="auto", help="of the folder (auto)")
+    parser.add_argument("--metadata", metavar="FILE", help="a table of the images: csv, jsonl, parquet, json")
+    parser.add_argument("--caption", metavar="TEXT", help="for images that have none, as in 'a photo of a {name}'")
     parser.add_argument("--max-samples", type=positive, default=10_000, metavar="N", help="a shard's samples (10000)")
     parser.add_argument("--max-bytes", type=size, default=10**9, metavar="B", help="a shard's bytes, as in 500M (1G)")
     parser.add_argument("--shuffle", action="store_true", help="shuffle the samples over all shards")
@@ -47,6 +51,9 @@ def run(given: argparse.Namespace) -> int:
         shuffle=given.shuffle,
         seed=given.seed,
         on_error=given.on_error,
+        layout=given.layout,
+        metadata=given.metadata,
+        caption=given.caption,
         follow_symlinks=given.follow_symlinks,
         case_sensitive=given.case_sensitive_keys,
         num_workers=given.workers,

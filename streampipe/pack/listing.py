@@ -19,7 +19,7 @@ from itertools import groupby
 from operator import itemgetter
 
 from streampipe.errors import NameCollision, PackError
-from streampipe.pack.layouts import PLAIN, Layout
+from streampipe.pack.layouts import CAPTIONS, PLAIN, Layout, with_caption
 from streampipe.pack.names import TEXTS, File, Found, Grouped, Item, extension, folded, group
 from streampipe.pack.split import packed_size
 from streampipe.rng import derive
@@ -27,7 +27,6 @@ from streampipe.tar import Limits
 
 _PASSED_OVER = frozenset(("__MACOSX", "Thumbs.db", "desktop.ini", "_latent_cache", "_t_e_cache"))
 _EXAMPLES = 10
-_CAPTIONS = frozenset(("txt", "json", "caption", "text", "transcript"))
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 _SCHEMA = """
 CREATE TABLE files(stem TEXT, rest TEXT, path TEXT, size INT, mtime INT, why TEXT);
@@ -73,8 +72,10 @@ class Listing:
         self._db.executescript("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA temp_store=FILE;" + _SCHEMA)
 
     def close(self) -> None:
-        """Let the temporary file go."""
+        """Let the temporary files go."""
         self._db.close()
+        if self.layout.rows is not None:
+            self.layout.rows.close()
 
     def __enter__(self) -> Listing:
         return self
@@ -111,6 +112,7 @@ def scan(
     follow_symlinks: str | None = None,
     layout: Layout = PLAIN,
     case_sensitive: bool = False,
+    caption: str | None = None,
     seed: int | None = None,
     without: str | None = None,
     limits: Limits | None = None,
@@ -120,7 +122,8 @@ def scan(
 
     Symbolic links to files are followed as long as they stay in the folder, or in the folder ``follow_symlinks``; one
     that leads elsewhere counts as a file that cannot be read, lest somebody else's files end up in a dataset. Links to
-    folders are not followed. With a ``seed`` the order is shuffled, each key by itself. ``tell`` hears of files.
+    folders are not followed. With a ``seed`` the order is shuffled, each key by itself. ``caption`` is that of images
+    that have none. ``tell`` hears of files.
 
     Raises:
         PackError: the folder does not exist, or the disk has no room for the list of its files.
@@ -134,7 +137,9 @@ def scan(
         walk = _Walk(listing, follow_symlinks, without, limits or Limits(), tell)
         listing._db.execute("BEGIN")
         listing._db.executemany("INSERT INTO files VALUES (?, ?, ?, ?, ?, ?)", walk.rows())
-        listing._db.executemany("INSERT INTO found VALUES (?, ?, ?, ?, ?)", _samples(listing, case_sensitive, seed))
+        listing._db.executemany(
+            "INSERT INTO found VALUES (?, ?, ?, ?, ?)", _samples(listing, case_sensitive, caption, seed)
+        )
         listing._db.execute("DROP TABLE files")
         _twins(listing)
         listing._db.execute("INSERT INTO items SELECT key, size, files FROM found ORDER BY rank, key")
@@ -273,7 +278,9 @@ class _Walk:
         return None if any(os.path.commonpath((target, root)) == root for root in self._allowed) else target
 
 
-def _samples(listing: Listing, case_sensitive: bool, seed: int | None) -> Iterator[tuple[str, str, int, int, str]]:
+def _samples(
+    listing: Listing, case_sensitive: bool, caption: str | None, seed: int | None
+) -> Iterator[tuple[str, str, int, int, str]]:
     """Of the files in the database the samples, as rows of the next table; what is wrong is noted."""
     rows = listing._db.execute("SELECT * FROM files ORDER BY stem")
     shuffle = None if seed is None else derive(seed, "pack")
@@ -283,12 +290,19 @@ def _samples(listing: Listing, case_sensitive: bool, seed: int | None) -> Iterat
         result = group(stem, found)
         if result.orphans or result.collisions or result.broken:
             _note(listing, result)
-        for item in map(finish, result.items):
+        for found_item in result.items:
+            item = finish(found_item)
+            if item is None:
+                for file in found_item.files.values():
+                    listing.orphans.add(file.path)
+                continue
+            if caption is not None:
+                item = with_caption(item, caption)
             listing.samples += 1
             for name, file in item.files.items():
                 listing.fields[name] = listing.fields.get(name, 0) + 1
                 listing.bytes += file.size
-            listing.without_caption += _CAPTIONS.isdisjoint(item.files)
+            listing.without_caption += CAPTIONS.isdisjoint(item.files)
             rank = 0 if shuffle is None else derive(shuffle, item.key) >> 1
             text = _encode({name: each if each.data is not None else each[:3] for name, each in item.files.items()})
             yield item.key, folded(item.key, case_sensitive), rank, packed_size(item), text

@@ -133,8 +133,7 @@ def _sample(key: str, fields: dict[str, Found], images: frozenset[str], result: 
     plain = [name for name in fields if name in images]
     bad = [(each.file.path, each.why) for each in fields.values() if each.why is not None]
     if not plain and not any(name.rpartition(".")[2] in images for name in fields):
-        result.orphans += [each.file.path for each in fields.values() if each.why is None]
-        result.broken += bad
+        result.orphans += [each.file.path for each in fields.values()]
     elif len(plain) > 1:
         result.collisions.append(" and ".join(fields[name].file.path for name in plain) + " share one stem")
     elif bad:  # half a sample is never packed

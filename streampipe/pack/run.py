@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from streampipe.errors import ConfigError, PackError, StreampipeError
 from streampipe.pack.job import LIST, claim, exclusive, finish, note, shard_name
+from streampipe.pack.layouts import Layout, layout_of
 from streampipe.pack.listing import Few, Listing, check, scan
 from streampipe.pack.shard import AGAIN, Made, Skipped, Task, digest_of, make
 from streampipe.pack.split import split
@@ -88,6 +89,9 @@ def pack(
     shuffle: bool = False,
     seed: int = 0,
     on_error: str = "raise",
+    layout: str = "auto",
+    metadata: str | os.PathLike[str] | None = None,
+    caption: str | None = None,
     follow_symlinks: str | None = None,
     case_sensitive: bool = False,
     num_workers: int | None = None,
@@ -107,6 +111,13 @@ def pack(
         max_samples: samples of a shard, at most.
         max_bytes: bytes of a shard, at most; a sample that is larger has a shard of its own.
         on_error: ``"skip"`` leaves out samples with files that cannot be packed, and lists them in ``skipped.jsonl``.
+        layout: how the folder is laid out: ``"plain"``, ``"kohya"`` (folders such as ``10_my dog``), ``"classes"`` (a
+            folder for each), ``"tables"`` (``metadata.csv``, ``.jsonl`` or ``.parquet`` beside the images, as of
+            Hugging Face's imagefolder; ``captions.json``), ``"pairs"`` (``images/``, ``conditioning_images/``,
+            ``masks/``, ``captions/`` side by side); ``"auto"`` finds out, but for classes, and the result says so.
+        metadata: a table for layout ``"tables"`` that lies elsewhere, or has another name; paths in it are relative to
+            ``folder``.
+        caption: for images that have none, as in ``"a photo of a {name}"``.
         follow_symlinks: a folder that symbolic links may lead into; without it they stay in ``folder``.
         case_sensitive: whether keys may differ in case alone; some readers and file systems take them for one.
         num_workers: processes that make shards; 0 for none, None for as many as there are processors, up to 8.
@@ -136,7 +147,9 @@ def pack(
         listing = scan(
             folder,
             follow_symlinks=follow_symlinks,
+            layout=_layout(folder, layout, metadata),
             case_sensitive=case_sensitive,
+            caption=caption,
             seed=seed if shuffle else None,
             without=out,
             limits=limits,
@@ -152,6 +165,8 @@ def pack(
                 "version": 2,
                 "folder": os.path.realpath(folder),
                 "layout": listing.layout.name,
+                "metadata": None if metadata is None else os.path.realpath(metadata),
+                "caption": caption,
                 "max_samples": max_samples,
                 "max_bytes": max_bytes,
                 "seed": seed if shuffle else None,
@@ -225,6 +240,12 @@ def _planned(listing: Listing, max_samples: int, max_bytes: int) -> Iterator[Pla
         start += count
 
 
+def _layout(folder: str, name: str, metadata: str | os.PathLike[str] | None) -> Layout:
+    if not os.path.isdir(folder):
+        raise PackError(f"{folder} is no folder; give the folder that holds the images")
+    return layout_of(folder, name, None if metadata is None else os.fspath(metadata))
+
+
 def _workers(given: int | None, total: int, shards: int) -> int:
     if given is None:
         given = min(_WORKERS, len(os.sched_getaffinity(0))) if total >= _WORTH else 0
@@ -242,6 +263,9 @@ def _summary(listing: Listing, out: str, shards: int, dry_run: bool) -> Summary:
         )
         if few.count
     ]
+    notes.insert(0, f"layout: {listing.layout.name} ({listing.layout.about})")
+    if listing.layout.rows is not None and (unused := listing.layout.rows.unused())[0]:
+        notes.append(f"{unused[0]} rows of tables are of no image ({'; '.join(unused[1])})")
     return Summary(
         out,
         samples=listing.samples,
