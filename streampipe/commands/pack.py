@@ -7,6 +7,7 @@ import json
 
 from streampipe.commands.arguments import add_limits, positive, size, whole
 from streampipe.pack import pack
+from streampipe.pack.change import FORMATS
 from streampipe.pack.layouts import LAYOUTS
 
 HELP = "write a folder of images, with the captions, masks and json files beside them, as shards"
@@ -29,6 +30,11 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--on-error", choices=("raise", "skip"), default="raise", help="skip: list what cannot be packed, exit status 3"
     )
+    parser.add_argument("--resize", type=positive, metavar="PIXELS", help="of the shorter edge, at most")
+    parser.add_argument("--max-pixels", type=size, metavar="N", help="of an image, at most, as in 1M")
+    parser.add_argument("--format", choices=tuple(FORMATS), help="what images of other formats become")
+    parser.add_argument("--quality", type=positive, default=92, metavar="Q", help="of JPEG and WebP, 1 to 100 (92)")
+    parser.add_argument("--upright", action="store_true", help="turn images whose orientation only EXIF says")
     parser.add_argument("--follow-symlinks", metavar="ROOT", help="links may lead into ROOT, not only into the folder")
     parser.add_argument(
         "--case-sensitive-keys", action="store_true", help="keys may differ in upper and lower case alone"
@@ -54,6 +60,11 @@ def run(given: argparse.Namespace) -> int:
         layout=given.layout,
         metadata=given.metadata,
         caption=given.caption,
+        resize=given.resize,
+        max_pixels=given.max_pixels,
+        format=given.format,
+        quality=given.quality,
+        upright=given.upright,
         follow_symlinks=given.follow_symlinks,
         case_sensitive=given.case_sensitive_keys,
         num_workers=given.workers,

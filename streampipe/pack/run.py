@@ -17,6 +17,7 @@ from typing import Any
 from tqdm import tqdm
 
 from streampipe.errors import ConfigError, PackError, StreampipeError
+from streampipe.pack.change import Change
 from streampipe.pack.job import LIST, claim, exclusive, finish, note, shard_name
 from streampipe.pack.layouts import Layout, layout_of
 from streampipe.pack.listing import Few, Listing, check, scan
@@ -92,6 +93,11 @@ def pack(
     layout: str = "auto",
     metadata: str | os.PathLike[str] | None = None,
     caption: str | None = None,
+    resize: int | None = None,
+    max_pixels: int | None = None,
+    format: str | None = None,
+    quality: int = 92,
+    upright: bool = False,
     follow_symlinks: str | None = None,
     case_sensitive: bool = False,
     num_workers: int | None = None,
@@ -109,7 +115,7 @@ def pack(
 
     Args:
         max_samples: samples of a shard, at most.
-        max_bytes: bytes of a shard, at most; a sample that is larger has a shard of its own.
+        max_bytes: bytes of a shard, at most, of the files as they are; a sample that is larger has a shard of its own.
         on_error: ``"skip"`` leaves out samples with files that cannot be packed, and lists them in ``skipped.jsonl``.
         layout: how the folder is laid out: ``"plain"``, ``"kohya"`` (folders such as ``10_my dog``), ``"classes"`` (a
             folder for each), ``"tables"`` (``metadata.csv``, ``.jsonl`` or ``.parquet`` beside the images, as of
@@ -118,6 +124,12 @@ def pack(
         metadata: a table for layout ``"tables"`` that lies elsewhere, or has another name; paths in it are relative to
             ``folder``.
         caption: for images that have none, as in ``"a photo of a {name}"``.
+        resize: pixels of an image's shorter edge, at most; smaller images, and all without such options, keep their
+            bytes. The size that an image had goes into the json, as ``original_width`` and ``original_height``.
+        max_pixels: pixels of an image, at most.
+        format: ``"jpg"``, ``"webp"`` or ``"png"``: what images of other formats become. Masks stay lossless.
+        quality: of JPEGs and WebPs that are made.
+        upright: turn images whose orientation only EXIF says; images that are changed are turned anyway.
         follow_symlinks: a folder that symbolic links may lead into; without it they stay in ``folder``.
         case_sensitive: whether keys may differ in case alone; some readers and file systems take them for one.
         num_workers: processes that make shards; 0 for none, None for as many as there are processors, up to 8.
@@ -142,6 +154,7 @@ def pack(
         raise ConfigError(f"on_error is 'raise' or 'skip', not {on_error!r}")
     if num_workers is not None and num_workers < 0:
         raise ConfigError(f"num_workers is 0 or more, not {num_workers}")
+    change = Change(resize, max_pixels, format, quality, upright)
     start = time.perf_counter()
     with tqdm(unit=" files", desc="find", disable=not progress, leave=False, delay=1) as bar:
         listing = scan(
@@ -167,12 +180,13 @@ def pack(
                 "layout": listing.layout.name,
                 "metadata": None if metadata is None else os.path.realpath(metadata),
                 "caption": caption,
+                "change": asdict(change) if change else None,
                 "max_samples": max_samples,
                 "max_bytes": max_bytes,
                 "seed": seed if shuffle else None,
             }
             workers = _workers(num_workers, listing.bytes, len(shards))
-            run = _Run(listing, out, shards, asked, on_error, summary)
+            run = _Run(listing, out, shards, asked, on_error, change, summary)
             run(workers, multiprocessing_context, progress)
     summary.seconds = time.perf_counter() - start
     return summary
@@ -188,10 +202,11 @@ class _Run:
         shards: Sequence[Planned],
         asked: dict[str, Any],
         on_error: str,
+        change: Change,
         summary: Summary,
     ) -> None:
         self._listing, self._out, self._shards = listing, out, shards
-        self._asked, self._on_error, self._summary = asked, on_error, summary
+        self._asked, self._on_error, self._change, self._summary = asked, on_error, change, summary
 
     def __call__(self, workers: int, context: Any, progress: bool) -> None:
         try:
@@ -230,7 +245,9 @@ class _Run:
     def _tasks(self, todo: Sequence[tuple[str, Planned]]) -> Iterator[Task]:
         for name, shard in todo:
             items = tuple(self._listing.items(shard.start, shard.count))
-            yield Task(os.path.join(self._out, name), self._listing.folder, items, shard.digest, self._on_error)
+            yield Task(
+                os.path.join(self._out, name), self._listing.folder, items, shard.digest, self._on_error, self._change
+            )
 
 
 def _planned(listing: Listing, max_samples: int, max_bytes: int) -> Iterator[Planned]:

@@ -6,14 +6,19 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import pyarrow as pa
+
 from streampipe.atomic import AtomicFile, sync_folder, write_atomic
-from streampipe.errors import PackError, StreampipeError
-from streampipe.index import scan
+from streampipe.decoding.fields import IMAGES, main_image
+from streampipe.decoding.header import probe
+from streampipe.errors import DecodeError, PackError, StreampipeError
+from streampipe.index import ShardIndex, scan
 from streampipe.index.find import index_url
 from streampipe.index.manifest import Entry
+from streampipe.pack.change import Change
 from streampipe.pack.names import TEXTS, File, Item
 from streampipe.pack.split import packed_size
 from streampipe.processes import Tell
@@ -40,6 +45,7 @@ class Task:
     items: tuple[Item, ...]
     digest: str
     on_error: str
+    change: Change = field(default_factory=Change)
 
 
 class Made(NamedTuple):
@@ -67,15 +73,16 @@ def make(task: Task, tell: Tell) -> Made:
         PackError: a file cannot be read (not under ``on_error="skip"``), or the shard cannot be written.
     """
     skipped: list[Skipped] = []
+    facts: list[tuple[str | None, int | None]] = []
     try:
         with AtomicFile(task.path) as draft:
             writer = TarWriter(draft.file.write)
             for item in task.items:
-                _add(writer, item, task, skipped)
+                _add(writer, item, task, skipped, facts)
                 tell(1)
             writer.close()
             draft.sync()
-            index = scan(draft.path, Source(), Limits())
+            index = _with_facts(scan(draft.path, Source(), Limits()), facts)
             forget(task.path)
             write_atomic(index_url(task.path), index.to_bytes())
             draft.publish(sync=False)  # it is on the disk
@@ -98,15 +105,42 @@ def forget(path: str) -> None:
             os.unlink(each)
 
 
-def _add(writer: TarWriter, item: Item, task: Task, skipped: list[Skipped]) -> None:
+def _add(
+    writer: TarWriter, item: Item, task: Task, skipped: list[Skipped], facts: list[tuple[str | None, int | None]]
+) -> None:
+    """Write a sample, and note the sha256 of its main image as it was found, and the orientation of what is written."""
     try:
         fields = {name: _read(task.folder, file, name) for name, file in item.files.items()}
+        main = main_image([name for name in fields if name.rpartition(".")[2] in IMAGES])
+        digest = hashlib.sha256(fields[main]).hexdigest()
+        if task.change:
+            try:
+                fields = task.change.apply(fields)
+            except DecodeError as error:
+                raise _Unreadable(os.path.join(task.folder, item.files[main].path), str(error)) from error
     except _Unreadable as error:
         if task.on_error == "raise":
             raise PackError(f"{error}; mend it, or pass --on-error skip to leave it out") from error
         skipped.append(Skipped(error.path, error.why, os.path.basename(task.path)))
         return
     writer.add(item.key, fields)
+    facts.append((digest, _orientation(fields)))
+
+
+def _orientation(fields: dict[str, bytes]) -> int | None:
+    try:
+        return probe(fields[main_image([name for name in fields if name.rpartition(".")[2] in IMAGES])]).orientation
+    except DecodeError:
+        return None  # decoding says what is wrong with it
+
+
+def _with_facts(index: ShardIndex, facts: list[tuple[str | None, int | None]]) -> ShardIndex:
+    """An index with the columns ``sha256`` and ``orientation``, where the json has none of that name."""
+    table = index.table
+    for number, (name, kind) in enumerate((("sha256", pa.string()), ("orientation", pa.int32()))):
+        if name not in table.column_names:
+            table = table.append_column(name, pa.array([each[number] for each in facts], kind))
+    return ShardIndex(table, index.facts)
 
 
 class _Unreadable(Exception):
