@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import pickle
 import signal
+import time
 from collections.abc import Callable, Iterable, Iterator
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
@@ -21,6 +22,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 Tell = Callable[[int], object]
 """Is told how far a piece of work has come."""
+_OFTEN = 0.1  # seconds between two messages of a worker about that
 
 
 class _Result(NamedTuple):
@@ -140,15 +142,26 @@ def _work(function: Callable[[Any, Tell], Any], connection: Connection) -> None:
     """A worker process."""
     end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all: the parent ends the workers
+    untold, last = 0, 0.0
+
+    def tell(amount: int) -> None:
+        nonlocal untold, last
+        untold += amount
+        if (now := time.monotonic()) - last > _OFTEN:
+            connection.send(untold)
+            untold, last = 0, now
+
     while True:
         try:
             item = connection.recv()
         except EOFError:
             return
         try:
-            result = _Result(function(item, connection.send), None)
+            result = _Result(function(item, tell), None)
         except StreampipeError as error:
             result = _Result(None, type(error)(str(error)))
         except Exception as error:
             result = _Result(None, PackError(f"a worker process failed with {type(error).__name__}: {error}"))
+        connection.send(untold)
         connection.send(result)
+        untold = 0
