@@ -30,6 +30,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--on-error", choices=("raise", "skip"), default="raise", help="skip: list what cannot be packed, exit status 3"
     )
+    parser.add_argument("--deduplicate", action="store_true", help="pack images that are equal, byte for byte, once")
     parser.add_argument("--resize", type=positive, metavar="PIXELS", help="of the shorter edge, at most")
     parser.add_argument("--max-pixels", type=size, metavar="N", help="of an image, at most, as in 1M")
     parser.add_argument("--format", choices=tuple(FORMATS), help="what images of other formats become")
@@ -60,6 +61,7 @@ def run(given: argparse.Namespace) -> int:
         layout=given.layout,
         metadata=given.metadata,
         caption=given.caption,
+        deduplicate=given.deduplicate,
         resize=given.resize,
         max_pixels=given.max_pixels,
         format=given.format,

@@ -18,7 +18,9 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from operator import itemgetter
 
+from streampipe.decoding.fields import IMAGES, main_image
 from streampipe.errors import NameCollision, PackError
+from streampipe.pack.duplicates import repeated
 from streampipe.pack.layouts import CAPTIONS, PLAIN, Layout, with_caption
 from streampipe.pack.names import TEXTS, File, Found, Grouped, Item, extension, folded, group
 from streampipe.pack.split import packed_size
@@ -30,7 +32,7 @@ _EXAMPLES = 10
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 _SCHEMA = """
 CREATE TABLE files(stem TEXT, rest TEXT, path TEXT, size INT, mtime INT, why TEXT);
-CREATE TABLE found(key TEXT, fold TEXT, rank INT, size INT, files TEXT);
+CREATE TABLE found(key TEXT, fold TEXT, rank INT, size INT, image INT, path TEXT, files TEXT);
 CREATE TABLE items(key TEXT, size INT, files TEXT);
 CREATE TABLE broken(path BLOB, why TEXT);
 """
@@ -66,7 +68,7 @@ class Listing:
         self.without_caption = 0
         self.hidden = 0
         self.broken = 0
-        self.orphans, self.other, self.collisions = Few(), Few(), Few()
+        self.orphans, self.other, self.collisions, self.repeated = Few(), Few(), Few(), Few()
         self._db = sqlite3.connect("", isolation_level=None)  # a temporary file, in memory as long as it is small
         self._db.text_factory = str
         self._db.executescript("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA temp_store=FILE;" + _SCHEMA)
@@ -113,6 +115,7 @@ def scan(
     layout: Layout = PLAIN,
     case_sensitive: bool = False,
     caption: str | None = None,
+    deduplicate: bool = False,
     seed: int | None = None,
     without: str | None = None,
     limits: Limits | None = None,
@@ -123,7 +126,8 @@ def scan(
     Symbolic links to files are followed as long as they stay in the folder, or in the folder ``follow_symlinks``; one
     that leads elsewhere counts as a file that cannot be read, lest somebody else's files end up in a dataset. Links to
     folders are not followed. With a ``seed`` the order is shuffled, each key by itself. ``caption`` is that of images
-    that have none. ``tell`` hears of files.
+    that have none. With ``deduplicate``, of samples whose main images are equal, byte for byte, the first by key stays.
+    ``tell`` hears of files.
 
     Raises:
         PackError: the folder does not exist, or the disk has no room for the list of its files.
@@ -138,10 +142,12 @@ def scan(
         listing._db.execute("BEGIN")
         listing._db.executemany("INSERT INTO files VALUES (?, ?, ?, ?, ?, ?)", walk.rows())
         listing._db.executemany(
-            "INSERT INTO found VALUES (?, ?, ?, ?, ?)", _samples(listing, case_sensitive, caption, seed)
+            "INSERT INTO found VALUES (?, ?, ?, ?, ?, ?, ?)", _samples(listing, case_sensitive, caption, seed)
         )
         listing._db.execute("DROP TABLE files")
         _twins(listing)
+        if deduplicate:
+            _without_repeated(listing)
         listing._db.execute("INSERT INTO items SELECT key, size, files FROM found ORDER BY rank, key")
         listing._db.execute("DROP TABLE found")
         listing._db.execute("COMMIT")
@@ -280,7 +286,7 @@ class _Walk:
 
 def _samples(
     listing: Listing, case_sensitive: bool, caption: str | None, seed: int | None
-) -> Iterator[tuple[str, str, int, int, str]]:
+) -> Iterator[tuple[str, str, int, int, int, str, str]]:
     """Of the files in the database the samples, as rows of the next table; what is wrong is noted."""
     rows = listing._db.execute("SELECT * FROM files ORDER BY stem")
     shuffle = None if seed is None else derive(seed, "pack")
@@ -305,7 +311,9 @@ def _samples(
             listing.without_caption += CAPTIONS.isdisjoint(item.files)
             rank = 0 if shuffle is None else derive(shuffle, item.key) >> 1
             text = _encode({name: each if each.data is not None else each[:3] for name, each in item.files.items()})
-            yield item.key, folded(item.key, case_sensitive), rank, packed_size(item), text
+            image = item.files[main_image([name for name in item.files if name.rpartition(".")[2] in IMAGES])]
+            fold = folded(item.key, case_sensitive)
+            yield item.key, fold, rank, packed_size(item), image.size, image.path, text
 
 
 def _note(listing: Listing, result: Grouped) -> None:
@@ -315,6 +323,25 @@ def _note(listing: Listing, result: Grouped) -> None:
         listing.collisions.add(collision)
     for path, why in result.broken:
         listing.note_broken(path, why)
+
+
+def _without_repeated(listing: Listing) -> None:
+    """Take out the samples whose image an earlier one has."""
+    images = listing._db.execute(
+        "SELECT image, rowid, path FROM found WHERE image IN "
+        "(SELECT image FROM found GROUP BY image HAVING count(*) > 1) ORDER BY image, key"
+    )
+    for number, path, first in list(repeated(listing.folder, images)):
+        (files,) = listing._db.execute("SELECT files FROM found WHERE rowid = ?", (number,)).fetchone()
+        for name, row in json.loads(files).items():
+            listing.fields[name] -= 1
+            listing.bytes -= row[1]
+            if not listing.fields[name]:
+                del listing.fields[name]
+        listing.samples -= 1
+        listing.without_caption -= CAPTIONS.isdisjoint(json.loads(files))
+        listing.repeated.add(f"{path} is {first}")
+        listing._db.execute("DELETE FROM found WHERE rowid = ?", (number,))
 
 
 def _twins(listing: Listing) -> None:

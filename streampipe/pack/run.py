@@ -44,6 +44,7 @@ class Summary:
     orphans: int = 0
     other: int = 0
     hidden: int = 0
+    repeated: int = 0  # samples left out because another has the same image
     seconds: float = 0.0
     skipped: list[Skipped] = field(default_factory=list)
     dry_run: bool = False
@@ -98,6 +99,7 @@ def pack(
     format: str | None = None,
     quality: int = 92,
     upright: bool = False,
+    deduplicate: bool = False,
     follow_symlinks: str | None = None,
     case_sensitive: bool = False,
     num_workers: int | None = None,
@@ -130,6 +132,7 @@ def pack(
         format: ``"jpg"``, ``"webp"`` or ``"png"``: what images of other formats become. Masks stay lossless.
         quality: of JPEGs and WebPs that are made.
         upright: turn images whose orientation only EXIF says; images that are changed are turned anyway.
+        deduplicate: of samples whose main images are equal, byte for byte, only the first by key is packed.
         follow_symlinks: a folder that symbolic links may lead into; without it they stay in ``folder``.
         case_sensitive: whether keys may differ in case alone; some readers and file systems take them for one.
         num_workers: processes that make shards; 0 for none, None for as many as there are processors, up to 8.
@@ -163,6 +166,7 @@ def pack(
             layout=_layout(folder, layout, metadata),
             case_sensitive=case_sensitive,
             caption=caption,
+            deduplicate=deduplicate,
             seed=seed if shuffle else None,
             without=out,
             limits=limits,
@@ -180,6 +184,7 @@ def pack(
                 "layout": listing.layout.name,
                 "metadata": None if metadata is None else os.path.realpath(metadata),
                 "caption": caption,
+                "deduplicate": deduplicate,
                 "change": asdict(change) if change else None,
                 "max_samples": max_samples,
                 "max_bytes": max_bytes,
@@ -276,6 +281,7 @@ def _summary(listing: Listing, out: str, shards: int, dry_run: bool) -> Summary:
             (listing.orphans, "sidecar files without an image, not packed"),
             (listing.other, "files of other kinds, not packed"),
             (Few(listing.hidden), "hidden files and folders, passed over"),
+            (listing.repeated, "images that are there twice, packed once"),
             (listing.collisions, "name collisions: rename the files"),
         )
         if few.count
@@ -293,6 +299,7 @@ def _summary(listing: Listing, out: str, shards: int, dry_run: bool) -> Summary:
         orphans=listing.orphans.count,
         other=listing.other.count,
         hidden=listing.hidden,
+        repeated=listing.repeated.count,
         skipped=[Skipped(path, why) for path, why in listing.why_broken()],
         dry_run=dry_run,
         collisions=listing.collisions.count,

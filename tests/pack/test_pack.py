@@ -594,3 +594,20 @@ def test_memory_does_not_grow_with_the_number_of_files():
             assert int(done.stdout.split()[0]) == count // 2
             growth.append(int(done.stdout.split()[1]))
     assert growth[1] < growth[0] + 8_000  # kB, for 28,000 files more
+
+
+def test_images_that_are_equal_are_packed_once(tmp_path, capsys):
+    source = folder_of(tmp_path / "in", 6)
+    for name in ("zz.jpg", "sub/000.jpg"):
+        (source / name).write_bytes((source / "000.jpg").read_bytes())
+    (source / "same-size.jpg").write_bytes((source / "000.jpg").read_bytes()[:-1] + b"x")
+    (source / "zz.txt").write_text("another caption")
+    assert quiet(source, tmp_path / "all").samples == 9
+    assert main(["pack", str(source), str(tmp_path / "out"), "--deduplicate"]) == 0
+    said = capsys.readouterr().out
+    assert "2 images that are there twice, packed once (sub/000.jpg is 000.jpg; zz.jpg is 000.jpg)" in said
+    assert "fields: jpg (7), txt (6)" in said
+    kept = {f"{i:03d}" if i % 2 == 0 else f"sub/{i:03d}" for i in range(6)} | {"same-size"}
+    assert set(contents(tmp_path / "out")) == kept
+    with pytest.raises(sp.OutputBusy, match="its deduplicate was True, and is False here"):
+        quiet(source, tmp_path / "out")
