@@ -51,7 +51,7 @@ INSIDE = {  # and in a folder, each file from those before it
     "tar": "limits extended header compression entries reader writer",
     "decoding": "geometry sniff text header resize jpeg pillow image fields",
     "reading": "indexed remote prefetch reader shards",
-    "pack": "names split metadata layouts duplicates listing change shard job run",
+    "pack": "names split metadata layouts duplicates walk listing change shard job run",
     "pipeline": "epochs chain mix passes planner progress pipeline explain",
     "write": "draft encode spec job work workers run",
     "loader": "ahead feed loader",

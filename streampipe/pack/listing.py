@@ -11,10 +11,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-import stat
-import unicodedata
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from itertools import groupby
 from operator import itemgetter
 
@@ -22,13 +19,12 @@ from streampipe.decoding.fields import IMAGES, main_image
 from streampipe.errors import NameCollision, PackError
 from streampipe.pack.duplicates import repeated
 from streampipe.pack.layouts import CAPTIONS, PLAIN, Layout, with_caption
-from streampipe.pack.names import TEXTS, File, Found, Grouped, Item, extension, folded, group
+from streampipe.pack.names import File, Found, Grouped, Item, folded, group
 from streampipe.pack.split import packed_size
+from streampipe.pack.walk import Few, Walk
 from streampipe.rng import derive
 from streampipe.tar import Limits
 
-_PASSED_OVER = frozenset(("__MACOSX", "Thumbs.db", "desktop.ini", "_latent_cache", "_t_e_cache"))
-_EXAMPLES = 10
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 _SCHEMA = """
 CREATE TABLE files(stem TEXT, rest TEXT, path TEXT, size INT, mtime INT, why TEXT);
@@ -36,24 +32,6 @@ CREATE TABLE found(key TEXT, fold TEXT, rank INT, size INT, image INT, path TEXT
 CREATE TABLE items(key TEXT, size INT, files TEXT);
 CREATE TABLE broken(path BLOB, why TEXT);
 """
-
-
-@dataclass
-class Few:
-    """How many there are, and the first of them."""
-
-    count: int = 0
-    examples: list[str] = field(default_factory=list)
-
-    def add(self, text: str) -> None:
-        """One more."""
-        self.count += 1
-        if len(self.examples) < _EXAMPLES:
-            self.examples.append(text)
-
-    def __str__(self) -> str:
-        more = f"; and {self.count - len(self.examples)} more" if self.count > len(self.examples) else ""
-        return "; ".join(self.examples) + more
 
 
 class Listing:
@@ -138,9 +116,18 @@ def scan(
         raise PackError(f"{follow_symlinks} is no folder; give the folder that symbolic links may lead into")
     listing = Listing(folder, layout)
     try:
-        walk = _Walk(listing, follow_symlinks, without, limits or Limits(), tell)
+        walk = Walk(
+            folder,
+            layout.place,
+            listing.note_broken,
+            follow=follow_symlinks,
+            without=without,
+            most=(limits or Limits()).max_member_bytes,
+            tell=tell,
+        )
         listing._db.execute("BEGIN")
         listing._db.executemany("INSERT INTO files VALUES (?, ?, ?, ?, ?, ?)", walk.rows())
+        listing.hidden, listing.other = walk.hidden, walk.other
         listing._db.executemany(
             "INSERT INTO found VALUES (?, ?, ?, ?, ?, ?, ?)", _samples(listing, case_sensitive, caption, seed)
         )
@@ -196,92 +183,6 @@ def shown(path: str) -> str:
     a b.jpg 'a\\n.jpg' 'caf\\udce9.jpg'
     """
     return path if path.isprintable() else repr(path)
-
-
-class _Walk:
-    """The files below a folder, as rows of the database."""
-
-    def __init__(
-        self,
-        listing: Listing,
-        follow: str | None,
-        without: str | None,
-        limits: Limits,
-        tell: Callable[[int], object],
-    ) -> None:
-        self._listing = listing
-        self._allowed = [os.path.realpath(each) for each in (listing.folder, follow) if each is not None]
-        self._without = os.path.realpath(without) if without is not None else None
-        self._most = limits.max_member_bytes
-        self._tell = tell
-        self._ask = os.geteuid() != 0  # root may read all
-
-    def rows(self) -> Iterator[tuple[str, str, str | None, int, int, str | None]]:
-        """Of each file: folder and first part of its name, the rest, its path if that is not both, size, time, why."""
-        place, listing = self._listing.layout.place, self._listing
-        for below, entry in self._entries():
-            path = below + entry.name
-            if (placed := place(path)) is None or (ext := extension(placed)) is None:
-                listing.other.add(path)
-                continue
-            size, mtime, why = self._facts(entry, ext)
-            if size < 0:
-                listing.other.add(path)
-                continue
-            if not path.isascii():
-                if not _is_text(path):
-                    listing.note_broken(path, "its name is no valid text (UTF-8); rename it")
-                    continue
-                placed = unicodedata.normalize("NFC", placed)
-            dot = placed.index(".", placed.rfind("/") + 1)
-            yield placed[:dot], placed[dot:], (None if placed == path else path), size, mtime, why
-
-    def _entries(self) -> Iterator[tuple[str, os.DirEntry[str]]]:
-        """What is below the folder and no folder, one directory after the other, as the disk has it."""
-        listing, folders = self._listing, [""]
-        while folders:
-            below = folders.pop()
-            here = os.path.join(listing.folder, below)
-            count = 0
-            try:
-                with os.scandir(here) as found:
-                    for entry in found:
-                        if entry.name.startswith(".") or entry.name in _PASSED_OVER:
-                            listing.hidden += 1
-                        elif entry.is_dir(follow_symlinks=False):
-                            if self._without is None or os.path.realpath(entry.path) != self._without:
-                                folders.append(f"{below}{entry.name}/")
-                        else:
-                            count += 1
-                            yield below, entry
-            except OSError as error:
-                listing.note_broken(below.rstrip("/"), _why(error))
-            self._tell(count)
-
-    def _facts(self, entry: os.DirEntry[str], ext: str) -> tuple[int, int, str | None]:
-        """Size, modification time, and why a file cannot be packed; a size below 0 for what is no file."""
-        try:
-            facts = entry.stat()
-        except OSError as error:
-            return 0, 0, _why(error)
-        if not stat.S_ISREG(facts.st_mode):
-            return -1, 0, None
-        why = None
-        if entry.is_symlink() and (target := self._outside(entry.path)):
-            why = (
-                f"a symbolic link out of the folder, to {target}; --follow-symlinks {os.path.dirname(target)} allows it"
-            )
-        elif not facts.st_size and ext.removesuffix(".gz") not in TEXTS:
-            why = "it is empty"
-        elif facts.st_size > self._most:
-            why = f"its {facts.st_size} bytes are more than readers take, which is {self._most} (max_member_bytes)"
-        elif self._ask and not os.access(entry.path, os.R_OK, effective_ids=True):
-            why = "Permission denied"
-        return facts.st_size, facts.st_mtime_ns, why
-
-    def _outside(self, path: str) -> str | None:
-        target = os.path.realpath(path)
-        return None if any(os.path.commonpath((target, root)) == root for root in self._allowed) else target
 
 
 def _samples(
@@ -357,15 +258,3 @@ def _twins(listing: Listing) -> None:
         keys = " and ".join(dict.fromkeys(repr(key) for _, key, _ in same))
         hint = "" if len({key for _, key, _ in same}) < len(same) else " (--case-sensitive-keys allows it)"
         listing.collisions.add(f"{paths} would have key {keys}{hint}")
-
-
-def _is_text(path: str) -> bool:
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _why(error: OSError) -> str:
-    return error.strerror or type(error).__name__

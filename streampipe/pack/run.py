@@ -20,9 +20,10 @@ from streampipe.errors import ConfigError, PackError, StreampipeError
 from streampipe.pack.change import Change
 from streampipe.pack.job import LIST, claim, exclusive, finish, note, shard_name
 from streampipe.pack.layouts import Layout, layout_of
-from streampipe.pack.listing import Few, Listing, check, scan
+from streampipe.pack.listing import Listing, check, scan
 from streampipe.pack.shard import AGAIN, Made, Skipped, Task, digest_of, make
 from streampipe.pack.split import split
+from streampipe.pack.walk import Few
 from streampipe.processes import ordered
 from streampipe.tar import Limits
 
