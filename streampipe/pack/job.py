@@ -95,7 +95,7 @@ def claim(out: str, asked: Mapping[str, Any], digests: Sequence[str]) -> dict[st
             f"{out} holds a dataset that is finished, and the files of {len(stale)} of its shards have changed since "
             f"({stale[0]}); choose an empty output folder, or delete it"
         )
-    sweep(out, lambda name: name in _FILES or _OURS.fullmatch(name) is not None)
+    tidy(out)
     if known is None or known.get("done") or not there:
         write_record(out, asked, done=False)
     for name in stale:
@@ -105,6 +105,11 @@ def claim(out: str, asked: Mapping[str, Any], digests: Sequence[str]) -> dict[st
         if re.fullmatch(r"\d{5,}\.index\.parquet", name) and name.replace(".index.parquet", ".tar") not in done:
             os.unlink(os.path.join(out, name))
     return done
+
+
+def tidy(out: str) -> None:
+    """Delete what killed writers left."""
+    sweep(out, lambda name: name in _FILES or _OURS.fullmatch(name) is not None)
 
 
 def note(out: str, made: Made) -> None:

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from streampipe.errors import ConfigError, PackError, StreampipeError
 from streampipe.pack.change import Change
-from streampipe.pack.job import LIST, claim, exclusive, finish, note, shard_name
+from streampipe.pack.job import LIST, claim, exclusive, finish, note, shard_name, tidy
 from streampipe.pack.layouts import Layout, layout_of
 from streampipe.pack.listing import Listing, check, scan
 from streampipe.pack.shard import AGAIN, Made, Skipped, Task, digest_of, make
@@ -103,7 +103,7 @@ def pack(
     deduplicate: bool = False,
     follow_symlinks: str | None = None,
     case_sensitive: bool = False,
-    num_workers: int | None = None,
+    num_workers: int | None = 0,
     multiprocessing_context: Any = None,
     limits: Limits | None = None,
     dry_run: bool = False,
@@ -136,7 +136,8 @@ def pack(
         deduplicate: of samples whose main images are equal, byte for byte, only the first by key is packed.
         follow_symlinks: a folder that symbolic links may lead into; without it they stay in ``folder``.
         case_sensitive: whether keys may differ in case alone; some readers and file systems take them for one.
-        num_workers: processes that make shards; 0 for none, None for as many as there are processors, up to 8.
+        num_workers: processes that make shards; 0 for none, None for as many as there are processors, up to 8 (as the
+            command does), where there is enough to do.
         limits: what readers take, so that nothing is written that they refuse.
         dry_run: find out what would be done, and write nothing.
 
@@ -243,9 +244,12 @@ class _Run:
         with tqdm(total=self._listing.samples, unit=" samples", desc="pack", disable=not progress) as bar:
             bar.update(sum(each.count for name, each in zip(names, self._shards, strict=True) if name in done))
             tasks = self._tasks(todo)
-            for made in ordered(make, tasks, min(workers, len(todo)), tell=bar.update, context=context):
-                note(self._out, made)
-                done[made.entry.shard] = made
+            try:
+                for made in ordered(make, tasks, min(workers, len(todo)), tell=bar.update, context=context):
+                    note(self._out, made)
+                    done[made.entry.shard] = made
+            finally:
+                tidy(self._out)  # after an error, what workers were at
         return [done[name] for name in names]
 
     def _tasks(self, todo: Sequence[tuple[str, Planned]]) -> Iterator[Task]:

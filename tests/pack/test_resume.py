@@ -172,5 +172,6 @@ def test_a_killed_worker_is_one_sentence_and_the_next_run_goes_on(tmp_path, monk
     options = {"max_samples": 2, "num_workers": 2, "multiprocessing_context": "fork"}
     with pytest.raises(sp.PackError, match=r"status -9 \(killed, or out of memory\)"):
         quiet(source, tmp_path / "out", **options)
+    assert not list((tmp_path / "out").glob("*.part"))
     assert quiet(source, tmp_path / "out", **options).samples == 12
     assert len(contents(tmp_path / "out")) == 12
