@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 
 import streampipe as sp
-from streampipe.pack import pack
 
 
 def main() -> None:
@@ -16,7 +15,7 @@ def main() -> None:
     parser.add_argument("folder", help="images with .txt or .json files of the same name beside them")
     parser.add_argument("out", help="where the shards go")
     given = parser.parse_args()
-    print(pack(given.folder, given.out, max_bytes=500_000_000, shuffle=True, seed=0))
+    print(sp.pack(given.folder, given.out, max_bytes=500_000_000, shuffle=True, seed=0))
     for sample in sp.stream(given.out).take(3):
         fields = {name: f"{len(data)} bytes" for name, data in sample.items() if not name.startswith("__")}
         print(sample["__key__"], fields)

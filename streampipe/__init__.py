@@ -1,6 +1,7 @@
 """Composable generator stages that stream sharded tar archives into PyTorch. Start with ``stream``."""
 
 from streampipe.captions import Tags
+from streampipe.commands.verify import verify
 from streampipe.context import Consumer, Position, Run
 from streampipe.decorators import SKIP, cached, inference, logged, on_error, retry, timed
 from streampipe.engine.interleaved import merge_states
@@ -29,7 +30,9 @@ from streampipe.errors import (
     UnsafeName,
     UnsupportedMember,
 )
+from streampipe.index import index
 from streampipe.loader import Loader
+from streampipe.pack import pack
 from streampipe.pipeline import Pipeline
 from streampipe.plan.buckets import Buckets
 from streampipe.policy import ErrorPolicy
@@ -80,14 +83,17 @@ __all__ = [
     "cached",
     "concat",
     "from_iterable",
+    "index",
     "inference",
     "logged",
     "merge_states",
     "mix",
     "on_error",
+    "pack",
     "retry",
     "split",
     "stage",
     "stream",
     "timed",
+    "verify",
 ]

@@ -113,6 +113,10 @@ class Fluent:
         """The same fields for every sample: ``assign(loss_weight=1.0, dataset="reg")``; see ``stages.assign``."""
         return self.apply(_made(stages.assign, fields=fields))
 
+    def default(self, **fields: Any) -> Self:
+        """Fields that some samples lack: ``default(mask=None)``; see ``streampipe.stages.default``."""
+        return self.apply(_made(stages.default, fields=fields))
+
     @spelt
     def shuffle(self, size: int) -> Self:
         """A shuffle buffer of ``size`` samples; see ``streampipe.stages.shuffle``."""

@@ -1,12 +1,14 @@
 """The commands that look into shards and check them."""
 
 import gzip
+import json
 import re
 import subprocess
 import sys
 
 import pytest
 
+import streampipe as sp
 from streampipe.cli import main
 from streampipe.index import index
 from streampipe.source import Source
@@ -274,3 +276,57 @@ def test_wrong_usage_is_status_2_and_says_what_is_wanted(capsys, arguments, said
         main(arguments)
     assert ended.value.code == 2
     assert said in capsys.readouterr().err
+
+
+def test_index_goes_on_behind_damaged_shards_where_it_is_asked_to(folder, capsysbinary):
+    for path in folder.glob("*.parquet"):
+        path.unlink()
+    change(folder / "00000.tar", 5)
+    status, _, err = run(capsysbinary, "index", folder, "--quiet")
+    assert status == 1
+    assert "00000.tar" in err
+    status, out, _ = run(capsysbinary, "index", folder, "--on-error", "skip", "--json")
+    done = json.loads(out)
+    assert (status, done["shards"], done["samples"]) == (3, 2, 2)
+    assert ["00000.tar" in line for line in done["failed"]] == [True]
+    assert sorted(path.name for path in folder.glob("*.parquet")) == ["00001.index.parquet", "manifest.parquet"]
+    change(folder / "00001.tar", 5)
+    (folder / "00001.index.parquet").unlink()
+    with pytest.raises(sp.CorruptShard, match="none of the 2 shards could be indexed"):
+        sp.index(str(folder), on_error="skip", progress=False)
+
+
+def test_verify_and_index_are_functions_with_results(folder):
+    found = sp.verify(str(folder), progress=False)
+    assert (bool(found), found.shards, found.damages, found.unindexed) == (True, 2, [], 0)
+    change(folder / "00000.tar", place_of(folder / "00000.tar", "0000001.txt"))
+    found = sp.verify([str(folder)], decode=True, progress=False)
+    assert (bool(found), len(found.damages)) == (False, 2)
+    assert sp.index(str(folder), progress=False).kept == 2
+    tight = sp.Limits(max_member_bytes=100)
+    with pytest.raises(sp.LimitExceeded):
+        sp.index(str(folder), folder=str(folder / "other"), limits=tight, progress=False)
+    assert len(sp.verify(str(folder), limits=tight, progress=False).damages) >= 2
+
+
+def test_verify_prints_json(folder, capsysbinary):
+    status, out, _ = run(capsysbinary, "verify", folder, "--json")
+    assert status == 0
+    assert {**json.loads(out), "seconds": 0} == {"shards": 2, "damages": [], "unindexed": 0, "seconds": 0}
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: sp.index("x.tar", on_error="ignore"), "on_error is 'raise' or 'skip', not 'ignore'"),
+        (lambda: sp.index("x.tar", threads=0), "threads is 1 or more, not 0"),
+        (lambda: sp.index("x.tar", Source(), storage_options={}), "a source or storage_options, not both"),
+        (lambda: sp.verify("x.tar", threads=0), "threads is 1 or more, not 0"),
+        (lambda: sp.pack("x", "y", num_workers=-1), "num_workers is 0 or more, not -1"),
+        (lambda: sp.pack("x", "y", on_error="ignore"), "on_error is 'raise' or 'skip', not 'ignore'"),
+        (lambda: sp.pack("x", "y", max_samples=0), "1 or more, not 0 and"),
+    ],
+)
+def test_wrong_arguments_are_refused_before_anything_is_read(call, words):
+    with pytest.raises(sp.ConfigError, match=re.escape(words)):
+        call()

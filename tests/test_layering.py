@@ -12,6 +12,9 @@ ORDER = [  # each may import from those before it, and from itself
     "counters",
     "rng",
     "lifeline",
+    "atomic",
+    "processes",
+    "backoff",
     "policy",
     "context",
     "report",
@@ -53,7 +56,7 @@ INSIDE = {  # and in a folder, each file from those before it
     "tar": "limits foreign extended header compression entries reader writer",
     "decoding": "extensions inflate geometry sniff text header resize jpeg pillow image fields",
     "reading": "indexed remote prefetch shards forward reader",
-    "pack": "scan split write",
+    "pack": "names split metadata layouts duplicates walk listing change shard job run",
     "engine": "engine chain division mix batches indexed lanes streams state interleaved compile life clock plain "
     "explain",
     "write": "draft encode spec job work workers run",
@@ -64,7 +67,7 @@ ONLY = {
     "torch": {"decoding", "stages", "decorators", "world", "engine", "loader", "pipeline", "write"},
     "fsspec": {"source"},
     "urllib3": {"source"},
-    "PIL": {"decoding", "write", "commands.preview"},
+    "PIL": {"decoding", "pack.change", "write", "commands.preview"},
     "simplejpeg": {"decoding"},
     "webdataset": {"decoding"},
 }

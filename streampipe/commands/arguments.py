@@ -24,6 +24,11 @@ def add_urls(parser: argparse.ArgumentParser) -> None:
 def add_storage(parser: argparse.ArgumentParser) -> None:
     """How a store is reached, and what shards may hold."""
     parser.add_argument("--storage-options", type=options, default={}, metavar="JSON", help="for fsspec")
+    add_limits(parser)
+
+
+def add_limits(parser: argparse.ArgumentParser) -> None:
+    """What shards may hold."""
     parser.add_argument(
         "--limits",
         type=limits,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import json
+from dataclasses import asdict
 
-from streampipe.commands.arguments import add_urls, positive, shards_of
+from streampipe.commands.arguments import add_urls, positive
 from streampipe.index import index
 
 HELP = "write an index beside every shard, and a manifest of the dataset"
@@ -15,15 +17,31 @@ def add(parser: argparse.ArgumentParser) -> None:
     add_urls(parser)
     parser.add_argument("--out", metavar="FOLDER", help="where indexes and manifest go, if not beside the shards")
     parser.add_argument("--threads", type=positive, default=4, metavar="N", help="shards read at once (4)")
+    parser.add_argument(
+        "--on-error",
+        choices=("raise", "skip"),
+        default="raise",
+        help="skip: go on behind damaged shards, exit status 3",
+    )
+    parser.add_argument("--json", action="store_true", help="print what was done as JSON")
     parser.add_argument("--quiet", action="store_true", help="no progress bar, no summary")
 
 
 def run(given: argparse.Namespace) -> int:
-    """Index."""
-    shards, source = shards_of(given)
+    """Index; 3 if damaged shards were left out."""
     summary = index(
-        shards, source, folder=given.out, threads=given.threads, limits=given.limits, progress=not given.quiet
+        given.urls,
+        folder=given.out,
+        threads=given.threads,
+        on_error=given.on_error,
+        limits=given.limits,
+        storage_options=given.storage_options,
+        progress=not given.quiet and not given.json,
     )
-    if not given.quiet:
+    if given.json:
+        print(json.dumps(asdict(summary)))
+    elif not given.quiet:
         print(summary)
-    return 0
+        for failed in summary.failed:
+            print(failed)
+    return 3 if summary.failed else 0

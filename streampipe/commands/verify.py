@@ -8,23 +8,26 @@ by one, so that each damaged one has its line, behind the break too.
 from __future__ import annotations
 
 import argparse
+import json
+import time
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from tqdm import tqdm
 
-from streampipe.commands.arguments import add_index, add_urls, finder_of, positive, shards_of
+from streampipe.commands.arguments import add_index, add_urls, positive
 from streampipe.commands.look import samples
 from streampipe.decoding import decode_field
-from streampipe.errors import IndexMismatch, SampleError, ShardError, ShardMissing, SourceError
+from streampipe.errors import ConfigError, IndexMismatch, SampleError, ShardError, ShardMissing, SourceError
 from streampipe.index import Finder, ShardIndex, scan
 from streampipe.index.find import index_url
 from streampipe.index.manifest import NAME, Entry, entries
-from streampipe.source import has_query, redact
-from streampipe.tar import compression_of
-from streampipe.urls import ShardList, is_shard
+from streampipe.source import Source, has_query, redact
+from streampipe.tar import Limits, compression_of
+from streampipe.urls import ShardList, expand, is_shard
 
 HELP = "read every shard and compare it with index and manifest; exit status 1 and a line for each damage"
 _SHARD = (ShardError, SourceError)
@@ -36,39 +39,110 @@ def add(parser: argparse.ArgumentParser) -> None:
     add_index(parser)
     parser.add_argument("--decode", action="store_true", help="decode every field too")
     parser.add_argument("--threads", type=positive, default=4, metavar="N", help="shards read at once (4)")
+    parser.add_argument("--json", action="store_true", help="print what was found as JSON")
     parser.add_argument("--quiet", action="store_true", help="no progress bar, no summary")
 
 
 def run(given: argparse.Namespace) -> int:
     """Verify; 1 if anything is damaged."""
-    shards, source = shards_of(given)
-    finder = finder_of(given, source)
+    found = verify(
+        given.urls,
+        index=given.index,
+        decode=given.decode,
+        threads=given.threads,
+        limits=given.limits,
+        storage_options=given.storage_options,
+        progress=not given.quiet and not given.json,
+    )
+    if given.json:
+        print(json.dumps(asdict(found)))
+    else:
+        for damage in found.damages:
+            print(damage)
+        if not given.quiet:
+            print(found)
+    return 1 if found.damages else 0
+
+
+@dataclass
+class Verification:
+    """What ``verify`` found: a sentence for each damage; none where all is as it was indexed."""
+
+    shards: int = 0
+    damages: list[str] = field(default_factory=list)
+    unindexed: int = 0  # shards whose structure was checked, not the bytes of their fields: they have no index
+    seconds: float = 0.0
+
+    def __bool__(self) -> bool:
+        """Whether all is sound."""
+        return not self.damages
+
+    def __str__(self) -> str:
+        lines = [f"{self.shards} shards read, {len(self.damages)} damages found"]
+        if self.unindexed:
+            lines.append(
+                f"{self.unindexed} of them without an index: their structure was checked, not the bytes of their fields"
+            )
+        return "\n".join(lines)
+
+
+def verify(
+    urls: str | Iterable[str],
+    *,
+    index: str | None = None,
+    decode: bool = False,
+    threads: int = 4,
+    limits: Limits | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+    progress: bool = True,
+) -> Verification:
+    """Read every shard, and compare it with its index and the manifest, byte for byte.
+
+    Args:
+        urls: shards, brace ranges, globs or folders, as for ``sp.stream``.
+        index: the folder of indexes and manifest, if they are not beside the shards.
+        decode: decode every field too.
+        threads: shards read at once.
+        limits: how large members, headers and samples may be.
+
+    Raises:
+        SourceError: an index or the list of shards could not be had. What is wrong with shards is in the result.
+
+    >>> import os, tempfile, streampipe as sp
+    >>> folder = tempfile.mkdtemp()
+    >>> pipe = sp.from_iterable([{"__key__": "a", "txt": "a cat"}])
+    >>> _ = pipe.write(os.path.join(folder, "{:05d}.tar"), progress=False)
+    >>> print(sp.verify(folder, progress=False))
+    1 shards read, 0 damages found
+    """
+    if threads < 1:
+        raise ConfigError(f"threads is 1 or more, not {threads}")
+    start = time.perf_counter()
+    source = Source(storage_options)
+    names = [urls] if isinstance(urls, str) else list(urls)
+    shards = expand(urls if isinstance(urls, str) else names, lambda: source)
+    finder = Finder(source, limits or Limits(), index)
     manifests, found = _manifests(shards, finder)
-    found += _lost(given.urls, shards, finder, manifests)
-    unchecked = 0
+    found += _lost(names, shards, finder, manifests)
+    result = Verification(len(shards), found)
 
     def one(url: str) -> tuple[list[str], bool]:
         if compression_of(url, _head(url, finder)) is not None:
-            index, damages = None, list(_structure(url, finder))
+            known, damages = None, list(_structure(url, finder))
         else:
-            index, damages = _index(url, finder)
-            damages += _bytes(url, finder, index, manifests[_manifest_url(url, finder)].get(_name(url)))
-        if given.decode:
+            known, damages = _index(url, finder)
+            damages += _bytes(url, finder, known, manifests[_manifest_url(url, finder)].get(_name(url)))
+        if decode:
             damages += _decoded(url, finder)
-        return damages, index is None
+        return damages, known is None
 
-    with ThreadPoolExecutor(given.threads) as pool:
-        done = tqdm(pool.map(one, shards), total=len(shards), unit=" shards", desc="verify", disable=given.quiet)
+    with ThreadPoolExecutor(threads) as pool:
+        done = tqdm(pool.map(one, shards), total=len(shards), unit=" shards", desc="verify", disable=not progress)
         for damages, unindexed in done:
-            found += damages
-            unchecked += unindexed
-    for damage in found:
-        print(damage)
-    if not given.quiet:
-        print(f"{len(shards)} shards read, {len(found)} damages found")
-        if unchecked:
-            print(f"{unchecked} of them without an index: their structure was checked, not the bytes of their fields")
-    return 1 if found else 0
+            result.damages += damages
+            result.unindexed += unindexed
+    result.seconds = time.perf_counter() - start
+    return result
 
 
 def _index(url: str, finder: Finder) -> tuple[ShardIndex | None, list[str]]:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import random
 import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, overload
 
+from streampipe.backoff import pause
 from streampipe.counters import counters
 from streampipe.decorators.wrap import NO_SAMPLE, Effect, F, Open, Upstream, decorate
 from streampipe.errors import ConfigError
 from streampipe.spelling import spelt
 
 Errors = tuple[type[Exception], ...]
-_jitter = random.SystemRandom()  # waiting times need no seed, and must not move anybody's
 
 
 @overload
@@ -61,8 +60,8 @@ def retry(
     """
     if tries < 1 or first_wait < 0 or factor < 1 or longest_wait < 0:
         raise ConfigError(
-            f"retry needs tries >= 1, first_wait >= 0, factor >= 1, longest_wait >= 0, not {tries}, {first_wait}, "
-            f"{factor}, {longest_wait}"
+            f"retry takes tries of 1 or more, waits of 0 or more and a factor of 1 or more, not tries={tries}, "
+            f"first_wait={first_wait}, longest_wait={longest_wait}, factor={factor}"
         )
     kinds = errors if isinstance(errors, tuple) else (errors,)
     return decorate(Retry(name, tries, kinds, first_wait, factor, longest_wait, sleep), target)
@@ -122,4 +121,4 @@ class Retry(Effect):
                 )
             raise error
         counters.add(name, "retries")
-        self.sleep(_jitter.uniform(0, min(self.longest_wait, self.first_wait * self.factor ** (tried - 1))))
+        self.sleep(pause(tried, self.first_wait, self.longest_wait, self.factor))

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import copy
 import os
-import tempfile
+import re
 import threading
 from collections import OrderedDict
 from typing import Any
 
+from streampipe.atomic import delete_if_free, target_of, write_atomic
 from streampipe.decorators.codec import decode, encode
 
 MISS = object()
+_VALUE = re.compile(r"[0-9a-f]{40}\.value")
 
 
 class Memory:
@@ -47,7 +49,11 @@ class Memory:
 
 
 class Disk:
-    """Values in files of a folder, up to ``limit`` bytes, shared by processes. A damaged file is a miss."""
+    """Values in files of a folder, up to ``limit`` bytes, shared by processes. A damaged file is a miss.
+
+    What killed processes left behind is deleted when the folder is gone through: at a process's first value, and
+    whenever it is full.
+    """
 
     def __init__(self, folder: str, limit: int) -> None:
         self.folder = folder
@@ -69,14 +75,10 @@ class Disk:
         """Keep a value; how many others had to go. Readers see a whole file or none."""
         data = encode(value)
         path = self._path(key)
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=os.path.dirname(path), suffix=".part")
         try:
-            with open(handle, "wb") as file:
-                file.write(data)
-            os.replace(temporary, path)
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            write_atomic(path, data, sync=False)  # its checksum is compared when it is read
         except OSError:  # a full disk: the value is not kept, and nothing is left behind
-            os.unlink(temporary)
             return 0
         self._bytes = self._total() if self._bytes is None else self._bytes + len(data)
         return self._evict() if self._bytes > self.limit else 0
@@ -88,7 +90,9 @@ class Disk:
         found = []
         for folder, _, names in os.walk(self.folder):
             for name in names:
-                if name.endswith(".value"):  # nothing that was not written here is ever touched
+                if _VALUE.fullmatch(target_of(name) or ""):
+                    delete_if_free(os.path.join(folder, name))
+                elif _VALUE.fullmatch(name):  # nothing that was not written here is ever touched
                     try:
                         facts = os.stat(os.path.join(folder, name))
                     except OSError:

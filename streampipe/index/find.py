@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Collection
 
+from streampipe.atomic import sweep
 from streampipe.counters import counters
 from streampipe.errors import ConfigError, CorruptShard, IndexMismatch, ShardMissing, SourceError
 from streampipe.index.columns import Columns
@@ -19,6 +20,8 @@ from streampipe.urls import stem_of
 log = logging.getLogger("streampipe")
 SUFFIX = ".index.parquet"
 MISSING_SHARDS = ("error", "skip")
+_swept: set[str] = set()
+"""Folders of remembered scans in which this process has deleted what killed ones left."""
 
 
 def index_url(url: str, folder: str | None = None) -> str:
@@ -145,7 +148,11 @@ class Finder:
             why = f"cannot be made ({error})"
         if why:
             log.warning("%s %s: scans of local shards are not remembered", folder, why)
-        return None if why else folder
+            return None
+        if folder not in _swept:
+            _swept.add(folder)
+            sweep(folder, lambda name: name.endswith(SUFFIX))
+        return folder
 
     def _remembered(self, url: str, path: str, columns: Collection[str] | None) -> ShardIndex:
         try:

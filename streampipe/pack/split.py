@@ -2,35 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 
-from streampipe.pack.scan import Item
-from streampipe.rng import derive, permutation
-from streampipe.tar import END, header_bytes, padding
+from streampipe.pack.names import Item
+from streampipe.tar import BLOCK, END, RECORD, header_bytes
+
+_SHORT, _SMALL = 100, 8 << 30  # a name and a size that one header can say
 
 
-def split(items: Sequence[Item], max_samples: int, max_bytes: int, seed: int | None) -> list[list[Item]]:
-    """The items of each shard: in the order given, or shuffled by ``seed``; at most so many samples and bytes a shard.
+def split(sizes: Iterable[int], max_samples: int, max_bytes: int) -> Iterator[int]:
+    """How many samples each shard has, in order: at most so many, and at most so many bytes.
 
     A sample that is larger than ``max_bytes`` gets a shard of its own.
+
+    >>> list(split([1024, 1024, 50_000, 1024], max_samples=2, max_bytes=30_000))
+    [2, 1, 1]
     """
-    order = range(len(items)) if seed is None else permutation(len(items), derive(seed, "pack")).tolist()
-    shards: list[list[Item]] = []
-    room = 0
-    for i in order:
-        item = items[i]
-        size = packed_size(item)
-        if not shards or len(shards[-1]) >= max_samples or size > room:
-            shards.append([])
-            room = max_bytes - len(END) - 10240  # the end marker, and filling up the last record
-        shards[-1].append(item)
+    count, room = 0, 0
+    for size in sizes:
+        if count and (count >= max_samples or size > room):
+            yield count
+            count = 0
+        if not count:
+            room = max_bytes - len(END) - RECORD  # the end marker, and filling up the last record
+        count += 1
         room -= size
-    return shards
+    if count:
+        yield count
 
 
 def packed_size(item: Item) -> int:
     """Bytes that a sample takes in a shard, headers and padding included."""
-    return sum(
-        len(header_bytes(f"{item.key}.{field}", file.size)) + file.size + len(padding(file.size))
-        for field, file in item.files.items()
-    )
+    key = item.key
+    plain = key.isascii()
+    total = 0
+    for field, file in item.files.items():
+        name = f"{key}.{field}"
+        small = plain and len(name) <= _SHORT and file.size < _SMALL  # nearly always: one header, nothing to build
+        total += (BLOCK if small else len(header_bytes(name, file.size))) + file.size + -file.size % BLOCK
+    return total

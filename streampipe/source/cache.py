@@ -23,24 +23,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from streampipe.atomic import PART, is_same, lock, open_regular, unlink
 from streampipe.counters import counters
 from streampipe.errors import ConfigError
 from streampipe.source.disk import (
     LOCK,
-    PART,
     SHARD,
     Kept,
     delete_abandoned,
     evict,
-    is_same,
-    lock,
     mapped,
-    open_regular,
     other_version,
     planted,
     progress_of,
     read_tail,
-    unlink,
 )
 from streampipe.source.http import Pin
 from streampipe.source.location import redact

@@ -1,4 +1,4 @@
-"""What a cache does with files: locks that are not waited for, marks of ownership, deleting only one's own."""
+"""What a cache does with files: marks of ownership, room on the disk, deleting only one's own."""
 
 from __future__ import annotations
 
@@ -7,22 +7,18 @@ import fcntl
 import json
 import mmap
 import os
-import random
 import re
-import socket
-import stat
 import struct
 from pathlib import Path
 from typing import NamedTuple
 
+from streampipe.atomic import delete_if_free, is_same, open_regular, target_of, unlink
 from streampipe.source.http import Pin
 
-PART, SHARD, LOCK = ".part", ".shard", ".lock"
+SHARD, LOCK = ".shard", ".lock"
 MARK = b"streampipe-cache-1"
 TAIL = struct.Struct("<I18s")  # length of the JSON, and the mark
-
-
-_PART_NAME = re.compile(r"[0-9a-f]{40}\.[\w-]+-\d+-[0-9a-f]{16}\.part")
+_SHARD_NAME = re.compile(r"[0-9a-f]{40}(\.shard)?")
 _LOCK_NAME = re.compile(r"[0-9a-f]{40}\.lock")
 
 
@@ -62,34 +58,6 @@ def mapped(file: int, size: int) -> memoryview:
     return memoryview(mmap.mmap(file, size, access=mmap.ACCESS_READ)) if size else memoryview(b"")
 
 
-def lock(file: int, how: int) -> bool:
-    """A lock if there is one to be had at once."""
-    try:
-        fcntl.flock(file, how | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
-
-
-def unique() -> str:
-    """A part of a file name that no other thread, process or host has."""
-    host = re.sub(r"[^\w-]", "_", socket.gethostname(), flags=re.ASCII)
-    return f"{host}-{os.getpid()}-{random.SystemRandom().getrandbits(64):016x}"
-
-
-def open_regular(path: Path, how: int = os.O_RDONLY) -> int:
-    """A descriptor of a file that is nothing but a file; a named pipe of this name is not waited for.
-
-    Raises:
-        FileNotFoundError: there is none.
-    """
-    file = os.open(path, how | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    if not stat.S_ISREG(os.fstat(file).st_mode):
-        os.close(file)
-        raise FileNotFoundError(errno.ENOENT, "no regular file", str(path))
-    return file
-
-
 def evict(path: Path) -> bool:
     """Delete a kept shard that is ours and that nobody uses."""
     try:
@@ -111,20 +79,10 @@ def evict(path: Path) -> bool:
 
 
 def delete_abandoned(path: Path) -> bool:
-    """Delete a part or lock whose owner is gone, as its lock says. Where locks do not work it is left alone."""
-    if not (_PART_NAME.fullmatch(path.name) or _LOCK_NAME.fullmatch(path.name)):
-        return False
-    try:
-        file = open_regular(path, os.O_RDWR)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return is_same(file, path) and unlink(path)
-    except OSError:
-        return False
-    finally:
-        os.close(file)
+    """Delete a part or lock of the cache whose owner is gone, as its lock says."""
+    target = target_of(path.name)
+    ours = _LOCK_NAME.fullmatch(path.name) if target is None else _SHARD_NAME.fullmatch(target)
+    return bool(ours) and delete_if_free(path)
 
 
 def reserve(file: int, size: int) -> None:
@@ -147,26 +105,9 @@ def planted(folder: os.stat_result) -> str | None:
     return None
 
 
-def is_same(file: int, path: Path) -> bool:
-    """Whether a descriptor is still that of the file of this name."""
-    try:
-        return os.path.samestat(os.fstat(file), path.lstat())
-    except OSError:
-        return False
-
-
 def progress_of(path: Path) -> int:
     """A number that changes while a file is written."""
     try:
         return path.stat().st_blocks + path.stat().st_mtime_ns
     except OSError:
         return 0
-
-
-def unlink(path: Path) -> bool:
-    """Delete; whether that was possible."""
-    try:
-        os.unlink(path)
-    except OSError:
-        return False
-    return True

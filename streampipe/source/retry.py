@@ -1,16 +1,14 @@
 """How often to try again, and when: a budget of tries that bring nothing, with growing random pauses between them.
 
-The pause before try k is drawn evenly from [0, min(longest, first * 2^k)] ("full jitter": many readers that a store
-threw out at once do not come back at once), or is what the server asks for, if that is longer.
-https://aws.amazon.com/builders-library/timeouts-retries-and-backoff-with-jitter/
+A pause is that of ``streampipe.backoff``, or what the server asks for, if that is longer.
 """
 
 from __future__ import annotations
 
-import random
 import threading
 import time
 
+from streampipe.backoff import pause
 from streampipe.counters import counters
 from streampipe.errors import SourceUnavailable, TruncatedShard
 from streampipe.source.failures import Ended, Failure, cause, failure
@@ -27,7 +25,6 @@ class Tries:
         self._stop = stop or threading.Event()
         self._network = network
         self._begun = time.monotonic()
-        self._random = random.Random()  # pauses must differ between processes; nothing of the data depends on them
         self.made = 0
         self._only_ends = True
 
@@ -55,10 +52,9 @@ class Tries:
         if self.made >= self._network.tries:
             self._give_up(error, byte, done)
         longest = self._network.longest_wait
-        pause = self._random.uniform(0, min(longest, self._network.first_wait * 2 ** (self.made - 1)))
-        pause = max(pause, min(found.wait, 3 * longest))
-        counters.add("network", "wait seconds", pause)
-        if self._stop.wait(pause):
+        seconds = max(pause(self.made, self._network.first_wait, longest), min(found.wait, 3 * longest))
+        counters.add("network", "wait seconds", seconds)
+        if self._stop.wait(seconds):
             raise found.error from cause(error, self._url)
 
     def _give_up(self, error: BaseException, byte: int, done: str) -> None:

@@ -10,9 +10,9 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from streampipe.atomic import write_atomic
 from streampipe.errors import AccessDenied, ShardChanged, ShardMissing, SourceError, SourceUnavailable
 from streampipe.source.cache import Cache
-from streampipe.source.disk import unique
 from streampipe.source.download import Download
 from streampipe.source.failures import cause, failure
 from streampipe.source.fetch import Fetch, Store, attempt
@@ -231,16 +231,7 @@ class Source:
                 store = self._fsspec(url)
                 store.filesystem(url).pipe_file(store.path(url), data)
                 return
-            temporary = f"{path}.{unique()}.part"
-            try:
-                with open(temporary, "xb") as file:
-                    file.write(data)
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.replace(temporary, path)
-            finally:
-                if os.path.exists(temporary):
-                    os.unlink(temporary)
+            write_atomic(path, data)
         except Exception as error:
             raise failure(error, url, "written").error from cause(error, url)
 

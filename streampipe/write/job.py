@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from streampipe.atomic import sweep
 from streampipe.engine.mix import MixSamples
 from streampipe.errors import ConfigError, OutputBusy, PackError
 from streampipe.index.find import index_url
@@ -15,7 +16,7 @@ from streampipe.index.manifest import NAME
 from streampipe.reading.shards import ShardSamples
 from streampipe.source import Source, local_path, redact
 from streampipe.spec import Spec
-from streampipe.write.draft import put, sweep
+from streampipe.write.draft import put, sweep_uploads
 from streampipe.write.spec import describe
 
 RECORD = "write.json"
@@ -64,11 +65,13 @@ def claim(pattern: str, facts: Mapping[str, Any], source: Source, shards: int) -
     if path is not None:
         try:
             os.makedirs(path, exist_ok=True)
-            sweep(path, frozenset([*names, *map(index_url, names), NAME, RECORD]))
+            sweep(path, frozenset([*names, *map(index_url, names), NAME, RECORD]).__contains__)
         except OSError as error:
             raise PackError(
                 f"{path} cannot be written ({error.strerror or error}); choose another output folder"
             ) from error
+    else:
+        sweep_uploads()
     known = source.read_if_there(record)
     if known is None:
         _check_empty(folder, path, names, source)

@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import sys
 import tarfile
 import zlib
 from pathlib import Path
@@ -155,7 +156,7 @@ def test_a_local_shard_is_scanned_once_and_again_when_it_changes(tmp_path, monke
     path = written(tmp_path / "data", [("a", {"txt": "x"})])
     finder = Finder(Source(), Limits())
     first = finder.find(path)
-    monkeypatch.setattr("streampipe.index.find.scan", lambda *_, **__: pytest.fail("scanned again"))
+    monkeypatch.setattr(sys.modules["streampipe.index.find"], "scan", lambda *_, **__: pytest.fail("scanned again"))
     assert finder.find(path).table.equals(first.table)
     monkeypatch.undo()
     monkeypatch.setenv("STREAMPIPE_CACHE", str(tmp_path / "memory"))

@@ -16,9 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import streampipe as sp
+from streampipe.atomic import unique
 from streampipe.cli import main
 from streampipe.pack import pack, scan, split
-from streampipe.pack.scan import File, Item
+from streampipe.pack.listing import check
 from tests.data import photo
 
 TWINS = (
@@ -58,6 +59,12 @@ def quiet(folder, out, **options):
     return pack(str(folder), str(out), progress=False, **options)
 
 
+def found(folder, **options):
+    with scan(str(folder), **options) as listing:
+        check(listing, "raise")
+        return list(listing.items())
+
+
 def test_bytes_are_untouched_and_sidecars_go_along(tmp_path):
     source = folder_of(tmp_path / "in")
     (source / "000.json").write_text('{"a": 1}')
@@ -90,15 +97,14 @@ def test_order_is_stable_or_shuffled_by_the_seed(tmp_path):
     assert len({tuple(orders[n][0]) for n in "asu"}) == 3
 
 
-@given(
-    st.lists(st.integers(0, 5000), min_size=1, max_size=30), st.integers(1, 9), st.integers(1, 60_000), st.booleans()
-)
-def test_shards_stay_within_their_limits(sizes, max_samples, max_bytes, shuffle):
-    items = [Item(f"{i}", {"jpg": File(f"{i}.jpg", size, 0)}) for i, size in enumerate(sizes)]
-    shards = split(items, max_samples, max_bytes, 3 if shuffle else None)
-    assert sorted(item.key for shard in shards for item in shard) == sorted(item.key for item in items)
-    for shard in shards:
-        size = sum(512 + -(-item.files["jpg"].size // 512) * 512 for item in shard) + 1024
+@given(st.lists(st.integers(0, 5000), min_size=1, max_size=30), st.integers(1, 9), st.integers(1, 60_000))
+def test_shards_stay_within_their_limits(sizes, max_samples, max_bytes):
+    packed = [512 + -(-size // 512) * 512 for size in sizes]
+    counts = list(split(packed, max_samples, max_bytes))
+    assert sum(counts) == len(sizes)
+    rest = iter(packed)
+    for shard in ([next(rest) for _ in range(count)] for count in counts):
+        size = sum(shard) + 1024
         assert 1 <= len(shard) <= max_samples
         assert -(-size // 10240) * 10240 <= max_bytes or len(shard) == 1
 
@@ -141,18 +147,18 @@ def test_no_two_files_become_one_member_on_any_file_system(tmp_path_factory, nam
     )
     if not images:
         with pytest.raises(sp.PackError, match="holds no image|would both be field"):
-            scan(str(source))
+            found(source)
     elif len(stems) < len(images) or twins:
         with pytest.raises(sp.NameCollision, match="nothing was written"):
-            scan(str(source))
+            found(source)
     else:
-        assert len(scan(str(source)).items) == len(images)
+        assert len(found(source)) == len(images)
 
 
 def test_all_collisions_are_listed_those_of_suffixes_too(tmp_path):
     source = folder_of(tmp_path / "in", **{"x.jpg": b"1", "x.JPG": b"2", "y.png": b"1", "Y.png": b"2"})
     with pytest.raises(sp.NameCollision, match="2 name collisions") as error:
-        scan(str(source))
+        found(source)
     assert all(name in str(error.value) for name in ("x.JPG", "x.jpg", "Y", "y"))
 
 
@@ -167,12 +173,16 @@ def test_keys_with_dots_are_made_safe(tmp_path):
 def test_an_unreadable_file_stops_or_is_listed(tmp_path):
     source = folder_of(tmp_path / "in", **{"empty.jpg": b""})
     (source / "broken.jpg").symlink_to(tmp_path / "nowhere")
-    with pytest.raises(sp.PackError, match=r"broken\.jpg cannot be read"):
+    with pytest.raises(
+        sp.PackError,
+        match=r"broken\.jpg cannot be packed \(No such file .*\), nor can 1 other files; nothing was",
+    ):
         quiet(source, tmp_path / "out")
     summary = quiet(source, tmp_path / "out", on_error="skip")
     assert (summary.samples, len(summary.skipped)) == (10, 2)
     lines = [json.loads(line) for line in (tmp_path / "out" / "skipped.jsonl").read_text().splitlines()]
-    assert any("empty.jpg is empty" in line["reason"] for line in lines)
+    assert [line["file"].rpartition("/")[2] for line in lines] == ["broken.jpg", "empty.jpg"]
+    assert lines[1]["reason"] == "it is empty"
     assert main(["pack", str(source), str(tmp_path / "again"), "--on-error", "skip", "--quiet"]) == 3
 
 
@@ -187,7 +197,7 @@ def test_links_are_followed_inside_the_folder_only_or_where_allowed(tmp_path, ca
     (source / "up.jpg").symlink_to("../secret/id.jpg")
     (source / "loop.jpg").symlink_to("loop.jpg")
     (source / "notes.md").symlink_to(secret / "id.jpg")  # not packed anyway
-    words = rf"outside\.jpg cannot be read \(a symbolic link out of the folder, to {secret}/id\.jpg; --follow-symlinks"
+    words = rf"outside\.jpg cannot be packed \(a symbolic link out of the folder, to {secret}/id\.jpg; --follow-"
     (source / "loop.jpg").unlink()
     with pytest.raises(sp.PackError, match=words):
         quiet(source, tmp_path / "b")
@@ -227,13 +237,24 @@ def fifo(path):
 )
 def test_a_file_that_changes_between_finding_and_reading_stops_or_is_listed(tmp_path, monkeypatch, change, words):
     source = folder_of(tmp_path / "in", 4)
-    found = scan(str(source))
-    monkeypatch.setattr("streampipe.pack.write.scan", lambda *_: found)
-    change(source / "002.jpg")
+
+    def late(*args, **options):
+        listing = scan(*args, **options)
+        (source / "002.jpg").unlink(missing_ok=True)
+        (source / "002.jpg").write_bytes(photo(2, 40, 30))
+        os.utime(source / "002.jpg", ns=(stamp, stamp))
+        change(source / "002.jpg")
+        return listing
+
+    stamp = (source / "002.jpg").stat().st_mtime_ns
+    monkeypatch.setattr(sys.modules["streampipe.pack.run"], "scan", late)
     with pytest.raises(sp.PackError, match=rf"002\.jpg .*{words}"):
         quiet(source, tmp_path / "out")
+    (source / "002.jpg").unlink(missing_ok=True)
+    (source / "002.jpg").write_bytes(photo(2, 40, 30))
+    os.utime(source / "002.jpg", ns=(stamp, stamp))
     summary = quiet(source, tmp_path / "out", on_error="skip")
-    assert [(each.file, each.shard) for each in summary.skipped] == [("002", "00000.tar")]
+    assert [(each.file, each.shard) for each in summary.skipped] == [(str(source / "002.jpg"), "00000.tar")]
     assert sorted(contents(tmp_path / "out")) == ["000", "sub/001", "sub/003"]
 
 
@@ -263,12 +284,12 @@ def test_a_file_without_permission_stops_or_is_listed():
             with without_rights():
                 if not os.access(out, os.W_OK, effective_ids=True):  # pragma: no cover
                     pytest.skip("the folder for temporary files is closed to other users")
-                with pytest.raises(sp.PackError, match=r"in/sub cannot be read \(Permission denied\)"):
+                with pytest.raises(sp.PackError, match=r"in/000.jpg cannot be packed \(Permission denied\), nor can 1"):
                     quiet(source, out)
                 summary = quiet(source, out, on_error="skip")
         finally:
             (source / "sub").chmod(0o700)
-        assert [each.file.rpartition("/")[2] for each in summary.skipped] == ["sub", "000"]
+        assert [each.file.rpartition("/")[2] for each in summary.skipped] == ["000.jpg", "sub"]
         assert list(contents(out)) == ["002"]
 
 
@@ -277,7 +298,7 @@ def test_run_again_keeps_what_is_finished(tmp_path):
     quiet(source, tmp_path / "out", max_samples=3)
     whole = {p.name: p.read_bytes() for p in (tmp_path / "out").glob("*.tar")}
     (tmp_path / "out" / "00001.tar").unlink()
-    (tmp_path / "out" / "00002.tar.part").write_bytes(b"left by a killed run")
+    (tmp_path / "out" / f"00002.tar.{unique()}.part").write_bytes(b"left by a killed run")
     summary = quiet(source, tmp_path / "out", max_samples=3)
     assert (summary.kept, summary.samples) == (3, 10)
     assert {p.name: p.read_bytes() for p in (tmp_path / "out").glob("*.tar")} == whole
@@ -287,7 +308,7 @@ def test_run_again_keeps_what_is_finished(tmp_path):
 def test_other_shards_are_never_overwritten(tmp_path):
     source = folder_of(tmp_path / "in")
     quiet(source, tmp_path / "out", max_samples=3)
-    with pytest.raises(sp.OutputBusy, match="another folder, other options or changed files"):
+    with pytest.raises(sp.OutputBusy, match="its max_samples was 3, and is 4 here"):
         quiet(source, tmp_path / "out", max_samples=4)
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign" / "x.tar").write_bytes(b"")
@@ -297,14 +318,15 @@ def test_other_shards_are_never_overwritten(tmp_path):
 
 SLOW = """
 import sys, time
-import streampipe.pack.write as module
+import streampipe as sp
+module = sys.modules["streampipe.pack.shard"]
 read = module._read
-def slow(file):
+def slow(folder, file, name):
     print(file.path, flush=True)
     time.sleep(0.02)
-    return read(file)
+    return read(folder, file, name)
 module._read = slow
-module.pack(sys.argv[1], sys.argv[2], max_samples=4, progress=False)
+sp.pack(sys.argv[1], sys.argv[2], max_samples=4, progress=False)
 """
 
 
@@ -406,9 +428,9 @@ def test_a_full_disk_is_one_sentence_and_what_is_finished_is_kept(tmp_path, caps
 def test_nothing_to_pack_is_an_error(tmp_path):
     (tmp_path / "in").mkdir()
     with pytest.raises(sp.PackError, match="holds no image"):
-        scan(str(tmp_path / "in"))
+        found(tmp_path / "in")
     with pytest.raises(sp.PackError, match="is no folder"):
-        scan(str(tmp_path / "nowhere"))
+        found(tmp_path / "nowhere")
 
 
 def test_the_command_prints_a_summary_and_one_line_for_an_error(tmp_path, capsys):
@@ -440,3 +462,152 @@ def test_the_command_prints_a_summary_and_one_line_for_an_error(tmp_path, capsys
     for wrong in (["--max-bytes", "lots"], ["--max-samples", "0"]):
         with pytest.raises(SystemExit):
             main(["pack", "a", "b", *wrong])
+
+
+def names_in(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9.jpg", b"z\n.jpg", b"__init__.jpg", b"sub/\xff.jpg"])
+def test_a_name_that_no_shard_can_hold_stops_before_the_first_byte_or_is_listed(tmp_path, capsys, name):
+    source = folder_of(tmp_path / "in", 6)
+    (source / os.fsdecode(name)).write_bytes(photo())
+    assert main(["pack", str(source), str(tmp_path / "out"), "--quiet"]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "nothing was written" in error
+    assert not (tmp_path / "out").exists()
+    assert main(["pack", str(source), str(tmp_path / "out"), "--on-error", "skip", "--quiet"]) == 3
+    assert len(contents(tmp_path / "out")) == 6
+    (line,) = (tmp_path / "out" / "skipped.jsonl").read_text().splitlines()
+    assert os.fsencode(json.loads(line)["file"]) == os.fsencode(source) + b"/" + name
+
+
+def test_a_sample_is_left_out_as_a_whole_if_one_of_its_files_is(tmp_path):
+    source = folder_of(tmp_path / "in", 4, **{"000.json": b""})
+    summary = quiet(source, tmp_path / "out", on_error="skip")
+    assert [each.file for each in summary.skipped] == [str(source / "000.json")]
+    assert sorted(contents(tmp_path / "out")) == ["002", "sub/001", "sub/003"]
+
+
+def test_a_file_that_readers_would_refuse_is_found_before_anything_is_written(tmp_path):
+    source = folder_of(tmp_path / "in", 4, **{"big.jpg": photo() + bytes(50_000)})
+    with pytest.raises(sp.PackError, match=r"big\.jpg cannot be packed \(its \d+ bytes are more than readers take"):
+        quiet(source, tmp_path / "out", limits=sp.Limits(max_member_bytes=40_000))
+    assert not (tmp_path / "out").exists()
+
+
+def test_keys_that_differ_in_case_only_are_a_collision_or_allowed(tmp_path):
+    source = folder_of(tmp_path / "in", 2, **{"N.jpg": b"1", "n.jpg": b"2"})
+    with pytest.raises(sp.NameCollision, match=r"N\.jpg and n\.jpg would have key 'N' and 'n' \(--case-sensitive-keys"):
+        quiet(source, tmp_path / "out")
+    assert main(["pack", str(source), str(tmp_path / "out"), "--case-sensitive-keys", "--quiet"]) == 0
+    assert {"N", "n"} <= set(contents(tmp_path / "out"))
+
+
+def test_folders_that_differ_in_case_or_form_alone_collide_too(tmp_path):
+    source = folder_of(tmp_path / "in", 1)
+    for name in ("A/x.jpg", "a/x.jpg", "e\u0301/x.jpg", "\u00e9/x.jpg"):
+        (source / name).parent.mkdir()
+        (source / name).write_bytes(photo())
+    with pytest.raises(sp.NameCollision, match="2 name collisions"):
+        quiet(source, tmp_path / "out")
+
+
+def test_a_dry_run_says_what_would_be_done_and_writes_nothing(tmp_path, capsys):
+    source = folder_of(tmp_path / "in", 6, **{"000.mask.png": b"x", "lost.txt": b"x", "notes.md": b"x"})
+    summary = quiet(source, tmp_path / "out", max_samples=4, dry_run=True)
+    assert (summary.samples, summary.shards, summary.fields) == (6, 2, {"jpg": 6, "mask.png": 1, "txt": 6})
+    assert not (tmp_path / "out").exists()
+    (source / "empty.jpg").write_bytes(b"")
+    (source / "X.jpg").write_bytes(b"1")
+    (source / "x.jpg").write_bytes(b"1")
+    assert main(["pack", str(source), str(tmp_path / "out"), "--dry-run"]) == 1
+    said = capsys.readouterr().out
+    for words in (
+        "8 samples in 1 shards",
+        "would be written to",
+        "mask.png (1)",
+        "(lost.txt)",
+        "(notes.md)",
+        "1 name coll",
+    ):
+        assert words in said
+    assert f"cannot be packed: '{source}/empty.jpg' (it is empty)" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_json_is_what_was_done(tmp_path, capsys):
+    source = folder_of(tmp_path / "in", 6, **{"empty.jpg": b""})
+    assert main(["pack", str(source), str(tmp_path / "out"), "--json", "--on-error", "skip"]) == 3
+    done = json.loads(capsys.readouterr().out)
+    assert (done["samples"], done["shards"], done["fields"]) == (6, 1, {"jpg": 6, "txt": 6})
+    assert done["skipped"] == [{"file": str(source / "empty.jpg"), "reason": "it is empty", "shard": None}]
+
+
+def test_shards_in_the_folder_itself_are_not_packed_again(tmp_path):
+    source = folder_of(tmp_path / "in", 4)
+    quiet(source, source / "shards", max_samples=2)
+    (source / "shards" / "stray.jpg").write_bytes(photo())
+    assert quiet(source, source / "shards", max_samples=2).kept == 2
+
+
+def test_a_folder_of_nothing_but_unreadable_images_is_an_error_under_skip_too(tmp_path):
+    (tmp_path / "in").mkdir()
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / "in" / name).write_bytes(b"")
+    with pytest.raises(sp.PackError, match=r"none of its images can be packed \(2 files\)"):
+        quiet(tmp_path / "in", tmp_path / "out", on_error="skip")
+
+
+def test_a_shuffled_order_is_of_each_key_alone(tmp_path):
+    source = folder_of(tmp_path / "in", 12)
+    before = [item.key for item in found(source, seed=3)]
+    (source / "new.jpg").write_bytes(photo())
+    after = [item.key for item in found(source, seed=3)]
+    assert [key for key in after if key != "new"] == before != sorted(before)
+
+
+LISTED = """
+import resource, sys, time
+from streampipe.pack import scan
+base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+with scan(sys.argv[1], seed=1) as listing:
+    count = sum(1 for _ in listing.items())
+print(count, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - base)
+"""
+
+
+def test_memory_does_not_grow_with_the_number_of_files():
+    growth = []
+    in_memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # many small files are slow on some disks
+    with tempfile.TemporaryDirectory(dir=in_memory) as base:
+        for count in (2_000, 30_000):
+            folder = Path(base) / f"{count}"
+            folder.mkdir()
+            for i in range(count // 2):
+                name = f"a rather long name of an image that somebody has taken {i:07d}"
+                (folder / f"{name}.jpg").write_bytes(b"x")
+                (folder / f"{name}.txt").touch()
+            command = [sys.executable, "-c", LISTED, str(folder)]
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            assert int(done.stdout.split()[0]) == count // 2
+            growth.append(int(done.stdout.split()[1]))
+    assert growth[1] < growth[0] + 8_000  # kB, for 28,000 files more
+
+
+def test_images_that_are_equal_are_packed_once(tmp_path, capsys):
+    source = folder_of(tmp_path / "in", 6)
+    for name in ("zz.jpg", "sub/000.jpg"):
+        (source / name).write_bytes((source / "000.jpg").read_bytes())
+    (source / "same-size.jpg").write_bytes((source / "000.jpg").read_bytes()[:-1] + b"x")
+    (source / "zz.txt").write_text("another caption")
+    assert quiet(source, tmp_path / "all").samples == 9
+    assert main(["pack", str(source), str(tmp_path / "out"), "--deduplicate"]) == 0
+    said = capsys.readouterr().out
+    assert "2 images that are there twice, packed once (sub/000.jpg is 000.jpg; zz.jpg is 000.jpg)" in said
+    assert "fields: jpg (7), txt (6)" in said
+    kept = {f"{i:03d}" if i % 2 == 0 else f"sub/{i:03d}" for i in range(6)} | {"same-size"}
+    assert set(contents(tmp_path / "out")) == kept
+    with pytest.raises(sp.OutputBusy, match="its deduplicate was True, and is False here"):
+        quiet(source, tmp_path / "out")

@@ -14,12 +14,14 @@ import time
 import pytest
 
 import streampipe as sp
+from streampipe import atomic
+from streampipe.atomic import unique
 from streampipe.counters import counters
 from streampipe.source import Cache, Network, Source
 from streampipe.source import cache as cache_module
 from streampipe.source import disk as disk_module
 from streampipe.source import part as part_module
-from streampipe.source.disk import MARK, TAIL, unique
+from streampipe.source.disk import MARK, TAIL
 from streampipe.source.http import Pin
 from streampipe.testing import FaultServer, IgnoreRange
 from tests.source.conftest import DATA, QUICK, bounded, until, whole
@@ -156,9 +158,10 @@ def test_parts_and_locks_whose_owner_is_gone_are_deleted_and_those_in_use_are_no
 
 
 def test_a_host_name_with_dots_makes_parts_that_are_known_again(cache, monkeypatch):
-    monkeypatch.setattr(disk_module.socket, "gethostname", lambda: "node-7.cluster.example")
+    monkeypatch.setattr(atomic.socket, "gethostname", lambda: "node-7.cluster.example")
     part = cache.part(URL, 10)
-    part.close()  # as if killed: the lock is gone, the file is not
+    part._atomic.file.close()  # as if killed: the lock is gone, the file is not
+    assert len(list(cache.folder.iterdir())) == 1
     cache.make_room(1)
     assert list(cache.folder.iterdir()) == []
 

@@ -236,7 +236,7 @@ def test_patterns_are_checked(tmp_path, pattern):
 def test_a_worker_that_dies_is_an_error(tmp_path):
     write_shards(tmp_path / "in", [9])
     pipe = sp.stream(str(tmp_path / "in")).map(lambda s: os._exit(7))
-    with pytest.raises(sp.PackError, match="a worker process of write ended with status 7"):
+    with pytest.raises(sp.PackError, match="a worker process ended with status 7"):
         write(pipe, tmp_path / "out", num_workers=2, multiprocessing_context="fork")
 
 

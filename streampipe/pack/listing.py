@@ -1,0 +1,260 @@
+"""What a folder holds, found before a byte is read: its samples in the order of the shards, and all that is wrong.
+
+Strategy: files stream from the folder into a database in a temporary file, and come back sorted so that those of one
+sample follow each other; samples go into a second table and come back in the order of the shards. So memory stays flat
+whatever the number of files, and names that no shard can hold, keys that collide, files that are empty or may not be
+read are all known before the first shard is begun.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from itertools import groupby
+from operator import itemgetter
+
+from streampipe.decoding.fields import IMAGES, main_image
+from streampipe.errors import NameCollision, PackError
+from streampipe.pack.duplicates import repeated
+from streampipe.pack.layouts import CAPTIONS, PLAIN, Layout, with_caption
+from streampipe.pack.names import File, Found, Grouped, Item, folded, group
+from streampipe.pack.split import packed_size
+from streampipe.pack.walk import Few, Walk
+from streampipe.rng import derive
+from streampipe.tar import Limits
+
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+_SCHEMA = """
+CREATE TABLE files(stem TEXT, rest TEXT, path TEXT, size INT, mtime INT, why TEXT);
+CREATE TABLE found(key TEXT, fold TEXT, rank INT, size INT, image INT, path TEXT, files TEXT);
+CREATE TABLE items(key TEXT, size INT, files TEXT);
+CREATE TABLE broken(path BLOB, why TEXT);
+"""
+
+
+class Listing:
+    """The samples of a folder, and what is not packed, with the reason. Closed, it is gone."""
+
+    def __init__(self, folder: str, layout: Layout) -> None:
+        self.folder = folder
+        self.layout = layout
+        self.samples = 0
+        self.bytes = 0  # of all files
+        self.fields: dict[str, int] = {}
+        self.without_caption = 0
+        self.hidden = 0
+        self.broken = 0
+        self.orphans, self.other, self.collisions, self.repeated = Few(), Few(), Few(), Few()
+        self._db = sqlite3.connect("", isolation_level=None)  # a temporary file, in memory as long as it is small
+        self._db.text_factory = str
+        self._db.executescript("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA temp_store=FILE;" + _SCHEMA)
+
+    def close(self) -> None:
+        """Let the temporary files go."""
+        self._db.close()
+        if self.layout.rows is not None:
+            self.layout.rows.close()
+
+    def __enter__(self) -> Listing:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def note_broken(self, path: str, why: str) -> None:
+        """A file or folder, by its path below, that cannot be packed."""
+        self._db.execute("INSERT INTO broken VALUES (?, ?)", (os.fsencode(os.path.join(self.folder, path)), why))
+
+    def items(self, start: int = 0, count: int | None = None) -> Iterator[Item]:
+        """The samples in the order of the shards, from one of them on."""
+        rows = self._db.execute(
+            "SELECT key, files FROM items WHERE rowid > ? AND rowid <= ? ORDER BY rowid",
+            (start, self.samples if count is None else start + count),
+        )
+        for key, files in rows:
+            yield Item(key, {name: File(*row) for name, row in json.loads(files).items()})
+
+    def sizes(self) -> Iterator[int]:
+        """The bytes that each takes in a shard, headers included, in the same order."""
+        return (size for (size,) in self._db.execute("SELECT size FROM items ORDER BY rowid"))
+
+    def why_broken(self) -> Iterator[tuple[str, str]]:
+        """The files that cannot be packed, sorted by path, each with the reason."""
+        rows = self._db.execute("SELECT path, why FROM broken ORDER BY path")
+        return ((os.fsdecode(path), why) for path, why in rows)
+
+
+def scan(
+    folder: str,
+    *,
+    follow_symlinks: str | None = None,
+    layout: Layout = PLAIN,
+    case_sensitive: bool = False,
+    caption: str | None = None,
+    deduplicate: bool = False,
+    seed: int | None = None,
+    without: str | None = None,
+    limits: Limits | None = None,
+    tell: Callable[[int], object] = lambda count: None,
+) -> Listing:
+    """Find the samples of a folder: an image and the files that share its name, in the order of their keys.
+
+    Symbolic links to files are followed as long as they stay in the folder, or in the folder ``follow_symlinks``; one
+    that leads elsewhere counts as a file that cannot be read, lest somebody else's files end up in a dataset. Links to
+    folders are not followed. With a ``seed`` the order is shuffled, each key by itself. ``caption`` is that of images
+    that have none. With ``deduplicate``, of samples whose main images are equal, byte for byte, the first by key stays.
+    ``tell`` hears of files.
+
+    Raises:
+        PackError: the folder does not exist, or the disk has no room for the list of its files.
+    """
+    if not os.path.isdir(folder):
+        raise PackError(f"{folder} is no folder; give the folder that holds the images")
+    if follow_symlinks is not None and not os.path.isdir(follow_symlinks):
+        raise PackError(f"{follow_symlinks} is no folder; give the folder that symbolic links may lead into")
+    listing = Listing(folder, layout)
+    try:
+        walk = Walk(
+            folder,
+            layout.place,
+            listing.note_broken,
+            follow=follow_symlinks,
+            without=without,
+            most=(limits or Limits()).max_member_bytes,
+            tell=tell,
+        )
+        listing._db.execute("BEGIN")
+        listing._db.executemany("INSERT INTO files VALUES (?, ?, ?, ?, ?, ?)", walk.rows())
+        listing.hidden, listing.other = walk.hidden, walk.other
+        listing._db.executemany(
+            "INSERT INTO found VALUES (?, ?, ?, ?, ?, ?, ?)", _samples(listing, case_sensitive, caption, seed)
+        )
+        listing._db.execute("DROP TABLE files")
+        _twins(listing)
+        if deduplicate:
+            _without_repeated(listing)
+        listing._db.execute("INSERT INTO items SELECT key, size, files FROM found ORDER BY rank, key")
+        listing._db.execute("DROP TABLE found")
+        listing._db.execute("COMMIT")
+        (listing.broken,) = listing._db.execute("SELECT count(*) FROM broken").fetchone()
+    except sqlite3.Error as error:
+        listing.close()
+        raise PackError(
+            f"the list of the files in {folder} could not be kept in a temporary file ({error}); make room where "
+            f"temporary files are (TMPDIR), and run again"
+        ) from error
+    except BaseException:
+        listing.close()
+        raise
+    return listing
+
+
+def check(listing: Listing, on_error: str) -> None:
+    """Raise what stands in the way of packing.
+
+    Raises:
+        NameCollision: two files would become the same member, on any file system.
+        PackError: there is nothing to pack, or a file that cannot be packed (not under ``on_error="skip"``).
+    """
+    folder = listing.folder
+    if listing.collisions.count:
+        raise NameCollision(
+            f"{folder}: {listing.collisions.count} name collisions, nothing was written; rename the files: "
+            f"{listing.collisions}"
+        )
+    if listing.broken and on_error == "raise":
+        path, why = next(listing.why_broken())
+        more = f", nor can {listing.broken - 1} other files" if listing.broken > 1 else ""
+        raise PackError(
+            f"{shown(path)} cannot be packed ({why}){more}; nothing was written; mend it, or pass --on-error skip to "
+            f"leave such files out (--dry-run lists them)"
+        )
+    if not listing.samples:
+        what = f"none of its images can be packed ({listing.broken} files)" if listing.broken else "it holds no image"
+        raise PackError(f"{folder}: {what}: {listing.layout.wants}")
+
+
+def shown(path: str) -> str:
+    """A path as a message can have it, whatever bytes it is made of.
+
+    >>> print(shown("a b.jpg"), shown("a\\n.jpg"), shown("caf\\udce9.jpg"))
+    a b.jpg 'a\\n.jpg' 'caf\\udce9.jpg'
+    """
+    return path if path.isprintable() else repr(path)
+
+
+def _samples(
+    listing: Listing, case_sensitive: bool, caption: str | None, seed: int | None
+) -> Iterator[tuple[str, str, int, int, int, str, str]]:
+    """Of the files in the database the samples, as rows of the next table; what is wrong is noted."""
+    rows = listing._db.execute("SELECT * FROM files ORDER BY stem")
+    shuffle = None if seed is None else derive(seed, "pack")
+    finish = listing.layout.finish
+    for stem, files in groupby(rows, key=itemgetter(0)):
+        found = [Found(rest, File(path or stem + rest, size, mtime), why) for _, rest, path, size, mtime, why in files]
+        result = group(stem, found)
+        if result.orphans or result.collisions or result.broken:
+            _note(listing, result)
+        for found_item in result.items:
+            item = finish(found_item)
+            if item is None:
+                for file in found_item.files.values():
+                    listing.orphans.add(file.path)
+                continue
+            if caption is not None:
+                item = with_caption(item, caption)
+            listing.samples += 1
+            for name, file in item.files.items():
+                listing.fields[name] = listing.fields.get(name, 0) + 1
+                listing.bytes += file.size
+            listing.without_caption += CAPTIONS.isdisjoint(item.files)
+            rank = 0 if shuffle is None else derive(shuffle, item.key) >> 1
+            text = _encode({name: each if each.data is not None else each[:3] for name, each in item.files.items()})
+            image = item.files[main_image([name for name in item.files if name.rpartition(".")[2] in IMAGES])]
+            fold = folded(item.key, case_sensitive)
+            yield item.key, fold, rank, packed_size(item), image.size, image.path, text
+
+
+def _note(listing: Listing, result: Grouped) -> None:
+    for path in result.orphans:
+        listing.orphans.add(path)
+    for collision in result.collisions:
+        listing.collisions.add(collision)
+    for path, why in result.broken:
+        listing.note_broken(path, why)
+
+
+def _without_repeated(listing: Listing) -> None:
+    """Take out the samples whose image an earlier one has."""
+    images = listing._db.execute(
+        "SELECT image, rowid, path FROM found WHERE image IN "
+        "(SELECT image FROM found GROUP BY image HAVING count(*) > 1) ORDER BY image, key"
+    )
+    for number, path, first in list(repeated(listing.folder, images)):
+        (files,) = listing._db.execute("SELECT files FROM found WHERE rowid = ?", (number,)).fetchone()
+        for name, row in json.loads(files).items():
+            listing.fields[name] -= 1
+            listing.bytes -= row[1]
+            if not listing.fields[name]:
+                del listing.fields[name]
+        listing.samples -= 1
+        listing.without_caption -= CAPTIONS.isdisjoint(json.loads(files))
+        listing.repeated.add(f"{path} is {first}")
+        listing._db.execute("DELETE FROM found WHERE rowid = ?", (number,))
+
+
+def _twins(listing: Listing) -> None:
+    """Note the keys that readers or file systems would take for the same."""
+    listing._db.execute("CREATE INDEX by_fold ON found(fold)")
+    twins = listing._db.execute(
+        "SELECT fold, key, files FROM found WHERE fold IN (SELECT fold FROM found GROUP BY fold HAVING count(*) > 1) "
+        "ORDER BY fold, key"
+    )
+    for _, rows in groupby(twins, key=itemgetter(0)):
+        same = list(rows)
+        paths = " and ".join(next(iter(json.loads(files).values()))[0] for _, _, files in same)
+        keys = " and ".join(dict.fromkeys(repr(key) for _, key, _ in same))
+        hint = "" if len({key for _, key, _ in same}) < len(same) else " (--case-sensitive-keys allows it)"
+        listing.collisions.add(f"{paths} would have key {keys}{hint}")

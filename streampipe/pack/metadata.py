@@ -1,0 +1,232 @@
+"""What tables beside the images say of them: Hugging Face's ``metadata.csv``, ``.jsonl`` and ``.parquet``, lists of
+captions, the json of trainers. A row is found by the path of its image.
+
+A row becomes the sample's ``json`` (and its caption its ``txt``, where no file has one); files that a row names in
+columns such as ``control_file_name`` become fields such as ``control.png`` of the sample.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import posixpath
+import re
+import sqlite3
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from streampipe.errors import PackError
+
+NAMES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+"""One of these a folder."""
+_PATHS = ("file_name", "image_path", "filename", "image_file", "path", "target")
+_CAPTIONS = ("text", "caption", "prompt", "captions", "instruction", "edit_prompt")
+_BATCH = 10_000
+_INT = re.compile(r"0|-?[1-9]\d{0,17}")
+_FLOAT = re.compile(r"-?(0|[1-9]\d{0,17})\.\d{1,17}")
+
+
+class Rows:
+    """The rows of all tables, in a temporary file. Not picklable; closed, it is gone.
+
+    Paths in a table are relative to where it lies, or with ``of_folder`` to the folder of the images.
+    """
+
+    def __init__(self, folder: str, tables: Iterable[str], of_folder: bool = False) -> None:
+        self.tables = list(tables)
+        self.count = 0
+        self._folder = folder
+        self._of_folder = of_folder
+        self._db = sqlite3.connect("", isolation_level=None)
+        self._db.executescript(
+            "PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF;"
+            "CREATE TABLE rows(path TEXT PRIMARY KEY, facts TEXT, caption TEXT, used INT) WITHOUT ROWID;"
+            "CREATE TABLE named(path TEXT PRIMARY KEY, place TEXT) WITHOUT ROWID; BEGIN;"
+        )
+        for table in self.tables:
+            try:
+                self._take(table)
+            except (OSError, ValueError, csv.Error, pa.ArrowException) as error:
+                self.close()
+                raise PackError(
+                    f"{os.path.join(folder, table)} cannot be read ({error}); mend it, or choose another layout"
+                ) from error
+        self._db.execute("COMMIT")
+
+    def close(self) -> None:
+        """Let the temporary file go."""
+        self._db.close()
+
+    def place(self, path: str) -> str | None:
+        """Where a file belongs that a row names beside its image; None if none does."""
+        found = self._db.execute("SELECT place FROM named WHERE path = ?", (path,)).fetchone()
+        return None if found is None else str(found[0])
+
+    def row(self, path: str) -> tuple[str, str | None] | None:
+        """The facts of an image as JSON, and its caption."""
+        for name in (path, posixpath.splitext(path)[0]):
+            found = self._db.execute("SELECT facts, caption FROM rows WHERE path = ?", (name,)).fetchone()
+            if found is not None:
+                self._db.execute("UPDATE rows SET used = 1 WHERE path = ?", (name,))
+                return str(found[0]), found[1]
+        return None
+
+    def unused(self) -> tuple[int, list[str]]:
+        """How many rows had no image, and the first of them."""
+        (count,) = self._db.execute("SELECT count(*) FROM rows WHERE used IS NULL").fetchone()
+        first = self._db.execute("SELECT path FROM rows WHERE used IS NULL ORDER BY path LIMIT 3")
+        return int(count), [str(path) for (path,) in first]
+
+    def _take(self, table: str) -> None:
+        below = "" if self._of_folder else posixpath.dirname(table)
+        for row in _rows(os.path.join(self._folder, table)):
+            path = next((row.pop(name) for name in _PATHS if isinstance(row.get(name), str)), None)
+            if path is None:
+                raise ValueError(f"a row names no image: it has {', '.join(map(str, row)) or 'nothing'}, no file_name")
+            path = self._inside(path, below)
+            for place, named in _others(row, path, below):
+                if self._add("INSERT OR IGNORE INTO named VALUES (?, ?)", (self._inside(named, ""), place)):
+                    raise ValueError(f"two rows name {named}, which can be a field of one sample alone")
+            caption = next((row[name] for name in _CAPTIONS if isinstance(row.get(name), str) and row[name]), None)
+            facts = json.dumps(_plain(row), ensure_ascii=False, allow_nan=False)
+            if self._add("INSERT OR IGNORE INTO rows VALUES (?, ?, ?, NULL)", (path, facts, caption)):
+                raise ValueError(f"two rows are of {path}")
+            self.count += 1
+
+    def _add(self, order: str, values: tuple[Any, ...]) -> bool:
+        """Whether it was there already."""
+        return self._db.execute(order, values).rowcount == 0
+
+    def _inside(self, path: str, below: str) -> str:
+        """A path as a table has it, below the folder."""
+        if os.path.isabs(path):
+            return os.path.relpath(path, os.path.abspath(self._folder))
+        return posixpath.normpath(posixpath.join(below, path.replace("\\", "/")))
+
+
+def find(folder: str) -> list[str]:
+    """The tables in a folder and up to two below it, as paths below it.
+
+    Raises:
+        PackError: a folder has two of them.
+    """
+    found = []
+    for below in _folders(folder, 2):
+        here = [name for name in NAMES if os.path.isfile(os.path.join(folder, below, name))]
+        if len(here) > 1:
+            raise PackError(f"{os.path.join(folder, below)} has {' and '.join(here)}: keep the one that is right")
+        found += [posixpath.join(below, name) for name in here]
+    if not found:
+        found = [name for name in ("captions.json", "prompt.json") if os.path.isfile(os.path.join(folder, name))]
+    return found
+
+
+def _folders(folder: str, depth: int, below: str = "") -> Iterator[str]:
+    yield below
+    if depth:
+        try:
+            with os.scandir(os.path.join(folder, below)) as entries:
+                names = sorted(each.name for each in entries if each.is_dir(follow_symlinks=False))
+        except OSError:
+            return  # whoever lists the files says so
+        names = [name for name in names if not name.startswith(".")]
+        for name in names:
+            yield from _folders(folder, depth - 1, posixpath.join(below, name))
+
+
+def _rows(path: str) -> Iterator[dict[str, Any]]:
+    if path.endswith(".parquet"):
+        for batch in pq.ParquetFile(path).iter_batches(_BATCH):
+            yield from batch.to_pylist()
+        return
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        if path.endswith(".csv"):
+            for row in csv.DictReader(file, strict=True):
+                if None in row or None in row.values():
+                    raise ValueError(f"a line has more or fewer columns than the first one: {list(row.values())[:3]}")
+                yield {name: value if name in (*_PATHS, *_CAPTIONS) else _number(value) for name, value in row.items()}
+            return
+        if path.endswith(".json"):
+            try:
+                whole = json.load(file)
+            except ValueError:
+                file.seek(0)  # one object a line, under this name
+            else:
+                yield from _of_json(whole)
+                return
+        for line in file:
+            if line.strip():
+                row = json.loads(line)
+                if not isinstance(row, dict):
+                    raise ValueError(f"a line is no JSON object: {line[:40]!r}")
+                yield row
+
+
+def _of_json(whole: Any) -> Iterator[dict[str, Any]]:
+    """The rows of a whole JSON file: a list of objects, or an object by path of objects, captions or lists of them."""
+    if isinstance(whole, list) and all(isinstance(row, dict) for row in whole):
+        yield from whole
+    elif isinstance(whole, dict) and any(isinstance(whole.get(name), str) for name in _PATHS):
+        yield whole  # one row alone
+    elif isinstance(whole, dict):
+        for path, value in whole.items():
+            yield {"file_name": path, **(value if isinstance(value, dict) else {"caption": value})}
+    else:
+        raise ValueError("it is neither an object nor a list of objects")
+
+
+def _others(row: dict[str, Any], path: str, below: str) -> Iterator[tuple[str, str]]:
+    """The other files that a row names, each with the place that makes it a field of the sample; they leave the row.
+
+    >>> row = {"control_file_name": "c/1.png", "ref_file_names": ["r/1.jpg", "r/2.jpg"], "text": "x"}
+    >>> for place, path in _others(row, "a/1.jpg", ""):
+    ...     print(place, path)
+    a/1.control.png c/1.png
+    a/1.ref0.jpg r/1.jpg
+    a/1.ref1.jpg r/2.jpg
+    >>> row
+    {'text': 'x'}
+    """
+    stem = posixpath.splitext(path)[0]
+    for name in list(row):
+        role = next((name.removesuffix(end) for end in ("_file_name", "_file_names") if name.endswith(end)), None)
+        if name == "file_names":
+            role = "image"
+        if name == "source" and str(row[name]).lower().endswith((".png", ".jpg", ".jpeg", ".webp")):
+            role = "source"
+        value = row[name] if role else None
+        if role and value:
+            del row[name]
+            several = isinstance(value, list)
+            for number, each in enumerate(value if several else [value]):
+                suffix = posixpath.splitext(each)[1]
+                yield f"{stem}.{role}{number if several else ''}{suffix}", posixpath.join(below, each)
+
+
+def _number(text: str) -> str | int | float:
+    """A cell of a csv file as what it says: a number where it is written as one writes numbers, else its text.
+
+    >>> _number("512"), _number("0.5"), _number("007"), _number("1e5"), _number("")
+    (512, 0.5, '007', '1e5', '')
+    """
+    if _INT.fullmatch(text):
+        return int(text)
+    return float(text) if _FLOAT.fullmatch(text) else text
+
+
+def _plain(value: Any) -> Any:
+    """A value of a table as JSON can have it: no numbers that are none, dates as text."""
+    if isinstance(value, dict):
+        return {str(name): _plain(each) for name, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(each) for each in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, (bytes, memoryview)):
+        raise ValueError("a column holds bytes; pack takes tables that name files")
+    return value if value is None or isinstance(value, (str, int, bool)) else str(value)

@@ -1,0 +1,161 @@
+"""From names of files to keys and fields: which files are one sample.
+
+A key is an image's path below the folder without its suffix, in Unicode's composed form (NFC: what macOS writes in
+decomposed form is the same name). Dots in its last part become ``_``, because readers split names at the first dot.
+
+Strategy: files whose names agree up to their first dot are looked at together, whatever the folder holds beside them.
+``a.mask.png`` and ``a.tags.txt`` are fields ``mask.png`` and ``tags.txt`` of ``a`` where there is an ``a.jpg`` (or
+``a.txt``); ``a.jpg.txt`` is field ``txt`` of ``a`` where there is an ``a.jpg``; but ``a.2.jpg`` and ``a.v2.jpg`` are
+images of their own.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from streampipe.decoding.fields import IMAGES, KNOWN
+from streampipe.errors import UnsafeName
+from streampipe.tar.writer import check_field, check_key
+
+TEXTS = frozenset(("txt", "text", "transcript", "caption"))
+"""Fields that may be empty."""
+_WORD = re.compile(r"(?!v\d+\Z)[a-z][\w -]*", re.IGNORECASE)
+"""A part of a name that says what a file is, not which version."""
+
+
+class File(NamedTuple):
+    """One file to be packed: its path below the folder, size, and modification time (ns) when it was found.
+
+    ``data`` is what to write where no file has it.
+    """
+
+    path: str
+    size: int
+    mtime: int
+    data: str | None = None
+
+
+class Item(NamedTuple):
+    """One sample to be: its key, and its files by field."""
+
+    key: str
+    files: dict[str, File]
+
+
+class Found(NamedTuple):
+    """A file on the way into a sample: what follows its name's first part, the file, and why it cannot be packed."""
+
+    rest: str
+    file: File
+    why: str | None
+
+
+@dataclass
+class Grouped:
+    """What the files of one first part become."""
+
+    items: list[Item] = field(default_factory=list)
+    orphans: list[str] = field(default_factory=list)  # sidecars without an image
+    collisions: list[str] = field(default_factory=list)
+    broken: list[tuple[str, str]] = field(default_factory=list)  # (path, why)
+
+
+def extension(name: str, images: frozenset[str] = IMAGES) -> str | None:
+    """The field that a file's last suffix names, such as ``jpg``, ``txt``, ``json.gz``; None for other files.
+
+    >>> extension("a.JPG"), extension("a.b.json.gz"), extension("notes.md"), extension("jpg")
+    ('jpg', 'json.gz', None, None)
+    """
+    base = name[name.rfind("/") + 1 :].lower()
+    before, _, last = base.rpartition(".")
+    zipped = ""
+    if last == "gz":
+        zipped = ".gz"
+        before, _, last = before.rpartition(".")
+    return last + zipped if before and (last in KNOWN or last in images) else None
+
+
+def group(stem: str, files: Sequence[Found], images: frozenset[str] = IMAGES) -> Grouped:
+    """The samples of the files in one folder whose names agree up to the first dot: ``stem``, the folder's path in it.
+
+    >>> files = [Found(rest, File(f"a{rest}", 1, 0), None) for rest in (".jpg", ".jpg.txt", ".mask.png", ".v2.jpg")]
+    >>> [(item.key, sorted(item.files)) for item in group("a", files).items]
+    [('a', ['jpg', 'mask.png', 'txt']), ('a_v2', ['jpg'])]
+    """
+    result = Grouped()
+    if len(files) < 3 and all(each.rest.count(".") == 1 for each in files):  # nearly always: an image and a caption
+        fields = {each.rest[1:].lower(): each for each in files}
+        if len(fields) == len(files):
+            _sample(stem, fields, images, result)
+            return result
+    stems: dict[tuple[str, ...], list[tuple[str, Found]]] = {}
+    for each in sorted(files):
+        ext = extension(stem + each.rest, images)
+        assert ext is not None
+        middle = each.rest[1 : -len(ext) - 1]
+        stems.setdefault(tuple(middle.split(".") if each.rest[1 : -len(ext)] else ()), []).append((ext, each))
+    samples: dict[tuple[str, ...], dict[str, Found]] = {}
+    for parts, found in stems.items():
+        for ext, each in found:
+            root, name = _place(parts, ext, stems, images)
+            first = samples.setdefault(root, {}).setdefault(name, each)
+            if first is not each:
+                result.collisions.append(
+                    f"{first.file.path} and {each.file.path} would both be field {name!r} of a sample"
+                )
+    for root, fields in samples.items():
+        _sample("_".join((stem, *root)), fields, images, result)
+    return result
+
+
+def _place(
+    stem: tuple[str, ...], ext: str, stems: dict[tuple[str, ...], list[tuple[str, Found]]], images: frozenset[str]
+) -> tuple[tuple[str, ...], str]:
+    """The stem that a file belongs to, and its field's name there."""
+    if stem and ext not in images and stem[-1].lower() in images:
+        of_image = stem[:-1]
+        if any(other == stem[-1].lower() for other, _ in stems.get(of_image, ())):
+            return _place(of_image, ext, stems, images)
+    root, middle = stem, stem[:0]
+    for length in range(len(stem) - 1, -1, -1):
+        words = stem[length : len(root)]
+        if stem[:length] in stems and all(_WORD.fullmatch(word) and word.lower() not in images for word in words):
+            root, middle = stem[:length], stem[length:]
+    return root, ".".join((*middle, ext)).lower()
+
+
+def _sample(key: str, fields: dict[str, Found], images: frozenset[str], result: Grouped) -> None:
+    """One sample of these fields, or what is wrong with it."""
+    plain = [name for name in fields if name in images]
+    bad = [(each.file.path, each.why) for each in fields.values() if each.why is not None]
+    if not plain and not any(name.rpartition(".")[2] in images for name in fields):
+        result.orphans += [each.file.path for each in fields.values()]
+    elif len(plain) > 1:
+        result.collisions.append(" and ".join(fields[name].file.path for name in plain) + " share one stem")
+    elif bad:  # half a sample is never packed
+        result.broken += bad
+    elif why := unsafe(key, fields):
+        result.broken += [(each.file.path, why) for each in fields.values()]
+    else:
+        result.items.append(Item(key, {name: fields[name].file for name in sorted(fields)}))
+
+
+def unsafe(key: str, fields: Iterable[str]) -> str | None:
+    """Why no shard can hold a sample of this key and fields; None if one can."""
+    try:
+        check_key(key)
+        for name in fields:
+            if name not in KNOWN:
+                check_field(key, name)
+    except UnsafeName as error:
+        return str(error)
+    return None
+
+
+def folded(key: str, case_sensitive: bool) -> str:
+    """What two keys have in common that one file system, or one reader, would take for the same."""
+    return key if case_sensitive else unicodedata.normalize("NFC", key.casefold())

@@ -1,0 +1,135 @@
+"""The files below a folder, as they stream from the disk: what each is, and why it cannot be packed."""
+
+from __future__ import annotations
+
+import os
+import stat
+import unicodedata
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from streampipe.pack.names import TEXTS, extension
+
+_PASSED_OVER = frozenset(("__MACOSX", "Thumbs.db", "desktop.ini", "_latent_cache", "_t_e_cache"))
+_EXAMPLES = 10
+
+
+@dataclass
+class Few:
+    """How many there are, and the first of them."""
+
+    count: int = 0
+    examples: list[str] = field(default_factory=list)
+
+    def add(self, text: str) -> None:
+        """One more."""
+        self.count += 1
+        if len(self.examples) < _EXAMPLES:
+            self.examples.append(text)
+
+    def __str__(self) -> str:
+        more = f"; and {self.count - len(self.examples)} more" if self.count > len(self.examples) else ""
+        return "; ".join(self.examples) + more
+
+
+class Walk:
+    """The files below a folder, as rows of the database."""
+
+    def __init__(
+        self,
+        folder: str,
+        place: Callable[[str], str | None],
+        note_broken: Callable[[str, str], None],
+        *,
+        follow: str | None,
+        without: str | None,
+        most: int,
+        tell: Callable[[int], object],
+    ) -> None:
+        self.hidden = 0
+        self.other = Few()
+        self._folder, self._place, self._note_broken = folder, place, note_broken
+        self._allowed = [os.path.realpath(each) for each in (folder, follow) if each is not None]
+        self._without = os.path.realpath(without) if without is not None else None
+        self._most = most
+        self._tell = tell
+        self._ask = os.geteuid() != 0  # root may read all
+
+    def rows(self) -> Iterator[tuple[str, str, str | None, int, int, str | None]]:
+        """Of each file: folder and first part of its name, the rest, its path if that is not both, size, time, why."""
+        place = self._place
+        for below, entry in self._entries():
+            path = below + entry.name
+            if (placed := place(path)) is None or (ext := extension(placed)) is None:
+                self.other.add(path)
+                continue
+            size, mtime, why = self._facts(entry, ext)
+            if size < 0:
+                self.other.add(path)
+                continue
+            if not path.isascii():
+                if not _is_text(path):
+                    self._note_broken(path, "its name is no valid text (UTF-8); rename it")
+                    continue
+                placed = unicodedata.normalize("NFC", placed)
+            dot = placed.index(".", placed.rfind("/") + 1)
+            yield placed[:dot], placed[dot:], (None if placed == path else path), size, mtime, why
+
+    def _entries(self) -> Iterator[tuple[str, os.DirEntry[str]]]:
+        """What is below the folder and no folder, one directory after the other, as the disk has it."""
+        folders = [""]
+        while folders:
+            below = folders.pop()
+            here = os.path.join(self._folder, below)
+            count = 0
+            try:
+                with os.scandir(here) as found:
+                    for entry in found:
+                        if entry.name.startswith(".") or entry.name in _PASSED_OVER:
+                            self.hidden += 1
+                        elif entry.is_dir(follow_symlinks=False):
+                            if self._without is None or os.path.realpath(entry.path) != self._without:
+                                folders.append(f"{below}{entry.name}/")
+                        else:
+                            count += 1
+                            yield below, entry
+            except OSError as error:
+                self._note_broken(below.rstrip("/"), _why(error))
+            self._tell(count)
+
+    def _facts(self, entry: os.DirEntry[str], ext: str) -> tuple[int, int, str | None]:
+        """Size, modification time, and why a file cannot be packed; a size below 0 for what is no file."""
+        try:
+            facts = entry.stat()
+        except OSError as error:
+            return 0, 0, _why(error)
+        if not stat.S_ISREG(facts.st_mode):
+            return -1, 0, None
+        why = None
+        if entry.is_symlink() and (target := self._outside(entry.path)):
+            why = (
+                f"a symbolic link out of the folder, to {target}; --follow-symlinks {os.path.dirname(target)} allows it"
+            )
+        elif not facts.st_size and ext.removesuffix(".gz") not in TEXTS:
+            why = "it is empty"
+        elif facts.st_size > self._most:
+            why = f"its {facts.st_size} bytes are more than readers take, which is {self._most} (max_member_bytes)"
+        elif self._ask and not os.access(entry.path, os.R_OK, effective_ids=True):
+            why = "Permission denied"
+        return facts.st_size, facts.st_mtime_ns, why
+
+    def _outside(self, path: str) -> str | None:
+        target = os.path.realpath(path)
+        return None if any(os.path.commonpath((target, root)) == root for root in self._allowed) else target
+
+
+def _is_text(path: str) -> bool:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _why(error: OSError) -> str:
+    return error.strerror or type(error).__name__

@@ -1,0 +1,18 @@
+"""Makes reading slow, in this process and those that are forked from it, so that it can be killed in the middle."""
+
+import sys
+import time
+
+import streampipe as sp
+
+assert sp.pack
+module = sys.modules["streampipe.pack.shard"]
+_read = module._read
+
+
+def slow(folder, file, name):
+    time.sleep(0.02)
+    return _read(folder, file, name)
+
+
+module._read = slow

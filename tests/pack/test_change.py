@@ -1,0 +1,147 @@
+"""Images keep their bytes unless asked; what is asked for is done to all images of a sample, masks without a loss."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import streampipe as sp
+from streampipe.cli import main
+from streampipe.decoding import decode_image
+from streampipe.decoding.header import probe
+from streampipe.pack.change import Change
+from tests.data import encoded, natural, photo
+from tests.pack.test_pack import contents, quiet
+
+
+def turned(width, height, orientation):
+    """A JPEG that EXIF turns."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    file = io.BytesIO()
+    natural(width, height).save(file, "JPEG", quality=95, exif=exif)
+    return file.getvalue()
+
+
+def size_of(data):
+    header = probe(data)
+    return header.format, header.height, header.width, header.orientation
+
+
+def test_an_image_that_needs_no_change_keeps_its_bytes():
+    data = photo(1, 64, 48)
+    assert Change(resize=64, max_pixels=64 * 48, format="jpg", upright=True).apply({"jpg": data}) == {"jpg": data}
+
+
+@pytest.mark.parametrize(
+    ("change", "size"),
+    [
+        (Change(resize=24), ("JPEG", 24, 32, 1)),
+        (Change(max_pixels=300), ("JPEG", 15, 20, 1)),
+        (Change(resize=40, max_pixels=300), ("JPEG", 15, 20, 1)),
+    ],
+)
+def test_sizes_are_bounded_and_the_old_one_is_in_the_json(change, size):
+    found = change.apply({"jpg": photo(1, 64, 48), "json": b'{"a": 1}'})
+    assert size_of(found["jpg"]) == size
+    assert json.loads(found["json"]) == {"a": 1, "original_width": 64, "original_height": 48}
+
+
+def test_a_size_that_the_json_says_is_kept_and_a_damaged_json_is_not_touched():
+    found = Change(resize=24).apply({"jpg": photo(1, 64, 48), "json": b'{"original_width": 9}'})
+    assert json.loads(found["json"]) == {"original_width": 9, "original_height": 48}
+    assert Change(resize=24).apply({"jpg": photo(1, 64, 48), "json": b"{"})["json"] == b"{"
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_what_is_changed_is_turned_upright_and_looks_the_same(orientation):
+    data = turned(64, 48, orientation)
+    header = probe(data)
+    found = Change(resize=min(header.height, header.width) // 2).apply({"jpg": data})["jpg"]
+    assert size_of(found) == ("JPEG", header.height // 2, header.width // 2, 1)
+    size = (header.height // 2, header.width // 2)
+    before = decode_image(data, size=size, output="numpy").astype(int)
+    after = decode_image(found, output="numpy").astype(int)
+    assert np.abs(before - after).mean() < 6
+    upright = Change(upright=True).apply({"jpg": data})["jpg"]
+    assert size_of(upright) == ("JPEG", header.height, header.width, 1)
+    assert (upright == data) == (orientation == 1)
+
+
+@pytest.mark.parametrize("kind", ["jpg", "webp", "png"])
+def test_formats_change_with_their_names(kind):
+    fields = {"png": encoded(natural(20, 10), "PNG"), "control.webp": encoded(natural(20, 10), "WEBP")}
+    found = Change(format=kind).apply(fields)
+    assert sorted(found) == sorted({kind, f"control.{kind}"})
+    assert {size_of(data)[:3] for data in found.values()} == {({"jpg": "JPEG"}.get(kind, kind.upper()), 10, 20)}
+
+
+@pytest.mark.parametrize("mode", ["L", "P"])
+def test_masks_keep_their_labels(mode):
+    labels = np.random.default_rng(0).integers(0, 7, (40, 60), np.uint8)
+    mask = Image.fromarray(labels)
+    if mode == "P":
+        mask = Image.frombytes("P", mask.size, mask.tobytes())
+        mask.putpalette([value * 9 % 256 for value in range(768)])
+    data = encoded(mask, "PNG")
+    found = Change(resize=20, format="jpg").apply({"jpg": photo(0, 60, 40), "mask.png": data})
+    kept = Image.open(io.BytesIO(found["mask.png"]))
+    assert (kept.mode, kept.size) == (mode, (30, 20))
+    assert set(np.unique(np.asarray(kept))) <= set(range(7))
+    assert Change(format="jpg").apply({"jpg": photo(0, 60, 40), "mask.png": data})["mask.png"] == data
+
+
+def test_transparency_becomes_white_in_a_jpeg_and_stays_in_a_webp():
+    image = Image.new("RGBA", (8, 8), (200, 0, 0, 0))
+    jpg = Change(format="jpg").apply({"png": encoded(image, "PNG")})["jpg"]
+    assert np.asarray(Image.open(io.BytesIO(jpg))).min() > 250
+    webp = Change(format="webp").apply({"png": encoded(image, "PNG")})["webp"]
+    assert Image.open(io.BytesIO(webp)).mode == "RGBA"
+
+
+def test_colour_profiles_stay():
+    from PIL import ImageCms
+
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    file = io.BytesIO()
+    natural(20, 10).save(file, "PNG", icc_profile=profile)
+    found = Change(format="jpg").apply({"png": file.getvalue()})["jpg"]
+    assert Image.open(io.BytesIO(found)).info["icc_profile"] == profile
+
+
+def test_a_damaged_image_stops_or_is_listed(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.jpg").write_bytes(photo(1, 64, 48))
+    (tmp_path / "in" / "b.jpg").write_bytes(b"\xff\xd8\xff" + bytes(100))
+    with pytest.raises(sp.PackError, match=r"b\.jpg cannot be read"):
+        quiet(tmp_path / "in", tmp_path / "out", resize=16)
+    summary = quiet(tmp_path / "in", tmp_path / "out", resize=16, on_error="skip")
+    assert ([each.file for each in summary.skipped], summary.samples) == ([str(tmp_path / "in" / "b.jpg")], 1)
+
+
+def test_the_command_and_facts_of_images(tmp_path):
+    (tmp_path / "in").mkdir()
+    data = turned(64, 48, 6)
+    (tmp_path / "in" / "a.jpg").write_bytes(data)
+    quiet(tmp_path / "in", tmp_path / "as it is")
+    index = sp.stream(str(tmp_path / "as it is")).where("orientation == 6 and width == 48 and height == 64")
+    assert len(list(index)) == 1
+    options = ["--resize", "24", "--format", "webp", "--quality", "80", "--quiet"]
+    assert main(["pack", str(tmp_path / "in"), str(tmp_path / "out"), *options]) == 0
+    (fields,) = contents(tmp_path / "out").values()
+    assert (sorted(fields), size_of(fields["webp"])) == (["json", "webp"], ("WEBP", 32, 24, 1))
+    import hashlib
+
+    digest = hashlib.sha256(data).hexdigest()
+    for out in ("as it is", "out"):
+        assert len(list(sp.stream(str(tmp_path / out)).where(f"sha256 == '{digest}'"))) == 1
+    with pytest.raises(sp.OutputBusy, match="its change was"):
+        quiet(tmp_path / "in", tmp_path / "out", resize=25)
+
+
+@pytest.mark.parametrize("options", [{"resize": 0}, {"max_pixels": 0}, {"format": "bmp"}, {"quality": 0}])
+def test_wrong_options_are_refused(options):
+    with pytest.raises(sp.ConfigError):
+        Change(**options)

@@ -1,0 +1,218 @@
+"""Every layout of a folder that trainers use becomes the samples that it means."""
+
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import streampipe as sp
+from streampipe.cli import main
+from streampipe.pack.layouts import layout_of
+from streampipe.pack.metadata import Rows
+from tests.data import photo
+from tests.pack.test_pack import contents, quiet
+
+JPG = photo(0, 16, 16)
+
+
+def folder(path, *names, **texts):
+    """Images of these names, and files of these texts (``__`` for a slash)."""
+    for name in (*names, *texts):
+        place = path / name.replace("__", "/")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(JPG if name in names else texts[name].encode())
+    return path
+
+
+def texts_of(path, out, **options):
+    """What is packed: of each sample its fields, images as their names, the rest as text."""
+    quiet(path, out, **options)
+    return {
+        key: {name: "image" if value == JPG else value.decode() for name, value in fields.items()}
+        for key, fields in contents(out).items()
+    }
+
+
+def test_kohya_repeats_are_facts_and_class_tokens_a_caption_where_there_is_none(tmp_path):
+    source = folder(tmp_path / "in", "10_my dog/a.jpg", "10_my dog/b.jpg", "3_cat/c.png", "3_cat/deep/d.jpg",
+                    **{"10_my dog__a.caption": "a dog on grass"})  # fmt: skip
+    assert layout_of(str(source)).name == "kohya"
+    dog, cat = '{"repeats": 10, "class_tokens": "my dog"}', '{"repeats": 3, "class_tokens": "cat"}'
+    assert texts_of(source, tmp_path / "out") == {
+        "10_my dog/a": {"jpg": "image", "caption": "a dog on grass", "json": dog},
+        "10_my dog/b": {"jpg": "image", "txt": "my dog", "json": dog},
+        "3_cat/c": {"png": "image", "txt": "cat", "json": cat},
+    }
+    assert next(iter(sp.stream(str(tmp_path / "out")).where("repeats == 3")))["__key__"] == "3_cat/c"
+
+
+def test_classes_are_numbered_in_the_order_of_their_names(tmp_path):
+    source = folder(tmp_path / "in", "zebra/a.jpg", "ant/b.jpg", "ant/more/c.jpg")
+    assert layout_of(str(source)).name == "plain"  # which folders are classes is for the user to say
+    assert texts_of(source, tmp_path / "out", layout="classes") == {
+        "ant/b": {"jpg": "image", "cls": "0", "json": '{"class": "ant"}'},
+        "ant/more/c": {"jpg": "image", "cls": "0", "json": '{"class": "ant"}'},
+        "zebra/a": {"jpg": "image", "cls": "1", "json": '{"class": "zebra"}'},
+    }
+
+
+ROWS = [
+    {"file_name": "a.jpg", "text": "one", "score": 0.5, "control_file_name": "c/1.png"},
+    {"file_name": "sub/b.v2.jpg", "text": "two", "score": 3, "control_file_name": "c/2.png"},
+]
+
+
+def write_table(place, kind, rows):
+    if kind == "csv":
+        lines = [",".join(rows[0]), *(",".join(map(str, row.values())) for row in rows)]
+        place.write_text("\n".join(lines), encoding="utf-8-sig")
+    elif kind == "parquet":
+        pq.write_table(pa.Table.from_pylist([{**row, "score": float(row["score"])} for row in rows]), place)
+    else:
+        place.write_text("\n\n".join(map(json.dumps, rows)))
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+@pytest.mark.parametrize("below", ["", "train/"])
+def test_tables_of_an_image_folder_are_facts_captions_and_control_images(tmp_path, kind, below):
+    names = [f"{below}{name}" for name in ("a.jpg", "sub/b.v2.jpg", "c/1.png", "c/2.png", "extra.jpg")]
+    source = folder(tmp_path / "in", *names)
+    write_table(source / below / f"metadata.{kind}", kind, ROWS)
+    assert layout_of(str(source)).name == "tables"
+    found = texts_of(source, tmp_path / "out")
+    assert found.pop(f"{below}extra") == {"jpg": "image"}
+    assert sorted(found) == [f"{below}a", f"{below}sub/b_v2"]
+    for row, fields in zip(ROWS, found.values(), strict=True):
+        assert {name: fields[name] for name in ("jpg", "control.png", "txt")} == {
+            "jpg": "image",
+            "control.png": "image",
+            "txt": row["text"],
+        }
+        assert json.loads(fields["json"]) == {"text": row["text"], "score": row["score"]}
+
+
+def test_lists_of_references_and_lists_of_captions(tmp_path):
+    source = folder(tmp_path / "in", "a.jpg", "r/1.jpg", "r/2.jpg")
+    row = {"file_name": "a.jpg", "ref_file_names": ["r/1.jpg", "r/2.jpg"], "captions": ["x", "y"]}
+    (source / "metadata.jsonl").write_text(json.dumps(row))
+    (fields,) = texts_of(source, tmp_path / "out").values()
+    assert fields == {"jpg": "image", "ref0.jpg": "image", "ref1.jpg": "image", "json": '{"captions": ["x", "y"]}'}
+
+
+def test_a_json_of_captions_by_name_and_a_trainers_json_elsewhere(tmp_path):
+    source = folder(tmp_path / "in", "a.jpg", "b.jpg", **{"captions.json": '{"a.jpg": ["x", "y"], "b.jpg": "z"}'})
+    found = texts_of(source, tmp_path / "out")
+    assert found["a"] == {"jpg": "image", "json": '{"caption": ["x", "y"]}'}
+    assert found["b"] == {"jpg": "image", "json": '{"caption": "z"}', "txt": "z"}
+    given = tmp_path / "meta_lat.json"
+    given.write_text(json.dumps({str(source / "a.jpg"): {"caption": "by path", "tags": "1girl"}, "b": {"tags": "2"}}))
+    found = texts_of(source, tmp_path / "other", metadata=given)
+    assert (found["a"]["txt"], json.loads(found["b"]["json"])) == ("by path", {"tags": "2"})
+
+
+def test_prompt_lines_with_source_and_target(tmp_path):
+    source = folder(tmp_path / "in", "source/0.png", "target/0.png")
+    row = {"source": "source/0.png", "target": "target/0.png", "prompt": "a circle"}
+    (source / "prompt.json").write_text(json.dumps(row) + "\n")
+    assert texts_of(source, tmp_path / "out") == {
+        "target/0": {"png": "image", "source.png": "image", "json": '{"prompt": "a circle"}', "txt": "a circle"}
+    }
+
+
+def test_folders_side_by_side_are_parts_of_samples(tmp_path):
+    source = folder(
+        tmp_path / "in", "images/a.jpg", "images/s/b.v2.jpg", "conditioning_images/a.png", "masks/s/b.v2.png",
+        "references/a/0.jpg", "references/a/1.jpg", "masks/nobody.png",
+        **{"captions__a.txt": "A", "captions__s__b.v2.txt": "B"},
+    )  # fmt: skip
+    assert layout_of(str(source)).name == "pairs"
+    assert texts_of(source, tmp_path / "out") == {
+        "a": {"jpg": "image", "conditioning.png": "image", "ref0.jpg": "image", "ref1.jpg": "image", "txt": "A"},
+        "s/b_v2": {"jpg": "image", "mask.png": "image", "txt": "B"},
+    }
+    summary = quiet(source, tmp_path / "again", dry_run=True)
+    assert summary.orphans == 1
+    assert any("masks/nobody.png" in note for note in summary.notes)
+
+
+def test_one_trainer_names_masks_with_a_dash(tmp_path):
+    source = folder(tmp_path / "in", "a.jpg", "a-masklabel.png", "b-c.jpg")
+    assert texts_of(source, tmp_path / "out") == {
+        "a": {"jpg": "image", "masklabel.png": "image"},
+        "b-c": {"jpg": "image"},
+    }
+
+
+def test_a_caption_for_images_that_have_none(tmp_path):
+    source = folder(tmp_path / "in", "dogs/old_dog.jpg", "dogs/b.jpg", **{"dogs__b.txt": "mine"})
+    found = texts_of(source, tmp_path / "out", caption="a photo of {name}, one of the {folder}")
+    assert found["dogs/old_dog"]["txt"] == "a photo of old dog, one of the dogs"
+    assert found["dogs/b"]["txt"] == "mine"
+
+
+def test_caches_of_trainers_and_foreign_files_are_not_packed(tmp_path):
+    source = folder(
+        tmp_path / "in", "a.jpg", "_latent_cache/x.jpg", "a.npz",
+        **{"aspect_ratio_bucket_indices_x.json": "{}", "00000_stats.json": "{}", "x.safetensors": "", "a.xmp": ""},
+    )  # fmt: skip
+    summary = quiet(source, tmp_path / "out")
+    assert (summary.samples, summary.hidden, summary.other) == (1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("metadata.jsonl", '{"text": "x"}', "a row names no image: it has text, no file_name"),
+        ("metadata.jsonl", "[1]", "a line is no JSON object"),
+        ("metadata.jsonl", '{"file_name": ', "metadata.jsonl cannot be read"),
+        ("metadata.csv", "file_name,text\na.jpg", "a line has more or fewer columns"),
+        ("metadata.jsonl", '{"file_name": "a.jpg"}\n{"file_name": "./a.jpg"}', "two rows are of a.jpg"),
+        ("metadata.csv", "file_name,c_file_name\na.jpg,c.png\nb.jpg,c.png", "two rows name c.png"),
+        ("metadata.parquet", "nonsense", "metadata.parquet cannot be read"),
+        ("captions.json", "3", "neither an object nor a list of objects"),
+    ],
+)  # fmt: skip
+def test_a_table_that_is_damaged_is_one_sentence_and_nothing_is_written(tmp_path, capsys, name, text, words):
+    source = folder(tmp_path / "in", "a.jpg", "b.jpg", "c.png", **{name: text})
+    assert main(["pack", str(source), str(tmp_path / "out"), "--quiet"]) == 1
+    error = capsys.readouterr().err
+    assert words in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_two_kinds_of_tables_in_one_folder_are_refused_and_a_layout_can_be_chosen(tmp_path):
+    row = '{"file_name": "a.jpg"}'
+    source = folder(tmp_path / "in", "a.jpg", **{"metadata.jsonl": row, "metadata.csv": "file_name\na.jpg"})
+    with pytest.raises(sp.PackError, match=r"metadata\.csv and metadata\.jsonl: keep the one that is right"):
+        quiet(source, tmp_path / "out")
+    assert texts_of(source, tmp_path / "out", layout="plain") == {"a": {"jpg": "image"}}
+    with pytest.raises(sp.ConfigError, match="there is no layout 'cube'; there are auto, plain"):
+        quiet(source, tmp_path / "x", layout="cube")
+    with pytest.raises(sp.ConfigError, match="metadata= is a table of layout 'tables'"):
+        quiet(source, tmp_path / "x", layout="kohya", metadata=source / "metadata.csv")
+
+
+def test_rows_without_an_image_are_told(tmp_path):
+    source = folder(tmp_path / "in", "a.jpg", **{"metadata.csv": "file_name,text\na.jpg,x\ngone.jpg,y\n"})
+    summary = quiet(source, tmp_path / "out")
+    assert any("1 rows of tables are of no image (gone.jpg)" in note for note in summary.notes)
+    assert summary.notes[0] == "layout: tables (2 rows of metadata.csv)"
+
+
+def test_numbers_of_a_csv_file_can_be_asked_for(tmp_path):
+    source = folder(
+        tmp_path / "in", "a.jpg", "b.jpg", **{"metadata.csv": "file_name,score,text\na.jpg,7,7\nb.jpg,2,2\n"}
+    )
+    found = texts_of(source, tmp_path / "out")
+    assert json.loads(found["a"]["json"]) == {"score": 7, "text": "7"}
+    assert [sample["__key__"] for sample in sp.stream(str(tmp_path / "out")).where("score > 5")] == ["a"]
+
+
+def test_values_that_json_does_not_have(tmp_path):
+    table = pa.table({"file_name": ["a.jpg"], "score": [float("nan")], "when": pa.array([0], pa.timestamp("s"))})
+    pq.write_table(table, tmp_path / "t.parquet")
+    rows = Rows(str(tmp_path), ["t.parquet"])
+    assert rows.row("a.jpg") == ('{"score": null, "when": "1970-01-01 00:00:00"}', None)
+    rows.close()
