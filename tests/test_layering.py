@@ -46,7 +46,8 @@ INSIDE = {  # and in a folder, each file from those before it
     "source": "headers location network failures traffic http retry disk fetch stores forward part ranges cache "
     "download source",
     "tar": "limits extended header compression entries reader writer",
-    "decoding": "geometry sniff text header resize jpeg pillow image fields",
+    "decoding": "geometry text budget exif codec segments icc resize boxes pillow jpeg_damage jpeg png web more codecs "
+    "image fields",
     "reading": "indexed remote prefetch reader shards",
     "pack": "scan split write",
     "pipeline": "epochs chain mix passes planner progress pipeline explain",

@@ -1,20 +1,41 @@
 """Bytes to images and values: pure functions, with no knowledge of pipelines."""
 
+from streampipe.decoding.budget import MEMORY
+from streampipe.decoding.codec import Codec, Colour, Data, ImageHeader, Pixels, Wanted
+from streampipe.decoding.codecs import BUILT_IN, DEFAULT, Formats, codecs_of, recognise
 from streampipe.decoding.fields import decode_field, gunzip, is_image_field, is_mask, main_image
-from streampipe.decoding.geometry import MARGIN, Geometry, Size, decide, resized, zoom_of
-from streampipe.decoding.header import ImageHeader, probe
-from streampipe.decoding.image import MAX_PIXELS, EncodedImage, decode_image, delivered, fit_image, is_image, size_of
+from streampipe.decoding.geometry import MARGIN, Geometry, Size, contained, decide, resized, zoom_of
+from streampipe.decoding.image import (
+    MAX_PIXELS,
+    EncodedImage,
+    decode_image,
+    delivered,
+    fit_image,
+    is_image,
+    probe,
+    size_of,
+)
 from streampipe.decoding.resize import INTERPOLATIONS
-from streampipe.decoding.sniff import sniff
 
 __all__ = [
+    "BUILT_IN",
+    "DEFAULT",
     "INTERPOLATIONS",
     "MARGIN",
     "MAX_PIXELS",
+    "MEMORY",
+    "Codec",
+    "Colour",
+    "Data",
     "EncodedImage",
+    "Formats",
     "Geometry",
     "ImageHeader",
+    "Pixels",
     "Size",
+    "Wanted",
+    "codecs_of",
+    "contained",
     "decide",
     "decode_field",
     "decode_image",
@@ -26,8 +47,8 @@ __all__ = [
     "is_mask",
     "main_image",
     "probe",
+    "recognise",
     "resized",
     "size_of",
-    "sniff",
     "zoom_of",
 ]
