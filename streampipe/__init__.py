@@ -2,6 +2,7 @@
 
 from streampipe.captions import Tags
 from streampipe.context import Consumer, Position, Run
+from streampipe.decoding import Area
 from streampipe.decorators import SKIP, cached, inference, logged, on_error, retry, timed
 from streampipe.errors import (
     AccessDenied,
@@ -42,6 +43,7 @@ __version__ = "0.1.0"
 __all__ = [
     "SKIP",
     "AccessDenied",
+    "Area",
     "Buckets",
     "Cache",
     "ConfigError",

@@ -40,7 +40,7 @@ ORDER = [  # each may import from those before it, and from itself
     "testing",
 ]
 INSIDE = {  # and in a folder, each file from those before it
-    "plan": "state order buckets spread groups lanes deal planned dataset bucketed",
+    "plan": "state order shapes buckets spread groups lanes deal planned dataset bucketed",
     "query": "aliases expression condition",
     "index": "beside facts parquet known manifest sidecar table scan find build",
     "source": "headers location network failures traffic http retry disk fetch stores forward part ranges cache "

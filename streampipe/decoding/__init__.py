@@ -4,7 +4,7 @@ from streampipe.decoding.budget import MEMORY
 from streampipe.decoding.codec import Codec, Colour, Data, ImageHeader, Pixels, Wanted
 from streampipe.decoding.codecs import BUILT_IN, DEFAULT, Formats, codecs_of, recognise
 from streampipe.decoding.fields import decode_field, gunzip, is_image_field, is_mask, main_image
-from streampipe.decoding.geometry import MARGIN, Geometry, Size, contained, decide, resized, zoom_of
+from streampipe.decoding.geometry import MARGIN, Area, Geometry, Size, contained, decide, resized, zoom_of
 from streampipe.decoding.image import (
     MAX_PIXELS,
     EncodedImage,
@@ -24,6 +24,7 @@ __all__ = [
     "MARGIN",
     "MAX_PIXELS",
     "MEMORY",
+    "Area",
     "Codec",
     "Colour",
     "Data",

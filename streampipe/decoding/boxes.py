@@ -43,7 +43,7 @@ def inside(data: Data, at: int, end: int, *path: bytes) -> tuple[int, int] | Non
 
 
 def heif_size(data: Data) -> tuple[int, int] | None:
-    """(width, height) of the main picture of a HEIF file as shown, after its rotation box."""
+    """(height, width) of the main picture of a HEIF file as shown, after its rotation box."""
     meta = inside(data, 0, len(data), b"meta")
     main = meta and inside(data, *meta, b"pitm")
     shelf = meta and inside(data, *meta, b"iprp", b"ipco")
@@ -60,12 +60,12 @@ def heif_size(data: Data) -> tuple[int, int] | None:
             continue
         kind, at, _ = properties[number - 1]
         if kind == b"ispe":
-            size = int.from_bytes(data[at + 4 : at + 8], "big"), int.from_bytes(data[at + 8 : at + 12], "big")
+            size = int.from_bytes(data[at + 8 : at + 12], "big"), int.from_bytes(data[at + 4 : at + 8], "big")
         elif kind == b"irot":
             turned = bool(data[at] & 1)
         elif kind == b"clap":  # a part of it, in fractions
             parts = [int.from_bytes(data[at + 4 * i : at + 4 * i + 4], "big") for i in range(4)]
-            size = (parts[0] // parts[1], parts[2] // parts[3]) if parts[1] and parts[3] else None
+            size = (parts[2] // parts[3], parts[0] // parts[1]) if parts[1] and parts[3] else None
     return size[::-1] if size and turned else size
 
 

@@ -27,20 +27,25 @@ class ImageHeader:
     """
 
     format: str
-    stored_width: int
     stored_height: int
+    stored_width: int
     orientation: int = 1
     scales: tuple[int, ...] = (8,)
 
     @property
-    def width(self) -> int:
-        """As shown: after orientation."""
-        return self.stored_height if self.orientation > 4 else self.stored_width
+    def stored(self) -> tuple[int, int]:
+        """(height, width) as stored."""
+        return self.stored_height, self.stored_width
 
     @property
     def height(self) -> int:
         """As shown: after orientation."""
         return self.stored_width if self.orientation > 4 else self.stored_height
+
+    @property
+    def width(self) -> int:
+        """As shown: after orientation."""
+        return self.stored_height if self.orientation > 4 else self.stored_width
 
     def scaled(self, eighths: int) -> tuple[int, int]:
         """(height, width) as stored, at a scale: rounded up."""

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from streampipe.decoding.codec import Codec
-from streampipe.decoding.codecs import BUILT_IN, DEFAULT, codecs_of, recognise
+from streampipe.decoding.codecs import DEFAULT, codecs_of, recognise
 from streampipe.decoding.image import decode_image
 from streampipe.decoding.text import decode_text
 from streampipe.errors import ConfigError, DecodeError, UnsafeFormat

@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 from math import ceil, floor
 from typing import NamedTuple
 
+from streampipe.errors import ConfigError
+
 MARGIN = 1.5
 """How many times larger than the target a JPEG decoded at a smaller scale must stay. Chosen by measurement: see
 docs/performance.md."""
@@ -21,6 +23,34 @@ _SCALES = (1, 2, 4, 8)  # eighths: the scales at which a JPEG codec is fast
 
 Size = tuple[int, int]
 """(height, width), in pixels."""
+
+
+@dataclass(frozen=True)
+class Area:
+    """A size by how many pixels it has: the shape is each image's own. For images that are not batched by shape, as the
+    references of editing models are.
+
+    Args:
+        pixels: about how many.
+        multiple: height and width are multiples of it.
+
+    >>> Area(1024 * 1024).of((1500, 3000))
+    (720, 1456)
+    """
+
+    pixels: int
+    multiple: int = 16
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.pixels, int) and isinstance(self.multiple, int) and self.pixels >= 1 <= self.multiple):
+            raise ConfigError(f"an area has 1 or more pixels and a multiple of 1 or more, unlike {self}")
+
+    def of(self, size: Size) -> Size:
+        """The (height, width) for an image of this size."""
+        height = (self.pixels * size[0] / size[1]) ** 0.5
+        edges = (height, height * size[1] / size[0])
+        rows, columns = (max(1, round(edge / self.multiple)) * self.multiple for edge in edges)
+        return rows, columns
 
 
 class Turn(NamedTuple):
@@ -142,13 +172,13 @@ class Geometry:
     def _room(self) -> Size:
         return self.resized[0] - self.target[0], self.resized[1] - self.target[1]
 
-    def cut(self, stored_width: int, stored_height: int, orientation: int = 1, margin: float | None = None) -> Cut:
+    def cut(self, stored: Size, orientation: int = 1, margin: float | None = None) -> Cut:
         """The box in a stored image that shows the same picture, of whatever resolution.
 
         ``margin``: decode at the smallest scale at which the box is still so many times the target; None: full scale.
         """
         turn = _TURNS[orientation]
-        shown_h, shown_w = (stored_width, stored_height) if turn.swap else (stored_height, stored_width)
+        shown_h, shown_w = stored[::-1] if turn.swap else stored
         top, height = self.top * shown_h / self.size[0], self.height * shown_h / self.size[0]
         left, width = self.left * shown_w / self.size[1], self.width * shown_w / self.size[1]
         out_h, out_w = self.target
@@ -199,9 +229,7 @@ def decide(
     return Geometry(size, target, top, left, height, width, flipped, share, rounding)
 
 
-def contained(
-    size: Size, target: Size, flipped: bool = False, pad: bool = False, rounding: str = "round"
-) -> Geometry:
+def contained(size: Size, target: Size, flipped: bool = False, pad: bool = False, rounding: str = "round") -> Geometry:
     """The whole picture, as large as it is inside the target. ``pad``: in the middle of a canvas of the target's size.
 
     >>> contained((300, 600), (100, 100)).result, contained((300, 600), (100, 100), pad=True).crop_top_left
@@ -230,11 +258,11 @@ def resized(size: Size, target: Size, rounding: str = "round", share: float = 1.
     return max(target[0], edges[0]), max(target[1], edges[1])
 
 
-def whole(stored_width: int, stored_height: int, orientation: int = 1, flipped: bool = False) -> Cut:
+def whole(stored: Size, orientation: int = 1, flipped: bool = False) -> Cut:
     """The whole image at its own size."""
     turn = _TURNS[orientation]
     turn = turn._replace(flip_x=turn.flip_x != flipped)
-    return Cut(0, 0, stored_width, stored_height, stored_height, stored_width, turn=turn)
+    return Cut(0, 0, stored[1], stored[0], stored[0], stored[1], turn=turn)
 
 
 def extent(start: int, end: float, total: int) -> int:

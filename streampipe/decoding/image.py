@@ -77,10 +77,9 @@ class EncodedImage:
     def cut(self, geometry: Geometry | None, margin: float | None = MARGIN, flipped: bool = False) -> Cut:
         """What a geometry means for this file; None: the whole image as it is, or ``flipped``."""
         header = self.header
-        stored = header.stored_width, header.stored_height, header.orientation
         if geometry is None:
-            return whole(*stored, flipped)
-        cut = geometry.cut(*stored, margin)
+            return whole(header.stored, header.orientation, flipped)
+        cut = geometry.cut(header.stored, header.orientation, margin)
         return cut if cut.eighths in header.scales else cut.at_full_scale
 
     def decode(
@@ -110,14 +109,16 @@ class EncodedImage:
             pixels = self._pixels(wanted, fast)
             if pixels.profile is not None and cut.canvas is not None:  # what is around it has the right colour already
                 converted, notes = array_to_srgb(pixels.values, pixels.profile)
-                pixels = pixels._replace(values=converted, profile=None, notes=pixels.notes + notes)
+                pixels = pixels._replace(values=converted, profile=None, notes=(*pixels.notes, *notes))
             values = resize(pixels.values, cut, interpolation, out, fast, background)
             mask = None
             if alpha is not None and pixels.alpha is not None:
                 mask = resize(pixels.alpha, cut, alpha, None, fast)
-        if pixels.profile is not None:
-            pixels = pixels._replace(notes=pixels.notes + _convert(values, pixels.profile))
-        for note in pixels.notes:
+            profile, notes = pixels.profile, pixels.notes
+            del pixels  # before others may take its memory
+        if profile is not None:
+            notes += _convert(values, profile)
+        for note in notes:
             counters.add("decode", note)
         if alpha is not None and mask is None:
             mask = resize(_opaque(cut), _plain(cut), "nearest")
@@ -196,8 +197,8 @@ def fit_image(image: Any, geometry: Geometry | None, interpolation: str, flipped
     """An image that was decoded at its own size, brought to a size; what it was it stays: tensor, numpy or PIL, in its
     own mode. Without a geometry it keeps its size, and is ``flipped`` if so.
     """
-    height, width = size_of(image)
-    cut = whole(width, height, flipped=flipped) if geometry is None else geometry.cut(width, height)
+    size = size_of(image)
+    cut = whole(size, flipped=flipped) if geometry is None else geometry.cut(size)
     if isinstance(image, Image.Image) and image.mode not in ("L", "RGB"):
         return _fit_pillow(image, cut, interpolation)
     fitted = resize(pixels_of(image), cut, interpolation)
@@ -277,11 +278,7 @@ def _plain(cut: Cut) -> Cut:
 
 
 def _unknown(data: Data, codecs: tuple[Codec, ...]) -> str:
-    known = recognise(data, BUILT_IN)
-    if known is not None:
-        return (
-            f"{len(data)} bytes are a {known.name.upper()} image, which is no image of the formats that were asked for; "
-            f"add it: decode(formats=({known.name!r},))"
-        )
     names = ", ".join(each.name.upper() for each in codecs)
-    return f"{len(data)} bytes that begin {bytes(data[:8])!r} are no image of the formats {names}"
+    what = f"{len(data)} bytes that begin {bytes(data[:8])!r} are no image of the formats {names}"
+    known = recognise(data, BUILT_IN)
+    return what if known is None else f"{what}, but of {known.name.upper()}: decode(formats=({known.name!r},)) takes it"

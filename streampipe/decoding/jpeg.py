@@ -70,7 +70,7 @@ class Jpeg:
                 marker, precision, height, width, components = frame
                 fast = marker in _HUFFMAN and precision == 8 and components in (1, 3)
                 turned = orientation_of(b"".join(exif), xmp)
-                return JpegHeader("JPEG", width, height, turned, _SCALES if fast else (8,), marker, components)
+                return JpegHeader("JPEG", height, width, turned, _SCALES if fast else (8,), marker, components)
         raise DecodeError(f"the JPEG image of {len(data)} bytes has a damaged header, or ends in it")
 
     def memory(self, header: ImageHeader, eighths: int) -> int:
@@ -92,9 +92,7 @@ class Jpeg:
         except ValueError as error:
             return self._doubtful(data, header, wanted, profile, str(error))
 
-    def _doubtful(
-        self, data: Data, header: JpegHeader, wanted: Wanted, profile: bytes | None, problem: str
-    ) -> Pixels:
+    def _doubtful(self, data: Data, header: JpegHeader, wanted: Wanted, profile: bytes | None, problem: str) -> Pixels:
         """The codec found something wrong: it is damage, unless it is in what no pixel depends on."""
         clean = cleaned(data)
         found = judge(clean, lambda whole: _decode(whole, header, wanted))

@@ -64,9 +64,9 @@ def cleaned(data: Data) -> bytes:
             scan = each.end
         elif each.marker == 0xE0 and body.startswith(b"JFIF\0"):
             body = body[:5] + b"\x01\x01" + body[7:]
-        elif 0xE0 <= each.marker <= 0xEF and not (each.marker == 0xEE and body.startswith(b"Adobe")):
-            continue
-        elif each.marker == 0xFE:
+        elif (
+            0xE0 <= each.marker <= 0xEF and not (each.marker == 0xEE and body.startswith(b"Adobe"))
+        ) or each.marker == 0xFE:
             continue
         elif each.marker in FRAMES:
             frame, progressive = body, each.marker in _PROGRESSIVE

@@ -56,7 +56,7 @@ class Tiff:
         """By Pillow, in Python. It turns the image itself when it decodes it."""
         with open_pillow(self.name, data) as image:
             turned = image.tag_v2.get(0x0112) in (5, 6, 7, 8)
-            size = (image.height, image.width) if turned else (image.width, image.height)
+            size = (image.width, image.height) if turned else (image.height, image.width)
             return ImageHeader("TIFF", *size)
 
     def memory(self, header: ImageHeader, eighths: int) -> int:
@@ -104,7 +104,10 @@ class Heic:
 
     def header(self, data: Data) -> ImageHeader:
         """From the file's boxes. The codec turns the image itself."""
-        size = heif_size(data)
+        try:
+            size = heif_size(data)
+        except IndexError:  # it ends in the middle
+            size = None
         if size is None or not all(size):
             raise DecodeError(f"the HEIC image of {len(data)} bytes has a damaged header")
         return ImageHeader("HEIC", *size)
@@ -130,8 +133,8 @@ class JpegXl:
 
     def header(self, data: Data) -> ImageHeader:
         """From the stream's first bits: the plugin decodes all pixels when it opens a file. libjxl turns them itself."""
-        width, height, orientation = _jxl(data)
-        return ImageHeader("JXL", *((height, width) if orientation > 4 else (width, height)))
+        height, width, orientation = _jxl(data)
+        return ImageHeader("JXL", *((width, height) if orientation > 4 else (height, width)))
 
     def memory(self, header: ImageHeader, eighths: int) -> int:
         """libjxl's planes of floats, its RGB, Pillow's image, the result and its alpha."""
@@ -150,7 +153,7 @@ class JpegXl:
 
 
 def _jxl(data: Data) -> tuple[int, int, int]:
-    """Width, height and orientation of a JPEG XL stream. (ISO/IEC 18181-1, annex D)"""
+    """Height, width and orientation of a JPEG XL stream. (ISO/IEC 18181-1, annex D)"""
     bits = _Bits(_stream(data))
     bits.take(16)  # the signature
     small = bits.take(1)
@@ -163,7 +166,7 @@ def _jxl(data: Data) -> tuple[int, int, int]:
         width = (bits.take(5) + 1) * 8 if small else bits.size()
     plain = bits.take(1)
     orientation = 1 + bits.take(3) if not plain and bits.take(1) else 1
-    return width, height, orientation
+    return height, width, orientation
 
 
 def _stream(data: Data) -> bytes:

@@ -59,7 +59,7 @@ def pillow_header(name: str, data: Data) -> ImageHeader:
         info = image.info
         exif, xmp = info.get("exif"), info.get("xmp") or info.get("XML:com.adobe.xmp")
         xmp = xmp.encode() if isinstance(xmp, str) else xmp
-        return ImageHeader(name.upper(), image.width, image.height, orientation_of(exif, xmp))
+        return ImageHeader(name.upper(), image.height, image.width, orientation_of(exif, xmp))
 
 
 def pillow_memory(header: ImageHeader, bytes_a_pixel: int) -> int:
@@ -117,7 +117,7 @@ def _picture(image: Image.Image, wanted: Wanted) -> Pixels:
         if profile and image.mode != "RGB":  # palettes' profiles are of RGB
             strip = strip.convert("RGB") if image.mode in ("P", "1") else strip
             strip, notes = to_srgb(strip, profile)
-        rgb[rows] = strip if strip.mode == "RGB" else strip.convert("RGB")
+        rgb[rows] = np.asarray(strip if strip.mode == "RGB" else strip.convert("RGB"))
     return Pixels(rgb, None, profile if image.mode == "RGB" else None, notes)
 
 
@@ -137,7 +137,7 @@ def _composited(image: Image.Image, background: Colour, profile: bytes | None) -
             colours, notes = to_srgb(strip.convert("RGB"), profile)
             strip = Image.merge("RGBA", (*colours.split(), opacity))
         under = Image.new("RGBA", strip.size, (*background, 255))
-        rgb[rows] = Image.alpha_composite(under, strip).convert("RGB")
+        rgb[rows] = np.asarray(Image.alpha_composite(under, strip).convert("RGB"))
         alpha[rows] = np.asarray(opacity)[..., None]
     return Pixels(rgb, alpha, None, notes)
 

@@ -43,7 +43,7 @@ class Png:
                 name, text = _text(kind, bytes(data[at:end]))
                 raw = _unhex(text) if name == b"Raw profile type exif" else raw
                 xmp = text if name == b"XML:com.adobe.xmp" else xmp
-        return ImageHeader("PNG", width, height, orientation_of(exif or raw, xmp))
+        return ImageHeader("PNG", height, width, orientation_of(exif or raw, xmp))
 
     def memory(self, header: ImageHeader, eighths: int) -> int:
         """Pillow's image of four bytes a pixel, that of the result and of its alpha."""

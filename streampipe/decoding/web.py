@@ -102,16 +102,16 @@ class Avif:
 
 
 def _webp_size(head: bytes) -> tuple[int, int] | None:
-    """Width and height. (RFC 9649, 2.5 to 2.7)"""
+    """Height and width. (RFC 9649, 2.5 to 2.7)"""
     kind = head[12:16]
     if kind == b"VP8X" and len(head) >= 30:
-        return int.from_bytes(head[24:27], "little") + 1, int.from_bytes(head[27:30], "little") + 1
+        return int.from_bytes(head[27:30], "little") + 1, int.from_bytes(head[24:27], "little") + 1
     if kind == b"VP8L" and len(head) >= 25 and head[20] == 0x2F:
         bits = int.from_bytes(head[21:25], "little")
-        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+        return (bits >> 14 & 0x3FFF) + 1, (bits & 0x3FFF) + 1
     if kind == b"VP8 " and len(head) >= 30 and head[23:26] == b"\x9d\x01\x2a":
         width, height = (int.from_bytes(head[at : at + 2], "little") & 0x3FFF for at in (26, 28))
-        return (width, height) if width and height else None
+        return (height, width) if width and height else None
     return None
 
 

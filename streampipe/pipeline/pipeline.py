@@ -174,7 +174,8 @@ class Pipeline(IterableDataset[Any]):
         ``where`` or ``mix`` at most, the planner does it in integers: equal steps, nothing lost, resume at any step.
 
         Args:
-            spec: ``"sdxl"``, ``"sd15"``, ``"pixart"``, ``"photo"``, ``sp.Buckets(...)``, or a list of (width, height).
+            spec: ``"sdxl"``, ``"sd15"``, ``"sdxl-published"``, ``"pixart"``, ``"photo"``, ``sp.Buckets(...)``, or a list
+                of (height, width).
             leftover: what becomes of samples that fill no batch of their bucket. ``"carry"``: they come first in the
                 next epoch, so nothing is lost over epochs and all batches are full. ``"merge"``: at the end of an epoch
                 neighbouring buckets share batches, at the size that cuts least: every sample once an epoch, for
@@ -203,7 +204,7 @@ class Pipeline(IterableDataset[Any]):
     ) -> Pipeline:
         """``size`` samples as one dict of stacked tensors and lists; see ``streampipe.stages.batch``.
 
-        Behind ``bucket`` it may be a number for each (width, height), or a budget: ``batch(pixels=16 * 1024 * 1024)``.
+        Behind ``bucket`` it may be a number for each (height, width), or a budget: ``batch(pixels=16 * 1024 * 1024)``.
         """
         if (size is None) == (pixels is None):
             raise ConfigError("batch takes a size, or pixels=, a budget behind bucket(...)")

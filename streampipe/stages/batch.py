@@ -28,7 +28,7 @@ def batch(
     """``size`` samples as one dict: tensors stacked, everything else a list. ``collate`` replaces that function.
 
     The last batch of a consumer may be smaller; ``drop_last`` leaves it out. Behind ``bucket``, ``size`` may be a
-    number for each (width, height), or ``pixels`` a budget: so many samples as have that many pixels, at least one.
+    number for each (height, width), or ``pixels`` a budget: so many samples as have that many pixels, at least one.
 
     >>> list(batch(size=2)([{"n": 1}, {"n": 2}, {"n": 3}]))
     [{'n': [1, 2]}, {'n': [3]}]
@@ -54,7 +54,7 @@ def check_size(size: Any) -> int:
     """A batch has at least one sample, and sizes by bucket need buckets."""
     if not isinstance(size, int) or size < 1:
         raise ConfigError(
-            f"batch takes a size of 1 or more samples, or, behind bucket(...), one for each (width, height) or "
+            f"batch takes a size of 1 or more samples, or, behind bucket(...), one for each (height, width) or "
             f"pixels=, not {size}"
         )
     return size

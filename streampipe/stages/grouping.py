@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from streampipe.errors import ConfigError
@@ -49,7 +49,8 @@ def find_groups(chain: Sequence[Any], needed: bool = False) -> tuple[Sequence[An
 
 def _has_size(stage: Any) -> bool:
     framing = is_stage(stage, "decode") or is_stage(stage, "fit")
-    return framing and stage.parameters.get("size") is not None
+    size = stage.parameters.get("size") if framing else None
+    return size is not None and not isinstance(size, Mapping)  # by field: the main image may have its bucket's
 
 
 def bucket_sizes(bucket: Any, chain: Sequence[Any]) -> tuple[int, ...]:

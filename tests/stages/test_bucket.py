@@ -177,7 +177,7 @@ def test_another_spec_is_refused_in_the_sequential_tier_too(sized):
     next(iter(first))
     other = sp.stream(str(sized[0]), tier="sequential", seed=3, shuffle=20).bucket(SIZES[:3]).decode().batch(5).loader()
     other.load_state_dict(first.state_dict())
-    with pytest.raises(sp.ConfigError, match=r"Buckets\(4 from 8x40.*here it is.*Buckets\(3 from"):
+    with pytest.raises(sp.ConfigError, match=r"Buckets\(4 from 40x8.*here it is.*Buckets\(3 from"):
         next(iter(other))
 
 
@@ -199,12 +199,12 @@ def test_alone_the_stage_writes_down_sizes(sized, tier):
     folder, sizes = sized
     pipe = sp.stream(str(folder), tier=tier).bucket(sp.Buckets(SIZES, max_ar=4))
     found = {sample["__key__"]: sample["__size__"] for sample in pipe}
-    wanted = {key for key, (w, h) in sizes.items() if max(w, h) <= 4 * min(w, h)}
+    wanted = {key for key, (h, w) in sizes.items() if max(w, h) <= 4 * min(w, h)}
     assert set(found) == wanted
     buckets = sp.Buckets(SIZES)
     for key, (height, width) in found.items():
         (number,) = buckets.assign(*np.array([sizes[key]]).T)
-        assert buckets.sizes[number] == (width, height)
+        assert buckets.sizes[number] == (height, width)
 
 
 def image(width, height, orientation=1):
@@ -235,7 +235,7 @@ def pictures(tmp_path_factory):
 @pytest.mark.parametrize("options", [{"num_workers": 0}, {"threads": 2}])
 def test_images_are_decoded_straight_to_their_buckets_size_as_shown(pictures, tier, options):
     folder, shown = pictures
-    spec = [(24, 16), (16, 16), (16, 24)]
+    spec = [(16, 24), (16, 16), (24, 16)]
     counters.take()
     pipe = sp.stream(str(folder), tier=tier).bucket(spec, leftover="merge").decode().rename(image="jpg").select("image")
     batches = list(pipe.batch(4).loader(**options))
