@@ -1,7 +1,7 @@
 """How much memory the images that are decoded at this moment may take together, in one process.
 
-A file of 38 bytes can be an image of a gigabyte. Its header says so before a byte is allocated: who would take more than
-is left waits until others have finished. An image that needs more than there is at all is decoded alone.
+A file of 38 bytes can be an image of a gigabyte. Its header says so before a byte is allocated: who would take more
+than is left waits until others have finished. An image that needs more than there is at all is decoded alone.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What a codec is: a small protocol. Everything above it (geometry, limits, records, batches) is the same for all.
 
 A codec reads one format. It knows the bytes that its files begin with, reads their size from the header, and decodes
-them to pixels, at smaller scales too if it can. It must refuse what it cannot read with ``DecodeError`` and nothing else.
-``streampipe.testing.check_codec`` tells whether one is right.
+them to pixels, at smaller scales too if it can. It must refuse what it cannot read with ``DecodeError`` and nothing
+else. ``streampipe.testing.check_codec`` tells whether one is right.
 """
 
 from __future__ import annotations

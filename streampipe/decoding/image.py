@@ -164,8 +164,8 @@ def decode_image(
     centre by default) and, with ``flip``, mirrored. EXIF orientation is applied; the first frame of an animation is
     taken; 16 bits become 8; transparency is composited on ``background``. JPEGs take a fast path that decodes at a
     smaller scale; it agrees with the Pillow path (``fast=False``) to 40 dB PSNR or better on photos, and to 3 levels
-    with ``margin=None``. ``out`` is where to write the pixels: uint8, 3 x height x width. ``formats``: see ``codecs_of``;
-    ``memory``: see ``EncodedImage``; ``icc``, ``damaged``, ``labels``: see ``Wanted``.
+    with ``margin=None``. ``out`` is where to write the pixels: uint8, 3 x height x width. ``formats``: see
+    ``codecs_of``; ``memory``: see ``EncodedImage``; ``icc``, ``damaged``, ``labels``: see ``Wanted``.
 
     Raises:
         DecodeError: damaged, of no allowed format, or larger than ``max_pixels``; never a part of an image, unless

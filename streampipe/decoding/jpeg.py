@@ -148,7 +148,10 @@ def _frame(data: Data, each: Segment) -> _Frame | None:
 
 
 def _decode(data: Data, header: JpegHeader, wanted: Wanted, strict: bool = True) -> np.ndarray:
-    """The pixels at a scale. Raises ValueError where the codec finds anything wrong, or gives what was not asked for."""
+    """The pixels at a scale.
+
+    Raises ValueError where the codec finds anything wrong, or gives what was not asked for.
+    """
     rows, columns = header.scaled(wanted.eighths)
     grey = wanted.labels and header.components == 1
     shape = (rows, columns, 1 if grey else 3)

@@ -78,7 +78,10 @@ def cleaned(data: Data) -> bytes:
 
 
 def _all_bits(frame: bytes, data: bytes) -> bool:
-    """Whether the scans of a progressive file give all bits of all 64 coefficients of its components. (ITU T.81, G.1)"""
+    """Whether the scans of a progressive file give all bits of all 64 coefficients of its components.
+
+    (ITU T.81, G.1)
+    """
     lacking = {(each, k) for each in frame[6::3] for k in range(64)}
     at = 0
     while (at := data.find(b"\xff\xda", at)) >= 0:

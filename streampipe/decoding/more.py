@@ -132,7 +132,10 @@ class JpegXl:
         return head[:12] == b"\0\0\0\x0cJXL \r\n\x87\n" or head[:2] == b"\xff\x0a"
 
     def header(self, data: Data) -> ImageHeader:
-        """From the stream's first bits: the plugin decodes all pixels when it opens a file. libjxl turns them itself."""
+        """From the stream's first bits: the plugin decodes all pixels when it opens a file.
+
+        libjxl turns them itself.
+        """
         height, width, orientation = _jxl(data)
         return ImageHeader("JXL", *((width, height) if orientation > 4 else (height, width)))
 

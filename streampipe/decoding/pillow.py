@@ -54,7 +54,7 @@ def open_pillow(name: str, data: Data) -> Any:
 
 
 def pillow_header(name: str, data: Data) -> ImageHeader:
-    """The header of an image, read by Pillow; EXIF and XMP by ourselves, because Pillow refuses what it cannot parse."""
+    """The header of an image by Pillow; but EXIF and XMP by ourselves: Pillow refuses what it cannot parse."""
     with open_pillow(name, data) as image:
         info = image.info
         exif, xmp = info.get("exif"), info.get("xmp") or info.get("XML:com.adobe.xmp")

@@ -66,7 +66,10 @@ class Png:
         return _without(pixels, self._equal(data, clear), background)
 
     def _equal(self, data: Data, colour: tuple[int, int, int]) -> np.ndarray:
-        """Where pixels of 16 bits have a colour. Pillow gives their high bytes; read the other way round, the low ones."""
+        """Where pixels of 16 bits have a colour.
+
+        Pillow gives their high bytes; read the other way round, the low ones.
+        """
         halves = []
         for mode in ("RGB;16B", "RGB;16L"):
             with open_pillow(self.name, data) as image:

@@ -40,8 +40,8 @@ def resize(
     """The cut of an image that was decoded at the cut's scale, resized and turned: channels x height x width.
 
     ``pixels`` is height x width x channels, uint8; int32 is for labels, which take ``"nearest"``. With ``out`` the
-    result is written there. Without, it has channels-last memory. ``fast=False``: by Pillow, the reference. ``fill``: by
-    channel, what a canvas has around the picture.
+    result is written there. Without, it has channels-last memory. ``fast=False``: by Pillow, the reference. ``fill``:
+    by channel, what a canvas has around the picture.
 
     Raises:
         ConfigError: labels of more than 8 bits would become means.

@@ -174,8 +174,8 @@ class Pipeline(IterableDataset[Any]):
         ``where`` or ``mix`` at most, the planner does it in integers: equal steps, nothing lost, resume at any step.
 
         Args:
-            spec: ``"sdxl"``, ``"sd15"``, ``"sdxl-published"``, ``"pixart"``, ``"photo"``, ``sp.Buckets(...)``, or a list
-                of (height, width).
+            spec: ``"sdxl"``, ``"sd15"``, ``"sdxl-published"``, ``"pixart"``, ``"photo"``, ``sp.Buckets(...)``, or a
+                list of (height, width).
             leftover: what becomes of samples that fill no batch of their bucket. ``"carry"``: they come first in the
                 next epoch, so nothing is lost over epochs and all batches are full. ``"merge"``: at the end of an epoch
                 neighbouring buckets share batches, at the size that cuts least: every sample once an epoch, for

@@ -144,8 +144,8 @@ class Buckets:
         return "longer than max_ar" if self.upscale else "smaller than every bucket, or longer than max_ar"
 
     def assign(self, heights: np.ndarray, widths: np.ndarray) -> np.ndarray:
-        """The number of the bucket that is nearest by aspect ratio, for each image; -1 beyond ``max_ar``, or where it is
-        smaller than every bucket and ``upscale=False``.
+        """The number of the bucket that is nearest by aspect ratio, for each image; -1 beyond ``max_ar``, or where it
+        is smaller than every bucket and ``upscale=False``.
 
         Transposed images go to transposed buckets, where these exist. An aspect ratio exactly between two buckets goes
         to the one that is nearer to the square (with ``nearest="ratio"`` to the taller one); this is decided exactly,
@@ -214,7 +214,7 @@ class Buckets:
 
 
 class NoUpscale(NamedTuple):
-    """The size that an image is brought to where none may be enlarged, as sd-scripts find it (``bucket_no_upscale``)."""
+    """The size of an image's bucket where none may be enlarged, as sd-scripts find it (``bucket_no_upscale``)."""
 
     base: int
     step: int

@@ -71,8 +71,8 @@ def in_order(sizes: list[Size], same_ratios: bool = False) -> tuple[Size, ...]:
     for (h1, w1), (h2, w2) in pairwise(ordered):
         if w1 * h2 == w2 * h1 and not same_ratios:
             raise ConfigError(
-                f"buckets {h1}x{w1} and {h2}x{w2} (height x width) have the same aspect ratio, so no sample can tell them "
-                f"apart: keep one, and stream each resolution by itself"
+                f"buckets {h1}x{w1} and {h2}x{w2} (height x width) have the same aspect ratio, so no sample can tell "
+                f"them apart: keep one, and stream each resolution by itself"
             )
     return tuple(ordered)
 
@@ -84,7 +84,7 @@ SETS: dict[str, list[Size]] = {
     "pixart": [*generate(1024, 64, 512, 2048), *_PUBLISHED_ONLY],
     "photo": cameras(1024, 16),
 }
-"""``sdxl``: the 33 of 512..2048 in steps of 64 with at most 1024 x 1024 pixels. ``sd15``: the 17 of 256..1024 with at most
-512 x 512. ``sdxl-published``: the 40 of the SDXL report (Podell et al., 2023, appendix I), which are those of the rule and
-seven more; PixArt uses the same (``pixart``). ``photo``: eleven aspect ratios of cameras and screens at about 1024 x 1024,
-sides divisible by 16; as diffusers makes them."""
+"""``sdxl``: the 33 of 512..2048 in steps of 64 with at most 1024 x 1024 pixels. ``sd15``: the 17 of 256..1024 with at
+most 512 x 512. ``sdxl-published``: the 40 of the SDXL report (Podell et al., 2023, appendix I), which are those of the
+rule and seven more; PixArt uses the same (``pixart``). ``photo``: eleven aspect ratios of cameras and screens at about
+1024 x 1024, sides divisible by 16; as diffusers makes them."""

@@ -88,8 +88,9 @@ def decode(
         upscale: what to do with images smaller than the size: ``"allow"``; ``"drop"`` the sample; or a number, to drop
             it where the image would be enlarged more than so many times. Where the tier is planned, the slot of a
             dropped sample is filled from its batch; ``where("width >= 512 and height >= 512")`` costs nothing.
-        mode: ``"cover"``: the size is filled, what is over is cut away; ``"contain"``: the whole picture, as large as it
-            is inside the size, and no larger; ``"pad"``: that, in the middle of ``background`` (masks: 0) of the size.
+        mode: ``"cover"``: the size is filled, what is over is cut away; ``"contain"``: the whole picture, as large as
+            it is inside the size, and no larger; ``"pad"``: that, in the middle of ``background`` (masks: 0) of the
+            size.
         scale: the least and the most of the largest crop's edges to take, as in (0.5, 1.0), drawn for each sample.
         output: images as ``"tensor"`` (uint8, 3 x height x width, channels-last memory), ``"numpy"`` (height x width
             x 3) or ``"pil"``.
@@ -101,14 +102,15 @@ def decode(
         damaged: ``"error"``: an image of which a part is missing or wrong is an error; ``"accept"``: JPEGs are taken as
             far as they can be decoded, and counted.
         formats: formats that are decoded besides JPEG, PNG, WebP, GIF and AVIF: ``"bmp"``, ``"tiff"``, ``"jpeg2000"``,
-            ``"heic"``, ``"jxl"`` (the last two need ``pip install 'streampipe[heic]'``, ``'streampipe[jxl]'``), the name
-            of one that another package brings, or a ``Codec``.
+            ``"heic"``, ``"jxl"`` (the last two need ``pip install 'streampipe[heic]'``, ``'streampipe[jxl]'``), the
+            name of one that another package brings, or a ``Codec``.
         max_pixels: larger images are refused, by their header, before anything is allocated.
-        memory: bytes that the images which are decoded at the same time in this process may take together; what does not
-            fit waits. An image that needs more is decoded alone.
+        memory: bytes that the images which are decoded at the same time in this process may take together; what does
+            not fit waits. An image that needs more is decoded alone.
         margin: how many times larger than needed the codec's scaled image must stay; None decodes at full scale.
-        interpolation: ``"bicubic"``, ``"bilinear"``, ``"lanczos"``, ``"area"`` (all antialiased; the last two are slower)
-            or ``"nearest"``; or one by field name, as in ``{"mask": "bilinear"}``. Labels take the nearest pixel.
+        interpolation: ``"bicubic"``, ``"bilinear"``, ``"lanczos"``, ``"area"`` (all antialiased; the last two are
+            slower) or ``"nearest"``; or one by field name, as in ``{"mask": "bilinear"}``. Labels take the nearest
+            pixel.
         rounding: ``"truncate"``: ``crop_top_left`` and ``time_ids`` are those of diffusers' SDXL script, which cuts off
             fractions of the resized edges; they differ by one for half of all sizes.
         original_size: ``"json"`` takes ``original_width`` and ``original_height`` (or ``WIDTH``, ``HEIGHT``) of the
@@ -118,8 +120,8 @@ def decode(
         fields: decode only these; others stay bytes.
         threads: decode so many samples at once, in order; the codecs release the GIL.
 
-    Counted in the report: samples dropped as too small, animations of which the first frame was taken, colours that were
-    converted, damaged images that were accepted, json members that state another size than the image has.
+    Counted in the report: samples dropped as too small, animations of which the first frame was taken, colours that
+    were converted, damaged images that were accepted, json members that state another size than the image has.
 
     Raises:
         DecodeError: a field's bytes are damaged, too large, or not what they claim to be; or a sample's images are not

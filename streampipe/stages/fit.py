@@ -41,9 +41,9 @@ def fit(
 
     Args:
         fields: the images. None: all uint8 tensors (1, 3 or 4 x height x width), uint8 arrays (height x width, with so
-            many channels last if any), labels of more than 8 bits (int32, or uint16 in arrays) and PIL images. Each stays
-            what it is, in its own mode; ``mode="pad"`` puts 0 around it. An image that an earlier stage brought to a size
-            is not mirrored again.
+            many channels last if any), labels of more than 8 bits (int32, or uint16 in arrays) and PIL images. Each
+            stays what it is, in its own mode; ``mode="pad"`` puts 0 around it. An image that an earlier stage brought
+            to a size is not mirrored again.
 
     Raises:
         StageError: a sample without an image, or without a size.

@@ -120,7 +120,7 @@ class Framing:
         low, high = self.scale if isinstance(self.scale, tuple) and len(self.scale) == 2 else (0, 0)
         if not 0 < low <= high <= 1:
             raise ConfigError(
-                f"{stage}: scale is the least and the most of the largest crop's edges that is taken, as in (0.5, 1.0), "
+                f"{stage}: scale is the least and the most of the largest crop's edges to take, as in (0.5, 1.0), "
                 f"not {self.scale!r}"
             )
         if self.mode != "cover" and (self.crop != "center" or self.scale != (1.0, 1.0)):
@@ -264,7 +264,10 @@ class Framing:
         return "nearest" if is_mask(name) else self.interpolation
 
     def record(self, sample: Mapping[str, Any], frames: Mapping[str, Frame], main: str, turned: bool = False) -> Sample:
-        """The fields that say what was done. ``turned``: whether EXIF orientation swapped the main image's stored axes."""
+        """The fields that say what was done.
+
+        ``turned``: whether EXIF orientation swapped the main image's stored axes.
+        """
         before: Framed = sample.get(FRAMED, Framed())
         made: Sample = {}
         for name, (geometry, _, leads) in frames.items():
@@ -308,8 +311,8 @@ class Framing:
             stem = name.partition(".")[0]
             raise DecodeError(
                 f"field {name!r}: it is {size[0]} x {size[1]}, another shape than the {geometry.size[0]} x "
-                f"{geometry.size[1]} (height x width) of the sample's main image, so it cannot be cut with it; give it a "
-                f"size of its own, as in {self.run.stage}(size={{..., {stem!r}: 512}}), or leave it out with select(...)"
+                f"{geometry.size[1]} (height x width) of the sample's main image, so it cannot be cut with it; give it "
+                f"a size of its own, as in {self.run.stage}(size={{..., {stem!r}: 512}}), or leave it out by select(...)"
             )
 
 
