@@ -7,7 +7,7 @@ from __future__ import annotations
 import re
 
 _ORIENTATION = 0x0112
-_KINDS = {1: 1, 3: 2, 4: 4, 6: 1, 8: 2, 9: 4}  # TIFF's whole numbers, and the bytes that each takes
+_KINDS = {3: 2, 4: 4, 8: 2, 9: 4}  # the kinds of number that Pillow takes, and the bytes of each
 _XMP = re.compile(rb"""tiff:Orientation(?:\s*=\s*["']|>)\s*([0-9])""")
 
 

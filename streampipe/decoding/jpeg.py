@@ -17,7 +17,7 @@ import simplejpeg
 
 from streampipe.decoding.codec import Data, ImageHeader, Pixels, Wanted
 from streampipe.decoding.exif import orientation_of
-from streampipe.decoding.jpeg_damage import ACCEPTED, cleaned, judge
+from streampipe.decoding.jpeg_damage import ACCEPTED, END, cleaned, judge
 from streampipe.decoding.pillow import decode_pillow
 from streampipe.decoding.segments import FRAMES, SCAN, Segment, segments
 from streampipe.errors import DecodeError
@@ -111,11 +111,11 @@ class Jpeg:
             space = {1: "GRAY", 3: "RGB", 4: "CMYK"}[header.components]
             found = judge(bytes(data), lambda whole: simplejpeg.decode_jpeg(whole, space), fatal_is_damage=False)
             if found.damage:
-                found = judge(cleaned(data), lambda whole: simplejpeg.decode_jpeg(whole, space))
+                data = bytes(data) + END  # or Pillow waits for more
+                found = judge(cleaned(data[: -len(END)]), lambda whole: simplejpeg.decode_jpeg(whole, space))
             if found.damage and wanted.damaged != "accept":
                 raise _damaged(data, found.damage)
             notes = (ACCEPTED,) if found.damage else ()
-            data = bytes(data) + b"\xff\xd9" if found.damage else data  # or Pillow waits for more
         pixels = decode_pillow("jpeg", data, wanted)
         return pixels._replace(notes=pixels.notes + notes)
 

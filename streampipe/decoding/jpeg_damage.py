@@ -15,7 +15,7 @@ from streampipe.decoding.codec import Data
 from streampipe.decoding.segments import FRAMES, SCAN, segments
 
 ACCEPTED = "damaged images accepted"
-_END = b"\xff\xd9"
+END = b"\xff\xd9"
 _PROGRESSIVE = frozenset((0xC2, 0xC6, 0xCA, 0xCE))
 _EXTRA = re.compile(r"(\d+) extraneous bytes before marker 0x([0-9a-f]{2})")
 _ROUNDS = 8
@@ -74,7 +74,7 @@ def cleaned(data: Data) -> bytes:
     if scan is None:
         return bytes(data)
     whole = b"".join(kept) + bytes(data[scan:])
-    return whole if progressive and not _all_bits(frame, whole) else whole + _END
+    return whole if progressive and not _all_bits(frame, whole) else whole + END
 
 
 def _all_bits(frame: bytes, data: bytes) -> bool:

@@ -55,9 +55,9 @@ class Tiff:
     def header(self, data: Data) -> ImageHeader:
         """By Pillow, in Python. It turns the image itself when it decodes it."""
         with open_pillow(self.name, data) as image:
-            turned = image.tag_v2.get(0x0112) in (5, 6, 7, 8)
-            size = (image.width, image.height) if turned else (image.height, image.width)
-            return ImageHeader("TIFF", *size)
+            tags = image.tag_v2
+            size = int(tags[257]), int(tags[256])  # what Pillow's own size means has changed between its versions
+            return ImageHeader("TIFF", *(size[::-1] if tags.get(0x0112) in (5, 6, 7, 8) else size))
 
     def memory(self, header: ImageHeader, eighths: int) -> int:
         """libtiff's strips, Pillow's image (turned), the result and its alpha."""

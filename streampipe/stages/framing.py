@@ -312,7 +312,7 @@ class Framing:
             raise DecodeError(
                 f"field {name!r}: it is {size[0]} x {size[1]}, another shape than the {geometry.size[0]} x "
                 f"{geometry.size[1]} (height x width) of the sample's main image, so it cannot be cut with it; give it "
-                f"a size of its own, as in {self.run.stage}(size={{..., {stem!r}: 512}}), or leave it out by select(...)"
+                f"a size of its own, as in {self.run.stage}(size={{..., {stem!r}: 512}}), or select(...) others"
             )
 
 
