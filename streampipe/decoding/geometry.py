@@ -148,7 +148,7 @@ class Geometry:
         script takes it from: it flips, and then crops.
         """
         if self.canvas is not None:  # the picture begins inside of it
-            return (self.target[0] - self.canvas[0]) // 2, (self.target[1] - self.canvas[1]) // 2
+            return -((self.canvas[0] - self.target[0]) // 2), -((self.canvas[1] - self.target[1]) // 2)
         top = self._offset(self.top, self.height, 0)
         left = self._offset(self.left, self.width, 1)
         if self.flipped and not (self.rounding == "truncate" and self._is_central(self.left, self.width, 1)):
@@ -165,8 +165,9 @@ class Geometry:
 
     def _is_central(self, start: int, length: int, axis: int) -> bool:
         """Whether the box stands in the middle, but for what whole pixels allow: then diffusers rounds room / 2."""
+        beside = abs(start + length / 2 - self.size[axis] / 2)
         zoom = zoom_of(self.size, self.target) / self.share
-        return abs(start + length / 2 - self.size[axis] / 2) * zoom <= 0.34 or not self._room[axis]
+        return beside <= 0.5 or beside * zoom <= 0.34 or not self._room[axis]
 
     @property
     def _room(self) -> Size:

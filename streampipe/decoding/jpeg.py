@@ -19,7 +19,7 @@ from streampipe.decoding.codec import Data, ImageHeader, Pixels, Wanted
 from streampipe.decoding.exif import orientation_of
 from streampipe.decoding.jpeg_damage import ACCEPTED, END, cleaned, judge
 from streampipe.decoding.pillow import decode_pillow
-from streampipe.decoding.segments import FRAMES, SCAN, Segment, segments
+from streampipe.decoding.segments import FRAMES, SCAN, Segment, segments, without_exif
 from streampipe.errors import DecodeError
 
 _HUFFMAN = frozenset((0xC0, 0xC1, 0xC2))
@@ -116,7 +116,7 @@ class Jpeg:
             if found.damage and wanted.damaged != "accept":
                 raise _damaged(data, found.damage)
             notes = (ACCEPTED,) if found.damage else ()
-        pixels = decode_pillow("jpeg", data, wanted)
+        pixels = decode_pillow("jpeg", without_exif(data), wanted)
         return pixels._replace(notes=pixels.notes + notes)
 
 

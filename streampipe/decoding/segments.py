@@ -47,6 +47,16 @@ def segments(data: Data) -> Iterator[Segment]:
         at += size
 
 
+def without_exif(data: Data) -> bytes:
+    """A file without EXIF and XMP segments, which Pillow warns of where it cannot parse them."""
+    kept, at = [b"\xff\xd8"], 2
+    for each in segments(data):
+        if each.marker != 0xE1:
+            kept.append(bytes((0xFF, each.marker)) + bytes(data[each.start - 2 : each.end]))
+        at = each.end
+    return b"".join(kept) + bytes(data[at:])
+
+
 def _next_marker(data: Data, at: int, end: int) -> tuple[int, int]:
     """The next marker and where it ends; what is no marker is passed over, as libjpeg does. 0 at the end."""
     while True:

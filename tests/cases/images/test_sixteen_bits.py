@@ -1,4 +1,4 @@
-"""What has more than 8 bits, or fewer: transparency, labels that keep their values, images of any mode that are fitted."""
+"""More than 8 bits, or fewer: transparency, labels that keep their values, images of any mode that are fitted."""
 
 import struct
 import zlib
