@@ -92,3 +92,9 @@ def test_what_the_codec_gave_is_compared_with_what_was_asked_for(monkeypatch):
     header = probe(photo())
     with pytest.raises(ValueError, match="the codec gave"):
         jpeg._decode(photo(), header, jpeg.Wanted(eighths=2))
+
+
+def test_broken_files_of_every_format_are_refused_or_decoded_to_the_size_that_was_asked_for():
+    command = [sys.executable, "-m", "tests.images", "7", "25"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, "alive"), done.stderr[-2000:]

@@ -115,7 +115,7 @@ def test_orientations_in_the_texts_of_a_png(data, size):
 
 GARBAGE = {
     "JPEG": encoded(PICTURE, "JPEG", exif=b"garbage!garbage!"),
-    "JPEG of CMYK, cut off": encoded(PICTURE.convert("CMYK"), "JPEG", exif=b"Exif\0\0" + block(entries=40)),
+    "JPEG of CMYK, cut off": encoded(PICTURE.convert("CMYK"), "JPEG", exif=b"Exif\0\0" + block(value=1, entries=40)),
     "PNG": encoded(PICTURE, "PNG", exif=b"garbage!garbage!"),
     "PNG text": png_text(b"tEXt", b"Raw profile type exif\0\nexif\n    4\nzz zz\n"),
     "WEBP": encoded(PICTURE, "WEBP", exif=b"garbage!garbage!"),

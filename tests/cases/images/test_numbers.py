@@ -88,9 +88,7 @@ def test_crops_of_random_scale_are_seeded_and_recorded():
     ramp = np.zeros((height, width, 3), np.uint8)
     ramp[..., 0] = np.arange(width) * 255 // (width - 1)
     rows = [{"__key__": str(i), "png": encoded(Image.fromarray(ramp), "PNG")} for i in range(30)]
-    found, others = (
-        list(sp.from_iterable(rows, seed=2).decode(50, crop="random", scale=(0.4, 1.0))) for _ in range(2)
-    )
+    found, others = (list(sp.from_iterable(rows, seed=2).decode(50, crop="random", scale=(0.4, 1.0))) for _ in range(2))
     spans = []
     for sample, again in zip(found, others, strict=True):
         assert torch.equal(sample["png"], again["png"])
