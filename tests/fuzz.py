@@ -2,7 +2,8 @@
 
 Any bytes give members or one of streampipe's own errors, within bounds of time and memory, the same from a buffer and
 from a stream of chunks; any index or manifest is refused or sound; any state is refused or gives batches; any image is
-decoded to the size that was asked for or refused, and no codec writes where it should not. What is found goes into ``tests/test_regressions.py``. Not collected by pytest; needs ``pip install atheris``.
+decoded to the size that was asked for or refused, and no codec writes where it should not. What is found goes into
+``tests/test_regressions.py``. Not collected by pytest; needs ``pip install atheris``.
 """
 
 from __future__ import annotations

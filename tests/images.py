@@ -1,7 +1,7 @@
 """Broken images, and a child process that decodes them: ``python -m tests.images SEED FILES_A_KIND``.
 
-A codec that writes past a buffer may crash at once, much later, or never. So the process is one of its own, and the memory
-that the fast codec is given has known bytes behind it, which are looked at.
+A codec that writes past a buffer may crash at once, much later, or never. So the process is one of its own, and the
+memory that the fast codec is given has known bytes behind it, which are looked at.
 """
 
 from __future__ import annotations

@@ -36,6 +36,8 @@ def codecs_of(formats: Iterable[str | Codec] = ()) -> tuple[Codec, ...]:
     >>> [each.name for each in codecs_of(("tiff",))]
     ['jpeg', 'png', 'webp', 'gif', 'avif', 'tiff']
     """
+    if formats == ():
+        return DEFAULT
     if isinstance(formats, (str, Codec)):
         raise ConfigError(f"formats is a tuple of names or codecs, as in formats=({formats!r},)")
     found = list(DEFAULT)

@@ -45,7 +45,9 @@ def is_image_field(name: str, data: bytes | memoryview, codecs: Iterable[Codec] 
     (True, False)
     """
     extension = _extension(name)
-    if extension in IMAGES or name in RENAMED or any(extension in each.extensions for each in codecs):
+    if extension in IMAGES or name in RENAMED:
+        return True
+    if codecs is not DEFAULT and any(extension in each.extensions for each in codecs):
         return True
     if extension in _DECODERS or extension in UNSAFE or extension == "gz":
         return False

@@ -149,29 +149,25 @@ class Geometry:
         """
         if self.canvas is not None:  # the picture begins inside of it
             return -((self.canvas[0] - self.target[0]) // 2), -((self.canvas[1] - self.target[1]) // 2)
-        top = self._offset(self.top, self.height, 0)
-        left = self._offset(self.left, self.width, 1)
-        if self.flipped and not (self.rounding == "truncate" and self._is_central(self.left, self.width, 1)):
-            left = self._room[1] - left
+        rows, columns = self.resized
+        zoom = zoom_of(self.size, self.target) / self.share
+        top, _ = self._offset(self.top, self.height, 0, rows, zoom)
+        left, central = self._offset(self.left, self.width, 1, columns, zoom)
+        if self.flipped and not central:
+            left = columns - self.target[1] - left
         return top, left
 
-    def _offset(self, start: int, length: int, axis: int) -> int:
-        """By the box's middle: its edges are moved to whole pixels by up to half of one, its middle by half of that."""
-        room = self._room[axis]
-        if self.rounding == "truncate" and self._is_central(start, length, axis):
-            return round(room / 2)
-        zoom = zoom_of(self.size, self.target) / self.share
-        return max(0, min(round((start + length / 2) * zoom - self.target[axis] / 2), room))
+    def _offset(self, start: int, length: int, axis: int, whole: int, zoom: float) -> tuple[int, bool]:
+        """By the box's middle: its edges are moved to whole pixels by up to half of one, its middle by half of that.
 
-    def _is_central(self, start: int, length: int, axis: int) -> bool:
-        """Whether the box stands in the middle, but for what whole pixels allow: then diffusers rounds room / 2."""
-        beside = abs(start + length / 2 - self.size[axis] / 2)
-        zoom = zoom_of(self.size, self.target) / self.share
-        return beside <= 0.5 or beside * zoom <= 0.34 or not self._room[axis]
-
-    @property
-    def _room(self) -> Size:
-        return self.resized[0] - self.target[0], self.resized[1] - self.target[1]
+        Second, whether it is that of a crop from the middle as diffusers' script has it: room / 2, mirrored or not.
+        """
+        room = whole - self.target[axis]
+        if self.rounding == "truncate":
+            beside = abs(start + length / 2 - self.size[axis] / 2)
+            if beside <= 0.5 or beside * zoom <= 0.34 or not room:  # but for what whole pixels allow
+                return round(room / 2), True
+        return max(0, min(round((start + length / 2) * zoom - self.target[axis] / 2), room)), False
 
     def cut(self, stored: Size, orientation: int = 1, margin: float | None = None) -> Cut:
         """The box in a stored image that shows the same picture, of whatever resolution.

@@ -37,6 +37,7 @@ class JpegHeader(ImageHeader):
 
     frame: int = 0xC0
     components: int = 3
+    has_profile: bool = False
 
     @property
     def is_fast(self) -> bool:
@@ -56,9 +57,11 @@ class Jpeg:
 
     def header(self, data: Data) -> JpegHeader:
         """By walking the markers up to the first scan: a tenth of the time of opening it."""
-        exif, xmp, frame = [], None, None
+        exif, xmp, frame, profile = [], None, None, False
         for each in segments(data):
-            if each.marker == 0xE1:
+            if each.marker == 0xE2:
+                profile = profile or bytes(data[each.start : each.start + len(_ICC)]) == _ICC
+            elif each.marker == 0xE1:
                 body = bytes(data[each.start : each.end])
                 if body.startswith(_EXIF):
                     exif.append(body[len(_EXIF) :])  # a long block goes on in the next segment
@@ -70,7 +73,8 @@ class Jpeg:
                 marker, precision, height, width, components = frame
                 fast = marker in _HUFFMAN and precision == 8 and components in (1, 3)
                 turned = orientation_of(b"".join(exif), xmp)
-                return JpegHeader("JPEG", height, width, turned, _SCALES if fast else (8,), marker, components)
+                scales = _SCALES if fast else (8,)
+                return JpegHeader("JPEG", height, width, turned, scales, marker, components, profile)
         raise DecodeError(f"the JPEG image of {len(data)} bytes has a damaged header, or ends in it")
 
     def memory(self, header: ImageHeader, eighths: int) -> int:
@@ -86,7 +90,7 @@ class Jpeg:
         assert isinstance(header, JpegHeader)
         if not header.is_fast:
             return self._by_pillow(data, header, wanted)
-        profile = profile_in(data) if wanted.icc == "srgb" else None
+        profile = profile_in(data) if wanted.icc == "srgb" and header.has_profile else None
         try:
             return Pixels(_decode(data, header, wanted), None, profile)
         except ValueError as error:

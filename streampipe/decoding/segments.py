@@ -33,7 +33,10 @@ def segments(data: Data) -> Iterator[Segment]:
     """The segments in order; the last is the first scan's header, unless the file is damaged before it."""
     at, end = 2, len(data)
     while True:
-        marker, at = _next_marker(data, at, end)
+        if at + 1 < end and data[at] == 0xFF and data[at + 1] not in (0, 0xFF):  # as it nearly always is
+            marker, at = data[at + 1], at + 2
+        else:
+            marker, at = _next_marker(data, at, end)
         if marker in _ALONE:
             continue
         if marker not in _KNOWN or at + 2 > end:

@@ -39,6 +39,7 @@ FRAMED = "__framed__"
 _ORIGINAL = (("original_width", "original_height"), ("WIDTH", "HEIGHT"))
 _STORED = (("width", "height"), ("w", "h"))
 _CHOICES = "decode"  # the stage that all framing stages draw their random numbers as: one sample, one decision
+_NEVER = frozenset((str, dict, list, int, float, bool, type(None)))  # types that no image has
 MODES = ("cover", "contain", "pad")
 ROUNDINGS = ("round", "truncate")
 
@@ -179,11 +180,13 @@ class Framing:
         Raises:
             DecodeError: an image is not of the main image's shape, and so cannot be cut with it.
         """
-        state = told.get(FRAMED, Framed())
-        mirrored = self._mirrored(told)
+        state = told.get(FRAMED)
+        drawn = self._drawn(told)
+        mirrored = drawn[2] < self.flip if state is None else state.flipped  # an earlier stage may have decided
+        done = () if state is None else state.fields
         found: dict[str, Frame] = {}
         for name in sorted(sizes, key=lambda each: each != main):
-            flipped = mirrored and name not in state.fields
+            flipped = mirrored and name not in done
             lead = found.get(main)
             if lead is not None and not self.has_own_size(name):
                 geometry = lead.geometry
@@ -193,13 +196,15 @@ class Framing:
                 found[name] = Frame(geometry, flipped, leads=False)
                 continue
             target = self.target(told, name)
-            own = None if target is None else self.decide(told, sizes[name], target, flipped)
+            own = None if target is None else self._decide(told, sizes[name], target, flipped, drawn)
             if own is None and target is not None:
                 return None
             found[name] = Frame(own, flipped)
         return found
 
-    def decide(self, sample: Sample, size: Size, target: Size | Area, flipped: bool) -> Geometry | None:
+    def _decide(
+        self, sample: Sample, size: Size, target: Size | Area, flipped: bool, drawn: tuple[float, float, float, float]
+    ) -> Geometry | None:
         """The one decision for an image of this size; None: drop the sample, it would be enlarged too much.
 
         A pure function of (seed, epoch, key) and its arguments: ``decode`` and ``fit`` decide alike.
@@ -210,7 +215,7 @@ class Framing:
             return (
                 None if self._too_small(max(geometry.target[0] / size[0], geometry.target[1] / size[1])) else geometry
             )
-        left, top, _, part = self._drawn(sample)
+        left, top, _, part = drawn
         share = self.scale[0] + (self.scale[1] - self.scale[0]) * part
         if self._too_small(zoom_of(size, goal) / share):
             return None
@@ -230,11 +235,6 @@ class Framing:
             left, top, mirrored, part = self._choices.uniform(sample, 4)
             return left, top, mirrored, part
         return 0.5, 0.5, 1.0, 1.0
-
-    def _mirrored(self, sample: Sample) -> bool:
-        """One flip for a sample: an earlier stage may have decided."""
-        state = sample.get(FRAMED)
-        return state.flipped if state is not None else self._drawn(sample)[2] < self.flip
 
     def _ask(
         self, crop: Callable[..., Any], sample: Sample, size: Size, target: Size, share: float
@@ -277,12 +277,12 @@ class Framing:
             original = geometry.size
             if name == main and self.original_size == "json":
                 original = self._original(sample, geometry.size, turned)
+            crop = geometry.crop_top_left
             made[f"{place}original_size"] = original
-            made[f"{place}crop_top_left"] = geometry.crop_top_left
+            made[f"{place}crop_top_left"] = crop
             made[f"{place}target_size"] = geometry.result
             if name == main:
-                time_ids = (*original, *geometry.crop_top_left, *geometry.result)
-                made["time_ids"] = torch.tensor(time_ids, dtype=torch.int64)
+                made["time_ids"] = torch.tensor((*original, *crop, *geometry.result), dtype=torch.int64)
         if made or any(frame.flipped for frame in frames.values()):
             flipped = before.flipped or any(frame.flipped for frame in frames.values())
             made["flipped"] = flipped
@@ -323,7 +323,7 @@ def main_of(sample: Mapping[str, Any], more: Iterable[str] = ()) -> str:
     """
     names = set(more)
     for name, value in sample.items():
-        if name.startswith("__") or name in names:
+        if name.startswith("__") or name in names or type(value) in _NEVER:
             continue
         encoded = isinstance(value, (bytes, bytearray, memoryview))
         if is_image_field(name, value) if encoded else is_image(value):
