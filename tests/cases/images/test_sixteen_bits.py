@@ -152,3 +152,19 @@ def test_floating_point_pixels_are_refused_and_told_why(tmp_path):
     data = encoded(Image.new("F", (4, 4), 0.5), "TIFF")
     with pytest.raises(sp.DecodeError, match=r"floating-point.*decoders=\{'tiff'"):
         one("tiff", data, formats=("tiff",))
+
+
+def test_labels_of_16_bits_are_written_as_they_were_read(tmp_path):
+    labels = np.array([[3, 24001], [24002, 65535]], np.uint16)
+    rows = [
+        {
+            "__key__": "a",
+            "seg.png": encoded(Image.fromarray(labels), "PNG"),
+            "mask.png": encoded(Image.new("L", (3, 3), 7), "PNG"),
+        }
+    ]
+    for output in ("tensor", "numpy"):
+        sp.from_iterable(rows).decode(output=output).write(f"{tmp_path}/{output}/{{:05d}}.tar")
+        (again,) = sp.stream(tmp_path / output).decode()
+        assert again["seg.png"][0].tolist() == labels.tolist()
+        assert again["mask.png"].shape == (1, 3, 3)
