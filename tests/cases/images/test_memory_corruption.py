@@ -98,3 +98,32 @@ def test_broken_files_of_every_format_are_refused_or_decoded_to_the_size_that_wa
     command = [sys.executable, "-m", "tests.images", "7", "25"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.strip()) == (0, "alive"), done.stderr[-2000:]
+
+
+def test_our_reader_of_headers_and_the_codecs_agree_on_what_it_may_have():
+    import random
+
+    import simplejpeg
+
+    from tests.images import broken
+
+    rng, seen, agreed = random.Random(3), 0, 0
+    whole = [photo(0, 40, 30), photo(1, 40, 30, progressive=True), encoded(natural(40, 30).convert("L"))]
+    whole += [data for each in whole for data in hidden(each)]
+    for _ in range(4000):
+        data = broken(rng.choice(whole), rng)
+        try:
+            header = probe(data)
+        except sp.DecodeError:
+            continue
+        if getattr(header, "scales", (8,)) == (8,):
+            continue
+        seen += 1
+        try:
+            height, width, *_ = simplejpeg.decode_jpeg_header(data, strict=False)
+        except (ValueError, KeyError):  # KeyError: a subsampling that it has no name for
+            continue
+        agreed += 1
+        assert (height, width) == header.stored
+    assert seen > 1000
+    assert agreed > 500
