@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from streampipe.errors import ConfigError
-from streampipe.plan.shapes import SETS, Size, every, generate, in_order
+from streampipe.plan.shapes import SETS, NoUpscale, Size, every, generate, in_order
 
 MISSTATED = "json sizes that are not the image's"
 """Under what samples are counted of which the json states another size than the header of their image."""
@@ -211,37 +211,6 @@ class Buckets:
         """The buckets of exactly these sizes; -1 where there is none."""
         number = {size: i for i, size in enumerate(self.sizes)}
         return np.array([number.get(size, -1) for size in zip(h.tolist(), w.tolist(), strict=True)], np.int64)
-
-
-class NoUpscale(NamedTuple):
-    """The size of an image's bucket where none may be enlarged, as sd-scripts find it (``bucket_no_upscale``)."""
-
-    base: int
-    step: int
-    most: int
-
-    def __call__(self, h: np.ndarray, w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Heights and widths of the buckets, for columns of heights and widths."""
-        ratio, area = w / h, float(self.base * self.base)
-        wide = np.sqrt(area * ratio)
-        high = area / wide
-        most = np.maximum(h, w) > self.most  # longer than any bucket: as long as the longest, in its shape
-        shrunk = np.minimum(1.0, self.most / np.maximum(np.maximum(wide, high), 1))
-        wide, high = wide * shrunk, high * shrunk
-        by_width = self._steps(wide)
-        by_height = self._steps(high)
-        other_h, other_w = self._steps(by_width / ratio), self._steps(by_height * ratio)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            first = np.abs(by_width / other_h - ratio) < np.abs(other_w / by_height - ratio)
-        new_w = np.where(first, by_width, np.floor(by_height * ratio + 0.5))
-        new_h = np.where(first, np.floor(by_width / ratio + 0.5), by_height)
-        large = (w * h > area) | most
-        w, h = np.where(large, np.minimum(new_w, w), w), np.where(large, np.minimum(new_h, h), h)
-        return (h - h % self.step).astype(np.int64), (w - w % self.step).astype(np.int64)
-
-    def _steps(self, edges: np.ndarray) -> np.ndarray:
-        whole = np.floor(edges + 0.5)
-        return np.asarray(whole - whole % self.step)
 
 
 class Leftover(NamedTuple):
