@@ -23,33 +23,35 @@ import numpy as np
 from streampipe.context import Run
 from streampipe.counters import counters
 from streampipe.plan.bucketed import BucketDataset, BucketPlaces, Census, make_plan
-from streampipe.plan.buckets import PRESETS, Buckets, cut, log_ratios
+from streampipe.plan.buckets import Buckets, cut, log_ratios
 from streampipe.plan.dataset import Dataset
 from streampipe.plan.groups import GroupOrder, Groups
+from streampipe.plan.shapes import SETS
 from streampipe.stages.bucket import MAX_BYTES, Pools
 
 RANKS, WORKERS, BATCH = 8, 8, 16
+PRESETS = {name: Buckets(name) for name in SETS if name != "pixart"}  # that is sdxl-published
 PHOTO = {3 / 2: 25, 4 / 3: 15, 16 / 9: 12, 1: 12, 2 / 3: 10, 3 / 4: 8, 4 / 5: 4, 9 / 16: 4, 1.91: 2}
-DANBOORU = {  # (width, height): images
-    (256, 1024): 16618,
-    (320, 1024): 38428,
-    (384, 1024): 24377,
-    (384, 960): 12010,
-    (384, 896): 42191,
-    (448, 832): 247869,
-    (512, 768): 661814,
-    (512, 704): 2189784,
-    (576, 640): 417592,
+DANBOORU = {  # (height, width): images
+    (1024, 256): 16618,
+    (1024, 320): 38428,
+    (1024, 384): 24377,
+    (960, 384): 12010,
+    (896, 384): 42191,
+    (832, 448): 247869,
+    (768, 512): 661814,
+    (704, 512): 2189784,
+    (640, 576): 417592,
     (512, 512): 429811,
-    (640, 576): 231463,
-    (704, 512): 586743,
-    (768, 512): 209557,
-    (832, 448): 173294,
-    (896, 384): 15046,
-    (960, 384): 3478,
-    (1024, 384): 4512,
-    (1024, 320): 3704,
-    (1024, 256): 2326,
+    (576, 640): 231463,
+    (512, 704): 586743,
+    (512, 768): 209557,
+    (448, 832): 173294,
+    (384, 896): 15046,
+    (384, 960): 3478,
+    (384, 1024): 4512,
+    (320, 1024): 3704,
+    (256, 1024): 2326,
 }
 
 
@@ -76,7 +78,7 @@ DISTRIBUTIONS = {"photo": photo, "danbooru": danbooru}
 
 def assigned(buckets: Buckets, ratios: np.ndarray) -> np.ndarray:
     """The bucket of each image: all are about 4 megapixels."""
-    return buckets.assign(np.round(2000 * np.exp(ratios / 2)), np.round(2000 * np.exp(-ratios / 2)))
+    return buckets.assign(np.round(2000 * np.exp(-ratios / 2)), np.round(2000 * np.exp(ratios / 2)))
 
 
 def losses(n: int, distribution: str) -> None:

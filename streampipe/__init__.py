@@ -3,6 +3,7 @@
 from streampipe.captions import Tags
 from streampipe.commands.verify import verify
 from streampipe.context import Consumer, Position, Run
+from streampipe.decoding import Area
 from streampipe.decorators import SKIP, cached, inference, logged, on_error, retry, timed
 from streampipe.engine.interleaved import merge_states
 from streampipe.errors import (
@@ -46,6 +47,7 @@ __version__ = "0.1.0"
 __all__ = [
     "SKIP",
     "AccessDenied",
+    "Area",
     "Buckets",
     "Cache",
     "ConfigError",

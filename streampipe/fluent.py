@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from streampipe import stages
 from streampipe.captions import Tags
-from streampipe.decoding import MAX_PIXELS
+from streampipe.decoding import MAX_PIXELS, MEMORY, Colour, Formats
 from streampipe.decorators.inference import inference
 from streampipe.decorators.model import is_module
 from streampipe.index.beside import Beside
@@ -22,6 +22,7 @@ from streampipe.spelling import spelt
 from streampipe.stages.batch import Collate
 from streampipe.stages.bucket import MAX_BYTES
 from streampipe.stages.decode import Crop, Decoders
+from streampipe.stages.framing import Sizes
 from streampipe.stages.grouping import find_groups
 from streampipe.stages.stage import Stage, StageDefinition
 
@@ -125,17 +126,24 @@ class Fluent:
     @spelt
     def decode(
         self,
-        size: int | tuple[int, int] | None = None,
+        size: Sizes = None,
         *,
         crop: Crop = "center",
         flip: float = 0.0,
         upscale: str | float = "allow",
+        mode: str = "cover",
+        scale: tuple[float, float] = (1.0, 1.0),
         output: str = "tensor",
-        background: tuple[int, int, int] = (255, 255, 255),
+        background: Colour = (255, 255, 255),
         alpha: str | None = None,
+        icc: str = "srgb",
+        damaged: str = "error",
+        formats: Formats = (),
         max_pixels: int = MAX_PIXELS,
+        memory: int = MEMORY,
         margin: float | str | None = "default",
         interpolation: str | Mapping[str, str] = "bicubic",
+        rounding: str = "round",
         original_size: str = "image",
         decoders: Decoders | None = None,
         fields: tuple[str, ...] | None = None,
@@ -180,13 +188,16 @@ class Fluent:
     @spelt
     def fit(
         self,
-        size: int | tuple[int, int] | None = None,
+        size: Sizes = None,
         *,
         crop: Crop = "center",
         flip: float = 0.0,
         upscale: str | float = "allow",
+        mode: str = "cover",
+        scale: tuple[float, float] = (1.0, 1.0),
         margin: float | str | None = "default",
         interpolation: str | Mapping[str, str] = "bicubic",
+        rounding: str = "round",
         original_size: str = "image",
         fields: tuple[str, ...] | None = None,
         threads: int | None = None,

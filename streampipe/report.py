@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 Counts = Mapping[tuple[str, str], float]
 BUCKET = "bucket "
-"""How the names of buckets begin: "bucket 1024x1024"."""
+"""How the names of buckets begin: "bucket 832x1216", height x width."""
 _COLUMNS = ("calls", "seconds")
 
 
@@ -48,7 +48,7 @@ def histogram(buckets: Mapping[str, Mapping[str, float]]) -> list[str]:
     """A line for each bucket, by its size: batches, samples, what was cut off its images, what was left out.
 
     >>> print(*histogram({"bucket 8x16": {"batches": 2, "samples": 5, "cut": 0.5}}), sep="\\n")
-    bucket 8x16                               2 batches, 5 samples (100.0 %), 10.0 % of each cut away
+    bucket 8x16 (height x width)              2 batches, 5 samples (100.0 %), 10.0 % of each cut away
     """
     total = sum(whats.get("samples", 0) for whats in buckets.values())
     lines = []
@@ -58,12 +58,12 @@ def histogram(buckets: Mapping[str, Mapping[str, float]]) -> list[str]:
         parts.append(f"{whats.get('cut', 0) / max(1, samples):.1%} of each cut away")
         if "left out" in whats:
             parts.append(f"{whats['left out']:.0f} left out")
-        lines.append(f"{name:<42}{', '.join(parts)}".replace("%", " %"))
+        lines.append(f"{name + ' (height x width)':<42}{', '.join(parts)}".replace("%", " %"))
     return lines
 
 
 def _shape(name: str) -> float:
-    width, _, height = name.removeprefix(BUCKET).partition("x")
+    height, _, width = name.removeprefix(BUCKET).partition("x")
     return int(width) / int(height)
 
 

@@ -1,8 +1,9 @@
-"""Fuzzing, with atheris: ``python tests/fuzz.py tar|compressed|index|state [--seconds 60] [--corpus FOLDER]``.
+"""Fuzzing, with atheris: ``python tests/fuzz.py tar|compressed|index|state|image [--seconds 60] [--corpus FOLDER]``.
 
 Any bytes give members or one of streampipe's own errors, within bounds of time and memory, the same from a buffer and
-from a stream of chunks; any index or manifest is refused or sound; any state is refused or gives batches. What is found
-goes into ``tests/test_regressions.py``. Not collected by pytest; needs ``pip install atheris``.
+from a stream of chunks; any index or manifest is refused or sound; any state is refused or gives batches; any image is
+decoded to the size that was asked for or refused, and no codec writes where it should not. What is found goes into
+``tests/test_regressions.py``. Not collected by pytest; needs ``pip install atheris``.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ with atheris.instrument_imports(include=["streampipe"]):
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from tests.data import shard, write_shards
+from tests.images import check_image
+from tests.kinds import kinds_of
 
 LIMITS = Limits(max_member_bytes=1 << 20, max_index_bytes=1 << 24, inflate_floor=1 << 22)
 
@@ -162,6 +165,17 @@ def index_seeds():
     yield manifest.to_bytes([manifest.Entry("a.tar", 10240, 1, None)])
 
 
+def image(data):
+    """Any bytes as an image; the first one says how it is decoded."""
+    check_image(data[1:], data[0] if data else 0)
+
+
+def image_seeds():
+    for name in ("jpeg", "png", "webp", "gif", "avif"):
+        for number, data in enumerate(kinds_of(name).values()):
+            yield bytes((number,)) + data
+
+
 class States:
     """Loaders of several kinds, and states that they gave."""
 
@@ -237,7 +251,7 @@ def change(state, given):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("target", choices=("tar", "compressed", "index", "state"))
+    parser.add_argument("target", choices=("tar", "compressed", "index", "state", "image"))
     parser.add_argument("--seconds", type=int, default=60)
     parser.add_argument("--corpus", help="a folder that keeps what was found to be interesting")
     parser.add_argument("--replay", nargs="*", default=[], help="files to run once")
@@ -246,7 +260,9 @@ def main():
         os.environ["STREAMPIPE_CACHE"] = f"{folder}/memory"
         corpus = Path(given.corpus or f"{folder}/corpus")
         corpus.mkdir(parents=True, exist_ok=True)
-        seeds = {"tar": tar_seeds, "compressed": compressed_seeds, "index": index_seeds}.get(given.target, list)
+        seeds = {"tar": tar_seeds, "compressed": compressed_seeds, "index": index_seeds, "image": image_seeds}.get(
+            given.target, list
+        )
         for number, seed in enumerate(seeds()):
             (corpus / f"seed{number}").write_bytes(seed)
         target = States(f"{folder}/data") if given.target == "state" else globals()[given.target]

@@ -48,13 +48,14 @@ ORDER = [  # each may import from those before it, and from itself
     "testing",
 ]
 INSIDE = {  # and in a folder, each file from those before it
-    "plan": "order buckets spread groups cut rotation lanes deal planned dataset streams bucketed",
+    "plan": "order shapes buckets spread groups cut rotation lanes deal planned dataset streams bucketed",
     "query": "aliases expression arrow condition split own",
     "index": "beside stated facts columns parquet known manifest separated sidecar table scan find build",
     "source": "headers location network failures traffic http retry disk fetch stores forward part ranges cache "
     "download source",
     "tar": "limits foreign extended header compression entries reader writer",
-    "decoding": "extensions inflate geometry sniff text header resize jpeg pillow image fields",
+    "decoding": "extensions inflate geometry text budget exif codec segments icc resize boxes pillow jpeg_damage jpeg "
+    "png web more codecs image fields",
     "reading": "indexed remote prefetch shards forward reader",
     "pack": "names split metadata layouts duplicates walk listing change shard job run",
     "engine": "engine chain division mix batches indexed lanes streams state interleaved compile life clock plain "

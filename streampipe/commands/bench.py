@@ -6,7 +6,7 @@ import argparse
 import time
 
 from streampipe.commands.arguments import add_index, add_urls, positive, whole
-from streampipe.decoding.extensions import IMAGES
+from streampipe.decoding.fields import IMAGES
 from streampipe.loader import Loader
 from streampipe.stream import stream
 

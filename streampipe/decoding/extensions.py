@@ -1,8 +1,8 @@
-"""What the last part of a field's name says about its bytes. Each list stands here once."""
+"""What the last part of a field's name says about its bytes. Each list stands here once; those of images with their
+codecs."""
 
 from __future__ import annotations
 
-IMAGES = frozenset(("jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "avif", "apng"))
 TEXTS = frozenset(("txt", "text", "transcript", "caption"))
 JSONS = frozenset(("json", "jsn"))
 NUMBERS = frozenset(("cls", "cls2", "index", "inx", "id"))

@@ -11,24 +11,29 @@ from typing import Any
 
 import numpy as np
 
-from streampipe.decoding.extensions import IMAGES, JSONS, NUMBERS, TEXTS, UNSAFE
+from streampipe.decoding.codec import Codec
+from streampipe.decoding.codecs import DEFAULT, codecs_of, recognise
+from streampipe.decoding.extensions import JSONS, NUMBERS, TEXTS, UNSAFE
 from streampipe.decoding.extensions import extension_of as _extension
 from streampipe.decoding.image import decode_image
 from streampipe.decoding.inflate import MAX_INFLATED, unwrapped
-from streampipe.decoding.sniff import sniff
 from streampipe.decoding.text import decode_json, decode_text
 from streampipe.errors import ConfigError, DecodeError, UnsafeFormat
 
 ALONE = "tensor"
 """The name of a tensor that is alone in a .safetensors field."""
+IMAGES = frozenset().union(*(each.extensions for each in DEFAULT))
+"""Extensions of the image formats that are always decoded."""
 MASKS = frozenset(("mask", "masklabel", "seg"))
 RENAMED = frozenset(("image", "control", "mask"))
 """Names without an extension under which images go behind ``rename``: bytes there that are no image are damage."""
 Decoder = Callable[[bytes], Any]
 
 
-def is_image_field(name: str, data: bytes | memoryview) -> bool:
+def is_image_field(name: str, data: bytes | memoryview, codecs: Iterable[Codec] = DEFAULT) -> bool:
     """Whether a field will become an image: by its name, or by its content where the name says nothing.
+
+    ``codecs``: those that are used, see ``codecs_of``.
 
     >>> start = b"\\xff\\xd8\\xff"
     >>> is_image_field("jpg", b""), is_image_field("picture", start), is_image_field("txt", start)
@@ -39,7 +44,11 @@ def is_image_field(name: str, data: bytes | memoryview) -> bool:
     extension = _extension(name)
     if extension in IMAGES or name in RENAMED:
         return True
-    return extension not in _DECODERS and extension not in UNSAFE and extension != "gz" and sniff(data) is not None
+    if codecs is not DEFAULT and any(extension in each.extensions for each in codecs):
+        return True
+    if extension in _DECODERS or extension in UNSAFE or extension == "gz":
+        return False
+    return recognise(data, codecs) is not None
 
 
 def is_mask(name: str) -> bool:
@@ -83,8 +92,8 @@ def decode_field(
     own = decoders and (decoders.get(name) or decoders.get(extension))
     if own:
         return own(bytes(data))
-    if is_image_field(name, data):
-        return decode_image(data, **image_options)
+    if is_image_field(name, data, codecs_of(image_options.get("formats", ()))):
+        return decode_image(data, labels=is_mask(name), **image_options)
     if extension == "gz":
         return decode_field(*unwrapped(name, data), decoders=decoders, **image_options)
     if extension in UNSAFE:

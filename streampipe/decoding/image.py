@@ -8,54 +8,79 @@ import numpy as np
 import torch
 from PIL import Image
 
+from streampipe.counters import counters
+from streampipe.decoding.budget import MEMORY, budget
+from streampipe.decoding.codec import Codec, Data, ImageHeader, Pixels, Wanted
+from streampipe.decoding.codecs import BUILT_IN, DEFAULT, Formats, codecs_of, recognise
 from streampipe.decoding.geometry import MARGIN, Cut, Geometry, decide, whole
-from streampipe.decoding.header import ImageHeader, quick_header
-from streampipe.decoding.jpeg import decode_jpeg
-from streampipe.decoding.pillow import load_pillow, open_pillow, pillow_header
-from streampipe.decoding.resize import resize
-from streampipe.decoding.sniff import sniff
+from streampipe.decoding.icc import array_to_srgb
+from streampipe.decoding.pillow import decode_pillow
+from streampipe.decoding.resize import FILTERS, resize
 from streampipe.errors import DecodeError
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "AVIF")
 MAX_PIXELS = 64_000_000
+_BLACK = (0, 0, 0)
+
+
+def probe(data: Data) -> ImageHeader:
+    """Format, size and orientation of an image of any built-in format, also of those that must be asked for to be
+    decoded; no pixel is decoded.
+
+    Raises:
+        DecodeError: the bytes are no image of a known format, or its header is damaged.
+    """
+    codec = recognise(data, BUILT_IN)
+    if codec is None:
+        raise DecodeError(f"{len(data)} bytes that begin {bytes(data[:8])!r} are no image of a known format")
+    return codec.header(data)
 
 
 class EncodedImage:
-    """An image of which the header has been read, and no pixel yet. Live: for one image, never kept.
+    """An image of which the header has been read, and no pixel yet.
+
+    Args:
+        data: the file.
+        max_pixels: larger images are refused.
+        codecs: those that may have it, see ``codecs_of``.
+        memory: bytes that all images which are decoded at this moment in this process may take together.
 
     Raises:
         DecodeError: damaged, of no allowed format, or larger than ``max_pixels``.
     """
 
     def __init__(
-        self, data: bytes | memoryview, *, max_pixels: int = MAX_PIXELS, formats: tuple[str, ...] = FORMATS
+        self,
+        data: Data,
+        *,
+        max_pixels: int = MAX_PIXELS,
+        codecs: tuple[Codec, ...] = DEFAULT,
+        memory: int = MEMORY,
     ) -> None:
-        kind = sniff(data)
-        if kind is None or kind not in formats:
-            raise DecodeError(
-                f"{len(data)} bytes that begin {bytes(data[:8])!r} are no image of the formats {', '.join(formats)}"
-            )
+        codec = recognise(data, codecs)
+        if codec is None:
+            raise DecodeError(_unknown(data, codecs))
         self._data = data
-        self._kind = kind
-        self._opened: Image.Image | None = None
-        header = quick_header(data, kind)
-        if header is None:
-            self._opened = open_pillow(data, kind)
-            _check_pixels(kind, *self._opened.size, max_pixels)
-            header = pillow_header(self._opened, data, kind)
-        _check_pixels(kind, header.width, header.height, max_pixels)
-        self.header: ImageHeader = header
-
-    def cut(self, geometry: Geometry | None, margin: float | None = MARGIN) -> Cut:
-        """What a geometry (None: the whole image as it is) means for this file."""
-        header = self.header
-        stored = header.stored_width, header.stored_height, header.orientation
-        return whole(*stored) if geometry is None else geometry.cut(*stored, margin if self._has_scales else None)
+        self._codec = codec
+        self._memory = memory
+        self.header: ImageHeader = codec.header(data)
+        if self.header.width * self.header.height > max_pixels:
+            raise DecodeError(
+                f"the {self.header.format} image has {self.header.height} x {self.header.width} pixels (height x "
+                f"width; at most {max_pixels} in all are allowed); raise max_pixels if it is meant"
+            )
 
     @property
-    def _has_scales(self) -> bool:
-        """Whether the fast codec can decode this image, and at smaller scales too."""
-        return self._kind == "JPEG" and self._opened is None and self.header.channels in (1, 3)
+    def size(self) -> tuple[int, int]:
+        """(height, width) as shown."""
+        return self.header.height, self.header.width
+
+    def cut(self, geometry: Geometry | None, margin: float | None = MARGIN, flipped: bool = False) -> Cut:
+        """What a geometry means for this file; None: the whole image as it is, or ``flipped``."""
+        header = self.header
+        if geometry is None:
+            return whole(header.stored, header.orientation, flipped)
+        cut = geometry.cut(header.stored, header.orientation, margin)
+        return cut if cut.eighths in header.scales else cut.at_full_scale
 
     def decode(
         self,
@@ -65,29 +90,57 @@ class EncodedImage:
         background: tuple[int, int, int] = (255, 255, 255),
         alpha: str | None = None,
         out: torch.Tensor | None = None,
+        labels: bool = False,
+        icc: str = "ignore",
+        damaged: str = "error",
         fast: bool = True,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """The cut as uint8, 3 x height x width, into ``out`` if given; and with ``alpha``, an interpolation, the alpha
         channel by that, 1 x height x width: 255 where the image has none.
+
+        ``labels``, ``icc``, ``damaged``: see ``Wanted``. Labels that are greys are 1 x height x width, of more than 8
+        bits int32. ``fast=False``: by the reference, Pillow.
         """
-        if fast and self._has_scales:
-            try:
-                rgb = decode_jpeg(self._data, self.header, cut, interpolation, out)
-                return rgb, None if alpha is None else _opaque(rgb)
-            except ValueError:  # the strict codec stumbles over harmless extras too: Pillow decides
-                pass
-        image = self._opened or open_pillow(self._data, self._kind)
-        with image:
-            pixels = load_pillow(image, self._data, self._kind, background)
-        full = cut.at_full_scale
-        rgb = resize(pixels.rgb, full, interpolation, out, fast)
-        if alpha is None or pixels.alpha is None:
-            return rgb, None if alpha is None else _opaque(rgb)
-        return rgb, resize(pixels.alpha, full, alpha, None, fast)
+        if not fast:
+            cut = cut.at_full_scale
+        background = _BLACK if labels else background
+        wanted = Wanted(cut.eighths, background, labels, icc, damaged)
+        with budget.take(self._codec.memory(self.header, cut.eighths), self._memory):
+            pixels = self._pixels(wanted, fast)
+            if pixels.profile is not None and cut.canvas is not None:  # what is around it has the right colour already
+                converted, notes = array_to_srgb(pixels.values, pixels.profile)
+                pixels = pixels._replace(values=converted, profile=None, notes=(*pixels.notes, *notes))
+            values = resize(pixels.values, cut, interpolation, out, fast, background)
+            mask = None
+            if alpha is not None and pixels.alpha is not None:
+                mask = resize(pixels.alpha, cut, alpha, None, fast)
+            profile, notes = pixels.profile, pixels.notes
+            del pixels  # before others may take its memory
+        if profile is not None:
+            notes += _convert(values, profile)
+        for note in notes:
+            counters.add("decode", note)
+        if alpha is not None and mask is None:
+            mask = resize(_opaque(cut), _plain(cut), "nearest")
+        return values, mask
+
+    def _pixels(self, wanted: Wanted, fast: bool) -> Pixels:
+        pixels = self._codec.decode(self._data, self.header, wanted) if fast else self._by_reference(wanted)
+        expected = self.header.scaled(wanted.eighths)
+        for each in (pixels.values, pixels.alpha):
+            if each is not None and each.shape[:2] != expected:
+                raise DecodeError(
+                    f"the {self.header.format} image says in its header that it is {expected[0]} x {expected[1]} "
+                    f"(height x width), but its pixels are {each.shape[0]} x {each.shape[1]}"
+                )
+        return pixels
+
+    def _by_reference(self, wanted: Wanted) -> Pixels:
+        return decode_pillow(self._codec.name, self._data, wanted)
 
 
 def decode_image(
-    data: bytes | memoryview,
+    data: Data,
     *,
     size: tuple[int, int] | None = None,
     crop: tuple[float, float] = (0.5, 0.5),
@@ -97,7 +150,11 @@ def decode_image(
     max_pixels: int = MAX_PIXELS,
     margin: float | None = MARGIN,
     interpolation: str = "bicubic",
-    formats: tuple[str, ...] = FORMATS,
+    formats: Formats = (),
+    icc: str = "ignore",
+    damaged: str = "error",
+    labels: bool = False,
+    memory: int = MEMORY,
     out: torch.Tensor | None = None,
     fast: bool = True,
 ) -> Any:
@@ -107,10 +164,12 @@ def decode_image(
     centre by default) and, with ``flip``, mirrored. EXIF orientation is applied; the first frame of an animation is
     taken; 16 bits become 8; transparency is composited on ``background``. JPEGs take a fast path that decodes at a
     smaller scale; it agrees with the Pillow path (``fast=False``) to 40 dB PSNR or better on photos, and to 3 levels
-    with ``margin=None``. ``out`` is where to write the pixels: uint8, 3 x height x width.
+    with ``margin=None``. ``out`` is where to write the pixels: uint8, 3 x height x width. ``formats``: see
+    ``codecs_of``; ``memory``: see ``EncodedImage``; ``icc``, ``damaged``, ``labels``: see ``Wanted``.
 
     Raises:
-        DecodeError: damaged, of no allowed format, or larger than ``max_pixels``; never a part of an image.
+        DecodeError: damaged, of no allowed format, or larger than ``max_pixels``; never a part of an image, unless
+            ``damaged="accept"``.
 
     >>> import io
     >>> file = io.BytesIO()
@@ -118,13 +177,12 @@ def decode_image(
     >>> decode_image(file.getvalue(), size=(8, 8))[:, 0, 0]
     tensor([200,   0,   0], dtype=torch.uint8)
     """
-    image = EncodedImage(data, max_pixels=max_pixels, formats=formats)
-    shown = image.header.height, image.header.width
-    geometry = None if size is None else decide(shown, size, crop, flip, margin)
-    cut = image.cut(geometry, margin)
-    return delivered(
-        image.decode(cut, interpolation=interpolation, background=background, out=out, fast=fast)[0], output
-    )
+    image = EncodedImage(data, max_pixels=max_pixels, codecs=codecs_of(formats), memory=memory)
+    geometry = None if size is None else decide(image.size, size, crop, flip, margin)
+    options: dict[str, Any] = {"icc": icc, "damaged": damaged, "labels": labels, "fast": fast}
+    cut = image.cut(geometry, None if labels else margin)
+    found = image.decode(cut, interpolation=interpolation, background=background, out=out, **options)
+    return delivered(found[0], output)
 
 
 def delivered(image: torch.Tensor, output: str) -> Any:
@@ -135,26 +193,49 @@ def delivered(image: torch.Tensor, output: str) -> Any:
     return pixels if output == "numpy" else Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
 
 
-def fit_image(image: Any, geometry: Geometry, interpolation: str) -> Any:
-    """An image that was decoded at its own size, brought to a size; what it was it stays: tensor, numpy or PIL."""
-    pixels = pixels_of(image)
-    height, width = pixels.shape[:2]
-    fitted = resize(pixels, geometry.cut(width, height), interpolation)
+def fit_image(image: Any, geometry: Geometry | None, interpolation: str, flipped: bool = False) -> Any:
+    """An image that was decoded at its own size, brought to a size; what it was it stays: tensor, numpy or PIL, in its
+    own mode. Without a geometry it keeps its size, and is ``flipped`` if so.
+    """
+    size = size_of(image)
+    cut = whole(size, flipped=flipped) if geometry is None else geometry.cut(size)
+    if isinstance(image, Image.Image) and image.mode not in ("L", "RGB"):
+        return _fit_pillow(image, cut, interpolation)
+    fitted = resize(pixels_of(image), cut, interpolation)
     if isinstance(image, torch.Tensor):
         return fitted
     if isinstance(image, Image.Image):
         return delivered(fitted, "pil")
-    return delivered(fitted, "numpy").reshape(*geometry.target, *image.shape[2:])
+    made = delivered(fitted, "numpy").astype(image.dtype)
+    return made.reshape(*made.shape[:2], *image.shape[2:])
+
+
+def _fit_pillow(image: Image.Image, cut: Cut, interpolation: str) -> Image.Image:
+    """An image of any other mode, by Pillow: palettes and single bits take the nearest pixel."""
+    found = Image.Resampling.NEAREST if image.mode in ("1", "P", "PA") else FILTERS[interpolation]
+    box = (cut.left, cut.top, cut.left + cut.width, cut.top + cut.height)
+    fitted = image.resize((cut.out_width, cut.out_height), found, box=box)
+    if cut.turn.flip_x:
+        fitted = fitted.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    if cut.canvas is None:
+        return fitted
+    canvas = Image.new(image.mode, cut.canvas[::-1])
+    if image.mode in ("P", "PA") and (palette := image.getpalette()):
+        canvas.putpalette(palette)
+    canvas.paste(fitted, ((canvas.width - fitted.width) // 2, (canvas.height - fitted.height) // 2))
+    return canvas
 
 
 def is_image(value: Any) -> bool:
-    """Whether a value is a decoded image: a PIL image, a uint8 tensor (1 or 3 x height x width), or a uint8 array
-    (height x width, or height x width x 1 or 3).
+    """Whether a value is a decoded image: a PIL image, a uint8 tensor (1, 3 or 4 x height x width) or array (height x
+    width, or height x width x 1, 3 or 4); or labels of more than 8 bits: an int32 tensor (1 x height x width), or a
+    uint16 or int32 array (height x width, or height x width x 1).
     """
     if isinstance(value, torch.Tensor):
-        return value.dtype == torch.uint8 and value.dim() == 3 and value.shape[0] in (1, 3)
+        return value.dim() == 3 and value.shape[0] in {torch.uint8: (1, 3, 4), torch.int32: (1,)}.get(value.dtype, ())
     if isinstance(value, np.ndarray):
-        return value.dtype == np.uint8 and (value.ndim == 2 or (value.ndim == 3 and value.shape[2] in (1, 3)))
+        channels = (1, 3, 4) if value.dtype == np.uint8 else (1,) if value.dtype in (np.uint16, np.int32) else ()
+        return bool(channels) and (value.ndim == 2 or (value.ndim == 3 and value.shape[2] in channels))
     return isinstance(value, Image.Image)
 
 
@@ -163,7 +244,9 @@ def pixels_of(image: Any) -> np.ndarray:
     if isinstance(image, torch.Tensor):
         return np.ascontiguousarray(image.permute(1, 2, 0).numpy())
     if isinstance(image, Image.Image):
-        image = np.array(image if image.mode in ("L", "RGB") else image.convert("RGB"))
+        image = np.array(image)
+    if image.dtype == np.uint16:
+        image = image.astype(np.int32)
     return np.require(image.reshape(*image.shape[:2], -1), requirements=["C", "W"])
 
 
@@ -174,13 +257,28 @@ def size_of(image: Any) -> tuple[int, int]:
     return (image.height, image.width) if isinstance(image, Image.Image) else image.shape[:2]
 
 
-def _opaque(rgb: torch.Tensor) -> torch.Tensor:
-    return torch.full((1, *rgb.shape[1:]), 255, dtype=torch.uint8)
+def _convert(values: torch.Tensor, profile: bytes) -> tuple[str, ...]:
+    """Bring an image's colours to sRGB where they lie: after the resize, when there are fewer."""
+    pixels = values.permute(1, 2, 0).numpy()
+    found, notes = array_to_srgb(pixels, profile)
+    if found is not pixels:
+        values.copy_(torch.from_numpy(found).permute(2, 0, 1))
+    return notes
 
 
-def _check_pixels(kind: str, width: int, height: int, max_pixels: int) -> None:
-    if width * height > max_pixels:
-        raise DecodeError(
-            f"the {kind} image has {width} x {height} pixels (at most {max_pixels} allowed); raise max_pixels if it is "
-            f"meant"
-        )
+def _opaque(cut: Cut) -> np.ndarray:
+    """The alpha channel of an image without one, as large as its cut is once it is turned."""
+    return np.full((*cut.shown, 1), 255, np.uint8)
+
+
+def _plain(cut: Cut) -> Cut:
+    """The cut that puts that into the canvas, and leaves it as it is."""
+    rows, columns = cut.shown
+    return Cut(0, 0, columns, rows, rows, columns, canvas=cut.canvas)
+
+
+def _unknown(data: Data, codecs: tuple[Codec, ...]) -> str:
+    names = ", ".join(each.name.upper() for each in codecs)
+    what = f"{len(data)} bytes that begin {bytes(data[:8])!r} are no image of the formats {names}"
+    known = recognise(data, BUILT_IN)
+    return what if known is None else f"{what}, but of {known.name.upper()}: decode(formats=({known.name!r},)) takes it"

@@ -1,56 +1,97 @@
-"""The reference path: Pillow decodes every format, and says what the fast path must agree with."""
+"""Pillow: it decodes every format but fast JPEGs, and says what the fast path must agree with.
+
+Its plugins are called one by one, never by what Pillow finds in the bytes: so no parser is reached that was not asked
+for, and the limit on pixels is the caller's, not Pillow's global one.
+"""
 
 from __future__ import annotations
 
 import io
-from typing import NamedTuple
+from importlib import import_module
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from streampipe.counters import counters
-from streampipe.decoding.header import ImageHeader, orientation_of
-from streampipe.errors import DecodeError
+from streampipe.decoding.codec import Colour, Data, ImageHeader, Pixels, Wanted
+from streampipe.decoding.exif import orientation_of
+from streampipe.decoding.icc import to_srgb
+from streampipe.errors import ConfigError, DecodeError
 
-_Colour = tuple[int, int, int]
+ANIMATED = "animations, first frame taken"
+_STRIP = 1 << 22  # pixels that are converted at once: what is in between is a multiple of it, not of the image
+_PLUGINS = {
+    "jpeg": ("PIL.JpegImagePlugin", "JpegImageFile", ""),
+    "png": ("PIL.PngImagePlugin", "PngImageFile", ""),
+    "webp": ("PIL.WebPImagePlugin", "WebPImageFile", ""),
+    "gif": ("PIL.GifImagePlugin", "GifImageFile", ""),
+    "avif": ("PIL.AvifImagePlugin", "AvifImageFile", ""),
+    "bmp": ("PIL.BmpImagePlugin", "BmpImageFile", ""),
+    "tiff": ("PIL.TiffImagePlugin", "TiffImageFile", ""),
+    "jpeg2000": ("PIL.Jpeg2KImagePlugin", "Jpeg2KImageFile", ""),
+    "heic": ("pillow_heif", "HeifImageFile", "heic"),
+    "jxl": ("pillow_jxl.JpegXLImagePlugin", "JXLImageFile", "jxl"),
+}
 
 
-class Pixels(NamedTuple):
-    """A decoded image at full size: height x width x 3, and its alpha channel (height x width x 1) if it has one."""
+def open_pillow(name: str, data: Data) -> Any:
+    """An image of a format, its header read and no pixel decoded.
 
-    rgb: np.ndarray
-    alpha: np.ndarray | None
-
-
-def open_pillow(data: bytes | memoryview, kind: str) -> Image.Image:
-    """An image of a format, its header read and no pixel decoded."""
+    Raises:
+        DecodeError: it is damaged.
+        ConfigError: a package is missing; the message has the command that installs it.
+    """
+    module, plugin, extra = _PLUGINS[name]
     try:
-        return Image.open(io.BytesIO(data), formats=(kind,))
+        factory = getattr(import_module(module), plugin)
+    except ImportError:
+        what = f"'streampipe[{extra}]'" if extra else "--upgrade pillow"
+        raise ConfigError(f"{name} images need one more package: pip install {what}") from None
+    try:
+        return factory(io.BytesIO(data))
     except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error, its bomb error, ...
-        raise _damaged(data, kind, error) from error
+        raise damaged(name, data, error) from error
 
 
-def pillow_header(image: Image.Image, data: bytes | memoryview, kind: str) -> ImageHeader:
-    """The header of an opened image. Where texts in a PNG must be searched for the orientation, pixels are decoded."""
-    try:
-        return ImageHeader(kind, image.width, image.height, orientation_of(image))
-    except Exception as error:
-        raise _damaged(data, kind, error) from error
+def pillow_header(name: str, data: Data) -> ImageHeader:
+    """The header of an image by Pillow; but EXIF and XMP by ourselves: Pillow refuses what it cannot parse."""
+    with open_pillow(name, data) as image:
+        info = image.info
+        exif, xmp = info.get("exif"), info.get("xmp") or info.get("XML:com.adobe.xmp")
+        xmp = xmp.encode() if isinstance(xmp, str) else xmp
+        return ImageHeader(name.upper(), image.height, image.width, orientation_of(exif, xmp))
 
 
-def load_pillow(image: Image.Image, data: bytes | memoryview, kind: str, background: _Colour) -> Pixels:
+def pillow_memory(header: ImageHeader, bytes_a_pixel: int) -> int:
+    """Bytes that an image takes here at most: so many a pixel, and what a strip is converted in."""
+    pixels = header.stored_width * header.stored_height
+    return bytes_a_pixel * pixels + 16 * min(pixels, _STRIP)
+
+
+def decode_pillow(name: str, data: Data, wanted: Wanted) -> Pixels:
+    """All pixels of the first frame."""
+    with open_pillow(name, data) as image:
+        return load_pillow(name, image, data, wanted)
+
+
+def load_pillow(name: str, image: Any, data: Data, wanted: Wanted) -> Pixels:
     """All pixels of the first frame of an opened image."""
     try:
         image.load()
-        pixels = to_rgb(image, background)
-        if _is_animated(image):
-            counters.add("decode", "animations, first frame taken")
-        return pixels
+        pixels = _labels(image) if wanted.labels else _picture(image, wanted)
+    except DecodeError:
+        raise
     except Exception as error:
-        raise _damaged(data, kind, error) from error
+        raise damaged(name, data, error) from error
+    return pixels._replace(notes=(*pixels.notes, ANIMATED)) if _is_animated(image) else pixels
 
 
-def _is_animated(image: Image.Image) -> bool:
+def damaged(name: str, data: Data, error: Exception) -> DecodeError:
+    """What Pillow raised, as an error that says of what."""
+    return DecodeError(f"the {name.upper()} image of {len(data)} bytes cannot be decoded ({error})")
+
+
+def _is_animated(image: Any) -> bool:
     """Whether there are more frames; they may be damaged, which does not concern the first one."""
     try:
         return bool(getattr(image, "is_animated", False))
@@ -58,18 +99,84 @@ def _is_animated(image: Image.Image) -> bool:
         return False
 
 
-def to_rgb(image: Image.Image, background: _Colour) -> Pixels:
-    """The frame in RGB: 16 bits scaled to 8, transparency composited on ``background``."""
-    if image.mode.startswith("I"):  # 16 bits: Pillow's own conversion clips them to white
-        grey = (np.asarray(image).astype(np.int64).clip(0, 65535) + 128) // 257
-        return Pixels(np.repeat(grey.astype(np.uint8)[..., None], 3, 2), None)
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        under = Image.new("RGBA", rgba.size, (*background, 255))
-        alpha = np.array(rgba.getchannel("A"))[..., None]
-        return Pixels(np.array(Image.alpha_composite(under, rgba).convert("RGB")), alpha)
-    return Pixels(np.array(image if image.mode == "RGB" else image.convert("RGB")), None)
+def _picture(image: Image.Image, wanted: Wanted) -> Pixels:
+    """The frame in RGB: 16 bits scaled to 8, colours by the profile, transparency composited."""
+    if image.mode.startswith("I"):  # Pillow's own conversion clips them to white
+        return _of_16_bits(image, wanted.background)
+    if image.mode == "F":
+        raise DecodeError(
+            "its pixels are floating-point numbers, which have no known range; register a decoder that scales them: "
+            "decode(decoders={'tiff': my_function})"
+        )
+    profile = image.info.get("icc_profile") if wanted.icc == "srgb" else None
+    if has_alpha(image):
+        return _composited(image, wanted.background, profile)
+    rgb = np.empty((image.height, image.width, 3), np.uint8)
+    notes: tuple[str, ...] = ()
+    for rows, strip in _strips(image):
+        if profile and image.mode != "RGB":  # palettes' profiles are of RGB
+            strip = strip.convert("RGB") if image.mode in ("P", "1") else strip
+            strip, notes = to_srgb(strip, profile)
+        rgb[rows] = np.asarray(strip if strip.mode == "RGB" else strip.convert("RGB"))
+    return Pixels(rgb, None, profile if image.mode == "RGB" else None, notes)
 
 
-def _damaged(data: bytes | memoryview, kind: str, error: Exception) -> DecodeError:
-    return DecodeError(f"the {kind} image of {len(data)} bytes cannot be decoded ({error})")
+def has_alpha(image: Image.Image) -> bool:
+    """Whether some of an image's pixels may be transparent."""
+    return image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
+
+
+def _composited(image: Image.Image, background: Colour, profile: bytes | None) -> Pixels:
+    rgb = np.empty((image.height, image.width, 3), np.uint8)
+    alpha = np.empty((image.height, image.width, 1), np.uint8)
+    notes: tuple[str, ...] = ()
+    for rows, strip in _strips(image):
+        strip = strip.convert("RGBA")
+        opacity = strip.getchannel("A")
+        if profile:
+            colours, notes = to_srgb(strip.convert("RGB"), profile)
+            strip = Image.merge("RGBA", (*colours.split(), opacity))
+        under = Image.new("RGBA", strip.size, (*background, 255))
+        rgb[rows] = np.asarray(Image.alpha_composite(under, strip).convert("RGB"))
+        alpha[rows] = np.asarray(opacity)[..., None]
+    return Pixels(rgb, alpha, None, notes)
+
+
+def _of_16_bits(image: Image.Image, background: Colour) -> Pixels:
+    rgb = np.empty((image.height, image.width, 3), np.uint8)
+    clear = image.info.get("transparency")
+    alpha = None if not isinstance(clear, int) else np.empty((image.height, image.width, 1), np.uint8)
+    for rows, strip in _strips(image):
+        stored = np.asarray(strip)
+        rgb[rows] = ((stored.astype(np.int64).clip(0, 65535) + 128) // 257)[..., None]
+        if alpha is not None:
+            alpha[rows] = np.where(stored == clear, 0, 255)[..., None]
+            rgb[rows][stored == clear] = background
+    return Pixels(rgb, alpha)
+
+
+def _labels(image: Image.Image) -> Pixels:
+    """The frame's values as they are stored. Of a palette its colours: greys are one channel, others are three."""
+    if image.mode in ("1", "L"):
+        return Pixels(np.array(image.convert("L"))[..., None])
+    if image.mode.startswith("I"):
+        return Pixels(np.array(image).astype(np.int32)[..., None])
+    alpha = None
+    if has_alpha(image):  # what is not there is no label: 0
+        alpha = np.array(image.convert("RGBA").getchannel("A"))[..., None]
+    rgb = np.array(image.convert("RGBA").convert("RGB") if alpha is not None else image.convert("RGB"))
+    if alpha is not None:
+        rgb[alpha[..., 0] == 0] = 0
+    grey = image.mode in ("LA", "La") or (image.mode in ("P", "PA") and bool((rgb == rgb[..., :1]).all()))
+    return Pixels(np.ascontiguousarray(rgb[..., :1]) if grey else rgb, alpha)
+
+
+def _strips(image: Image.Image) -> Any:
+    """(rows, image) of strips from top to bottom."""
+    step = max(1, _STRIP // image.width)
+    if image.height <= step:
+        yield slice(None), image
+        return
+    for top in range(0, image.height, step):
+        bottom = min(image.height, top + step)
+        yield slice(top, bottom), image.crop((0, top, image.width, bottom))

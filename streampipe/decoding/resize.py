@@ -1,7 +1,9 @@
-"""One resize of a box of an image: antialiased by torch's uint8 kernels, or the nearest pixels."""
+"""One resize of a box of an image: antialiased by torch's uint8 kernels or Pillow, or the nearest pixels."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from math import floor
 from typing import Any
 
@@ -10,9 +12,17 @@ import torch
 from PIL import Image
 
 from streampipe.decoding.geometry import Cut, Turn, extent
+from streampipe.errors import ConfigError
 
-INTERPOLATIONS = ("bicubic", "bilinear", "nearest")
-_FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+INTERPOLATIONS = ("bicubic", "bilinear", "lanczos", "area", "nearest")
+FILTERS = {
+    "bicubic": Image.Resampling.BICUBIC,
+    "bilinear": Image.Resampling.BILINEAR,
+    "lanczos": Image.Resampling.LANCZOS,
+    "area": Image.Resampling.BOX,
+    "nearest": Image.Resampling.NEAREST,
+}
+"""Those of Pillow; an area is what its box filter means."""
 _KERNELS: dict[str, Any] = {
     "bicubic": torch.ops.aten._upsample_bicubic2d_aa,
     "bilinear": torch.ops.aten._upsample_bilinear2d_aa,
@@ -20,13 +30,28 @@ _KERNELS: dict[str, Any] = {
 
 
 def resize(
-    pixels: np.ndarray, cut: Cut, interpolation: str, out: torch.Tensor | None = None, fast: bool = True
+    pixels: np.ndarray,
+    cut: Cut,
+    interpolation: str,
+    out: torch.Tensor | None = None,
+    fast: bool = True,
+    fill: Sequence[int] = (0, 0, 0),
 ) -> torch.Tensor:
-    """The cut of an image that was decoded at the cut's scale, resized and turned: uint8, channels x height x width.
+    """The cut of an image that was decoded at the cut's scale, resized and turned: channels x height x width.
 
-    ``pixels`` is height x width x channels. With ``out`` the result is written there. Without, it has channels-last
-    memory. ``fast=False``: by Pillow, the reference.
+    ``pixels`` is height x width x channels, uint8; int32 is for labels, which take ``"nearest"``. With ``out`` the
+    result is written there. Without, it has channels-last memory. ``fast=False``: by Pillow, the reference. ``fill``:
+    by channel, what a canvas has around the picture.
+
+    Raises:
+        ConfigError: labels of more than 8 bits would become means.
     """
+    if cut.canvas is not None:
+        return _on_canvas(pixels, cut, interpolation, out, fast, fill)
+    if pixels.dtype != np.uint8 and interpolation != "nearest":
+        raise ConfigError(
+            f"labels of more than 8 bits take interpolation='nearest', not {interpolation!r}: no mean is a label"
+        )
     left, top, width, height = cut.scaled
     target = (cut.out_height, cut.out_width)
     if interpolation == "nearest":
@@ -39,11 +64,11 @@ def resize(
     starts_whole = abs(left - x) < 1e-6 and abs(top - y) < 1e-6
     # torch takes equal sizes for nothing to do, also where the box is a fraction of a pixel smaller
     ignored = (rows == target[0] and rows != height) or (columns == target[1] and columns != width)
-    if not (fast and starts_whole) or ignored:
+    if not (fast and starts_whole and interpolation in _KERNELS) or ignored:
         start = (max(0.0, left - x), max(0.0, top - y))
         return _deliver(turn(_chw(_by_pillow(box, start, (width, height), target, interpolation)), cut.turn), out)
     in_place = out is not None and not any(cut.turn) and _is_hwc(out)
-    slot = out if in_place and out is not None else _empty((*target, pixels.shape[2]))
+    slot = out if in_place and out is not None else _empty((*target, pixels.shape[2]), np.uint8)
     scales = cut.out_height / height, cut.out_width / width
     _KERNELS[interpolation].out(_chw(box)[None], target, False, *scales, out=slot[None])
     if in_place or (out is None and not any(cut.turn)):
@@ -65,7 +90,7 @@ def _by_pillow(
     """``size`` (width, height) pixels of a box from ``start`` (left, top) on, which need not be whole."""
     image = Image.fromarray(box if box.shape[2] > 1 else box[..., 0])
     end = min(start[0] + size[0], image.width), min(start[1] + size[1], image.height)
-    resized = image.resize((target[1], target[0]), _FILTERS[interpolation], box=(*start, *end))
+    resized = image.resize((target[1], target[0]), FILTERS[interpolation], box=(*start, *end))
     return np.array(resized).reshape(*target, box.shape[2])
 
 
@@ -86,11 +111,28 @@ def _under(start: float, length: float, out: int, total: int) -> np.ndarray:
 
 def _deliver(image: torch.Tensor, out: torch.Tensor | None) -> torch.Tensor:
     """The image where it was asked for, or in memory of its own: never a view of a decoder's buffer."""
-    return (_empty((image.shape[1], image.shape[2], image.shape[0])) if out is None else out).copy_(image)
+    if out is None:
+        kind = np.uint8 if image.dtype == torch.uint8 else np.int32
+        out = _empty((image.shape[1], image.shape[2], image.shape[0]), kind)
+    return out.copy_(image)
 
 
-def _empty(shape: tuple[int, ...]) -> torch.Tensor:
-    return _chw(np.empty(shape, np.uint8))
+def _on_canvas(
+    pixels: np.ndarray, cut: Cut, interpolation: str, out: torch.Tensor | None, fast: bool, fill: Sequence[int]
+) -> torch.Tensor:
+    """The cut in the middle of a canvas."""
+    assert cut.canvas is not None
+    (height, width), (rows, columns), channels = cut.canvas, cut.shown, pixels.shape[2]
+    canvas = _empty((height, width, channels), pixels.dtype.type) if out is None else out
+    canvas.copy_(torch.tensor(fill[:channels], dtype=canvas.dtype)[:, None, None].expand(canvas.shape))
+    top, left = (height - rows) // 2, (width - columns) // 2
+    inner = canvas[:, top : top + rows, left : left + columns]
+    resize(pixels, replace(cut, canvas=None), interpolation, inner, fast)
+    return canvas
+
+
+def _empty(shape: tuple[int, ...], kind: Any) -> torch.Tensor:
+    return _chw(np.empty(shape, kind))
 
 
 def _chw(pixels: np.ndarray) -> torch.Tensor:

@@ -177,10 +177,11 @@ def _buckets(plan: BucketPlan) -> list[tuple[str, str]]:
             ("json", f"{dataset.misstated:,} samples state another size than their image has; the image's is used")
         ]
     every = zip(groups.buckets.sizes, groups.samples, groups.full(0), groups.left_over, dataset.cut, strict=True)
-    for (width, height), samples, full, over, lost in every:
+    rows += [("buckets", f"{len(groups.buckets)} sizes, each as height x width")]
+    for (height, width), samples, full, over, lost in every:
         share = f"{samples / max(1, dataset.samples):.1%}".replace("%", " %")
         text = f"{samples:,} samples ({share}), {full:,} full batches, {over} {left}, {100 * lost:.1f} % cut away"
-        rows += [(f"{width}x{height}", text)] if samples else []
+        rows += [(f"{height}x{width}", text)] if samples else []
     return rows
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from tqdm import tqdm
 
 from streampipe.atomic import sweep
-from streampipe.errors import ConfigError, IndexMismatch, ShardError, StreampipeError
+from streampipe.errors import ConfigError, CorruptShard, IndexMismatch, ShardError, StreampipeError
 from streampipe.index.find import index_url
 from streampipe.index.manifest import NAME, Entry, to_bytes
 from streampipe.index.scan import check, scan

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from streampipe.decoding.codecs import BUILT_IN, DEFAULT
 from streampipe.decoding.fields import is_image_field, main_image
-from streampipe.decoding.header import probe
+from streampipe.decoding.image import probe
 from streampipe.decoding.text import decode_json
 from streampipe.errors import DecodeError
 
@@ -97,7 +98,9 @@ def image_size(sample: Mapping[str, Any]) -> tuple[int | None, int | None]:
     encoded: dict[str, Any] = {
         name: value for name, value in sample.items() if isinstance(value, (bytes, bytearray, memoryview))
     }
-    images = [name for name, value in encoded.items() if not name.startswith("__") and is_image_field(name, value)]
+    names = [name for name in encoded if not name.startswith("__")]
+    images = [name for name in names if is_image_field(name, encoded[name], DEFAULT)]
+    images = images or [name for name in names if is_image_field(name, encoded[name], BUILT_IN)]
     if not images:
         return None, None
     try:

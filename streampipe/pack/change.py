@@ -14,9 +14,8 @@ from typing import Any
 
 from PIL import Image, ImageOps
 
-from streampipe.decoding import MAX_PIXELS
+from streampipe.decoding import MAX_PIXELS, ImageHeader, probe
 from streampipe.decoding.fields import IMAGES, is_mask, main_image
-from streampipe.decoding.header import ImageHeader, probe
 from streampipe.errors import ConfigError, DecodeError
 
 FORMATS = {"jpg": "JPEG", "webp": "WEBP", "png": "PNG"}

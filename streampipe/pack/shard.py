@@ -12,8 +12,8 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from streampipe.atomic import AtomicFile, sync_folder, write_atomic
+from streampipe.decoding import probe
 from streampipe.decoding.fields import IMAGES, main_image
-from streampipe.decoding.header import probe
 from streampipe.errors import DecodeError, PackError, StreampipeError
 from streampipe.index import ShardIndex, scan
 from streampipe.index.find import index_url

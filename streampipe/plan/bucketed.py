@@ -21,7 +21,7 @@ from streampipe.counters import counters
 from streampipe.errors import ConfigError, StageError
 from streampipe.index import Finder, ShardIndex
 from streampipe.index.stated import MOST_SIDE, differs, whole
-from streampipe.plan.buckets import MISSTATED, Buckets, cut, cut_between, log_ratios
+from streampipe.plan.buckets import MISSTATED, Buckets, cut, cut_between, log_ratios, name_of
 from streampipe.plan.dataset import Dataset, EpochStream, Size, check_countable, of_indexes
 from streampipe.plan.deal import shard_seed
 from streampipe.plan.groups import GroupOrder, Groups, Origin
@@ -32,7 +32,6 @@ from streampipe.rng import derive
 from streampipe.source import redact
 from streampipe.urls import ShardList
 
-BEYOND = "longer than max_ar"
 NO_SIZE = "without the size of an image"
 _PLACES = 48
 _NO_SIZE = -2
@@ -62,10 +61,10 @@ class Sorter:
 
     def assign(self, index: ShardIndex, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The bucket of each of these samples (below 0: none), its log aspect ratio, and whether its json is wrong."""
-        w, h, misstated = (each[rows] for each in sizes_in(index))
+        h, w, misstated = (each[rows] for each in sizes_in(index))
         sound = (w > 0) & (h > 0)
         found, ratios = np.full(len(rows), _NO_SIZE), np.zeros(len(rows))
-        found[sound] = self.buckets.assign(w[sound], h[sound])
+        found[sound] = self.buckets.assign(h[sound], w[sound])
         ratios[sound] = np.log(w[sound]) - np.log(h[sound])
         return found, ratios, misstated
 
@@ -98,15 +97,16 @@ class Census(NamedTuple):
 
 
 def sizes_in(index: ShardIndex) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Width and height of each sample of a shard, as shown: of its image, or, without one, as its json says; or 0.
+    """Height and width of each sample of a shard, as shown: of its image, or, without one, as its json says; or 0.
 
     Third, whether the json states another size than the image has.
     """
-    sides = [_sides(index, name) for name in _SIZES]
-    shown, stated = sides[:2], sides[2:]
+    names = ("height", "width")
+    shown = [_sides(index, name) for name in names]
+    stated = [_sides(index, f"json.{name}") for name in names]
     there, both = (shown[0] > 0) & (shown[1] > 0), (stated[0] > 0) & (stated[1] > 0)
     h, w = (np.where(there, *each) for each in zip(shown, stated, strict=True))
-    return w, h, there & both & differs(stated, shown)
+    return h, w, there & both & differs(stated, shown)
 
 
 def _sides(index: ShardIndex, name: str) -> np.ndarray:
@@ -150,7 +150,7 @@ class BucketDataset:
         self.by_bucket = tuple(int(n) for n in self.counts.sum(0, dtype=np.int64))
         self.cut = np.sum([each.cut for each in census], 0) / np.maximum(self.by_bucket, 1)
         self.dropped = Counter(
-            {BEYOND: sum(each.beyond for each in census), NO_SIZE: sum(each.unsized for each in census)}
+            {buckets.outside: sum(each.beyond for each in census), NO_SIZE: sum(each.unsized for each in census)}
         )
         first = next((i for i, each in enumerate(census) if each.unsized), None)
         self._unsized_at = None if first is None else (whole.shards[first], census[first].unsized_key)
@@ -314,8 +314,8 @@ class BucketPlan(Plan):
     def delivered(self, at: Cursor, places: Sequence[Place], rank: int) -> None:
         """The step ``at`` was made of these places: count it for its bucket; at an epoch's end, what is left over."""
         buckets, dataset = self.groups.buckets, self.dataset
-        height, width = places[0].size or (0, 0)
-        name, target = f"bucket {width}x{height}", buckets.sizes.index((width, height))
+        size = places[0].size or (0, 0)
+        name, target = name_of(size), buckets.sizes.index(size)
         counters.add(name, "batches")
         counters.add(name, "samples", len(places))
         counters.add(name, "cut", dataset.cut_of(places, target, mixed=self.groups.leftover == "merge"))
@@ -329,9 +329,9 @@ class BucketPlan(Plan):
         if over := sum(self.groups.full(at.epoch)) % self.groups.together if self.groups.leftover == "drop" else 0:
             counters.add("bucket", "batches left out, too few for all ranks", over)
         if self.groups.leftover == "drop":
-            for (w, h), number in zip(buckets.sizes, self.groups.left_over_in(at.epoch), strict=True):
+            for size, number in zip(buckets.sizes, self.groups.left_over_in(at.epoch), strict=True):
                 if number:
-                    counters.add(f"bucket {w}x{h}", "left out", number)
+                    counters.add(name_of(size), "left out", number)
 
 
 def _groups_of(state: Mapping[str, Any], groups: Groups) -> Groups:
@@ -453,11 +453,11 @@ class BucketPlaces:
         else:
             group = self._groups.at(number + self._rank, epoch)
             mine = np.arange(group.samples)
-        width, height = plan.groups.buckets.sizes[group.target]
+        size = plan.groups.buckets.sizes[group.target]
         places, ends = [], np.cumsum([each.samples for each in group.draws])
         for i, (bucket, first, count) in enumerate(group.draws):
             inside = mine[(mine >= ends[i] - count) & (mine < ends[i])]
-            places += self._find(bucket, first + inside - (ends[i] - count), (height, width))
+            places += self._find(bucket, first + inside - (ends[i] - count), size)
         return places
 
     def _find(self, bucket: int, draws: np.ndarray, size: tuple[int, int]) -> list[Place]:

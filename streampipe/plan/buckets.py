@@ -1,7 +1,6 @@
 """Aspect-ratio buckets: the sizes that images are brought to, and which of them an image of a given shape goes to.
 
-Pure arithmetic over columns of widths and heights. Specs name sizes as (width, height), as the published lists do;
-samples and batches as (height, width), as tensors do.
+Pure arithmetic over columns of heights and widths. Sizes are (height, width), as those of tensors are.
 """
 
 from __future__ import annotations
@@ -16,91 +15,117 @@ from typing import NamedTuple
 import numpy as np
 
 from streampipe.errors import ConfigError
-from streampipe.index.stated import MOST_SIDE
+from streampipe.plan.shapes import SETS, NoUpscale, Size, every, generate, in_order
 
-Size = tuple[int, int]
-
-PIXART_ONLY = ((832, 1152), (896, 1088), (960, 1024), (1024, 960), (1088, 896), (1152, 832), (1344, 704))
-CAMERA = ((1, 1), (5, 4), (4, 3), (3, 2), (16, 9), (2, 1))  # and their transposes
 MISSTATED = "json sizes that are not the image's"
 """Under what samples are counted of which the json states another size than the header of their image."""
 _TIE = 1e-9
 
 
 class Buckets:
-    """A set of sizes, ordered by aspect ratio. Frozen and picklable; equal when the sizes and ``max_ar`` are.
+    """A set of sizes, ordered by aspect ratio. Frozen and picklable; equal when all that decides about a sample is.
 
     Args:
-        sizes: (width, height) of each, in place of the rule below.
+        sizes: the name of a set (``"sdxl"``, ``"sd15"``, ``"sdxl-published"``, ``"pixart"``, ``"photo"``), or (height,
+            width) of each, in place of the rule below.
         base: without ``sizes``: the edge of the square bucket; every bucket has at most its area (default 1024).
-        step: widths and heights are multiples of it (default 64).
-        min, max: the shortest and longest side (default: half and twice ``base``).
+        step: heights and widths are multiples of it (default 64).
+        min, max: the shortest and longest side (default: half and twice ``base``; with ``upscale=False`` ``step`` and
+            four times ``base``).
         max_ar: samples that are more than so many times longer than they are wide (or wider than long) are dropped, and
             counted; by default none is.
+        nearest: how near an aspect ratio is. ``"log"``: by its logarithm, so a transposed image goes to the transposed
+            bucket; ``"ratio"``: by width / height itself, as sd-scripts do it (1.2 % of web images go elsewhere).
+        upscale: False: no image is enlarged. Every size in steps is a bucket then, and an image goes to its own, or, if
+            it is larger than ``base`` squared, to that of its shape; as sd-scripts' ``bucket_no_upscale``. Images that
+            are smaller than the smallest size are dropped, and counted.
 
     The rule is that of NovelAI and kohya: for each width the largest height within the area, its transpose, and the
     square (github.com/NovelAI/novelai-aspect-ratio-bucketing).
 
     Raises:
-        ConfigError: there is no size, two have the same aspect ratio (then no sample could tell them apart), or
-            ``sizes`` comes with ``base``, ``step``, ``min`` or ``max``.
+        ConfigError: there is no such set or no size, two have the same aspect ratio (then no sample could tell them
+            apart), or ``sizes`` comes with ``base``, ``step``, ``min``, ``max`` or ``upscale``.
 
     >>> Buckets(base=512, step=128, min=256, max=1024).sizes
-    ((256, 1024), (256, 896), (256, 768), (384, 640), (512, 512), (640, 384), (768, 256), (896, 256), (1024, 256))
-    >>> len(Buckets().sizes)
-    33
+    ((1024, 256), (896, 256), (768, 256), (640, 384), (512, 512), (384, 640), (256, 768), (256, 896), (256, 1024))
+    >>> len(Buckets().sizes), len(Buckets("sdxl-published"))
+    (33, 40)
     """
 
-    __slots__ = ("_between", "max_ar", "sizes", "text")
+    __slots__ = ("_between", "_rule", "max_ar", "nearest", "sizes", "text")
 
     sizes: tuple[Size, ...]
     max_ar: float | None
+    nearest: str
     text: str
     _between: list[float]  # the log aspect ratios in the middle between neighbours
+    _rule: NoUpscale | None
 
     def __init__(
         self,
-        sizes: Iterable[Size] | None = None,
+        sizes: str | Iterable[Size] | None = None,
         *,
         base: int | None = None,
         step: int | None = None,
         min: int | None = None,
         max: int | None = None,
         max_ar: float | None = None,
+        nearest: str = "log",
+        upscale: bool = True,
     ) -> None:
-        rule = {"base": base, "step": step, "min": min, "max": max}
+        rule = {"base": base, "step": step, "min": min, "max": max, "upscale": None if upscale else False}
         given = [f"{name}={value}" for name, value in rule.items() if value is not None]
         if sizes is not None and given:
             raise ConfigError(f"buckets are given by sizes or by a rule, not both: leave out {', '.join(given)}")
         if max_ar is not None and not max_ar >= 1:
             raise ConfigError(f"max_ar is how many times the longer side may be the shorter, 1 or more, not {max_ar}")
+        if nearest not in ("log", "ratio"):
+            raise ConfigError(f"nearest is 'log' or 'ratio', not {nearest!r}")
+        no_upscale = None
         if sizes is None:
             base, step = base or 1024, step or 64
-            found = generate(base, step, min or base // 2, max or base * 2)
-            text = f"base={base}, step={step}, min={min or base // 2}, max={max or base * 2}"
+            least, most = min or (base // 2 if upscale else step), max or base * (2 if upscale else 4)
+            found = generate(base, step, least, most) if upscale else every(base, step, least, most)
+            text = f"base={base}, step={step}, min={least}, max={most}"
+            if not upscale:
+                no_upscale, text = NoUpscale(base, step, most), f"{text}, upscale=False"
+        elif isinstance(sizes, str):
+            if sizes not in SETS:
+                raise ConfigError(f"there are no buckets {sizes!r}: choose one of {', '.join(SETS)}, or give sizes")
+            found, text = SETS[sizes], _RULES.get(sizes, "")
         else:
-            found = [(int(w), int(h)) for w, h in sizes]
-            text = ""
-        ordered = _in_order(found)
+            found, text = [(int(h), int(w)) for h, w in sizes], ""
+        self._set(in_order(found, not upscale), max_ar, nearest, no_upscale, text)
+
+    def _set(
+        self, sizes: tuple[Size, ...], max_ar: float | None, nearest: str, rule: NoUpscale | None, text: str
+    ) -> None:
         set_once = object.__setattr__
-        set_once(self, "sizes", ordered)
-        ratios = log_ratios(ordered)
+        set_once(self, "sizes", sizes)
+        ratios = log_ratios(sizes)
         set_once(self, "_between", ((ratios[:-1] + ratios[1:]) / 2).tolist())
         set_once(self, "max_ar", None if max_ar is None else float(max_ar))
-        limit = "" if max_ar is None else f", max_ar={float(max_ar):g}"
-        set_once(self, "text", f"Buckets({text or _digest(ordered)}{limit})")
+        set_once(self, "nearest", nearest)
+        set_once(self, "_rule", rule)
+        more = "" if max_ar is None else f", max_ar={float(max_ar):g}"
+        more += "" if nearest == "log" else f", nearest={nearest!r}"
+        set_once(self, "text", f"Buckets({text or _digest(sizes)}{more})")
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"Buckets are frozen: make new ones instead of changing {name}")
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _rebuild, (self.sizes, self.max_ar, self.text)
+        return _rebuild, tuple(getattr(self, name) for name in self.__slots__)
+
+    def _key(self) -> tuple[object, ...]:
+        return self.sizes, self.max_ar, self.nearest, self._rule
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Buckets) and (self.sizes, self.max_ar) == (other.sizes, other.max_ar)
+        return isinstance(other, Buckets) and self._key() == other._key()
 
     def __hash__(self) -> int:
-        return hash((self.sizes, self.max_ar))
+        return hash(self._key())
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -108,51 +133,84 @@ class Buckets:
     def __repr__(self) -> str:
         return self.text
 
-    def assign(self, widths: np.ndarray, heights: np.ndarray) -> np.ndarray:
-        """The number of the bucket that is nearest by log aspect ratio, for each image; -1 beyond ``max_ar``.
+    @property
+    def upscale(self) -> bool:
+        """Whether an image may be enlarged to its bucket's size."""
+        return self._rule is None
+
+    @property
+    def outside(self) -> str:
+        """Why an image has no bucket, for counters."""
+        return "longer than max_ar" if self.upscale else "smaller than every bucket, or longer than max_ar"
+
+    def assign(self, heights: np.ndarray, widths: np.ndarray) -> np.ndarray:
+        """The number of the bucket that is nearest by aspect ratio, for each image; -1 beyond ``max_ar``, or where it
+        is smaller than every bucket and ``upscale=False``.
 
         Transposed images go to transposed buckets, where these exist. An aspect ratio exactly between two buckets goes
-        to the one that is nearer to the square; this is decided in integers, so it is the same on every machine.
+        to the one that is nearer to the square (with ``nearest="ratio"`` to the taller one); this is decided exactly,
+        so it is the same on every machine.
 
         Args:
-            widths, heights: columns of pixels, all above 0.
+            heights, widths: columns of pixels, all above 0.
 
-        >>> buckets = Buckets([(512, 1024), (1024, 1024), (1024, 512)], max_ar=4)
-        >>> buckets.assign(np.array([700, 30, 99]), np.array([700, 22, 9]))
+        >>> buckets = Buckets([(1024, 512), (1024, 1024), (512, 1024)], max_ar=4)
+        >>> buckets.assign(np.array([700, 22, 9]), np.array([700, 30, 99]))
         array([ 1,  1, -1])
         """
-        w, h = widths.astype(np.int64), heights.astype(np.int64)
-        mine = np.log(w) - np.log(h)
-        found = np.searchsorted(self._between, mine)
-        near = found != np.searchsorted(self._between, mine - _TIE)
-        near |= found != np.searchsorted(self._between, mine + _TIE)
-        for i in np.flatnonzero(near):  # so near to the middle between two that rounding could decide
-            found[i] = self._exactly(int(w[i]), int(h[i]))
+        h, w = heights.astype(np.int64), widths.astype(np.int64)
+        if self._rule is not None:
+            found = self._own(*self._rule(h, w))
+        elif self.nearest == "ratio":
+            found = self._by_ratio(h, w)
+        else:
+            mine = np.log(w) - np.log(h)
+            found = np.searchsorted(self._between, mine)
+            near = found != np.searchsorted(self._between, mine - _TIE)
+            near |= found != np.searchsorted(self._between, mine + _TIE)
+            for i in np.flatnonzero(near):  # so near to the middle between two that rounding could decide
+                found[i] = self._exactly(int(h[i]), int(w[i]))
         if self.max_ar is not None:
             found[np.maximum(w, h) > self.max_ar * np.minimum(w, h)] = -1
         return found
 
-    def of(self, width: int, height: int) -> int:
+    def of(self, height: int, width: int) -> int:
         """The same for one image.
 
-        >>> Buckets([(512, 1024), (1024, 1024), (1024, 512)]).of(800, 600)
+        >>> Buckets([(1024, 512), (1024, 1024), (512, 1024)]).of(600, 800)
         1
         """
+        if self._rule is not None or self.nearest == "ratio":
+            return int(self.assign(np.array([height]), np.array([width]))[0])
         if self.max_ar is not None and max(width, height) > self.max_ar * min(width, height):
             return -1
         mine = log(width) - log(height)
         found = bisect_left(self._between, mine)
         sure = found == bisect_left(self._between, mine - _TIE) == bisect_left(self._between, mine + _TIE)
-        return found if sure else self._exactly(width, height)
+        return found if sure else self._exactly(height, width)
 
-    def _exactly(self, w: int, h: int) -> int:
+    def _exactly(self, h: int, w: int) -> int:
         """The same for one image in whole numbers: w/h against the geometric mean of neighbouring buckets."""
         number = 0
-        for (w1, h1), (w2, h2) in pairwise(self.sizes):
+        for (h1, w1), (h2, w2) in pairwise(self.sizes):
             mine, middle = w * w * h1 * h2, h * h * w1 * w2
             if mine > middle or (mine == middle and w < h):  # a tie of upright images is decided towards the square
                 number += 1
         return number
+
+    def _by_ratio(self, h: np.ndarray, w: np.ndarray) -> np.ndarray:
+        """As sd-scripts: the least |width / height| apart, in doubles, the first of equals."""
+        ratios = np.array([each[1] / each[0] for each in self.sizes])
+        mine = w / h
+        right = np.searchsorted(ratios, mine).clip(1, max(1, len(ratios) - 1))
+        left = np.minimum(right - 1, len(ratios) - 1)
+        right = np.minimum(right, len(ratios) - 1)
+        return np.asarray(np.where(np.abs(ratios[left] - mine) <= np.abs(ratios[right] - mine), left, right))
+
+    def _own(self, h: np.ndarray, w: np.ndarray) -> np.ndarray:
+        """The buckets of exactly these sizes; -1 where there is none."""
+        number = {size: i for i, size in enumerate(self.sizes)}
+        return np.array([number.get(size, -1) for size in zip(h.tolist(), w.tolist(), strict=True)], np.int64)
 
 
 class Leftover(NamedTuple):
@@ -181,7 +239,7 @@ def merge(buckets: Buckets, left: Sequence[int], batch: Sequence[int]) -> list[M
     The leftovers stand sorted by their buckets' aspect ratio. From the front so many are taken as the best bucket has
     in a batch; best is the one at which the least of them is cut away. All batches but the last are full.
 
-    >>> merge(Buckets([(1, 2), (1, 1), (2, 1)]), [1, 0, 3], [4, 4, 4])
+    >>> merge(Buckets([(2, 1), (1, 1), (1, 2)]), [1, 0, 3], [4, 4, 4])
     [Merged(target=2, pieces=(Leftover(bucket=0, first=0, samples=1), Leftover(bucket=2, first=0, samples=3)))]
     """
     cut = cut_between(buckets.sizes)
@@ -202,82 +260,46 @@ def merge(buckets: Buckets, left: Sequence[int], batch: Sequence[int]) -> list[M
 
 
 def batch_sizes(buckets: Buckets, size: int | Mapping[Size, int] | None, pixels: int | None) -> tuple[int, ...]:
-    """Samples in a batch of each bucket: the same for all, by (width, height), or as many as a pixel budget allows.
+    """Samples in a batch of each bucket: the same for all, by (height, width), or as many as a pixel budget allows.
 
     Raises:
         ConfigError: a bucket has no size, or it is below 1.
 
-    >>> batch_sizes(Buckets([(512, 1024), (1024, 1024)]), None, 4 * 1024 * 1024)
+    >>> batch_sizes(Buckets([(1024, 512), (1024, 1024)]), None, 4 * 1024 * 1024)
     (8, 4)
     """
     if pixels is not None:
         if pixels < 1:
             raise ConfigError(f"batch takes a budget of 1 or more pixels, not {pixels}")
-        return tuple(max(1, pixels // (w * h)) for w, h in buckets.sizes)
+        return tuple(max(1, pixels // (h * w)) for h, w in buckets.sizes)
     if not isinstance(size, Mapping):
         if size is not None and size < 1:
             raise ConfigError(f"batch takes a size of 1 or more samples, not {size}")
         return (size or 1,) * len(buckets)
-    lacking = [f"({w}, {h})" for w, h in buckets.sizes if (w, h) not in size]
+    lacking = [str(each) for each in buckets.sizes if each not in size]
     strange = [str(each) for each in size if each not in buckets.sizes]
     if lacking or strange:
         what = (
             f"no size for {', '.join(lacking)}" if lacking else f"sizes for {', '.join(strange)}, which are no bucket"
         )
-        raise ConfigError(f"batch has {what}: give one for each (width, height) of the buckets, or pixels=")
-    if least := [f"({w}, {h})" for (w, h), n in size.items() if not (isinstance(n, int) and n >= 1)]:
+        raise ConfigError(f"batch has {what}: give one for each (height, width) of the buckets, or pixels=")
+    if least := [str(each) for each, n in size.items() if not (isinstance(n, int) and n >= 1)]:
         raise ConfigError(f"batch takes 1 or more samples of each bucket, unlike for {', '.join(least)}")
     return tuple(size[each] for each in buckets.sizes)
 
 
 def make(spec: str | Buckets | Iterable[Size]) -> Buckets:
-    """Buckets from a name (``sdxl``, ``sd15``, ``pixart``, ``photo``), from a list of (width, height), or as they are.
-
-    ``sdxl``: the 33 of 512..2048 in steps of 64 with at most 1024 x 1024 pixels. ``sd15``: the 17 of 256..1024 with at
-    most 512 x 512. ``pixart``: PixArt's 40. ``photo``: eleven aspect ratios of cameras and screens at about 1024 x
-    1024, sides divisible by 16; as diffusers makes them.
+    """Buckets from the name of a set, from a list of (height, width), or as they are.
 
     Raises:
         ConfigError: nothing has that name.
     """
-    if isinstance(spec, Buckets):
-        return spec
-    if not isinstance(spec, str):
-        return Buckets(spec)
-    if spec not in PRESETS:
-        raise ConfigError(f"there are no buckets {spec!r}: choose one of {', '.join(PRESETS)}, or give sp.Buckets(...)")
-    return PRESETS[spec]
-
-
-def generate(base: int, step: int, least: int, most: int) -> list[Size]:
-    """The sizes of the rule in ``Buckets``."""
-    if base < 1 or step < 1 or least < 1 or base % step or least > base or most < base:
-        raise ConfigError(
-            f"buckets need min <= base <= max and a base that is a multiple of step, not base={base}, step={step}, "
-            f"min={least}, max={most}"
-        )
-    found = {(base, base)}
-    for width in range(-(-least // step) * step, most + 1, step):
-        height = min(most, base * base // width) // step * step
-        if height >= least:
-            found |= {(width, height), (height, width)}
-    return sorted(found)
-
-
-def cameras(base: int, step: int) -> list[Size]:
-    """Sizes of the aspect ratios in ``CAMERA`` and their transposes, about as large as ``base`` squared."""
-    found = set()
-    for across, down in CAMERA:
-        height = base / (across / down) ** 0.5
-        width = height * across / down
-        size = round(width / step) * step, round(height / step) * step
-        found |= {size, size[::-1]}
-    return sorted(found)
+    return spec if isinstance(spec, Buckets) else Buckets(spec)
 
 
 def log_ratios(sizes: Sequence[Size]) -> np.ndarray:
     """log(width / height) of each; that of a transpose is exactly the negative."""
-    w, h = np.array(sizes, np.float64).T
+    h, w = np.array(sizes, np.float64).T
     return np.asarray(np.log(w) - np.log(h))
 
 
@@ -292,36 +314,27 @@ def cut_between(sizes: Sequence[Size]) -> np.ndarray:
     return cut(ratios[:, None], ratios[None, :])
 
 
-def _in_order(sizes: Sequence[Size]) -> tuple[Size, ...]:
-    if not sizes or any(not (0 < w < MOST_SIDE and 0 < h < MOST_SIDE) for w, h in sizes):
-        raise ConfigError(f"buckets are one or more sizes (width, height) in pixels, not {list(sizes)[:5]}")
-    ordered = sorted(set(sizes), key=lambda size: (size[0] / size[1], size))
-    for (w1, h1), (w2, h2) in pairwise(ordered):
-        if w1 * h2 == w2 * h1:
-            raise ConfigError(
-                f"buckets {w1}x{h1} and {w2}x{h2} have the same aspect ratio, so no sample can tell them apart: keep "
-                f"one, and stream each resolution by itself"
-            )
-    return tuple(ordered)
+def name_of(size: Size) -> str:
+    """The name under which a bucket is counted: ``bucket HEIGHTxWIDTH``."""
+    return f"bucket {size[0]}x{size[1]}"
 
 
 def _digest(sizes: tuple[Size, ...]) -> str:
     """Sizes in few words that no other set has."""
     if len(sizes) <= 2:
         return repr(list(sizes))
-    (w1, h1), (w2, h2) = sizes[0], sizes[-1]
-    return f"{len(sizes)} from {w1}x{h1} to {w2}x{h2}, crc32 {zlib.crc32(repr(sizes).encode()):08x}"
+    (h1, w1), (h2, w2) = sizes[0], sizes[-1]
+    return f"{len(sizes)} from {h1}x{w1} to {h2}x{w2} (height x width), crc32 {zlib.crc32(repr(sizes).encode()):08x}"
 
 
-def _rebuild(sizes: tuple[Size, ...], max_ar: float | None, text: str) -> Buckets:
-    made = Buckets(sizes, max_ar=max_ar)
-    object.__setattr__(made, "text", text)
+def _rebuild(*values: object) -> Buckets:
+    made = object.__new__(Buckets)
+    for name, value in zip(Buckets.__slots__, values, strict=True):
+        object.__setattr__(made, name, value)
     return made
 
 
-PRESETS = {
-    "sdxl": Buckets(base=1024),
-    "sd15": Buckets(base=512),
-    "pixart": Buckets([*Buckets(base=1024).sizes, *PIXART_ONLY]),
-    "photo": Buckets(cameras(1024, 16)),
+_RULES = {
+    "sdxl": "base=1024, step=64, min=512, max=2048",
+    "sd15": "base=512, step=64, min=256, max=1024",
 }

@@ -77,7 +77,7 @@ class Groups:
     origin: Origin | None = None
 
     def __post_init__(self) -> None:
-        check_leftover(self.leftover)
+        check_leftover(self.leftover, self.buckets)
 
     @property
     def is_empty(self) -> bool:
@@ -256,10 +256,14 @@ def share_out(groups: Sequence[Group], parts: int) -> list[Group]:
     return out
 
 
-def check_leftover(leftover: str) -> None:
-    """There are three policies."""
+def check_leftover(leftover: str, buckets: Buckets | None = None) -> None:
+    """There are three policies, and one of them may enlarge images."""
     if leftover not in LEFTOVERS:
         raise ConfigError(f"leftover is one of {', '.join(LEFTOVERS)}, not {leftover!r}")
+    if leftover == "merge" and buckets is not None and not buckets.upscale:
+        raise ConfigError(
+            "leftover='merge' brings images to other buckets' sizes, which upscale=False forbids: choose carry"
+        )
 
 
 def _cut(group: Group, start: int, end: int) -> Group:

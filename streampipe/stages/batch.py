@@ -44,7 +44,7 @@ def batch(
     """``size`` samples as one dict: tensors stacked, everything else a list.
 
     Args:
-        size: samples of a batch; behind ``bucket`` it may be a number for each (width, height).
+        size: samples of a batch; behind ``bucket`` it may be a number for each (height, width).
         pixels: behind ``bucket``, a budget in place of a size: so many samples as have that many pixels, at least one.
         collate: a function from the samples to the batch, in place of ``streampipe.stages.collate``.
         tail: what becomes of the samples at an epoch's end (where samples are not counted: of a worker's stream) that

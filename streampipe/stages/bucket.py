@@ -20,7 +20,7 @@ from streampipe.counters import counters
 from streampipe.errors import ConfigError, SampleError, StageError
 from streampipe.index.facts import facts_of
 from streampipe.index.stated import differs, stated_size
-from streampipe.plan.buckets import MISSTATED, Buckets, cut, log_ratios, merge
+from streampipe.plan.buckets import MISSTATED, Buckets, cut, log_ratios, merge, name_of
 from streampipe.plan.groups import check_leftover
 from streampipe.stages.stage import stage
 from streampipe.stages.values import LEFTOVERS, check_choice, check_flag
@@ -33,6 +33,7 @@ def _check(buckets: Any, tail: Any, same: Any, max_bytes: Any) -> None:
     if not isinstance(buckets, Buckets):
         raise ConfigError(f"bucket: buckets is an sp.Buckets, not {buckets!r:.80}")
     check_choice("bucket", "tail", tail, LEFTOVERS)
+    check_leftover(tail, buckets)
     if same is not None:
         check_flag("bucket", "same", same)
     if not isinstance(max_bytes, int) or max_bytes < 1:
@@ -61,12 +62,11 @@ def bucket(
     Raises:
         StageError: a sample has neither, or its image is decoded already.
 
-    >>> list(bucket(buckets=Buckets([(8, 8), (16, 4)]))([{"__key__": "a", "json": b'{"width": 30, "height": 10}'}]))
+    >>> list(bucket(buckets=Buckets([(8, 8), (4, 16)]))([{"__key__": "a", "json": b'{"width": 30, "height": 10}'}]))
     [{'__key__': 'a', 'json': b'{"width": 30, "height": 10}', '__size__': (4, 16)}]
     """
     for each in assigned(samples, buckets, run):
-        width, height = buckets.sizes[each.bucket]
-        yield {**each.sample, "__size__": (height, width)}
+        yield {**each.sample, "__size__": buckets.sizes[each.bucket]}
 
 
 class Assigned(NamedTuple):
@@ -81,14 +81,14 @@ def assigned(samples: Iterable[Sample], buckets: Buckets, run: Run) -> Iterator[
     """The samples that have a bucket."""
     for sample in samples:
         try:
-            w, h = _size_of(sample, run.stage)
+            h, w = _size_of(sample, run.stage)
         except SampleError as error:
             run.policy.failed(error, run.stage)
             continue
         run.policy.passed(run.stage)
-        number = buckets.of(w, h)
+        number = buckets.of(h, w)
         if number < 0:
-            counters.add(run.stage, "dropped (longer than max_ar)")
+            counters.add(run.stage, f"dropped ({buckets.outside})")
             continue
         yield Assigned(sample, number, log(w) - log(h))
 
@@ -97,10 +97,10 @@ def _size_of(sample: Sample, stage_name: str) -> tuple[int, int]:
     facts = facts_of(sample)
     if facts["width"] and facts["height"]:
         _check_stated(facts, stage_name)
-        return facts["width"], facts["height"]
+        return facts["height"], facts["width"]
     stated = stated_size(facts, _STATED)
     if stated is not None:
-        return stated[1], stated[0]
+        return stated
     raise StageError(
         f"stage {stage_name!r}, {where(sample)}: there is no image, or none whose size can be read, and no width and "
         f"height in its json; bucket stands before decode; skip such samples with on_error='skip'"
@@ -133,7 +133,7 @@ class Pools:
     """
 
     def __init__(self, buckets: Buckets, sizes: Sequence[int], leftover: str, max_bytes: int, run: Run) -> None:
-        check_leftover(leftover)
+        check_leftover(leftover, buckets)
         self._buckets = buckets
         self._sizes = sizes
         self._leftover = leftover
@@ -191,14 +191,13 @@ class Pools:
         return pool
 
     def _left_out(self, number: int) -> None:
-        width, height = self._buckets.sizes[number]
-        counters.add(f"bucket {width}x{height}", "left out", len(self._taken(number)))
+        counters.add(name_of(self._buckets.sizes[number]), "left out", len(self._taken(number)))
 
     def _out(self, target: int, members: list[Assigned]) -> Group:
-        width, height = self._buckets.sizes[target]
+        size = self._buckets.sizes[target]
         lost = cut(np.array([each.ratio for each in members]), self._ratios[target])
-        samples = [{**each.sample, "__size__": (height, width)} for each in members]
-        return Group(f"bucket {width}x{height}", samples, float(lost.sum()))
+        samples = [{**each.sample, "__size__": size} for each in members]
+        return Group(name_of(size), samples, float(lost.sum()))
 
 
 def count_batch(group: Group) -> None:

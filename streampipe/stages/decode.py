@@ -10,17 +10,20 @@ import torch
 from streampipe.context import FILLED_IN, Run, Sample, where
 from streampipe.decoding import (
     MAX_PIXELS,
+    MEMORY,
+    Colour,
     EncodedImage,
-    Geometry,
+    Formats,
+    codecs_of,
     decode_field,
     delivered,
     is_image_field,
-    main_image,
+    is_mask,
     unwrapped,
 )
 from streampipe.decorators.skip import SKIP
 from streampipe.errors import ConfigError, DecodeError, SampleError, StageError, StreampipeError, UnsafeFormat
-from streampipe.stages.framing import Crop, Framing, passed
+from streampipe.stages.framing import Crop, Frame, Framing, Sizes, main_of, passed
 from streampipe.stages.stage import stage
 from streampipe.stages.values import check_number
 from streampipe.threads import ordered
@@ -42,17 +45,24 @@ def _own_size(options: Mapping[str, Any]) -> Any:
 @stage(rows="each", state="nothing", views=True, check=_check, bytes_out=True, own_size=_own_size)
 def decode(
     samples: Iterable[Sample],
-    size: int | tuple[int, int] | None = None,
+    size: Sizes = None,
     *,
     crop: Crop = "center",
     flip: float = 0.0,
     upscale: str | float = "allow",
+    mode: str = "cover",
+    scale: tuple[float, float] = (1.0, 1.0),
     output: str = "tensor",
-    background: tuple[int, int, int] = (255, 255, 255),
+    background: Colour = (255, 255, 255),
     alpha: str | None = None,
+    icc: str = "srgb",
+    damaged: str = "error",
+    formats: Formats = (),
     max_pixels: int = MAX_PIXELS,
+    memory: int = MEMORY,
     margin: float | str | None = "default",
     interpolation: str | Mapping[str, str] = "bicubic",
+    rounding: str = "round",
     original_size: str = "image",
     decoders: Decoders | None = None,
     fields: tuple[str, ...] | None = None,
@@ -70,10 +80,18 @@ def decode(
     - ``time_ids``: original size, crop and target as an int64 tensor of shape (6,), as SDXL is conditioned on them, in
       diffusers' order; (batch, 6) in a batch.
 
+    An image with a size of its own has a record of its own (``control.original_size``, ``control.crop_top_left``,
+    ``control.target_size``) and the sample's flip. So has one that is decoded in another stage than the main image.
+
+    Fields named ``mask``, ``masklabel`` or ``seg`` are labels: greys are 1 x height x width, with the values that are
+    stored (more than 8 bits: int32), colours 3 x height x width; transparent pixels are 0.
+
     Args:
         size: images are brought to this size, an edge or (height, width): scaled to cover it, then cropped, in one
             antialiased resize straight from the codec's smallest sufficient scale. None: the size that ``bucket`` gave
-            the sample (``__size__``), else each image's own.
+            the sample (``__size__``), else each image's own. Or sizes by field, as in ``{"image": 512, "control":
+            sp.Area(1024 * 1024)}``: the fields named are cut by themselves, None leaves one as large as it is; the
+            others have the main image's size and place.
         crop: where the crop is taken: ``"center"``, ``"random"``, seeded by (seed, epoch, key, stage), or a function
             ``crop(room, sample)`` or ``crop(room, sample, rng)`` that gives its (top, left) in the resized picture, in
             pixels. ``room`` has ``size``, ``resized`` and ``target``, the sample its decoded fields without images.
@@ -81,15 +99,31 @@ def decode(
         upscale: what to do with images smaller than the size: ``"allow"``; ``"drop"`` the sample; or a number, to drop
             it where the image would be enlarged more than so many times. Where the tier is planned, the slot of a
             dropped sample is filled from its batch; ``where("width >= 512 and height >= 512")`` costs nothing.
+        mode: ``"cover"``: the size is filled, what is over is cut away; ``"contain"``: the whole picture, as large as
+            it is inside the size, and no larger; ``"pad"``: that, in the middle of ``background`` (masks: 0) of the
+            size.
+        scale: the least and the most of the largest crop's edges to take, as in (0.5, 1.0), drawn for each sample.
         output: images as ``"tensor"`` (uint8, 3 x height x width, channels-last memory), ``"numpy"`` (height x width
             x 3) or ``"pil"``.
         background: the colour (red, green, blue) behind transparent pixels.
         alpha: ``"mask"`` gives the main image's alpha channel too, as the field ``mask`` (1 x height x width; 255
             where there is none).
+        icc: ``"srgb"``: colours with an ICC profile are brought to sRGB, as browsers show them; ``"ignore"``: they are
+            as they are stored.
+        damaged: ``"error"``: an image of which a part is missing or wrong is an error; ``"accept"``: JPEGs are taken as
+            far as they can be decoded, and counted.
+        formats: formats that are decoded besides JPEG, PNG, WebP, GIF and AVIF: ``"bmp"``, ``"tiff"``, ``"jpeg2000"``,
+            ``"heic"``, ``"jxl"`` (the last two need ``pip install 'streampipe[heic]'``, ``'streampipe[jxl]'``), the
+            name of one that another package brings, or a ``Codec``.
         max_pixels: larger images are refused, by their header, before anything is allocated.
+        memory: bytes that the images which are decoded at the same time in this process may take together; what does
+            not fit waits. An image that needs more is decoded alone.
         margin: how many times larger than needed the codec's scaled image must stay; None decodes at full scale.
-        interpolation: ``"bicubic"``, ``"bilinear"`` (both antialiased) or ``"nearest"``; or one by field name, as in
-            ``{"mask": "bilinear"}``. Fields named ``mask``, ``masklabel`` or ``seg`` take the nearest pixel.
+        interpolation: ``"bicubic"``, ``"bilinear"``, ``"lanczos"``, ``"area"`` (all antialiased; the last two are
+            slower) or ``"nearest"``; or one by field name, as in ``{"mask": "bilinear"}``. Labels take the nearest
+            pixel.
+        rounding: ``"truncate"``: ``crop_top_left`` and ``time_ids`` are those of diffusers' SDXL script, which cuts off
+            fractions of the resized edges; they differ by one for half of all sizes.
         original_size: ``"json"`` takes ``original_width`` and ``original_height`` (or ``WIDTH``, ``HEIGHT``) of the
             json member, for shards that hold resized images; ``"image"`` the size of the image in the shard.
         decoders: functions from bytes to anything, by field name (``"seg.png"``) or extension (``"png"``); they come
@@ -97,8 +131,8 @@ def decode(
         fields: decode only these; others stay bytes.
         threads: decode so many samples at once, in order; the codecs release the GIL.
 
-    Counted in the report: samples dropped as too small, animations of which the first frame was taken, json members
-    that state another size than the image has.
+    Counted in the report: samples dropped as too small, animations of which the first frame was taken, colours that
+    were converted, damaged images that were accepted, json members that state another size than the image has.
 
     Raises:
         DecodeError: a field's bytes are damaged, too large, or not what they claim to be; or a sample's images are not
@@ -114,12 +148,19 @@ def decode(
         crop=crop,
         flip=flip,
         upscale=upscale,
+        mode=mode,
+        scale=scale,
         output=output,
         background=background,
         alpha=alpha,
+        icc=icc,
+        damaged=damaged,
+        formats=formats,
         max_pixels=max_pixels,
+        memory=memory,
         margin=margin,
         interpolation=interpolation,
+        rounding=rounding,
         original_size=original_size,
         decoders=decoders,
         fields=fields,
@@ -137,14 +178,23 @@ class FieldDecoder:
         run: Run,
         *,
         output: str,
-        background: tuple[int, int, int],
+        background: Colour,
         alpha: str | None,
+        icc: str,
+        damaged: str,
+        formats: Formats,
         max_pixels: int,
+        memory: int,
         decoders: Decoders | None,
         fields: tuple[str, ...] | None,
         **framing: Any,
     ) -> None:
-        for name, value, allowed in (("output", output, ("tensor", "numpy", "pil")), ("alpha", alpha, (None, "mask"))):
+        for name, value, allowed in (
+            ("output", output, ("tensor", "numpy", "pil")),
+            ("alpha", alpha, (None, "mask")),
+            ("icc", icc, ("srgb", "ignore")),
+            ("damaged", damaged, ("error", "accept")),
+        ):
             if value not in allowed:
                 raise ConfigError(f"decode: {name} is one of {', '.join(map(str, allowed))}, not {value!r}")
         self.run = run
@@ -152,7 +202,11 @@ class FieldDecoder:
         self.output = output
         self.background = background
         self.alpha = alpha
+        self.colours = icc
+        self.damaged = damaged
+        self.codecs = codecs_of(formats)
         self.max_pixels = max_pixels
+        self.memory = memory
         self.decoders = decoders
         self.fields = fields
 
@@ -161,8 +215,13 @@ class FieldDecoder:
         return [
             name
             for name, data in sample.items()
-            if self._wanted(name, data) and not self._own(name) and is_image_field(name, data)
+            if self._wanted(name, data) and not self._own(name) and is_image_field(name, data, self.codecs)
         ]
+
+    def row_sizes(self, sample: Sample) -> dict[str, tuple[int, int]]:
+        """The images of a sample that can be written into rows of a batch, and their sizes: 3 x height x width."""
+        names = [name for name in self.image_fields(sample) if not is_mask(name)]
+        return self.framing.row_sizes(sample, names)
 
     def attempt(self, sample: Sample, rows: Rows | None = None) -> Any:
         """The sample decoded, or the error that it was, or ``SKIP`` where it is to be dropped."""
@@ -195,25 +254,27 @@ class FieldDecoder:
             inner = name.lower().removesuffix(".gz")
             if inner != name.lower() and not self._own(inner):
                 name, data = unwrapped(name, data)
-            if is_image_field(name, data):
-                return EncodedImage(data, max_pixels=self.max_pixels)
+            if is_image_field(name, data, self.codecs):
+                return EncodedImage(data, max_pixels=self.max_pixels, codecs=self.codecs, memory=self.memory)
         return decode_field(name, data, decoders=self.decoders)
 
     def _decode_images(self, sample: Sample, images: dict[str, EncodedImage], rows: Rows) -> bool:
         """Put the images' pixels into the sample, and the record of their geometry; False to drop the sample."""
-        framing, main = self.framing, main_image(images)
-        header = images[main].header
-        size = header.height, header.width
-        framing.check_json(sample, size)
-        target = framing.target(sample)
-        geometry = None
-        if target is not None:
-            geometry = framing.decide({k: v for k, v in sample.items() if k not in images}, size, target)
-            if geometry is None:
-                return False
+        framing = self.framing
+        main = main_of(sample, images)
+        here = images.get(main)
+        if here is not None:
+            framing.check_json(sample, here.size)
+        told = {name: value for name, value in sample.items() if name not in images}
+        try:
+            frames = framing.frames(told, {name: image.size for name, image in images.items()}, main)
+        except DecodeError as error:
+            raise DecodeError(f"{where(sample)}, {error}") from error
+        if frames is None:
+            return False
         for name, image in images.items():
             try:
-                pixels, alpha = self._pixels(name, image, geometry, rows.get(name), name == main)
+                pixels, alpha = self._pixels(name, image, frames[name], rows.get(name), name == main)
             except Exception as error:
                 raise self._blame(error, sample, name) from error
             sample[name] = pixels
@@ -221,20 +282,26 @@ class FieldDecoder:
                 if "mask" in sample:
                     raise DecodeError(f"{where(sample)} has a field 'mask' already, so alpha='mask' cannot make one")
                 sample["mask"] = alpha
-        if geometry is not None:
-            sample.update(framing.record(sample, geometry, header.orientation > 4))
+        sample.update(framing.record(sample, frames, main, here is not None and here.header.orientation > 4))
         return True
 
     def _pixels(
-        self, name: str, image: EncodedImage, geometry: Geometry | None, row: torch.Tensor | None, is_main: bool
+        self, name: str, image: EncodedImage, frame: Frame, row: torch.Tensor | None, is_main: bool
     ) -> tuple[Any, Any]:
-        if geometry is not None and not is_main:
-            self.framing.check_shape(name, (image.header.height, image.header.width), geometry)
         interpolation = self.framing.interpolation_of(name)
+        labels = is_mask(name)
         # The nearest pixel of a smaller scale would be a mean of labels.
-        cut = image.cut(geometry, None if interpolation == "nearest" else self.framing.scale_margin)
-        wanted = self.framing.interpolation_of("mask") if is_main and self.alpha else None
-        rgb, alpha = image.decode(cut, interpolation=interpolation, background=self.background, alpha=wanted, out=row)
+        margin = None if labels or interpolation == "nearest" else self.framing.scale_margin
+        rgb, alpha = image.decode(
+            image.cut(frame.geometry, margin, frame.flipped),
+            interpolation=interpolation,
+            background=self.background,
+            alpha=self.framing.interpolation_of("mask") if is_main and self.alpha else None,
+            out=row,
+            labels=labels,
+            icc="ignore" if labels else self.colours,
+            damaged=self.damaged,
+        )
         return delivered(rgb, self.output), None if alpha is None else delivered(alpha, self.output)
 
     def _blame(self, error: Exception, sample: Sample, name: str) -> StreampipeError:

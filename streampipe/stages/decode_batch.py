@@ -22,21 +22,26 @@ Placed = tuple[Sample, dict[str, torch.Tensor], "Block | None", int]
 
 
 class Block:
-    """The memory of one batch's images of one size: for each image field one tensor, made at its first sample."""
+    """The memory of one batch's images: for each image field one tensor, made at its first sample."""
 
-    def __init__(self, rows: int, size: Size) -> None:
+    def __init__(self, rows: int) -> None:
         self.rows = rows
-        self.size = size
         self.images: dict[str, torch.Tensor] = {}
         self.taken = 0
 
-    def row(self, names: Iterable[str]) -> dict[str, torch.Tensor]:
+    def takes(self, sizes: Mapping[str, Size]) -> bool:
+        """Whether there is a row left, and the images that a sample shares with those before have their sizes."""
+        if self.taken == self.rows:
+            return False
+        return all(self.images[name].shape[2:] == size for name, size in sizes.items() if name in self.images)
+
+    def row(self, sizes: Mapping[str, Size]) -> dict[str, torch.Tensor]:
         """Where the images of the next sample go."""
-        for name in names:
+        for name, size in sizes.items():
             if name not in self.images:
-                self.images[name] = empty((self.rows, 3, *self.size), torch.uint8, channels_last=True)
+                self.images[name] = empty((self.rows, 3, *size), torch.uint8, channels_last=True)
         self.taken += 1
-        return {name: self.images[name][self.taken - 1] for name in names}
+        return {name: self.images[name][self.taken - 1] for name in sizes}
 
 
 @stage(rows="batch", state="nothing", views=True, bytes_out=True)
@@ -83,13 +88,13 @@ def _placed(samples: Iterable[Sample], size: int, decoder: FieldDecoder) -> Iter
     """Each sample with its row in a batch's memory. Runs in one thread: the one that pulls the samples."""
     block: Block | None = None
     for sample in samples:
-        target = decoder.framing.target(sample)
-        if target is None:
+        sizes = decoder.row_sizes(sample)
+        if not sizes:
             yield sample, {}, None, 0
             continue
-        if block is None or block.taken == size or block.size != target:
-            block = Block(size, target)
-        yield sample, block.row(decoder.image_fields(sample)), block, block.taken - 1
+        if block is None or not block.takes(sizes):
+            block = Block(size)
+        yield sample, block.row(sizes), block, block.taken - 1
 
 
 def _join(ready: list[Row], own: Collate | None) -> Batch:

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from streampipe.context import FILLED_IN, Run, Sample, where
-from streampipe.decoding import fit_image, is_image, main_image, size_of
+from streampipe.decoding import fit_image, is_image, size_of
 from streampipe.decorators.skip import SKIP
 from streampipe.errors import DecodeError, StageError, StreampipeError
-from streampipe.stages.framing import Crop, Framing, passed
+from streampipe.stages.framing import Crop, Framing, Sizes, main_of, passed
 from streampipe.stages.stage import stage
 from streampipe.stages.values import check_names, check_number
 from streampipe.threads import ordered
@@ -29,13 +29,16 @@ def _own_size(options: Mapping[str, Any]) -> Any:
 @stage(rows="each", state="nothing", check=_check, own_size=_own_size)
 def fit(
     samples: Iterable[Sample],
-    size: int | tuple[int, int] | None = None,
+    size: Sizes = None,
     *,
     crop: Crop = "center",
     flip: float = 0.0,
     upscale: str | float = "allow",
+    mode: str = "cover",
+    scale: tuple[float, float] = (1.0, 1.0),
     margin: float | str | None = "default",
     interpolation: str | Mapping[str, str] = "bicubic",
+    rounding: str = "round",
     original_size: str = "image",
     fields: tuple[str, ...] | None = None,
     threads: int | None = None,
@@ -49,8 +52,10 @@ def fit(
     pixels a crop may begin, so that both begin on the same.
 
     Args:
-        fields: the images. None: all uint8 tensors (1 or 3 x height x width), uint8 arrays (height x width, with 1 or
-            3 channels last if any) and PIL images. Each stays what it is.
+        fields: the images. None: all uint8 tensors (1, 3 or 4 x height x width), uint8 arrays (height x width, with so
+            many channels last if any), labels of more than 8 bits (int32, or uint16 in arrays) and PIL images. Each
+            stays what it is, in its own mode; ``mode="pad"`` puts 0 around it. An image that an earlier stage brought
+            to a size is not mirrored again.
 
     Raises:
         StageError: a sample without an image, or without a size.
@@ -60,7 +65,9 @@ def fit(
     >>> sample["image"].shape, sample["time_ids"].tolist()
     ((4, 8, 3), [8, 32, 0, 4, 4, 8])
     """
-    framing = Framing(run, size, crop, flip, upscale, margin, interpolation, original_size)
+    framing = Framing(
+        run, size, crop, flip, upscale, margin, interpolation, original_size, mode=mode, scale=scale, rounding=rounding
+    )
 
     def attempt(sample: Sample) -> Any:
         try:
@@ -76,21 +83,20 @@ def _fitted(sample: Sample, framing: Framing, fields: tuple[str, ...] | None) ->
     for name in names:
         if not is_image(sample.get(name)):
             raise StageError(f"stage {framing.run.stage!r}, {where(sample)}: field {name!r} is no decoded image")
-    target = framing.target(sample)
-    if not names or target is None:
+    main = main_of(sample, names)
+    lead = main if main in names else names[0] if names else ""
+    if not names or (framing.target(sample, lead) is None and framing.size is None):
         missing = "no size; give fit(size=...), or put bucket(...) before it" if names else "no decoded image to fit"
         raise StageError(f"stage {framing.run.stage!r}, {where(sample)}: there is {missing}")
-    main = main_image(names)
     told = {name: value for name, value in sample.items() if name not in names}
-    geometry = framing.decide(told, size_of(sample[main]), target)
-    if geometry is None:
+    try:
+        frames = framing.frames(told, {name: size_of(sample[name]) for name in names}, main)
+    except DecodeError as error:
+        raise StageError(f"stage {framing.run.stage!r}, {where(sample)}, {error}") from error
+    if frames is None:
         return SKIP
     fitted = dict(sample)
-    for name in names:
-        try:
-            framing.check_shape(name, size_of(sample[name]), geometry)
-        except DecodeError as error:
-            raise StageError(f"stage {framing.run.stage!r}, {where(sample)}, field {name!r}: {error}") from error
-        fitted[name] = fit_image(sample[name], geometry, framing.interpolation_of(name))
-    fitted.update(framing.record(sample, geometry))
+    for name, frame in frames.items():
+        fitted[name] = fit_image(sample[name], frame.geometry, framing.interpolation_of(name), frame.flipped)
+    fitted.update(framing.record(sample, frames, main))
     return fitted

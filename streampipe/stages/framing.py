@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from numbers import Real
 from typing import Any, NamedTuple, TypeVar
@@ -12,17 +12,35 @@ import torch
 
 from streampipe.context import Run, Sample, where
 from streampipe.counters import counters
-from streampipe.decoding import INTERPOLATIONS, MARGIN, Geometry, Size, decide, is_mask, resized, zoom_of
+from streampipe.decoding import (
+    INTERPOLATIONS,
+    MARGIN,
+    Area,
+    Geometry,
+    Size,
+    contained,
+    decide,
+    is_image,
+    is_image_field,
+    is_mask,
+    main_image,
+    resized,
+    zoom_of,
+)
 from streampipe.decorators.skip import SKIP
 from streampipe.errors import ConfigError, DecodeError, StageError, StreampipeError
+from streampipe.index.stated import ORIGINAL, differs, stated_size
 from streampipe.stages.map import wants_rng
 from streampipe.stages.nothing import Drops
 
 T = TypeVar("T")
 SAME_SHAPE = 1.1
 """How much the aspect ratios of two images of one picture may differ: annotators round sizes to multiples of 64."""
-_ORIGINAL = (("original_width", "original_height"), ("WIDTH", "HEIGHT"))
-_STORED = (("width", "height"), ("w", "h"))
+FRAMED = "__framed__"
+_CHOICES = "decode"  # the stage that all framing stages draw their random numbers as: one sample, one decision
+_NEVER = frozenset((str, dict, list, int, float, bool, type(None)))  # types that no image has
+MODES = ("cover", "contain", "pad")
+ROUNDINGS = ("round", "truncate")
 
 
 class Room(NamedTuple):
@@ -36,10 +54,30 @@ class Room(NamedTuple):
     target: Size
 
 
+class Framed(NamedTuple):
+    """What the framing stages of a chain tell each other of a sample: whether it is mirrored, and which fields were
+    brought to a size already.
+    """
+
+    flipped: bool = False
+    fields: tuple[str, ...] = ()
+
+
+class Frame(NamedTuple):
+    """What becomes of one image. ``geometry`` None: it keeps its size, and is only mirrored if so."""
+
+    geometry: Geometry | None
+    flipped: bool = False
+    leads: bool = True  # it has a geometry of its own, and a record
+
+
 Crop = str | Callable[..., tuple[float, float]]
 """``"center"``, ``"random"``, or a function ``(room, sample)`` that gives the (top, left) of the crop in the resized
 picture, in pixels; what lies outside is moved to the edge. With a parameter named ``rng`` it is given a seeded
 generator."""
+OneSize = int | Size | Area | None
+Sizes = OneSize | Mapping[str, OneSize]
+"""An edge, (height, width), an ``Area``, or None; or one of these by field."""
 
 
 @dataclass(frozen=True)
@@ -47,13 +85,16 @@ class Framing:
     """How the images of a sample are brought to a size, as ``decode`` and ``fit`` were told."""
 
     run: Run
-    size: int | Size | None
-    crop: Crop
-    flip: float
-    upscale: str | float
-    margin: float | str | None
-    interpolation: str | Mapping[str, str]
-    original_size: str
+    size: Sizes = None
+    crop: Crop = "center"
+    flip: float = 0.0
+    upscale: str | float = "allow"
+    margin: float | str | None = "default"
+    interpolation: str | Mapping[str, str] = "bicubic"
+    original_size: str = "image"
+    mode: str = "cover"
+    scale: tuple[float, float] = (1.0, 1.0)
+    rounding: str = "round"
 
     def __post_init__(self) -> None:
         stage = self.run.stage or "decode"
@@ -62,19 +103,28 @@ class Framing:
         for name, value, allowed in (
             ("crop", "center" if callable(self.crop) else self.crop, ("center", "random")),
             ("original_size", self.original_size, ("image", "json")),
+            ("mode", self.mode, MODES),
+            ("rounding", self.rounding, ROUNDINGS),
             *(("interpolation", each, INTERPOLATIONS) for each in chosen),
         ):
             if value not in allowed:
                 raise ConfigError(f"{stage}: {name} is one of {', '.join(allowed)}, not {value!r}")
-        edges = (self.size,) if isinstance(self.size, int) or self.size is None else tuple(self.size)
-        if edges != (None,) and not (len(edges) <= 2 and all(isinstance(each, int) and each > 0 for each in edges)):
-            raise ConfigError(f"{stage}: size is an edge or (height, width) in pixels, not {self.size!r}")
+        for each in self.size.values() if isinstance(self.size, Mapping) else (self.size,):
+            _check_size(stage, each)
         if not 0 <= self.flip <= 1:
             raise ConfigError(f"{stage}: flip is the share of samples to mirror, 0 to 1, not {self.flip!r}")
         if self.upscale not in ("allow", "drop") and not (isinstance(self.upscale, Real) and self.upscale >= 1):
             raise ConfigError(f"{stage}: upscale is 'allow', 'drop' or a factor of 1 or more, not {self.upscale!r}")
         if self.margin not in ("default", None) and not (isinstance(self.margin, Real) and self.margin >= 1):
             raise ConfigError(f"{stage}: margin is 1 or more, or None, not {self.margin!r}")
+        low, high = self.scale if isinstance(self.scale, tuple) and len(self.scale) == 2 else (0, 0)
+        if not 0 < low <= high <= 1:
+            raise ConfigError(
+                f"{stage}: scale is the least and the most of the largest crop's edges to take, as in (0.5, 1.0), "
+                f"not {self.scale!r}"
+            )
+        if self.mode != "cover" and (self.crop != "center" or self.scale != (1.0, 1.0)):
+            raise ConfigError(f"{stage}: mode={self.mode!r} shows whole pictures, so leave out crop and scale")
 
     @property
     def scale_margin(self) -> float | None:
@@ -83,40 +133,112 @@ class Framing:
 
     @cached_property
     def _choices(self) -> Run:
-        """The run that random choices are made in: ``fit`` makes those of ``decode``."""
-        return self.run.in_stage(self.run.stage.replace("fit", "decode", 1))
+        """The run that random choices are made in: all framing stages of a chain make the same ones."""
+        return self.run.in_stage(_CHOICES)
 
-    def target(self, sample: Mapping[str, Any]) -> Size | None:
-        """The size to reach: the stage's own, or the one that the sample was given by ``bucket``."""
-        if self.size is not None:
-            return (self.size, self.size) if isinstance(self.size, int) else (self.size[0], self.size[1])
+    def has_own_size(self, name: str) -> bool:
+        """Whether a field has a size that is not the main image's."""
+        return isinstance(self.size, Mapping) and (name in self.size or name.partition(".")[0] in self.size)
+
+    def target(self, sample: Mapping[str, Any], name: str) -> Size | Area | None:
+        """The size to reach: the field's or the stage's own, or the one that the sample was given by ``bucket``."""
+        size = self.size
+        if isinstance(size, Mapping):
+            if self.has_own_size(name):
+                return _whole(size[name] if name in size else size[name.partition(".")[0]])
+        elif size is not None:
+            return _whole(size)
         found: Size | None = sample.get("__size__")
-        if found is None and (self.crop != "center" or self.flip or self.upscale != "allow"):
+        idle = self.crop == "center" and self.scale == (1.0, 1.0) and not self.flip and self.upscale == "allow"
+        if found is None and not idle and not isinstance(size, Mapping):
             raise ConfigError(
-                f"{self.run.stage}: crop, flip and upscale need a size to reach; give {self.run.stage}(size=...), "
-                f"or put bucket(...) before it"
+                f"{self.run.stage}: crop, flip, scale and upscale need a size to reach; give "
+                f"{self.run.stage}(size=...), or put bucket(...) before it"
             )
         return found
 
-    def decide(self, sample: Sample, size: Size, target: Size) -> Geometry | None:
-        """The one decision for a sample whose main image has this size; None: drop it, it would be enlarged too much.
+    def row_sizes(self, sample: Mapping[str, Any], names: Iterable[str]) -> dict[str, Size]:
+        """The sizes that a sample's images will have, of those for which that is known before their headers are."""
+        names = list(names)
+        if not names or self.mode == "contain":
+            return {}
+        main = main_of(sample)
+        lead = main if main in names else None
+        found = {}
+        for name in names:
+            target = self.target(sample, name if lead is None or self.has_own_size(name) else lead)
+            if target is not None and not isinstance(target, Area):
+                found[name] = target
+        return found
+
+    def frames(self, told: Sample, sizes: Mapping[str, Size], main: str) -> dict[str, Frame] | None:
+        """What becomes of each image of a sample, by its size as shown; None: drop it, one would be enlarged too much.
+
+        ``told``: the sample's fields that are no images. ``main``: its main image, which may be another stage's.
+
+        Raises:
+            DecodeError: an image is not of the main image's shape, and so cannot be cut with it.
+        """
+        state = told.get(FRAMED)
+        drawn = self._drawn(told)
+        mirrored = drawn[2] < self.flip if state is None else state.flipped  # an earlier stage may have decided
+        done = () if state is None else state.fields
+        found: dict[str, Frame] = {}
+        for name in sorted(sizes, key=lambda each: each != main):
+            flipped = mirrored and name not in done
+            lead = found.get(main)
+            if lead is not None and not self.has_own_size(name):
+                geometry = lead.geometry
+                if geometry is not None:
+                    self._check_shape(name, sizes[name], geometry)
+                    geometry = replace(geometry, flipped=flipped)
+                found[name] = Frame(geometry, flipped, leads=False)
+                continue
+            target = self.target(told, name)
+            own = None if target is None else self._decide(told, sizes[name], target, flipped, drawn)
+            if own is None and target is not None:
+                return None
+            found[name] = Frame(own, flipped)
+        return found
+
+    def _decide(
+        self, sample: Sample, size: Size, target: Size | Area, flipped: bool, drawn: tuple[float, float, float, float]
+    ) -> Geometry | None:
+        """The one decision for an image of this size; None: drop the sample, it would be enlarged too much.
 
         A pure function of (seed, epoch, key) and its arguments: ``decode`` and ``fit`` decide alike.
         """
-        if self.upscale != "allow":
-            most = 1.0 if self.upscale == "drop" else float(self.upscale)
-            if zoom_of(size, target) > most + 1e-9:
-                return None
-        left, top, mirrored = (
-            self._choices.uniform(sample, 3) if self.crop == "random" or self.flip else (0.5, 0.5, 1.0)
-        )
+        goal = target.of(size) if isinstance(target, Area) else target
+        if self.mode != "cover":
+            geometry = contained(size, goal, flipped, self.mode == "pad", self.rounding)
+            return (
+                None if self._too_small(max(geometry.target[0] / size[0], geometry.target[1] / size[1])) else geometry
+            )
+        left, top, _, part = drawn
+        share = self.scale[0] + (self.scale[1] - self.scale[0]) * part
+        if self._too_small(zoom_of(size, goal) / share):
+            return None
         position = (top, left) if self.crop == "random" else (0.5, 0.5)
         if callable(self.crop):
-            position = self._ask(self.crop, sample, size, target)
-        return decide(size, target, position, mirrored < self.flip, self.scale_margin)
+            position = self._ask(self.crop, sample, size, goal, share)
+        return decide(size, goal, position, flipped, self.scale_margin, share=share, rounding=self.rounding)
 
-    def _ask(self, crop: Callable[..., Any], sample: Sample, size: Size, target: Size) -> tuple[float, float]:
-        room = Room(size, resized(size, target), target)
+    def _too_small(self, zoom: float) -> bool:
+        if self.upscale == "allow":
+            return False
+        return zoom > (1.0 if self.upscale == "drop" else float(self.upscale)) + 1e-9
+
+    def _drawn(self, sample: Sample) -> tuple[float, float, float, float]:
+        """Four numbers in [0, 1) of a sample: across, down, whether it is mirrored, and how much is taken of it."""
+        if self.crop == "random" or self.flip or self.scale[0] < self.scale[1]:
+            left, top, mirrored, part = self._choices.uniform(sample, 4)
+            return left, top, mirrored, part
+        return 0.5, 0.5, 1.0, 1.0
+
+    def _ask(
+        self, crop: Callable[..., Any], sample: Sample, size: Size, target: Size, share: float
+    ) -> tuple[float, float]:
+        room = Room(size, resized(size, target, self.rounding, share), target)
         extra = {"rng": self._choices.rng(sample)} if wants_rng(crop) else {}
         try:
             found = crop(room, sample, **extra)
@@ -140,23 +262,34 @@ class Framing:
             return "nearest" if is_mask(name) else "bicubic"
         return "nearest" if is_mask(name) else self.interpolation
 
-    def record(self, sample: Mapping[str, Any], geometry: Geometry, turned: bool = False) -> Sample:
-        """The fields that say what was done. ``turned``: whether EXIF orientation swapped the stored axes."""
-        original = geometry.size
-        if self.original_size == "json":
-            original = self._original(sample, geometry.size, turned)
-        crop = geometry.crop_top_left
-        time_ids = (*original, *crop, *geometry.target)
-        return {
-            "original_size": original,
-            "crop_top_left": crop,
-            "target_size": geometry.target,
-            "flipped": geometry.flipped,
-            "time_ids": torch.tensor(time_ids, dtype=torch.int64),
-        }
+    def record(self, sample: Mapping[str, Any], frames: Mapping[str, Frame], main: str, turned: bool = False) -> Sample:
+        """The fields that say what was done.
+
+        ``turned``: whether EXIF orientation swapped the main image's stored axes.
+        """
+        before: Framed = sample.get(FRAMED, Framed())
+        made: Sample = {}
+        for name, (geometry, _, leads) in frames.items():
+            if not leads or geometry is None:
+                continue
+            place = "" if name == main else name.partition(".")[0] + "."
+            original = geometry.size
+            if name == main and self.original_size == "json":
+                original = self._original(sample, geometry.size, turned)
+            crop = geometry.crop_top_left
+            made[f"{place}original_size"] = original
+            made[f"{place}crop_top_left"] = crop
+            made[f"{place}target_size"] = geometry.result
+            if name == main:
+                made["time_ids"] = torch.tensor((*original, *crop, *geometry.result), dtype=torch.int64)
+        if made or any(frame.flipped for frame in frames.values()):
+            flipped = before.flipped or any(frame.flipped for frame in frames.values())
+            made["flipped"] = flipped
+            made[FRAMED] = Framed(flipped, tuple(dict.fromkeys((*before.fields, *frames))))
+        return made
 
     def _original(self, sample: Mapping[str, Any], size: Size, turned: bool) -> Size:
-        found = json_size(sample, _ORIGINAL)
+        found = stated_size(sample.get("json"), ORIGINAL)
         if found is None:
             counters.add(self.run.stage, "no original size in json")
             return size
@@ -166,30 +299,35 @@ class Framing:
 
     def check_json(self, sample: Mapping[str, Any], size: Size) -> None:
         """Count where the json's size is not the image's, neither as shown nor as stored."""
-        found = json_size(sample, _STORED)
-        if found is not None and found != size and found != size[::-1]:
+        found = stated_size(sample.get("json"))
+        if found is not None and differs(found, size):
             counters.add(self.run.stage, "json size differs")
 
-    def check_shape(self, name: str, size: Size, geometry: Geometry) -> None:
+    def _check_shape(self, name: str, size: Size, geometry: Geometry) -> None:
         """Refuse an image that is no picture of the same shape as the sample's main image."""
         ratio = size[0] * geometry.size[1] / (size[1] * geometry.size[0])
         if not 1 / SAME_SHAPE <= ratio <= SAME_SHAPE:
+            stem = name.partition(".")[0]
             raise DecodeError(
-                f"it is {size[1]} x {size[0]}, another shape than the {geometry.size[1]} x {geometry.size[0]} of the "
-                f"sample's main image, so it cannot be cut with it; {self.run.stage} it in a stage of its own, with "
-                f"fields=({name!r},), or leave it out with select(...)"
+                f"field {name!r}: it is {size[0]} x {size[1]}, another shape than the {geometry.size[0]} x "
+                f"{geometry.size[1]} (height x width) of the sample's main image, so it cannot be cut with it; give it "
+                f"a size of its own, as in {self.run.stage}(size={{..., {stem!r}: 512}}), or select(...) others"
             )
 
 
-def json_size(sample: Mapping[str, Any], names: Iterable[tuple[str, str]]) -> Size | None:
-    """(height, width) from a sample's decoded json, by the first pair of (width, height) names that it has."""
-    facts = sample.get("json")
-    if isinstance(facts, Mapping):
-        for width, height in names:
-            found = facts.get(height), facts.get(width)
-            if all(isinstance(each, int) and each > 0 for each in found):
-                return found  # type: ignore[return-value]
-    return None
+def main_of(sample: Mapping[str, Any], more: Iterable[str] = ()) -> str:
+    """The main image among all of a sample's images, encoded ones and decoded ones; ``more``: known to be images.
+
+    A sample without any has none: ``""``.
+    """
+    names = set(more)
+    for name, value in sample.items():
+        if name.startswith("__") or name in names or type(value) in _NEVER:
+            continue
+        encoded = isinstance(value, (bytes, bytearray, memoryview))
+        if is_image_field(name, value) if encoded else is_image(value):
+            names.add(name)
+    return main_image(name for name in sample if name in names) if names else ""
 
 
 def passed(results: Iterable[T | StreampipeError], run: Run) -> Iterator[T]:
@@ -216,3 +354,24 @@ def passed(results: Iterable[T | StreampipeError], run: Run) -> Iterator[T]:
 _TOO_SMALL = (
     ", because their images would have to be enlarged more than upscale= allows; use a smaller size, or upscale='allow'"
 )
+
+
+def _check_size(stage: str, size: Any) -> None:
+    if size is None or isinstance(size, Area):
+        return
+    edges = (size,) if isinstance(size, int) else tuple(size) if isinstance(size, (tuple, list)) else ()
+    if len(edges) not in (1, 2) or not all(isinstance(each, int) and each > 0 for each in edges):
+        raise ConfigError(
+            f"{stage}: size is an edge, (height, width) in pixels, sp.Area(...) or None, or one of these by field, not "
+            f"{size!r}"
+        )
+
+
+def _whole(size: OneSize) -> Size | Area | None:
+    return (
+        (size, size)
+        if isinstance(size, int)
+        else size
+        if size is None or isinstance(size, Area)
+        else (size[0], size[1])
+    )

@@ -2,9 +2,12 @@
 
 ``FaultServer`` speaks HTTP and knows bodies; ``ChaosProxy`` knows only bytes and stands before any server;
 ``BrokenOpener`` needs no network at all. Standard library only.
+
+And check what you add yourself: ``check_codec`` tells whether an image codec keeps its protocol.
 """
 
 from streampipe.testing.answer import Request
+from streampipe.testing.codec import check_codec
 from streampipe.testing.faults import (
     Chunked,
     Corrupt,
@@ -66,4 +69,5 @@ __all__ = [
     "Toxic",
     "WrongLength",
     "WrongRange",
+    "check_codec",
 ]

@@ -190,9 +190,26 @@ def _from_pixels(value: Any) -> Image.Image:
         pixels = pixels if value.dim() == 2 else pixels.transpose(1, 2, 0)
     elif isinstance(value, np.ndarray) and value.dtype == np.uint8 and value.ndim in (2, 3):
         pixels = value
+    elif (labels := _labels_of_16_bits(value)) is not None:
+        return Image.fromarray(labels)
     else:
-        raise TypeError("an image is uint8: 3 x height x width as a tensor, height x width x 3 as an array")
+        raise TypeError(
+            "an image is uint8: 3 x height x width as a tensor, height x width x 3 as an array; or labels of 16 bits"
+        )
     return Image.fromarray(pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels)
+
+
+def _labels_of_16_bits(value: Any) -> np.ndarray | None:
+    """What ``decode`` gives for a mask of 16 bits, as it was stored: height x width, uint16; None for anything else."""
+    pixels = value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else value
+    if not isinstance(pixels, np.ndarray) or pixels.dtype not in (np.int32, np.uint16) or pixels.ndim not in (2, 3):
+        return None
+    if pixels.ndim == 3:
+        channel = 0 if isinstance(value, torch.Tensor) else 2
+        if pixels.shape[channel] != 1:
+            return None
+        pixels = pixels.squeeze(channel)
+    return pixels.astype(np.uint16) if pixels.size and 0 <= pixels.min() <= pixels.max() < 1 << 16 else None
 
 
 def _kind(value: Any) -> str:

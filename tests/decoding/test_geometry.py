@@ -17,7 +17,7 @@ def test_the_box_lies_inside_and_has_the_targets_shape_to_a_pixel(h, w, out_h, o
     assert 0 <= geometry.top <= h - geometry.height
     assert 0 <= geometry.left <= w - geometry.width
     assert geometry.height == h or geometry.width == w
-    step = 8 // geometry.cut(w, h, 1, margin).eighths
+    step = 8 // geometry.cut((h, w), 1, margin).eighths
     zoom = max(out_h / h, out_w / w)
     assert abs(geometry.height - out_h / zoom) <= max(1, step)
     assert abs(geometry.width - out_w / zoom) <= max(1, step)
@@ -27,7 +27,7 @@ def test_the_box_lies_inside_and_has_the_targets_shape_to_a_pixel(h, w, out_h, o
 @given(edges, edges, targets, targets, places, places, st.integers(1, 8), st.booleans(), margins)
 def test_the_cut_begins_on_whole_pixels_and_is_large_enough(h, w, out_h, out_w, y, x, orientation, flip, margin):
     stored_w, stored_h = (h, w) if orientation > 4 else (w, h)
-    cut = decide((h, w), (out_h, out_w), (y, x), flip, margin).cut(stored_w, stored_h, orientation, margin)
+    cut = decide((h, w), (out_h, out_w), (y, x), flip, margin).cut((stored_h, stored_w), orientation, margin)
     assert cut.left == int(cut.left) >= 0
     assert cut.top == int(cut.top) >= 0
     assert cut.left + cut.width <= stored_w

@@ -146,7 +146,7 @@ def test_large_images_are_refused_by_their_header():
         warnings.simplefilter("ignore")
         with pytest.raises(sp.DecodeError, match="13000 x 13000 pixels"):
             decode_image(bomb)
-    with pytest.raises(sp.DecodeError, match="160 x 120"):
+    with pytest.raises(sp.DecodeError, match="120 x 160"):
         decode_image(photo(), max_pixels=1000)
 
 
@@ -161,7 +161,7 @@ def test_what_is_no_image_of_the_allowed_formats_is_refused(data):
     with pytest.raises(sp.DecodeError, match="no image of the formats"):
         decode_image(data)
     with pytest.raises(sp.DecodeError):
-        decode_image(photo(), formats=("PNG",))
+        decode_image(encoded(natural(8, 8), "BMP"))
 
 
 @pytest.mark.parametrize("channels_last", [True, False])

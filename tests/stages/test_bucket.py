@@ -198,12 +198,12 @@ def test_alone_the_stage_writes_down_sizes(sized, tier):
     folder, sizes = sized
     pipe = sp.stream(str(folder), tier=tier).bucket(sp.Buckets(SIZES, max_ar=4))
     found = {sample["__key__"]: sample["__size__"] for sample in pipe}
-    wanted = {key for key, (w, h) in sizes.items() if max(w, h) <= 4 * min(w, h)}
+    wanted = {key for key, (h, w) in sizes.items() if max(w, h) <= 4 * min(w, h)}
     assert set(found) == wanted
     buckets = sp.Buckets(SIZES)
     for key, (height, width) in found.items():
         (number,) = buckets.assign(*np.array([sizes[key]]).T)
-        assert buckets.sizes[number] == (width, height)
+        assert buckets.sizes[number] == (height, width)
 
 
 def image(width, height, orientation=1):
@@ -234,7 +234,7 @@ def pictures(tmp_path_factory):
 @pytest.mark.parametrize("options", [{"num_workers": 0}, {"threads": 2}])
 def test_images_are_decoded_straight_to_their_buckets_size_as_shown(pictures, tier, options):
     folder, shown = pictures
-    spec = [(24, 16), (16, 16), (16, 24)]
+    spec = [(16, 24), (16, 16), (24, 16)]
     counters.take()
     pipe = sp.stream(str(folder), tier=tier).bucket(spec, tail="merge").decode().rename(image="jpg").select("image")
     batches = list(pipe.batch(4).loader(**options))

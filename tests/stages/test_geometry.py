@@ -174,7 +174,7 @@ def test_each_field_has_its_own_interpolation():
     made = one(fields, size=20, interpolation={"seg": "bilinear", "depth.png": "nearest"})
     two = {name for name in fields if len(made[name].unique()) == 2}
     assert two == {"mask.png", "depth.png"}
-    with pytest.raises(sp.ConfigError, match="interpolation is one of bicubic, bilinear, nearest, not 'cubic'"):
+    with pytest.raises(sp.ConfigError, match="interpolation is one of bicubic, .*, nearest, not 'cubic'"):
         one(fields, size=20, interpolation={"seg": "cubic"})
 
 
@@ -187,7 +187,7 @@ def test_no_label_of_a_mask_is_a_mean_of_its_neighbours_also_in_a_jpeg():
 
 def test_pictures_of_another_shape_cannot_be_cut_as_one():
     fields = {"image": photo(0, 100, 100), "control": photo(0, 100, 70)}
-    with pytest.raises(sp.DecodeError, match=r"field 'control': it is 100 x 70, another shape than the 100 x 100"):
+    with pytest.raises(sp.DecodeError, match=r"field 'control': it is 70 x 100, another shape than the 100 x 100"):
         one(fields, size=32)
     pipe = sp.from_iterable([{"__key__": "k", **fields}]).decode(size=32, fields=("control",)).decode(size=32)
     (made,) = pipe
@@ -250,7 +250,7 @@ def test_fit_says_what_is_missing():
         ({"image": image}, {}, r"stage 'fit', sample 'k': there is no size; give fit\(size=...\)"),
         ({"txt": "a"}, {"size": 4}, "no decoded image"),
         ({"image": image.float()}, {"size": 4, "fields": ("image",)}, "'image' is no decoded image"),
-        ({"image": image, "b": image[:, :4]}, {"size": 4}, "field 'b': it is 8 x 4, another shape"),
+        ({"image": image, "b": image[:, :4]}, {"size": 4}, "field 'b': it is 4 x 8, another shape"),
     ):
         with pytest.raises(sp.StageError, match=words):
             one(fields, "fit", **options)
@@ -443,7 +443,7 @@ def test_a_batch_never_mixes_sizes():
 @pytest.mark.parametrize("tier", ["planned", "sequential"])
 def test_buckets_are_decoded_into_batches_with_the_numbers_of_single_images(photos, tier):
     def pipe():
-        return sp.stream(str(photos), tier=tier, seed=3).bucket([(48, 32), (64, 32)]).decode(crop="random", flip=0.5)
+        return sp.stream(str(photos), tier=tier, seed=3).bucket([(32, 48), (32, 64)]).decode(crop="random", flip=0.5)
 
     apart = {sample["__key__"]: sample for sample in pipe()}
     seen = set()
@@ -540,7 +540,7 @@ def test_a_header_of_two_hundred_megapixels_is_refused():
     data = bytearray(photo())
     at = data.index(b"\xff\xc0") + 5
     data[at : at + 4] = (10_000).to_bytes(2, "big") + (20_000).to_bytes(2, "big")
-    with pytest.raises(sp.DecodeError, match=r"sample 'k', field 'jpg': .*20000 x 10000 pixels.*raise max_pixels"):
+    with pytest.raises(sp.DecodeError, match=r"sample 'k', field 'jpg': .*10000 x 20000 pixels.*raise max_pixels"):
         one({"jpg": bytes(data)}, size=32)
 
 

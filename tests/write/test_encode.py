@@ -85,8 +85,6 @@ def test_json_comes_back_whatever_it_is(value):
 def test_the_name_gets_the_format_and_the_value_comes_back(name, value, whole):
     found_name, found = back(name, value)
     assert found_name == whole
-    if whole == "mask.png":  # grey comes back as RGB, as every image does
-        value = value.expand(3, 4, 5)
     assert same(found, value.numpy() if whole.endswith(".npy") else value)
     assert encode_field(name, value)[1] == encode_field(name, value)[1]
 
