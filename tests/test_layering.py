@@ -7,6 +7,7 @@ ROOT = Path(__file__).parent.parent / "streampipe"
 
 ORDER = [  # each may import from those before it, and from itself
     "errors",
+    "printable",
     "traits",
     "counters",
     "rng",
@@ -43,8 +44,8 @@ INSIDE = {  # and in a folder, each file from those before it
     "plan": "state order buckets spread groups lanes deal planned dataset bucketed",
     "query": "aliases expression condition",
     "index": "beside facts parquet known manifest sidecar table scan find build",
-    "source": "headers location network failures traffic http retry disk fetch stores forward part ranges cache "
-    "download source",
+    "source": "location address connections network failures store http web retry fetch s3 gcs hub stores traffic "
+    "forward ranges disk part cache download source",
     "tar": "limits extended header compression entries reader writer",
     "decoding": "geometry sniff text header resize jpeg pillow image fields",
     "reading": "indexed remote prefetch reader shards",

@@ -42,9 +42,9 @@ from streampipe.source.disk import (
     read_tail,
     unlink,
 )
-from streampipe.source.http import Pin
 from streampipe.source.location import redact
 from streampipe.source.part import Part
+from streampipe.source.store import Pin
 
 _SPARE = 0.05  # of a disk that is left free where no size is given
 _ROOM, _PATIENCE = "room", 5.0  # the lock of who makes room, and how long it is waited for (seconds)

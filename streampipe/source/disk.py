@@ -15,7 +15,7 @@ import struct
 from pathlib import Path
 from typing import NamedTuple
 
-from streampipe.source.http import Pin
+from streampipe.source.store import Pin
 
 PART, SHARD, LOCK = ".part", ".shard", ".lock"
 MARK = b"streampipe-cache-1"
@@ -53,7 +53,7 @@ def read_tail(file: int, size: int) -> Kept | None:
 
 def other_version(kept: Kept, pin: Pin) -> bool:
     """Whether a kept shard is known to be another version than the pinned one."""
-    changed = pin.version is not None and kept.version is not None and pin.version != kept.version
+    changed = pin.mark is not None and kept.version is not None and pin.mark != kept.version
     return changed or (pin.size is not None and pin.size != kept.size)
 
 

@@ -162,7 +162,7 @@ class Download:
                 if chunk is None:
                     break
                 self._take(part, chunk)
-            part.publish(self._forward.pin.version)
+            part.publish(self._forward.pin.mark)
         except BaseException:
             with self._changed:
                 self._end("past")

@@ -8,37 +8,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from typing import Protocol
 
 from streampipe.counters import counters
 from streampipe.errors import AccessDenied, SourceError
-from streampipe.source.failures import Ended, failure
-from streampipe.source.http import Answer, Pin
+from streampipe.source.failures import Ended, Expired, cause, failure
 from streampipe.source.location import redact
 from streampipe.source.network import Network
 from streampipe.source.retry import Tries
+from streampipe.source.store import Pin, Store
 
 _LEAST = 1 << 16
-
-
-class Store(Protocol):
-    """A backend."""
-
-    ranges: bool  # whether any range can be asked for
-    streams: bool  # whether bytes are there as they come; else all of an answer, or nothing
-    worked: bool  # whether it ever gave anything
-
-    def credentials(self, url: str) -> str:
-        """With which credentials it asks, for a message: never their values."""
-
-    def renew(self) -> None:
-        """Forget credentials and connections."""
-
-    def pin(self, url: str) -> Pin:
-        """The object's size and version."""
-
-    def get(self, url: str, start: int, end: int | None, pin: Pin) -> Answer:
-        """The bytes [start, end) of the pinned version, and of no other."""
 
 
 class Fetch:
@@ -81,6 +60,7 @@ class Fetch:
                     if self._stop.is_set():
                         raise SourceError(f"{redact(self._url)}: reading it was given up at byte {at}")
                     at += len(piece)
+                    self._store.worked = True
                     self._tries.progress()
                     counters.add("network", "bytes", len(piece))
                     yield piece
@@ -112,7 +92,7 @@ class Fetch:
         if self._most is not None and (end is not None or self.pin.size is not None):
             end = at + self._most if end is None else min(end, at + self._most)
         answer = self._store.get(self._url, at, end, self.pin)
-        self.pin = both(self.pin, answer.pin)
+        self.pin = self.pin.with_(answer.pin)
         self.whole = self.whole or answer.whole
         skip = at - answer.start
         left = None if self._end is None else self._end - at
@@ -131,6 +111,9 @@ class Fetch:
 
     def _renew(self, error: Exception) -> bool:
         """Tokens run out: with fresh credentials once more, where they were good before."""
+        if isinstance(error, Expired):  # said so: each time, until new ones are there
+            _expired(self._store, error, self._url)
+            return False
         if self._renewed or not _ran_out(self._store, error, self._url):
             return False
         self._renewed = True
@@ -138,16 +121,19 @@ class Fetch:
         return True
 
 
+def _expired(store: Store, error: Expired, url: str) -> None:
+    """Look for new credentials, where the old ones were good before; who begins with old ones is told at once."""
+    if not store.worked:
+        raise failure(error, url, used=store.credentials(url)).error from cause(error, url)
+    counters.add("network", "credentials renewed")
+    store.renew()
+
+
 def _ran_out(store: Store, error: Exception, url: str) -> bool:
     if not store.worked or not isinstance(failure(error, url).error, AccessDenied):
         return False
     counters.add("network", "credentials renewed")
     return True
-
-
-def both(old: Pin, new: Pin) -> Pin:
-    """What two answers together say of the object."""
-    return Pin(new.size if old.size is None else old.size, old.version or new.version)
 
 
 def attempt(store: Store, url: str, network: Network, what: str = "read") -> Pin:
@@ -158,7 +144,9 @@ def attempt(store: Store, url: str, network: Network, what: str = "read") -> Pin
         try:
             pin = store.pin(url)
         except Exception as error:
-            if not renewed and _ran_out(store, error, url):
+            if isinstance(error, Expired):
+                _expired(store, error, url)
+            elif not renewed and _ran_out(store, error, url):
                 renewed = True
                 store.renew()
                 continue

@@ -18,10 +18,11 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 
 from streampipe.errors import SourceError
-from streampipe.source.fetch import Fetch, Store, attempt
-from streampipe.source.http import Pin, check_pin
+from streampipe.source.fetch import Fetch, attempt
+from streampipe.source.http import check_pin
 from streampipe.source.location import redact
 from streampipe.source.network import Network
+from streampipe.source.store import Pin, Store
 from streampipe.source.traffic import Traffic
 
 _FIRST = 256 << 10

@@ -9,11 +9,11 @@ from collections.abc import MutableMapping, Sequence
 from typing import NamedTuple
 
 from streampipe.errors import SourceError, SourceUnavailable
-from streampipe.source.fetch import Fetch, Store, attempt, both
-from streampipe.source.http import Pin, check_pin
+from streampipe.source.fetch import Fetch, attempt
+from streampipe.source.http import check_pin
 from streampipe.source.location import redact
 from streampipe.source.network import Network
-from streampipe.source.stores import FsspecStore
+from streampipe.source.store import Pin, Store
 from streampipe.source.traffic import Traffic
 
 _log = logging.getLogger("streampipe")
@@ -112,7 +112,7 @@ class Ranges:
 
     def prepare(self, now: bool = False) -> None:
         """Ask for size and version, where they do not come with the first bytes, or are wanted ``now``."""
-        if (now or isinstance(self._store, FsspecStore)) and self.url not in self._pins:
+        if (now or not self._store.pins) and self.url not in self._pins:
             self._agree(attempt(self._store, self.url, self._network))
 
     def ask(self, parts: Sequence[Part]) -> Answer:
@@ -172,7 +172,7 @@ class Ranges:
         with _lock:
             known = self._pins.get(self.url, Pin())
             check_pin(self.url, known, found)
-            self._pins[self.url] = both(known, found)
+            self._pins[self.url] = known.with_(found)
 
     def _warn(self) -> None:
         folder = redact(self.url).rpartition("/")[0]

@@ -1,4 +1,4 @@
-"""How often to try again, and when: a budget of tries that bring nothing, with growing random pauses between them.
+"""How long to try again, and when: a budget of time in which nothing comes, with growing random pauses between tries.
 
 The pause before try k is drawn evenly from [0, min(longest, first * 2^k)] ("full jitter": many readers that a store
 threw out at once do not come back at once), or is what the server asks for, if that is longer.
@@ -7,15 +7,22 @@ https://aws.amazon.com/builders-library/timeouts-retries-and-backoff-with-jitter
 
 from __future__ import annotations
 
+import logging
 import random
+import socket
 import threading
 import time
 
 from streampipe.counters import counters
 from streampipe.errors import SourceUnavailable, TruncatedShard
-from streampipe.source.failures import Ended, Failure, cause, failure
+from streampipe.source.failures import Ended, Failure, cause, causes, failure
 from streampipe.source.location import redact
 from streampipe.source.network import Network
+
+_FINAL_TRIES = 8  # of what no time will change: an object that is shorter than it says, a host that has no name
+_LEAST = 1e-3  # seconds of a first pause, where there are many tries: nobody is asked without a pause for minutes
+_SAID = 6  # tries after which the wait is logged
+_log = logging.getLogger("streampipe")
 
 
 class Tries:
@@ -34,7 +41,7 @@ class Tries:
     def progress(self) -> None:
         """Something new came."""
         if self.made:
-            self.made, self._only_ends, self._begun = 0, True, time.monotonic()
+            self.made, self._only_ends = 0, True
 
     def again(self, error: BaseException, byte: int, done: str = "read") -> None:
         """After a failure: pause and return, or raise what it was.
@@ -50,16 +57,34 @@ class Tries:
         if not found.again:
             raise found.error from cause(error, self._url)
         counters.add("network", "failed requests")
+        if not self.made:
+            self._begun = time.monotonic()
         self.made += 1
         self._only_ends = self._only_ends and isinstance(error, Ended)
-        if self.made >= self._network.tries:
+        waited = time.monotonic() - self._begun
+        if self._over(error, waited):
             self._give_up(error, byte, done)
+        if self.made == _SAID:
+            _log.warning(
+                "%s: nothing in %d tries and %.0f s; it is tried again until %.0f s are over (Network.patience)",
+                found.error, self.made, waited, self._network.patience,
+            )  # fmt: skip
         longest = self._network.longest_wait
-        pause = self._random.uniform(0, min(longest, self._network.first_wait * 2 ** (self.made - 1)))
-        pause = max(pause, min(found.wait, 3 * longest))
+        first = self._network.first_wait if self.made < _FINAL_TRIES else max(self._network.first_wait, _LEAST)
+        pause = self._random.uniform(0, min(longest, first * 2 ** min(self.made - 1, 32)))
+        pause = max(pause, min(found.wait, max(self._network.patience, longest)))
         counters.add("network", "wait seconds", pause)
         if self._stop.wait(pause):
             raise found.error from cause(error, self._url)
+
+    def _over(self, error: BaseException, waited: float) -> bool:
+        """Whether this was the last try: of an object that is short, of a host without a name, or for the patience."""
+        most = self._network.tries
+        if most is not None and self.made >= most:
+            return True
+        if self._only_ends or _is_nameless(error):
+            return self.made >= _FINAL_TRIES
+        return waited >= self._network.patience
 
     def _give_up(self, error: BaseException, byte: int, done: str) -> None:
         shown = redact(self._url)
@@ -74,3 +99,7 @@ class Tries:
             f"{text}: {self.made} tries at byte {byte} brought nothing, in {seconds:.1f} s; check the connection "
             f"and the store, then run again (tries and pauses: network=sp.Network(...))"
         ) from cause(error, self._url)
+
+
+def _is_nameless(error: BaseException) -> bool:
+    return any(isinstance(each, socket.gaierror) and each.errno == socket.EAI_NONAME for each in causes(error))

@@ -20,7 +20,7 @@ from streampipe.source import cache as cache_module
 from streampipe.source import disk as disk_module
 from streampipe.source import part as part_module
 from streampipe.source.disk import MARK, TAIL, unique
-from streampipe.source.http import Pin
+from streampipe.source.store import Pin
 from streampipe.testing import FaultServer, IgnoreRange
 from tests.source.conftest import DATA, QUICK, bounded, until, whole
 

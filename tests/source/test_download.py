@@ -8,7 +8,7 @@ import streampipe as sp
 from streampipe.counters import counters
 from streampipe.source import Cache, Network, Source
 from streampipe.source import download as module
-from streampipe.source.http import Pin
+from streampipe.source.store import Pin
 from streampipe.testing import Cut, Reset, Stall, Status, Swap
 from tests.source.conftest import DATA, QUICK, bounded, until, whole
 

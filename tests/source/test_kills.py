@@ -12,8 +12,8 @@ import time
 import pytest
 
 from streampipe.source import Cache, Network, Source
-from streampipe.source.http import Pin
 from streampipe.source.part import Part
+from streampipe.source.store import Pin
 from streampipe.testing import FaultServer, Stall
 from tests.source.conftest import DATA, bounded, until, whole
 

@@ -9,14 +9,15 @@ import pytest
 
 from streampipe.source import Network
 from streampipe.source import ranges as module
-from streampipe.source.http import HttpStore, Pin
 from streampipe.source.ranges import Part, Ranges
+from streampipe.source.store import Pin
 from streampipe.source.traffic import Traffic
+from streampipe.source.web import web
 from tests.source.conftest import DATA, QUICK
 
 
 def test_parts_are_exactly_their_bytes(server):
-    ranges = Ranges(HttpStore(QUICK), server.url("a.tar"), QUICK, Traffic(QUICK), {}, threading.Event())
+    ranges = Ranges(web({}, QUICK), server.url("a.tar"), QUICK, Traffic(QUICK), {}, threading.Event())
     parts = [Part(0, 1), Part(1, 70_000), Part(70_100, 70_100), Part(300_000, 600_000)]
     answer = ranges.ask(parts)
     assert [answer.part(number) for number in range(4)] == [DATA[start:end] for start, end in parts]
@@ -31,7 +32,7 @@ def test_memory_is_allocated_by_whoever_asks_not_by_the_threads_that_fetch(serve
             self.held = function
 
     network = Network()
-    ranges = Ranges(HttpStore(network), server.url("a.tar"), network, Never(network), {}, threading.Event())
+    ranges = Ranges(web({}, network), server.url("a.tar"), network, Never(network), {}, threading.Event())
     tracemalloc.start()
     try:
         ranges.ask([Part(0, 400_000), Part(400_000, 700_000)])
@@ -49,7 +50,7 @@ def test_a_fork_while_another_thread_agrees_on_a_version_does_not_block_the_chil
         if not child:
             try:
                 signal.alarm(5)
-                ranges = Ranges(HttpStore(QUICK), server.url("a.tar"), QUICK, Traffic(QUICK), {}, threading.Event())
+                ranges = Ranges(web({}, QUICK), server.url("a.tar"), QUICK, Traffic(QUICK), {}, threading.Event())
                 ranges._agree(Pin(1))
                 os._exit(0 if ranges.size == 1 else 1)
             finally:
