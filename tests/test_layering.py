@@ -45,7 +45,7 @@ INSIDE = {  # and in a folder, each file from those before it
     "query": "aliases expression condition",
     "index": "beside facts parquet known manifest sidecar table scan find build",
     "source": "location address connections network failures store http web retry fetch s3 gcs hub stores traffic "
-    "forward ranges disk part cache download source",
+    "forward ranges local disk part cache download source",
     "tar": "limits extended header compression entries reader writer",
     "decoding": "geometry sniff text header resize jpeg pillow image fields",
     "reading": "indexed remote prefetch reader shards",

@@ -20,7 +20,7 @@ from streampipe.plan.order import traceable
 from streampipe.query.condition import Keep
 from streampipe.samples import group
 from streampipe.source import Source, redact
-from streampipe.tar import Limits, Member, compression_of, decompress, read_members, stream_members
+from streampipe.tar import Limits, Member, compression_of, decompress, stream_members
 from streampipe.urls import ShardList
 
 T = TypeVar("T")
@@ -135,9 +135,6 @@ class ShardSamples:
             counters.add("reading", "shards", 1 / portion.parts)
 
     def _members(self, url: str, shown: str, coming: Sequence[str]) -> Iterator[Member]:
-        data = self.source.buffer(url)
-        if data is not None and compression_of(url, bytes(data[:8])) is None:
-            return read_members(data, shard=shown, limits=self.limits)
         chunks = self.source.chunks(url, coming)
         head = next(chunks, b"")
         whole: Iterator[bytes] = chain([head] if head else [], chunks)

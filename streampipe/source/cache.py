@@ -34,7 +34,6 @@ from streampipe.source.disk import (
     evict,
     is_same,
     lock,
-    mapped,
     open_regular,
     other_version,
     planted,
@@ -42,6 +41,7 @@ from streampipe.source.disk import (
     read_tail,
     unlink,
 )
+from streampipe.source.local import LocalFile
 from streampipe.source.location import redact
 from streampipe.source.part import Part
 from streampipe.source.store import Pin
@@ -92,22 +92,23 @@ class Cache:
         """Whether some version of a shard is kept."""
         return self.path(url).exists()
 
-    def view(self, url: str, pin: Pin) -> memoryview | None:
-        """The kept bytes of the version ``pin``, mapped; None if there are none, or damaged ones."""
+    def file(self, url: str, pin: Pin) -> LocalFile | None:
+        """The kept bytes of the version ``pin``; None if there are none, or damaged ones."""
         path = self.path(url)
         try:
             file = open_regular(path)
             try:
-                lock(file, fcntl.LOCK_SH)  # held by the mapping, which has the same open file
+                lock(file, fcntl.LOCK_SH)  # as long as the descriptor is open
                 facts = os.fstat(file)
                 kept = read_tail(file, facts.st_size)
-                if kept is None or other_version(kept, pin):
-                    return None  # not ours, cut off, or out of date: replaced by the next download
-                view = mapped(file, kept.size)
-            finally:
+            except BaseException:
                 os.close(file)
+                raise
+            found = LocalFile(url, file, 0 if kept is None else kept.size)
+            if kept is None or other_version(kept, pin):
+                return None  # not ours, cut off, or out of date: replaced by the next download
             mark = (facts.st_ino, kept)
-            if self._checked.get(path.name) != mark and zlib.crc32(view) != kept.crc:
+            if self._checked.get(path.name) != mark and _crc_of(found) != kept.crc:
                 counters.add("cache", "damaged shards")
                 _log.warning("%s: its copy in the cache is damaged (crc32); it is fetched again", redact(url))
                 return None
@@ -115,7 +116,7 @@ class Cache:
             with suppress(OSError):  # a disk that can only be read serves as well
                 os.utime(path)
             counters.add("cache", "hits")
-            return view
+            return found
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -244,3 +245,10 @@ class Cache:
         if not self._warned:
             self._warned = True
             _log.warning("the cache at %s cannot be used (%s): shards are read past it", self.folder, error)
+
+
+def _crc_of(file: LocalFile) -> int:
+    found = 0
+    for piece in file.pieces():
+        found = zlib.crc32(piece, found)
+    return found

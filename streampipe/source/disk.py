@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import json
-import mmap
 import os
 import random
 import re
@@ -55,11 +54,6 @@ def other_version(kept: Kept, pin: Pin) -> bool:
     """Whether a kept shard is known to be another version than the pinned one."""
     changed = pin.mark is not None and kept.version is not None and pin.mark != kept.version
     return changed or (pin.size is not None and pin.size != kept.size)
-
-
-def mapped(file: int, size: int) -> memoryview:
-    """The first bytes of a file as memory; it keeps the file's lock as long as it lives."""
-    return memoryview(mmap.mmap(file, size, access=mmap.ACCESS_READ)) if size else memoryview(b"")
 
 
 def lock(file: int, how: int) -> bool:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import mmap
 import os
-import stat
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -18,6 +16,7 @@ from streampipe.source.failures import cause, failure
 from streampipe.source.fetch import Fetch, attempt
 from streampipe.source.forward import Forward, fetched
 from streampipe.source.hub import HubStore
+from streampipe.source.local import BLOCK, LocalFile, open_local
 from streampipe.source.location import check_scheme, is_chain, local_path, redact, scheme_of
 from streampipe.source.network import Network
 from streampipe.source.ranges import Ranges
@@ -26,7 +25,6 @@ from streampipe.source.stores import FsspecStore, Opener, OpenerStore
 from streampipe.source.traffic import Traffic, traffic_of
 
 _log = logging.getLogger("streampipe")
-_BLOCK = 8 << 20
 _AHEAD = 3  # shards whose first window is asked for before they are wanted
 
 
@@ -80,22 +78,21 @@ class Source:
         """Whether a shard is read through a store."""
         return self.opener is not None or local_path(url) is None
 
-    def buffer(self, url: str) -> memoryview | None:
-        """All bytes of a local or kept shard, mapped; None where there is only a stream."""
+    def file(self, url: str) -> LocalFile | None:
+        """A local or kept shard, to be read anywhere; None where there is only a stream."""
         if self.is_remote(url):
             if self.cache is None or self.opener is not None or not self.cache.has(url):
                 return None
-            return self.cache.view(url, self._pin(url))
+            return self.cache.file(url, self._pin(url))
         try:
-            path = local_path(url) or ""
-            if not stat.S_ISREG(os.stat(path).st_mode):
-                return None  # a named pipe gives its bytes once
-            with open(path, "rb") as file:
-                if os.fstat(file.fileno()).st_size == 0:
-                    return memoryview(b"")
-                return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+            return open_local(local_path(url) or "", url)
         except OSError as error:
             raise failure(error, url).error from error
+
+    def buffer(self, url: str) -> memoryview | None:
+        """The same, mapped: for who looks at headers only, once. A file that shrinks meanwhile ends the process."""
+        file = self.file(url)
+        return None if file is None else file.mapped()
 
     def chunks(self, url: str, then: Sequence[str] = ()) -> Iterator[bytes]:
         """All bytes of a shard, front to back, asked for ahead of need; and the beginnings of those that come ``then``.
@@ -267,9 +264,13 @@ class Source:
             raise failure(error, path, "listed").error from cause(error, path)
 
     def _file(self, url: str) -> Iterator[bytes]:
+        file = self.file(url)
+        if file is not None:
+            yield from file.pieces()
+            return
         try:
-            with open(local_path(url) or "", "rb") as file:
-                while chunk := file.read(_BLOCK):
+            with open(local_path(url) or "", "rb") as pipe:
+                while chunk := pipe.read(BLOCK):
                     yield chunk
         except OSError as error:
             raise failure(error, url).error from error

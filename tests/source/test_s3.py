@@ -154,7 +154,7 @@ def test_shards_on_s3_are_cached(s3, name, tmp_path):
     cache = sp.Cache(tmp_path / "kept")
     for _ in range(2):
         source = Source({**KEYS, "endpoint_url": f"http://127.0.0.1:{s3[1]}"}, network=NETWORK, cache=cache)
-        view = source.buffer(f"s3://bucket/{name}")
+        view = source.file(f"s3://bucket/{name}")
         assert (bytes(view) if view is not None else bounded(whole, source, f"s3://bucket/{name}")) == DATA
     assert view is not None
 
