@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import unicodedata
 
-def printable(text: str, most: int = 300) -> str:
+
+def printable(text: str, most: int | None = 300, keep: str = "") -> str:
     r"""Text that data or a server brought, on one line: no control characters, no escape sequences, no turned letters.
 
     A name in a shard may hold the sequence that clears a screen, or that makes the letters behind it run backwards.
@@ -14,12 +16,15 @@ def printable(text: str, most: int = 300) -> str:
     'straße 東京'
 
     Args:
-        most: characters to show; of a longer text, its beginning and its length.
+        most: characters to show; of a longer text, its beginning and its length. None: all.
+        keep: characters to leave as they are, such as line breaks.
     """
     cut = text[:most]
-    shown = cut if cut.isprintable() else "".join(each if each.isprintable() else _escaped(each) for each in cut)
-    return shown if len(text) <= most else f"{shown}... ({len(text)} characters)"
+    shown = cut if cut.isprintable() else "".join(each if each in keep else _shown(each) for each in cut)
+    return shown if len(cut) == len(text) else f"{shown}... ({len(text)} characters)"
 
 
-def _escaped(character: str) -> str:
+def _shown(character: str) -> str:
+    if character.isprintable() or unicodedata.category(character) == "Zs":  # wide spaces are letters' like
+        return character
     return character.encode("unicode_escape", "surrogatepass").decode("ascii")

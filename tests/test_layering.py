@@ -6,8 +6,8 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent / "streampipe"
 
 ORDER = [  # each may import from those before it, and from itself
-    "errors",
     "printable",
+    "errors",
     "traits",
     "counters",
     "rng",
@@ -53,7 +53,7 @@ INSIDE = {  # and in a folder, each file from those before it
     "pipeline": "epochs chain mix passes planner progress pipeline explain",
     "write": "draft encode spec job work workers run",
     "loader": "ahead feed loader",
-    "commands": "arguments look bench cat index info ls pack preview verify",
+    "commands": "say arguments look bench cat index info ls pack preview verify",
 }
 LATER = {
     "pipeline.pipeline": {"loader", "write", "pipeline.explain"},

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from streampipe.commands.arguments import add_index, add_urls, finder_of, positive, shards_of
 from streampipe.commands.look import samples
+from streampipe.commands.say import say
 from streampipe.decoding import decode_field
 from streampipe.errors import IndexMismatch, SampleError, ShardError, ShardMissing, SourceError
 from streampipe.index import Finder, ShardIndex, scan
@@ -63,7 +64,7 @@ def run(given: argparse.Namespace) -> int:
             found += damages
             unchecked += unindexed
     for damage in found:
-        print(damage)
+        say(damage)
     if not given.quiet:
         print(f"{len(shards)} shards read, {len(found)} damages found")
         if unchecked:

@@ -51,9 +51,9 @@ class LocalFile:
             more = os.pread(self._file, end - start - len(data), start + len(data))
             if not more:
                 raise ShardChanged(
-                    f"{redact(self.url)} was cut off while it was read: it had {self.size} bytes, and ends at byte "
-                    f"{os.fstat(self._file).st_size} now; write shards under another name and rename them when they are whole, "
-                    f"then begin the epoch anew"
+                    f"{redact(self.url)} was cut off while it was read: it had {self.size} bytes, and has "
+                    f"{os.fstat(self._file).st_size} now; write shards under another name and rename them when they "
+                    f"are whole, then begin the epoch anew"
                 )
             data += more
         return data
