@@ -32,7 +32,7 @@ from streampipe.loader import Loader
 from streampipe.pipeline import Pipeline
 from streampipe.plan.buckets import Buckets
 from streampipe.policy import ErrorPolicy
-from streampipe.source import Cache, Network
+from streampipe.source import Answer, Cache, Network, Pin, Store, register_store
 from streampipe.stages.stage import Stage, stage
 from streampipe.stream import from_iterable, mix, stream
 from streampipe.tar import Limits
@@ -42,6 +42,7 @@ __version__ = "0.1.0"
 __all__ = [
     "SKIP",
     "AccessDenied",
+    "Answer",
     "Buckets",
     "Cache",
     "ConfigError",
@@ -58,6 +59,7 @@ __all__ = [
     "Network",
     "OutputBusy",
     "PackError",
+    "Pin",
     "Pipeline",
     "Position",
     "Run",
@@ -69,6 +71,7 @@ __all__ = [
     "SourceUnavailable",
     "Stage",
     "StageError",
+    "Store",
     "StreampipeError",
     "Tags",
     "TooManyErrors",
@@ -82,6 +85,7 @@ __all__ = [
     "logged",
     "mix",
     "on_error",
+    "register_store",
     "retry",
     "stage",
     "stream",

@@ -50,8 +50,9 @@ def test_urls_and_errors_are_printable():
 def test_commands_print_no_order_of_a_shard(tmp_path, capsys, command):
     path = tmp_path / "a.tar"
     key = EVIL.replace(".", "")
-    path.write_bytes(shard([(f"k{key}", {f"t{key}": "x", "jpg": "y"}), (f"l{key}", {"txt": "x"})]))
+    samples = [(f"k{key}", {"txt": "x", "jpg": "y"}), (f"l{key}", {"txt": "x"})]
+    path.write_bytes(shard(samples)[: -1024 if command == ["verify"] else None])  # cut off: there is something to say
     main([*command, str(path), *([f"k{key}.none"] if command == ["cat"] else [])])
     out = capsys.readouterr()
     assert is_safe((out.out + out.err).replace("\n", "").replace("\t", "").replace("\r", ""))
-    assert "\\x1b[2J" in out.out + out.err or command == ["verify"]
+    assert "\\x1b[2J" in out.out + out.err or command != ["ls"]

@@ -62,7 +62,10 @@ class Network:
         object.__setattr__(self, "schemes", tuple(self.schemes))
         object.__setattr__(self, "redirects_to", tuple(self.redirects_to))
         try:
-            pairs = tuple(sorted((str(scheme), str(name)) for scheme, name in dict(self.stores).items()))
+            given = self.stores.items() if isinstance(self.stores, Mapping) else tuple(self.stores)
+            pairs = tuple(sorted((str(scheme), str(name)) for scheme, name in given))
+            if isinstance(self.stores, (str, set)):
+                raise TypeError("neither a mapping nor pairs")
         except (TypeError, ValueError):
             raise ConfigError(
                 f'Network(stores=) says by scheme which store reads it, {{"s3": "obstore"}}, not {self.stores!r}'

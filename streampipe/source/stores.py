@@ -13,6 +13,7 @@ from streampipe.source.http import check_pin
 from streampipe.source.hub import HubStore
 from streampipe.source.location import is_chain, redact
 from streampipe.source.network import Network
+from streampipe.source.rust import ObStore
 from streampipe.source.s3 import s3
 from streampipe.source.store import BUILT_IN, Answer, Pin
 from streampipe.source.web import web
@@ -128,7 +129,7 @@ class FsspecStore:
     def glob(self, pattern: str) -> list[str]:
         """The URLs that match a glob, sorted, as the store has them now."""
         fs = self._fresh_listing(pattern)
-        return sorted(_as_given(pattern, path, fs) for path in fs.glob(self.path(pattern)))
+        return sorted(_as_given(pattern, path) for path in fs.glob(self.path(pattern)))
 
     def is_directory(self, url: str) -> bool:
         """Whether there is a directory at this URL."""
@@ -229,11 +230,24 @@ def _skip(file: IO[bytes], to: int) -> None:
         to -= len(piece)
 
 
-def _as_given(pattern: str, path: str, fs: Any) -> str:
+def _as_given(pattern: str, path: str) -> str:
     """A path from a store's listing, written as the user wrote the pattern: with its scheme, relative if it was."""
-    if "://" in pattern:
-        return path if "://" in path else str(fs.unstrip_protocol(path))
+    scheme, remote, rest = pattern.partition("://")
+    if remote:
+        slash = "/" if rest.startswith("/") else ""
+        return path if "://" in path else f"{scheme}://{slash}{path.lstrip('/')}"
     return path if os.path.isabs(pattern) else os.path.relpath(path)
 
 
-BUILT_IN.update({"fsspec": FsspecStore, "http": web, "https": web, "s3": s3, "gs": gcs, "gcs": gcs, "hf": HubStore})
+BUILT_IN.update(
+    {
+        "fsspec": FsspecStore,
+        "http": web,
+        "https": web,
+        "s3": s3,
+        "gs": gcs,
+        "gcs": gcs,
+        "hf": HubStore,
+        "obstore": ObStore,
+    }
+)

@@ -1,10 +1,12 @@
 """Attack a reader on purpose: an HTTP server, a TCP proxy and an opener that break where a test tells them to.
 
 ``FaultServer`` speaks HTTP and knows bodies; ``ChaosProxy`` knows only bytes and stands before any server;
-``BrokenOpener`` needs no network at all. Standard library only.
+``BrokenOpener`` needs no network at all. Standard library only. ``check_store`` tells whether
+a store of one's own is right.
 """
 
 from streampipe.testing.answer import Request
+from streampipe.testing.conformance import check_store
 from streampipe.testing.faults import (
     Chunked,
     Corrupt,
@@ -66,4 +68,5 @@ __all__ = [
     "Toxic",
     "WrongLength",
     "WrongRange",
+    "check_store",
 ]
