@@ -18,7 +18,7 @@ from streampipe.plan.dataset import Dataset, count
 from streampipe.plan.deal import Portion, deal, sample_seed, shard_seed
 from streampipe.plan.order import traceable
 from streampipe.query.condition import Keep
-from streampipe.samples import group
+from streampipe.samples import group, size_of
 from streampipe.source import Source, redact
 from streampipe.tar import Limits, Member, compression_of, decompress, stream_members
 from streampipe.urls import ShardList
@@ -88,12 +88,12 @@ class ShardSamples:
             yield sample
 
     def _shuffled(self, run: Run, epoch: int, views: bool, at: Sequence[int]) -> Iterator[Sample]:
-        # The heap holds references into mapped shards where it can; bytes are made only of what it gives out.
-        items = ((sample, sample["__position__"], None) for sample in self._in_order(run, epoch, True, at[:2]))
+        # Each sample's own bytes: a view would hold the whole piece of a shard that it was cut from.
+        items = ((sample, sample["__position__"], None) for sample in self._in_order(run, epoch, False, at[:2]))
         window, seed, start = self.window or 0, sample_seed(run.seed, epoch, run.consumer), at[2] if at else 0
-        for sample, position, place in traceable(items, window, seed, start):
+        for sample, position, place in traceable(items, window, seed, start, size_of):
             run.trail.mark = (*place, position)
-            yield sample if views else to_bytes(sample)
+            yield sample
 
     def _in_order(self, run: Run, epoch: int, views: bool, at: Sequence[int]) -> Iterator[Sample]:
         seed = None if self.window is None else shard_seed(run.seed, epoch)
