@@ -44,7 +44,8 @@ INSIDE = {  # and in a folder, each file from those before it
     "plan": "state order buckets spread groups lanes deal planned dataset bucketed",
     "query": "aliases expression condition",
     "index": "beside facts parquet known manifest sidecar table scan find build",
-    "source": "location address connections network failures store http web retry fetch s3 gcs hub rust stores traffic "
+    "source": "location address connections network failures store http web retry fetch s3 gcs hub rust stores "
+    "buffers link traffic "
     "forward ranges local disk part cache download source",
     "tar": "limits extended header compression entries reader writer",
     "decoding": "geometry sniff text header resize jpeg pillow image fields",

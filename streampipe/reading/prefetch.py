@@ -326,9 +326,9 @@ class Prefetch(Generic[T]):
                 if data is not None:
                     return data
             self._ask_range(wanted, due=True)
-        return memoryview(self._came(wanted))
+        return self._came(wanted)
 
-    def _came(self, wanted: _Wanted) -> bytearray:
+    def _came(self, wanted: _Wanted) -> memoryview:
         """What was asked for. What failed ahead of need is asked for once more, for itself."""
         assert wanted.answer is not None
         ahead = wanted.answer.ready(wanted.number)

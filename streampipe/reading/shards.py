@@ -138,7 +138,7 @@ class ShardSamples:
         chunks = self.source.chunks(url, coming)
         head = next(chunks, b"")
         whole: Iterator[bytes] = chain([head] if head else [], chunks)
-        kind = compression_of(url, head[:8])
+        kind = compression_of(url, bytes(head[:8]))
         if kind is not None:
             whole = decompress(whole, shard=shown, kind=kind, limits=self.limits)
         return stream_members(whole, shard=shown, limits=self.limits)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import socket
+from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import quote, unquote, urljoin
 
@@ -51,20 +52,23 @@ Ip = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 class Address(NamedTuple):
-    """An http(s) URL, as the connection reads it: ``url`` is what is requested, without user and fragment."""
+    """An http(s) URL, as the connection reads it: ``url`` is what is requested, without user and fragment; ``target``
+    is its path with the query."""
 
     scheme: str
     host: str
     port: int
     url: str
     user: str | None
+    target: str
 
 
+@lru_cache(4096)  # windows of one object are asked for one after the other
 def address(url: str) -> Address:
     """The parts of an http(s) URL.
 
-    >>> address("https://me:pw@Example.org/a%20b.tar?x=1#part")
-    Address(scheme='https', host='example.org', port=443, url='https://example.org/a%20b.tar?x=1', user='me:pw')
+    >>> address("https://me:pw@Example.org/a%20b.tar?x=1#part")[:5]
+    ('https', 'example.org', 443, 'https://example.org/a%20b.tar?x=1', 'me:pw')
 
     Raises:
         ConfigError: it is none, or one that readers of URLs disagree about.
@@ -86,7 +90,8 @@ def address(url: str) -> Address:
     except ValueError as error:
         raise ConfigError(f"{printable(redact(url))} is not a URL that can be requested ({error}); check it") from None
     user = None if parsed.auth is None else unquote(parsed.auth)
-    return Address(parsed.scheme, host.strip("[]"), parsed.port or _PORTS[parsed.scheme], clean, user)
+    port = parsed.port or _PORTS[parsed.scheme]
+    return Address(parsed.scheme, host.strip("[]"), port, clean, user, again.request_uri)
 
 
 def joined(at: str, location: str) -> str:

@@ -58,7 +58,14 @@ def _checked(base: Any, allowed: Sequence[str], link_local: bool) -> Any:
     """A class of connections that are checked as soon as they are there. Of a proxy's, it is the proxy who connects."""
 
     class Checked(base):  # type: ignore[misc]
-        response_class = _Response
+        def response_class(self, *args: Any, **options: Any) -> _Response:
+            self.received = _Response(*args, **options)
+            return self.received
+
+        def getresponse(self) -> Any:
+            response = super().getresponse()
+            response.received = self.received  # so that a body can be read into memory of ours
+            return response
 
         def connect(self) -> None:
             super().connect()

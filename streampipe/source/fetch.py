@@ -15,7 +15,7 @@ from streampipe.source.failures import Ended, Expired, cause, failure
 from streampipe.source.location import redact
 from streampipe.source.network import Network
 from streampipe.source.retry import Tries
-from streampipe.source.store import Pin, Store
+from streampipe.source.store import Memory, Pin, Receiving, Store
 
 _LEAST = 1 << 16
 
@@ -25,6 +25,7 @@ class Fetch:
 
     Args:
         end: None for all to the end of the object.
+        memory: where each byte is wanted; the pieces are then parts of it.
         stop: when set, waiting for a next try ends at once.
     """
 
@@ -37,7 +38,9 @@ class Fetch:
         end: int | None = None,
         pin: Pin | None = None,
         stop: threading.Event | None = None,
+        memory: Memory | None = None,
     ) -> None:
+        self._memory = memory
         self.pin = pin or Pin()
         self.whole = False  # the server ignores Range
         self._ended = False  # an answer of unknown length ended in good order
@@ -91,7 +94,11 @@ class Fetch:
         end = self._end
         if self._most is not None and (end is not None or self.pin.size is not None):
             end = at + self._most if end is None else min(end, at + self._most)
-        answer = self._store.get(self._url, at, end, self.pin)
+        store = self._store
+        if self._memory is not None and end is not None and isinstance(store, Receiving):
+            answer = store.get_into(self._url, at, end, self.pin, self._memory)
+        else:
+            answer = store.get(self._url, at, end, self.pin)
         self.pin = self.pin.with_(answer.pin)
         self.whole = self.whole or answer.whole
         skip = at - answer.start
@@ -103,11 +110,25 @@ class Fetch:
             if left is not None:
                 piece = piece[:left]
                 left -= len(piece)
-            if piece:
-                yield piece
+            if self._memory is None or answer.placed:
+                if piece:
+                    yield piece
+            else:
+                yield from self._put(piece, at)
+            at += len(piece)
             if left == 0 and self.whole:
                 return  # else the answer ends here by itself, and its connection can be used again
         self._ended = self.whole and self.pin.size is None and not skip
+
+    def _put(self, piece: bytes, at: int) -> Iterator[bytes]:
+        """A piece that came elsewhere, where it is wanted."""
+        assert self._memory is not None
+        done = 0
+        while done < len(piece):
+            into = self._memory(at + done)[: len(piece) - done]
+            into[:] = memoryview(piece)[done : done + len(into)]
+            done += len(into)
+            yield into  # type: ignore[misc]
 
     def _renew(self, error: Exception) -> bool:
         """Tokens run out: with fresh credentials once more, where they were good before."""

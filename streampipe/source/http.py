@@ -21,7 +21,7 @@ from streampipe.source.connections import pools, proxy_of
 from streampipe.source.failures import Ended, HttpError, changed
 from streampipe.source.location import redact
 from streampipe.source.network import Network
-from streampipe.source.store import Answer, Pin
+from streampipe.source.store import Answer, Memory, Pin
 
 PIECE = 1 << 18
 _SHORT = 1 << 16
@@ -77,6 +77,7 @@ class HttpStore:
         self._lock = threading.Lock()
         self._moved: dict[str, str] = {}  # where an object's URL led, so that not every window is sent round
         self._pools: dict[tuple[str | None, bool], Any] = {}
+        self._proxies: dict[tuple[str, str, int], str | None] = {}
         self._no_conditions: set[str] = set()  # hosts that refuse If-Match with the version that they have
 
     def credentials(self, url: str) -> str:
@@ -89,6 +90,7 @@ class HttpStore:
         with self._lock:
             self._moved.clear()
             self._pools.clear()
+            self._proxies.clear()
 
     def pin(self, url: str) -> Pin:
         """The object's size and version, without its bytes."""
@@ -106,7 +108,11 @@ class HttpStore:
             break
         return answer.pin
 
-    def get(self, url: str, start: int, end: int | None, pin: Pin) -> Answer:
+    def get_into(self, url: str, start: int, end: int, pin: Pin, memory: Memory) -> Answer:
+        """The same, received into memory where that can be."""
+        return self.get(url, start, end, pin, memory)
+
+    def get(self, url: str, start: int, end: int | None, pin: Pin, memory: Memory | None = None) -> Answer:
         """The bytes [start, end) of the pinned version, or of any if nothing is pinned."""
         headers = {} if start == 0 and end is None else {"Range": f"bytes={start}-{'' if end is None else end - 1}"}
         host = self.endpoint.request(url, "GET").at.host
@@ -123,7 +129,7 @@ class HttpStore:
                 return self._beyond(response, url, start, pin)
             if response.status not in (200, 206):
                 self._refuse(response, url)
-            answer = self._answer(response, url, start, end, pin)
+            answer = self._answer(response, url, start, end, pin, memory)
         except BaseException:
             response.close()
             raise
@@ -134,7 +140,9 @@ class HttpStore:
             self._no_conditions.add(host)
         return answer
 
-    def _answer(self, response: Any, url: str, start: int, end: int | None, pin: Pin) -> Answer:
+    def _answer(
+        self, response: Any, url: str, start: int, end: int | None, pin: Pin, memory: Memory | None = None
+    ) -> Answer:
         encoding = response.headers.get("Content-Encoding", "identity").lower()
         if encoding not in ("", "identity", "aws-chunked"):  # the last is S3's word for how it was uploaded
             raise SourceError(
@@ -149,6 +157,9 @@ class HttpStore:
         check_pin(url, pin, found)
         begin = 0 if whole else start
         wanted = size if whole else until - start
+        received = getattr(response, "received", None)
+        if memory is not None and not whole and wanted is not None and not getattr(received, "chunked", True):
+            return Answer(begin, found, _placed(response, received, start, wanted, memory), False, True)
         return Answer(begin, found, _pieces(response, wanted), whole and (start > 0 or end is not None))
 
     def _found(self, response: Any, size: int | None) -> Pin:
@@ -236,19 +247,25 @@ class HttpStore:
     def _send(self, method: str, to: Address, headers: Mapping[str, str], given: bool) -> Any:
         if to.host not in self.network.redirects_to and is_metadata(to.host, link_local=not given, resolve=False):
             raise SourceError(f"{redact(to.url)} is {only_here(to.host)}")
+        proxy, pools_ = self._pool(to, given)
+        options: dict[str, Any] = {"redirect": False, "retries": False, "preload_content": False}
         try:
-            return self._pool(to, given).request(
-                method, to.url, headers=headers, redirect=False, retries=False, preload_content=False
-            )
+            if proxy is not None:
+                return pools_.request(method, to.url, headers=headers, **options)
+            pool = pools_.connection_from_host(to.host, to.port, to.scheme)
+            return pool.urlopen(method, to.target, headers=headers, assert_same_host=False, **options)
         except urllib3.exceptions.ProtocolError as error:
             for each in error.args:  # what the check of a connection raised is ours
                 if isinstance(each, StreampipeError):
                     raise each from None
             raise
 
-    def _pool(self, to: Address, given: bool) -> Any:
+    def _pool(self, to: Address, given: bool) -> tuple[str | None, Any]:
         """``given``: for the host that the user named; where a server leads us, fewer addresses will do."""
-        proxy = proxy_of(to)
+        origin = to.scheme, to.host, to.port
+        if origin not in self._proxies:
+            self._proxies[origin] = proxy_of(to)  # looked up once: to ask the environment takes a millisecond
+        proxy = self._proxies[origin]
         with self._lock:
             if (proxy, given) not in self._pools:
                 timeout = urllib3.Timeout(connect=self.network.connect, read=self.network.stall)
@@ -256,7 +273,7 @@ class HttpStore:
                 self._pools[proxy, given] = pools(
                     proxy, self.network.redirects_to, not given, **{**settings, **self.endpoint.settings}
                 )
-            return self._pools[proxy, given]
+            return proxy, self._pools[proxy, given]
 
 
 def _put_away(response: Any) -> None:
@@ -301,6 +318,26 @@ def _pieces(response: Any, wanted: int | None) -> Iterator[bytes]:
         raise
     finally:
         if finished and response.length_remaining in (0, None):
+            response.release_conn()
+        else:
+            response.close()
+
+
+def _placed(response: Any, received: Any, start: int, wanted: int, memory: Memory) -> Iterator[bytes]:
+    """The body, as it comes, in memory of the reader's. Each piece that came is his, also where the next one breaks."""
+    done = 0
+    try:
+        while done < wanted:
+            into = memory(start + done)[: wanted - done]
+            count = received.fp.readinto1(into) if received.fp is not None else 0
+            if not count:
+                raise Ended(f"{done} of {wanted} bytes came")
+            done += count
+            received.length -= count
+            yield into[:count]  # type: ignore[misc]
+        received.read(1)  # nothing is left: it closes itself, and the connection can be used again
+    finally:
+        if done == wanted and received.isclosed():
             response.release_conn()
         else:
             response.close()

@@ -69,12 +69,20 @@ def _opaque(version: str | None) -> str | None:
 
 
 class Answer(NamedTuple):
-    """Bytes on their way: ``pieces`` begin at byte ``start`` of the object; ``whole``: ranges were ignored."""
+    """Bytes on their way: ``pieces`` begin at byte ``start`` of the object; ``whole``: ranges were ignored.
+
+    ``placed``: the pieces lie in the memory that was given for them already (``Receiving``).
+    """
 
     start: int
     pin: Pin
     pieces: Iterator[bytes]
     whole: bool = False
+    placed: bool = False
+
+
+Memory = Callable[[int], memoryview]
+"""Memory for what begins at a byte of an object: as much as lies in one piece, one byte at least."""
 
 
 class Store(Protocol):
@@ -116,6 +124,15 @@ class Store(Protocol):
         Raises:
             ShardChanged: the store has another version now.
         """
+        ...
+
+
+@runtime_checkable
+class Receiving(Protocol):
+    """A store that puts bytes where they are wanted, which saves a copy of each."""
+
+    def get_into(self, url: str, start: int, end: int, pin: Pin, memory: Memory) -> Answer:
+        """As ``get``; the pieces may be parts of ``memory``, of which each is asked for once."""
         ...
 
 

@@ -43,9 +43,10 @@ def test_an_error_shows_no_secret_of_the_url():
 
 def test_the_parts_of_a_url_are_those_that_are_requested():
     at = address("http://me:p%40w@EXAMPLE.org:8080/a b/ä.tar?q=1#part")
-    assert at == ("http", "example.org", 8080, "http://example.org:8080/a%20b/%C3%A4.tar?q=1", "me:p@w")
+    assert at[:5] == ("http", "example.org", 8080, "http://example.org:8080/a%20b/%C3%A4.tar?q=1", "me:p@w")
     assert address("http://[::1]/a::b.tar").host == "::1"
-    assert address("https://h/x").port == 443
+    assert at.target == "/a%20b/%C3%A4.tar?q=1"
+    assert (address("https://h/x").port, address("https://h").target) == (443, "/")
 
 
 @given(st.text(alphabet="abc/:@?#[]\\%.0123456789 \t\n-_ä", max_size=40))
