@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import threading
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 from urllib.parse import quote, unquote
@@ -63,6 +64,7 @@ class Hub:
         self.shared = shared
         self._network = network
         self._token = options.get("token")
+        self._lock = threading.Lock()
         self._at = str(options.get("endpoint") or os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
 
     def request(self, url: str, method: str) -> Request:
@@ -75,6 +77,10 @@ class Hub:
         if _COMMIT.fullmatch(file.revision):
             return file.revision
         name = f"{file.folder}@{file.revision}"
+        with self._lock:  # threads that begin together ask once
+            return self._resolved(url, file, name)
+
+    def _resolved(self, url: str, file: _File, name: str) -> str:
         if name not in self.shared:
             at = f"{self._at}/api/{file.kind}/{file.repository}/revision/{quote(file.revision, safe='')}"
             store = HttpStore(_Api(self, url, self._headers()), self._network)

@@ -59,7 +59,7 @@ def test_a_revision_is_resolved_once_and_nothing_is_listed(hub):
     assert bounded(whole, source, "hf://datasets/o/d/data/a.tar") == DATA
     assert source.read("hf://datasets/o/d/data/a.tar", 5, 9) == DATA[5:9]
     assert source.read_if_there("hf://datasets/o/d/data/a.index.parquet") is None
-    assert paths(hub, "api") == ["/api/datasets/o/d/revision/main"]
+    assert paths(hub, "api") == ["/api/datasets/o/d/revision/main"]  # also where many threads begin together
     assert all(f"/resolve/{COMMIT}/" in path for path in paths(hub, "file"))
     assert {sent["authorization"] for _, _, sent in hub.asked} == {"Bearer hf_secret"}
 
