@@ -50,7 +50,7 @@ class Fetch:
         self._start = start
         self._end = end
         self._stop = stop or threading.Event()
-        self._tries = Tries(url, network, self._stop, store.credentials(url))
+        self._tries = Tries(url, network, self._stop, store.credentials(url), lambda: store.worked)
         self._renewed = False
         self._most: int | None = None  # bytes to ask for at once, where an answer that breaks off brings nothing
 
@@ -159,7 +159,7 @@ def _ran_out(store: Store, error: Exception, url: str) -> bool:
 
 def attempt(store: Store, url: str, network: Network, what: str = "read") -> Pin:
     """The object's size and version, asked for until there is an answer."""
-    tries = Tries(url, network, used=store.credentials(url))
+    tries = Tries(url, network, used=store.credentials(url), worked=lambda: store.worked)
     renewed = False
     while True:
         try:

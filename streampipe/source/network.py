@@ -16,7 +16,8 @@ class Network:
 
     Args:
         patience: how long nothing new may come before reading is given up; each byte that arrives begins it anew. A
-            pause that the store asks for (Retry-After) is kept if it is no longer than this.
+            pause that the store asks for (Retry-After) is kept if it is no longer than this. As long as a store has
+            never given anything to this job, it is 30 seconds at most: there may be a mistake in the URL.
         tries: give up after so many requests that bring nothing new, too. None: only when the patience is used up.
         stall: how long a connection may bring nothing before it is given up and opened again where it was.
         connect: how long opening a connection may take.

@@ -12,6 +12,7 @@ import random
 import socket
 import threading
 import time
+from collections.abc import Callable
 
 from streampipe.counters import counters
 from streampipe.errors import SourceUnavailable, TruncatedShard
@@ -21,6 +22,7 @@ from streampipe.source.network import Network
 
 _FINAL_TRIES = 8  # of what no time will change: an object that is shorter than it says, a host that has no name
 _LEAST = 1e-3  # seconds of a first pause, where there are many tries: nobody is asked without a pause for minutes
+_FIRST_PATIENCE = 30.0  # seconds
 _SAID = 6  # tries after which the wait is logged
 _log = logging.getLogger("streampipe")
 
@@ -28,7 +30,15 @@ _log = logging.getLogger("streampipe")
 class Tries:
     """The tries at one piece of work. ``progress`` begins the count anew."""
 
-    def __init__(self, url: str, network: Network, stop: threading.Event | None = None, used: str = "") -> None:
+    def __init__(
+        self,
+        url: str,
+        network: Network,
+        stop: threading.Event | None = None,
+        used: str = "",
+        worked: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self._worked = worked
         self._url = url
         self._used = used
         self._stop = stop or threading.Event()
@@ -67,7 +77,7 @@ class Tries:
         if self.made == _SAID:
             _log.warning(
                 "%s: nothing in %d tries and %.0f s; it is tried again until %.0f s are over (Network.patience)",
-                found.error, self.made, waited, self._network.patience,
+                found.error, self.made, waited, self._patience,
             )  # fmt: skip
         longest = self._network.longest_wait
         first = self._network.first_wait if self.made < _FINAL_TRIES else max(self._network.first_wait, _LEAST)
@@ -84,7 +94,12 @@ class Tries:
             return True
         if self._only_ends or _is_nameless(error):
             return self.made >= _FINAL_TRIES
-        return waited >= self._network.patience
+        return waited >= self._patience
+
+    @property
+    def _patience(self) -> float:
+        """How long to wait: not long for a store that never gave anything, which may be a URL with a mistake."""
+        return self._network.patience if self._worked() else min(self._network.patience, _FIRST_PATIENCE)
 
     def _give_up(self, error: BaseException, byte: int, done: str) -> None:
         shown = redact(self._url)

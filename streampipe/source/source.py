@@ -63,14 +63,22 @@ class Source:
         self.network = network or Network()
         self.cache = cache
         self._known: dict[str, str] = {}  # what all processes agree on: the commits of the hub
+        self._worked: set[str] = set()  # stores that gave something to this job
         self._now: _Live | None = None
 
     def __getstate__(self) -> dict[str, Any]:
+        self._remember()
         return {**self.__dict__, "_now": None}
+
+    def _remember(self) -> None:
+        """Which stores worked, for processes that come after."""
+        if self._now is not None:
+            self._worked |= {name for name, store in list(self._now.stores.items()) if store.worked}
 
     @property
     def _live(self) -> _Live:
         if self._now is None or self._now.process != os.getpid():
+            self._remember()
             self._now = _Live(self)
         return self._now
 
@@ -310,6 +318,7 @@ class Source:
         name, make = ("fsspec", BUILT_IN["fsspec"]) if is_chain(url) else factory_of(scheme, self.network)
         if name not in stores:
             store = make(self.storage_options, self.network)
+            store.worked = name in self._worked
             if isinstance(store, HubStore):
                 store.share(self._known)
             stores.setdefault(name, store)

@@ -77,6 +77,24 @@ def test_patience_is_a_time_not_a_number_of_tries(monkeypatch, caplog):
         tries.again(OSError("refused"), 7)
 
 
+def test_a_store_that_never_gave_anything_is_not_waited_for_long(monkeypatch):
+    now, worked = [0.0], [False]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    for patience, wanted in ((600, 30), (5, 5)):
+        tries = Tries("https://host/a.tar", sp.Network(patience=patience), Pauses(), worked=lambda: worked[0])
+        tries.again(OSError("refused"), 0)
+        now[0] += wanted - 0.5
+        tries.again(OSError("refused"), 0)
+        now[0] += 1
+        with pytest.raises(sp.SourceUnavailable):
+            tries.again(OSError("refused"), 0)
+    tries = Tries("https://host/a.tar", sp.Network(patience=600), Pauses(), worked=lambda: worked[0])
+    tries.again(OSError("refused"), 0)
+    worked[0] = True  # another thread was given something
+    now[0] += 100
+    tries.again(OSError("refused"), 0)
+
+
 def test_what_no_time_will_change_is_given_up_after_eight_tries():
     for error in (Ended("5 of 9 bytes came"), socket.gaierror(socket.EAI_NONAME, "Name or service not known")):
         tries = Tries("https://host/a.tar", sp.Network(first_wait=0), Pauses())

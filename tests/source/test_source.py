@@ -177,3 +177,13 @@ def test_every_message_is_redacted(server, tmp_path):
                 assert "hidden" not in str(error)
                 error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
             assert redact(url) in str(caught.value)
+
+
+def test_what_worked_in_the_parent_has_worked_for_its_workers(server):
+    source = Source(network=QUICK)
+    assert not source._store(server.url("a.tar")).worked
+    source.read(server.url("a.tar"), 0, 5)
+    worker = pickle.loads(pickle.dumps(source))
+    assert worker._store(server.url("a.tar")).worked
+    source._now.process = -1  # as after a fork
+    assert source._store(server.url("a.tar")).worked
