@@ -115,6 +115,9 @@ def test_the_web_passes():
         )
 
 
+PATIENT = Network(tries=4, stall=30, first_wait=0.01, window=128 << 10)
+
+
 @pytest.mark.parametrize("store", ["s3", "obstore", "fsspec"])
 def test_s3_passes(s3, name, store):  # noqa: F811
     if store == "obstore":
@@ -123,7 +126,7 @@ def test_s3_passes(s3, name, store):  # noqa: F811
     if store == "obstore":
         options["region"] = "us-east-1"
     check_store(
-        lambda: BUILT_IN[store](options, QUICK),
+        lambda: BUILT_IN[store](options, PATIENT),
         f"s3://bucket/{name}",
         DATA,
         missing="s3://bucket/none",
