@@ -37,7 +37,7 @@ from streampipe.pack import pack
 from streampipe.pipeline import Pipeline
 from streampipe.plan.buckets import Buckets
 from streampipe.policy import ErrorPolicy
-from streampipe.source import Cache, Network
+from streampipe.source import Answer, Cache, Network, Pin, Store, register_store
 from streampipe.stages.stage import Stage, stage
 from streampipe.stream import concat, from_iterable, mix, split, stream
 from streampipe.tar import Limits
@@ -47,6 +47,7 @@ __version__ = "0.1.0"
 __all__ = [
     "SKIP",
     "AccessDenied",
+    "Answer",
     "Area",
     "Buckets",
     "Cache",
@@ -64,6 +65,7 @@ __all__ = [
     "Network",
     "OutputBusy",
     "PackError",
+    "Pin",
     "Pipeline",
     "Position",
     "Run",
@@ -75,6 +77,7 @@ __all__ = [
     "SourceUnavailable",
     "Stage",
     "StageError",
+    "Store",
     "StreampipeError",
     "Tags",
     "TooManyErrors",
@@ -92,6 +95,7 @@ __all__ = [
     "mix",
     "on_error",
     "pack",
+    "register_store",
     "retry",
     "split",
     "stage",

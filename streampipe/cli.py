@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return status
     except StreampipeError as error:
-        print(f"streampipe: {error}", file=sys.stderr)
+        print(f"streampipe: {error}", file=sys.stderr)  # its text is printable already
         return 1
     except BrokenPipeError:  # whoever reads has enough, as in: streampipe ls ... | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -30,9 +30,20 @@ A message is one sentence: what, where (shard, byte, key, stage), how much, what
 one string alone, because a DataLoader worker hands over nothing but the type and the text.
 """
 
+from streampipe.printable import printable
+
 
 class StreampipeError(Exception):
-    """The root of the tree; catch it to catch everything that streampipe raises by itself."""
+    """The root of the tree; catch it to catch everything that streampipe raises by itself.
+
+    What its text quotes of shards and servers is shown as what it is: no escape sequence reaches a terminal.
+
+    >>> StreampipeError("key '\\x1b[2J'").args
+    ("key '\\\\x1b[2J'",)
+    """
+
+    def __init__(self, text: str = "") -> None:
+        super().__init__(printable(str(text), None, keep="\n\t"))
 
 
 class ConfigError(StreampipeError, ValueError):

@@ -25,6 +25,7 @@ SHARD_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.zst", ".tzst", ".tar.xz", ".t
 _ARCHIVE = re.compile(r"\.(tar|tgz|zip|7z|rar)(\W|\Z)", re.IGNORECASE)  # what looks like a shard, but is none
 _JUNK = ("__MACOSX",)
 _RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)(?:\.\.(-?\d+))?\Z")
+_JOINT = re.compile(r"::(?![^\[\]]*\])")  # but not within the brackets of an IPv6 address
 _CHAIN = re.compile(r"[a-z][a-z0-9+_-]*\Z")  # "simplecache" in "simplecache::s3://...": fsspec's chaining
 
 
@@ -212,10 +213,12 @@ def split_joined(urls: str) -> list[str]:
 
     >>> split_joined("a-{0..3}.tar::simplecache::s3://b/c.tar")
     ['a-{0..3}.tar', 'simplecache::s3://b/c.tar']
+    >>> split_joined("http://[::1]:80/a.tar::http://[fe80::2]/b.tar")
+    ['http://[::1]:80/a.tar', 'http://[fe80::2]/b.tar']
     """
     parts: list[str] = []
     chain = ""
-    for part in urls.split("::"):
+    for part in _JOINT.split(urls):
         if _CHAIN.match(part):
             chain += part + "::"
         else:

@@ -26,7 +26,8 @@ from streampipe.index.find import index_url
 from streampipe.index.table import make
 from streampipe.pack import pack
 from streampipe.source import Source
-from streampipe.source.http import HttpStore
+from streampipe.source.address import address
+from streampipe.source.web import web
 from streampipe.tar import Limits
 from streampipe.testing import FaultServer, Redirect, Reset, Status, WrongRange
 from tests.data import encoded, natural, photo, shard, write_shards
@@ -332,6 +333,21 @@ def resolve(host, port, *_, **__):
         ("http://100.100.100.200/", "link-local"),
         ("http://2852039166/", "link-local"),
         ("http://metadata.google.internal/", "link-local"),
+        ("http://metadata.google.internal./", "link-local"),
+        ("http://169.254.169.254\\@127.0.0.1/x", "backslash"),
+        ("http:\\\\169.254.169.254/x", "is not followed"),
+        ("//169.254.169.254\\@127.0.0.1/x", "backslash"),
+        ("http://127.0.0.1\t@169.254.169.254/", "control character"),
+        ("http://168.63.129.16/metadata", "link-local"),
+        ("http://192.0.0.192/", "link-local"),
+        ("http://[fd00:ec2::23]/v1/credentials", "link-local"),
+        ("http://[64:ff9b::169.254.169.254]/", "link-local"),
+        ("http://[64:ff9b:1::a9fe:a9fe]/", "link-local"),
+        ("http://0xa9fea9fe/", "link-local"),
+        ("http://0251.0376.0251.0376/", "link-local"),
+        ("http://169.254.43518/", "link-local"),
+        ("http://169.254.169.254./", "link-local"),
+        ("http://me@169.254.169.254:80/", "link-local"),
         ("file:///etc/passwd", "leaves http"),
         ("ftp://127.0.0.1/a.tar", "leaves http"),
         ("gopher://127.0.0.1/", "leaves http"),
@@ -349,7 +365,7 @@ def test_a_redirection_to_where_only_this_machine_can_go_is_not_followed(connect
 
 def test_a_redirection_never_weakens_and_ends(connected):
     with pytest.raises(sp.SourceError, match="leaves https"):
-        HttpStore(QUICK)._check_hop("https://h/a", "https://h/a", "http://h/a")
+        web({}, QUICK)._check_hop("https://h/a", address("https://h/a"), "http://h/a")
     with FaultServer({"a.tar": b""}) as server:
         server.script("a.tar", always=Redirect(server.url("a.tar"), head=True))
         with pytest.raises(sp.SourceError, match="more than 5 redirections"):

@@ -6,6 +6,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent / "streampipe"
 
 ORDER = [  # each may import from those before it, and from itself
+    "printable",
     "errors",
     "spelling",
     "traits",
@@ -51,8 +52,8 @@ INSIDE = {  # and in a folder, each file from those before it
     "plan": "order shapes buckets spread groups cut rotation lanes deal planned dataset streams bucketed",
     "query": "aliases expression arrow condition split own",
     "index": "beside stated facts columns parquet known manifest separated sidecar table scan find build",
-    "source": "headers location network failures traffic http retry disk fetch stores forward part ranges cache "
-    "download source",
+    "source": "location address connections network failures store http web retry fetch s3 gcs hub rust stores "
+    "buffers link traffic forward ranges local disk part cache download source",
     "tar": "limits foreign extended header compression entries reader writer",
     "decoding": "extensions inflate geometry text budget exif codec segments icc resize boxes pillow jpeg_damage jpeg "
     "png web more codecs image fields",
@@ -62,7 +63,7 @@ INSIDE = {  # and in a folder, each file from those before it
     "explain",
     "write": "draft encode spec job work workers run",
     "loader": "ahead feed loader",
-    "commands": "arguments look bench cat index info ls pack preview verify",
+    "commands": "say arguments look bench cat index info ls pack preview verify",
 }
 ONLY = {
     "torch": {"decoding", "stages", "decorators", "world", "engine", "loader", "pipeline", "write"},

@@ -98,7 +98,7 @@ def test_fsspec_urls_and_openers(tmp_path):
 
     data = shard([("a", {"txt": "x"})])
     fsspec.filesystem("memory").pipe("/stream/0.tar", data)
-    assert [s["__url__"] for s in sp.stream("memory://stream/*.tar")] == ["memory:///stream/0.tar"]
+    assert [s["__url__"] for s in sp.stream("memory://stream/*.tar")] == ["memory://stream/0.tar"]
     opened = []
 
     def opener(url):
@@ -123,7 +123,13 @@ def test_secrets_in_urls_are_never_shown():
         raise OSError(f"cannot connect to {url}")
 
     with pytest.raises(sp.SourceError) as error:
-        list(sp.stream("https://user:hunter2@host/a.tar?sig=topsecret", opener=opener))
+        list(
+            sp.stream(
+                "https://user:hunter2@host/a.tar?sig=topsecret",
+                opener=opener,
+                network=sp.Network(tries=2, first_wait=0),
+            )
+        )
     assert "hunter2" not in str(error.value)
     assert "topsecret" not in str(error.value)
     assert "https://host/a.tar" in str(error.value)

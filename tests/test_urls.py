@@ -67,7 +67,7 @@ def test_memory_file_system_globs(tmp_path):
     fs = fsspec.filesystem("memory")
     fs.pipe("/urls/1.tar", b"")
     fs.pipe("/urls/2.tar", b"")
-    assert names("memory://urls/*.tar") == ["memory:///urls/1.tar", "memory:///urls/2.tar"]
+    assert names("memory://urls/*.tar") == ["memory://urls/1.tar", "memory://urls/2.tar"]
 
 
 def test_joined_urls_keep_fsspec_chains():

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from streampipe.commands.arguments import add_index, add_urls, finder_of, positive, shards_of
+from streampipe.commands.say import say
 from streampipe.index import Finder, ShardIndex
 from streampipe.index.facts import OWN
 
@@ -43,7 +44,7 @@ def run(given: argparse.Namespace) -> int:
     with ThreadPoolExecutor(given.threads) as pool:
         found = list(pool.map(lambda url: facts_of(url, finder), shards))
     for name, text in lines(found):
-        print(f"{name:<10} {text}")
+        say(f"{name:<10} {text}")
     return 0
 
 

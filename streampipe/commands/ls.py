@@ -6,6 +6,7 @@ import argparse
 
 from streampipe.commands.arguments import add_index, add_urls, finder_of, shards_of
 from streampipe.commands.look import listed
+from streampipe.commands.say import say
 from streampipe.source import redact
 
 HELP = "list the samples of shards: shard, key, bytes of each field, width x height"
@@ -25,5 +26,5 @@ def run(given: argparse.Namespace) -> int:
         for sample in listed(url, finder):
             fields = " ".join(f"{name}={size}" for name, size in sample.fields.items())
             shown = f"{sample.width}x{sample.height}" if sample.width else "-"
-            print(redact(url), sample.key, fields, shown, sep="\t")
+            say(redact(url), sample.key, fields, shown)
     return 0

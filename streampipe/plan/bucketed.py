@@ -148,6 +148,7 @@ class BucketDataset:
         self._buckets = buckets
         self.counts = np.stack([each.counts for each in census])
         self.by_bucket = tuple(int(n) for n in self.counts.sum(0, dtype=np.int64))
+        self.sample_bytes = whole.sample_bytes
         self.cut = np.sum([each.cut for each in census], 0) / np.maximum(self.by_bucket, 1)
         self.dropped = Counter(
             {buckets.outside: sum(each.beyond for each in census), NO_SIZE: sum(each.unsized for each in census)}
@@ -384,7 +385,9 @@ def choose_lanes(dataset: Bucketed, window: int | None, sensible: bool) -> Lanes
     """Lanes for all buckets of a dataset alike. They take turns draw by draw, whatever a bucket's batches hold."""
     deserved = max(1, min(len(dataset.shards), dataset.samples // (4 * _PLACES)))
     places = 1 if window is None else max(a for a in range(1, _PLACES + 1) if _PLACES % a == 0 and a <= deserved)
-    width = 0 if window is None else sensible_window(places) if sensible else window
+    size = getattr(dataset, "sample_bytes", 0.0)  # a mixture does not say
+    sensibly = sensible_window(places, places * len(dataset.by_bucket), size)
+    width = 0 if window is None else sensibly if sensible else window
     return Lanes(dataset.samples, places, places, 1, width)
 
 

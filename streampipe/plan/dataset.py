@@ -109,6 +109,11 @@ class Dataset:
         return f"{derive('dataset', whole, *limit):016x}"
 
     @property
+    def sample_bytes(self) -> float:
+        """Bytes of a sample, on average; 0 where that is not known."""
+        return self.size.wanted / self.samples if self.size is not None and self.samples else 0.0
+
+    @property
     def is_remote(self) -> bool:
         """Whether some of its shards must be fetched."""
         return any(self.finder.source.is_remote(url) for url in _some(self.shards))

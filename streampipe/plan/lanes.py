@@ -24,6 +24,8 @@ _MOST_PLACES = 48
 _SHARE = 16  # samples of a batch to a place where the batch is so large that there are more places
 SENSIBLE_WINDOW = 2_000
 """Samples that ``shuffle=True`` mixes over."""
+_HELD = 128 << 20  # bytes of samples that come before their turn
+_SHORTEST_WINDOW = 4
 _LEAST_WINDOW = 64
 
 
@@ -129,16 +131,21 @@ def choose(size: int, samples: int, shards: int) -> tuple[int, int]:
     return most_places, most
 
 
-def sensible_window(places: int) -> int:
+def sensible_window(places: int, lanes: int = 1, sample_bytes: float = 0) -> int:
     """The window of each lane that ``shuffle=True`` stands for: 2,000 samples over the lanes that meet in a batch.
 
-    Two neighbours are then as seldom in one batch as behind a shuffle buffer of 2,000, while a reader of remote shards
-    holds half a window for each of its lanes.
+    Two neighbours are then as seldom in one batch as behind a shuffle buffer of 2,000. A reader of remote shards holds
+    half a window for each of its lanes, and a single one has all ``lanes``: together they are 128 MB at most, so that
+    requests stay long. It follows from the data alone, because all ranks, whatever their memory, must agree.
 
     >>> sensible_window(1), sensible_window(8), sensible_window(48)
     (2000, 250, 64)
+    >>> sensible_window(16, 192, 100_000), sensible_window(16, 192, 20_000_000), sensible_window(1, 1, 100_000)
+    (13, 4, 2000)
     """
-    return max(_LEAST_WINDOW, SENSIBLE_WINDOW // places)
+    window = max(_LEAST_WINDOW, SENSIBLE_WINDOW // places)
+    fitting = 2 * _HELD / (lanes * sample_bytes) if sample_bytes else window
+    return max(_SHORTEST_WINDOW, min(window, int(fitting)))
 
 
 class EpochOrder:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 import numpy as np
@@ -21,7 +21,10 @@ from streampipe.rng import uniform
 
 T = TypeVar("T")
 M = TypeVar("M")
+WINDOW_BYTES = 256 << 20
+"""Bytes that the window of a stream's shuffle holds at most."""
 _BLOCK = 4096  # keys drawn at once
+_PLACE = 1 << 40  # of a window: what an item takes up at least
 
 
 def window_slice(n: int, window: int, seed: int, a: int, b: int) -> np.ndarray:
@@ -41,8 +44,14 @@ def window_start(position: int, window: int) -> int:
     return max(0, position - window)
 
 
-def windowed(items: Iterable[T], window: int, seed: int, position: int = 0) -> Iterator[T]:
+def windowed(
+    items: Iterable[T], window: int, seed: int, position: int = 0, size: Callable[[T], int] | None = None
+) -> Iterator[T]:
     """The same permutation over a stream whose length need not be known; it holds at most ``window + 1`` items.
+
+    With ``size`` (bytes of an item) it holds at most ``WINDOW_BYTES``, too: an item of more than its share of them
+    takes as many places of the window. The order is then a function of the seed and of the items' sizes, and the same
+    as without where all are small.
 
     To resume after ``position`` items were given out, pass that number and a stream that begins at item
     ``window_start(position, window)``: integers are all the state there is.
@@ -54,19 +63,21 @@ def windowed(items: Iterable[T], window: int, seed: int, position: int = 0) -> I
     """
     first = window_start(position, window)
     skip = position - first  # these were given out before: every item before `first` too, and nothing else
-    held: list[tuple[float, int, T]] = []
-    keys: list[float] = []
-    i = first
+    held: list[tuple[int, int, T]] = []
+    moves: list[float] = []
+    # Whole numbers, so that an order does not depend on where its stream was begun.
+    i, at, share = first, 0, max(1, WINDOW_BYTES // max(1, window))
     for item in items:
         if (i - first) % _BLOCK == 0:
-            keys = (np.arange(i, i + _BLOCK) + window * uniform(seed, i, i + _BLOCK)).tolist()
-        while held and held[0][0] <= i:  # nothing that arrives from here on can precede it
+            moves = (window * uniform(seed, i, i + _BLOCK)).tolist()
+        while held and held[0][0] <= at:  # nothing that arrives from here on can precede it
             ready = heapq.heappop(held)[2]
             if skip:
                 skip -= 1
             else:
                 yield ready
-        heapq.heappush(held, (keys[(i - first) % _BLOCK], i, item))
+        heapq.heappush(held, (at + int(moves[(i - first) % _BLOCK] * _PLACE), i, item))
+        at += _PLACE if size is None else max(_PLACE, size(item) * _PLACE // share)
         i += 1
     while held:
         ready = heapq.heappop(held)[2]
@@ -76,7 +87,13 @@ def windowed(items: Iterable[T], window: int, seed: int, position: int = 0) -> I
             yield ready
 
 
-def traceable(items: Iterable[tuple[T, M, M]], window: int, seed: int, position: int = 0) -> Iterator[tuple[T, int, M]]:
+def traceable(
+    items: Iterable[tuple[T, M, M]],
+    window: int,
+    seed: int,
+    position: int = 0,
+    size: Callable[[T], int] | None = None,
+) -> Iterator[tuple[T, int, M]]:
     """``windowed`` over items that come with the marks before and behind them.
 
     Each comes out with what resumes behind it: the position, and the mark from which the stream must then be read, that
@@ -96,7 +113,7 @@ def traceable(items: Iterable[tuple[T, M, M]], window: int, seed: int, position:
             last = behind
             yield item
 
-    for item in windowed(remembered(), window, seed, position):
+    for item in windowed(remembered(), window, seed, position, size):
         position += 1
         if first < window_start(position, window):
             marks.popleft()

@@ -56,6 +56,13 @@ class Counted(Protocol):
     def parts(self) -> Sequence[Any]: ...
 
 
+class Weighed(Counted, Protocol):
+    """A dataset of which it is known how large its samples are."""
+
+    @property
+    def sample_bytes(self) -> float: ...
+
+
 @dataclass(frozen=True)
 class Begun:
     """An epoch that was begun with another global batch: ``draws`` samples, in the order of ``lanes``, in ``steps``."""
@@ -251,7 +258,7 @@ _MUST_AGREE = {
 
 
 def make(
-    dataset: Counted,
+    dataset: Weighed,
     batch: int,
     window: int | None,
     seed: int,
@@ -264,6 +271,8 @@ def make(
     ``window`` None is the shards' order; with ``sensible`` it follows from the number of lanes instead.
     """
     places, columns = (1, 1) if window is None else choose(batch, dataset.samples, len(dataset.shards))
-    width = 0 if window is None else sensible_window(places) if sensible else window
+    width = (
+        0 if window is None else sensible_window(places, places * columns, dataset.sample_bytes) if sensible else window
+    )
     lanes = Lanes(dataset.samples, batch, places, columns, width, tail)
     return Plan(dataset, lanes, seed, window is not None, filter, sensible)

@@ -15,7 +15,7 @@ from streampipe.counters import counters
 from streampipe.errors import IndexMismatch, ShardError, StreampipeError
 from streampipe.plan.dataset import Dataset
 from streampipe.plan.planned import Place
-from streampipe.reading.shards import members_of, to_bytes
+from streampipe.reading.shards import members_of
 from streampipe.samples import group
 from streampipe.source import redact
 
@@ -29,7 +29,7 @@ class Track:
         limits = dataset.finder.limits
         members = members_of(dataset.finder.source, limits, self._url)
         shown = redact(self._url)
-        self._samples = group(members, shown, epoch=epoch, shard=shard, first=first, views=True, limits=limits)
+        self._samples = group(members, shown, epoch=epoch, shard=shard, first=first, limits=limits)
         self._error: StreampipeError | None = None
         self.position = first
         self.held: dict[int, Sample] = {}
@@ -96,7 +96,7 @@ class ForwardReader:
         self._keep = keep
         self._tracks: OrderedDict[tuple[int, int, int], list[Track]] = OrderedDict()
 
-    def sample(self, place: Place, views: bool) -> Sample | ShardError:
+    def sample(self, place: Place) -> Sample | ShardError:
         """The sample at a place, or the error that it is."""
         at = place.part, place.epoch, place.shard
         tracks = self._tracks.setdefault(at, [])
@@ -117,7 +117,7 @@ class ForwardReader:
             return error
         if track.is_done:
             tracks.remove(track)
-        return found if views else to_bytes(found)
+        return found
 
     def close(self) -> None:
         """Let go what is open."""

@@ -218,7 +218,7 @@ class Prefetch(Generic[T]):
             each.span = Part(*index.span(each.row))
             samples, size = self._sizes
             self._sizes = samples + 1, size + _length(each.span)
-            if shard.remote.data is None and not each.given:
+            if shard.remote.file is None and not each.given:
                 shard.unasked.setdefault(each.at, each)
 
     # Asking for bytes, in the order of need
@@ -240,7 +240,7 @@ class Prefetch(Generic[T]):
         ended = remote.ended
         if not self._located(wanted.shard):
             return ended  # what went wrong is said when the sample is due
-        if remote.data is not None:
+        if remote.file is not None:
             return True
         due = wanted.step < self._given
         if not remote.cached:
@@ -318,17 +318,17 @@ class Prefetch(Generic[T]):
             self._located(wanted.shard)
         self._ask()
         if wanted.answer is None:
-            if remote.data is not None:
-                return remote.data[wanted.span.start : wanted.span.end]
+            if remote.file is not None:
+                return remote.file.read(*wanted.span)
             if remote.cached:
                 with _waiting():
                     data = remote.from_copy(*wanted.span)
                 if data is not None:
                     return data
             self._ask_range(wanted, due=True)
-        return memoryview(self._came(wanted))
+        return self._came(wanted)
 
-    def _came(self, wanted: _Wanted) -> bytearray:
+    def _came(self, wanted: _Wanted) -> memoryview:
         """What was asked for. What failed ahead of need is asked for once more, for itself."""
         assert wanted.answer is not None
         ahead = wanted.answer.ready(wanted.number)
@@ -376,7 +376,7 @@ class Prefetch(Generic[T]):
             return
         del self._shards[shard.at]
         shard.remote.finish()
-        if shard.remote.data is None and not shard.remote.cached:  # who comes back has its index still
+        if shard.remote.file is None and not shard.remote.cached:  # who comes back has its index still
             self._idle[shard.at] = shard
             if len(self._idle) > _IDLE:
                 self._idle.popitem(last=False)

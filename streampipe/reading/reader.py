@@ -1,4 +1,4 @@
-"""From planned steps to their samples, in order: local shards are mapped, remote ones read ahead of need."""
+"""From planned steps to their samples, in order: local shards are read when wanted, remote ones ahead of need."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from streampipe.plan.planned import Place
 from streampipe.reading.forward import ForwardReader
 from streampipe.reading.indexed import IndexedShard
 from streampipe.reading.prefetch import Prefetch, Steps
+from streampipe.source.local import LocalFile
 
 T = TypeVar("T")
 
 
 class _Open(NamedTuple):
     shard: IndexedShard
-    data: memoryview  # all of its bytes, mapped
+    file: LocalFile
 
 
 class Reader:
@@ -51,7 +52,7 @@ class Reader:
         forward = [dataset.forward or dataset.is_remote for dataset in self._datasets]
 
         def one(place: Place) -> Sample | ShardError:
-            return reader.sample(place, views) if forward[place.part] else self._sample(place, views)
+            return reader.sample(place) if forward[place.part] else self._sample(place, views)
 
         try:
             for at, places in steps:
@@ -61,10 +62,9 @@ class Reader:
 
     def _sample(self, place: Place, views: bool) -> Sample | ShardError:
         try:
-            shard, data = self._opened(place)
+            shard, file = self._opened(place)
             row = shard.row(place.number)
-            start, end = shard.span(row)
-            return shard.sample(row, data[start:end], place.epoch, views)
+            return shard.sample(row, file.read(*shard.span(row)), place.epoch, views)
         except ShardError as error:
             return error
 
@@ -74,9 +74,9 @@ class Reader:
         if opened is None:
             dataset = self._datasets[place.part]
             shard = IndexedShard(dataset, place.shard)
-            data = dataset.finder.source.buffer(shard.url)
-            assert data is not None  # it is local
-            opened = self._open[at] = _Open(shard, data)
+            file = dataset.finder.source.file(shard.url)
+            assert file is not None  # it is local
+            opened = self._open[at] = _Open(shard, file)
             counters.add("reading", "shards opened")
             while len(self._open) > self._most:
                 self._open.popitem(last=False)

@@ -12,19 +12,20 @@ from streampipe.plan.dataset import Dataset
 from streampipe.reading.indexed import IndexedShard, columns_of
 from streampipe.source import Source
 from streampipe.source.download import Download
+from streampipe.source.local import LocalFile
 from streampipe.source.ranges import Ranges
 
 
 class _Opened(NamedTuple):
-    """What the background brings: ``data`` are all bytes of the shard, where they are mapped."""
+    """What the background brings: ``file`` is the shard itself, where it is on this machine."""
 
     shard: IndexedShard
-    data: memoryview | None
+    file: LocalFile | None
     ranges: Ranges | None
 
 
 class RemoteShard:
-    """One shard: mapped if it is local or kept in the cache, else copied into the cache, else read in ranges.
+    """One shard: a file if it is local or kept in the cache, else copied into the cache, else read in ranges.
 
     Everything but the fetching itself is done by the thread that reads.
 
@@ -35,7 +36,7 @@ class RemoteShard:
     def __init__(self, dataset: Dataset, number: int, stop: threading.Event) -> None:
         self.url = dataset.shards[number]
         self.source: Source = dataset.finder.source
-        self.data: memoryview | None = None
+        self.file: LocalFile | None = None
         self.cached = False  # it is read through the cache
         self.copy: Download | None = None  # on its way into the cache
         self._dataset = dataset
@@ -51,13 +52,13 @@ class RemoteShard:
         finder, url = self._dataset.finder, self.url
         remote = self.source.is_remote(url)
         index = IndexedShard(self._dataset, self._number, finder.find(url, not remote, columns_of(self._dataset)))
-        data, ranges = self.source.buffer(url), None
-        if data is None:
+        file, ranges = self.source.file(url), None
+        if file is None:
             ranges = self.source.ranges(url, self._stop)
             ranges.prepare(now=self.source.cache is not None)
             finder.check_size(index.size, url, ranges.size)
         counters.add("reading", "shards opened")
-        return _Opened(index, data, ranges)
+        return _Opened(index, file, ranges)
 
     @property
     def ended(self) -> bool:
@@ -69,8 +70,8 @@ class RemoteShard:
         """Its index, once that is there."""
         if self._opened is None and self._opening.done() and self._opening.exception() is None:
             self._opened = self._opening.result()
-            self.data = self._opened.data
-            self.cached = self.data is None and self.source.cache is not None
+            self.file = self._opened.file
+            self.cached = self.file is None and self.source.cache is not None
         return self._opened.shard if self._opened is not None else None
 
     @property
@@ -108,10 +109,10 @@ class RemoteShard:
             self.copy = self.source.download(self.url)
             self.cached = self.copy is not None
 
-    def from_copy(self, start: int, end: int) -> bytes | memoryview | None:
+    def from_copy(self, start: int, end: int) -> bytes | None:
         """Bytes of the growing or finished copy, as soon as they are there; None if there will be none.
 
-        Then the shard is read without the cache from here on, or is mapped: another process had made the copy.
+        Then the shard is read without the cache from here on, or as a file: another process had made the copy.
         """
         self.begin_copy()
         if self.copy is not None:
@@ -122,8 +123,8 @@ class RemoteShard:
             if data is not None:
                 return data
         self.copy, self.cached = None, False
-        self.data = self.source.buffer(self.url)
-        return None if self.data is None else self.data[start:end]
+        self.file = self.source.file(self.url)
+        return None if self.file is None else self.file.read(start, end)
 
     def finish(self) -> None:
         """No known step wants it any more."""

@@ -21,9 +21,9 @@ from streampipe.plan.deal import Portion, deal, sample_seed, shard_order, shard_
 from streampipe.plan.lanes import sensible_window
 from streampipe.plan.order import traceable
 from streampipe.query.condition import Keep
-from streampipe.samples import group
+from streampipe.samples import group, size_of
 from streampipe.source import Source, redact
-from streampipe.tar import Limits, Member, compression_of, decompress, read_members, stream_members
+from streampipe.tar import Limits, Member, compression_of, decompress, stream_members
 from streampipe.urls import ShardList
 
 T = TypeVar("T")
@@ -117,12 +117,12 @@ class ShardSamples:
             yield sample
 
     def _shuffled(self, run: Run, epoch: int, views: bool, at: Sequence[int]) -> Iterator[Sample]:
-        # The heap holds references into mapped shards where it can; bytes are made only of what it gives out.
-        items = ((sample, sample["__position__"], None) for sample in self._in_order(run, epoch, True, at[:2]))
+        # Each sample's own bytes: a view would hold the whole piece of a shard that it was cut from.
+        items = ((sample, sample["__position__"], None) for sample in self._in_order(run, epoch, False, at[:2]))
         window, seed, start = self.window or 0, sample_seed(run.seed, epoch, run.consumer), at[2] if at else 0
-        for sample, position, place in traceable(items, window, seed, start):
+        for sample, position, place in traceable(items, window, seed, start, size_of):
             run.trail.mark = (*place, position)
-            yield sample if views else to_bytes(sample)
+            yield sample
 
     def _in_order(self, run: Run, epoch: int, views: bool, at: Sequence[int]) -> Iterator[Sample]:
         seed = None if self.window is None else shard_seed(run.seed, epoch)
@@ -178,13 +178,10 @@ class ShardSamples:
 def members_of(source: Source, limits: Limits, url: str, coming: Sequence[str] = ()) -> Iterator[Member]:
     """The members of a shard, front to back. ``coming``: the URLs of the shards that will be read after it."""
     shown = redact(url)
-    data = source.buffer(url)
-    if data is not None and compression_of(url, bytes(data[:8])) is None:
-        return read_members(data, shard=shown, limits=limits)
     chunks = source.chunks(url, coming)
     head = next(chunks, b"")
     whole: Iterator[bytes] = chain([head] if head else [], chunks)
-    kind = compression_of(url, head[:8])
+    kind = compression_of(url, bytes(head[:8]))
     if kind is not None:
         whole = decompress(whole, shard=shown, kind=kind, limits=limits)
     return stream_members(whole, shard=shown, limits=limits)

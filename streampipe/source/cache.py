@@ -32,15 +32,15 @@ from streampipe.source.disk import (
     Kept,
     delete_abandoned,
     evict,
-    mapped,
     other_version,
     planted,
     progress_of,
     read_tail,
 )
-from streampipe.source.http import Pin
+from streampipe.source.local import LocalFile
 from streampipe.source.location import redact
 from streampipe.source.part import Part
+from streampipe.source.store import Pin
 
 _SPARE = 0.05  # of a disk that is left free where no size is given
 _ROOM, _PATIENCE = "room", 5.0  # the lock of who makes room, and how long it is waited for (seconds)
@@ -88,22 +88,23 @@ class Cache:
         """Whether some version of a shard is kept."""
         return self.path(url).exists()
 
-    def view(self, url: str, pin: Pin) -> memoryview | None:
-        """The kept bytes of the version ``pin``, mapped; None if there are none, or damaged ones."""
+    def file(self, url: str, pin: Pin) -> LocalFile | None:
+        """The kept bytes of the version ``pin``; None if there are none, or damaged ones."""
         path = self.path(url)
         try:
             file = open_regular(path)
             try:
-                lock(file, fcntl.LOCK_SH)  # held by the mapping, which has the same open file
+                lock(file, fcntl.LOCK_SH)  # as long as the descriptor is open
                 facts = os.fstat(file)
                 kept = read_tail(file, facts.st_size)
-                if kept is None or other_version(kept, pin):
-                    return None  # not ours, cut off, or out of date: replaced by the next download
-                view = mapped(file, kept.size)
-            finally:
+            except BaseException:
                 os.close(file)
+                raise
+            found = LocalFile(url, file, 0 if kept is None else kept.size)
+            if kept is None or other_version(kept, pin):
+                return None  # not ours, cut off, or out of date: replaced by the next download
             mark = (facts.st_ino, kept)
-            if self._checked.get(path.name) != mark and zlib.crc32(view) != kept.crc:
+            if self._checked.get(path.name) != mark and _crc_of(found) != kept.crc:
                 counters.add("cache", "damaged shards")
                 _log.warning("%s: its copy in the cache is damaged (crc32); it is fetched again", redact(url))
                 return None
@@ -111,7 +112,7 @@ class Cache:
             with suppress(OSError):  # a disk that can only be read serves as well
                 os.utime(path)
             counters.add("cache", "hits")
-            return view
+            return found
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -240,3 +241,10 @@ class Cache:
         if not self._warned:
             self._warned = True
             _log.warning("the cache at %s cannot be used (%s): shards are read past it", self.folder, error)
+
+
+def _crc_of(file: LocalFile) -> int:
+    found = 0
+    for piece in file.pieces():
+        found = zlib.crc32(piece, found)
+    return found

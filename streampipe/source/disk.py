@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import json
-import mmap
 import os
 import re
 import struct
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from streampipe.atomic import delete_if_free, is_same, open_regular, target_of, unlink
-from streampipe.source.http import Pin
+from streampipe.source.store import Pin
 
 SHARD, LOCK = ".shard", ".lock"
 MARK = b"streampipe-cache-1"
@@ -49,13 +48,8 @@ def read_tail(file: int, size: int) -> Kept | None:
 
 def other_version(kept: Kept, pin: Pin) -> bool:
     """Whether a kept shard is known to be another version than the pinned one."""
-    changed = pin.version is not None and kept.version is not None and pin.version != kept.version
+    changed = pin.mark is not None and kept.version is not None and pin.mark != kept.version
     return changed or (pin.size is not None and pin.size != kept.size)
-
-
-def mapped(file: int, size: int) -> memoryview:
-    """The first bytes of a file as memory; it keeps the file's lock as long as it lives."""
-    return memoryview(mmap.mmap(file, size, access=mmap.ACCESS_READ)) if size else memoryview(b"")
 
 
 def evict(path: Path) -> bool:

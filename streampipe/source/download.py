@@ -117,17 +117,13 @@ class Download:
     def _kept(self, at: int, state: str) -> Iterator[bytes]:
         if state == "failed" and self._error is not None:
             raise self._error
-        view = self._cache.view(self.url, self._forward.pin) if state == "there" else None
-        if view is None:
-            yield from self._again(at)
-            return
-        for start in range(at, len(view), _BLOCK):
-            yield bytes(view[start : start + _BLOCK])
+        file = self._cache.file(self.url, self._forward.pin) if state == "there" else None
+        yield from self._again(at) if file is None else file.pieces(at)
 
     def _run(self) -> None:
         try:
             with self._cache.turn(self.url, self._patience):  # without a lock it may be done twice, at worst
-                if self._cache.view(self.url, self._forward.pin) is not None:
+                if self._cache.file(self.url, self._forward.pin) is not None:
                     self._end("there")
                 else:
                     self._copy()
@@ -162,7 +158,7 @@ class Download:
                 if chunk is None:
                     break
                 self._take(part, chunk)
-            part.publish(self._forward.pin.version)
+            part.publish(self._forward.pin.mark)
         except BaseException:
             with self._changed:
                 self._end("past")

@@ -8,6 +8,7 @@ known to be final is worth another try.
 from __future__ import annotations
 
 import errno
+import re
 import time
 from collections.abc import Iterator, Mapping
 from email.utils import parsedate_to_datetime
@@ -20,10 +21,32 @@ from streampipe.source.location import redact, redacted
 class HttpError(Exception):
     """An answer with a status that is no success."""
 
-    def __init__(self, status: int, reason: str, headers: Mapping[str, str] | None = None) -> None:
-        super().__init__(f"HTTP {status} {reason}".strip())
+    def __init__(
+        self, status: int, reason: str, headers: Mapping[str, str] | None = None, body: bytes = b"", said: str = ""
+    ) -> None:
+        super().__init__(f"HTTP {status} {reason}".strip() + (f": {said}" if said else ""))
         self.status = status
+        self.reason = reason
         self.headers = headers or {}
+        self.body = body
+        self.said = said
+
+    def saying(self, text: str) -> HttpError:
+        """The same, with what the store says of it."""
+        return HttpError(self.status, self.reason, self.headers, self.body, text)
+
+    def as_status(self, status: int) -> HttpError:
+        """The same, meaning what another status means."""
+        changed = HttpError(self.status, self.reason, self.headers, self.body, self.said)
+        changed.status = status
+        return changed
+
+
+class Expired(HttpError):
+    """Credentials that were good have run out: the same request may do as soon as they are renewed."""
+
+    def __init__(self, error: HttpError) -> None:
+        super().__init__(error.status, error.reason, error.headers, error.body, error.said)
 
 
 class Ended(Exception):
@@ -48,10 +71,22 @@ def failure(error: BaseException, url: str, done: str = "read", used: str = "") 
         return Failure(error, False)
     shown = redact(url)
     text = redacted(f"{type(error).__name__}: {error}", url)
-    status = next((found for found in map(_status, _causes(error)) if found), None)
-    names = {type(each).__name__ for each in _causes(error)}
+    status = next((found for found in map(_status, causes(error)) if found), None)
+    names = {type(each).__name__ for each in causes(error)}
     if "SSLCertVerificationError" in names:
         return Failure(SourceError(f"{shown} could not be {done} ({text}); check the server's certificate"), False)
+    if isinstance(error, Expired):
+        how = f"; it was asked for {used}" if used else ""
+        text = f"{shown} may not be {done}: its credentials have run out ({text}){how}; renew them"
+        return Failure(AccessDenied(text), True, _wait(error))
+    if status == 407 or ("ProxyError" in names and "407" in text):
+        return Failure(
+            AccessDenied(
+                f"{shown} may not be {done}: the proxy of the environment wants a user and password; "
+                "give them in http_proxy and https_proxy (http://user:password@host:port)"
+            ),
+            False,
+        )
     busy = isinstance(error, TimeoutError) or (status is not None and (status >= 500 or status in (408, 425, 429)))
     if not busy:
         if status in (404, 410) or isinstance(error, (FileNotFoundError, IsADirectoryError, NotADirectoryError)):
@@ -72,7 +107,8 @@ def failure(error: BaseException, url: str, done: str = "read", used: str = "") 
     return Failure(SourceError(f"{shown} could not be {done} ({text})"), True, _wait(error))
 
 
-_CREDENTIALS = {"NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "TokenRetrievalError"}
+_CREDENTIALS = {"NoCredentialsError", "PartialCredentialsError", "TokenRetrievalError", "DefaultCredentialsError"}
+"""Not among them: that they could not be fetched this time (botocore's CredentialRetrievalError)."""
 
 
 def changed(url: str, how: str) -> ShardChanged:
@@ -85,11 +121,12 @@ def changed(url: str, how: str) -> ShardChanged:
 
 def cause(error: BaseException, url: str) -> BaseException | None:
     """The error as a cause to chain to; None where its text, which a traceback shows, would give away a secret."""
-    safe = all(redacted(str(each), url) == str(each) for each in _causes(error))
+    safe = all(redacted(str(each), url) == str(each) for each in causes(error))
     return error if safe else None
 
 
-def _causes(error: BaseException) -> Iterator[BaseException]:
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """An error and what it was raised from."""
     seen: BaseException | None = error
     for _ in range(8):
         if seen is None:
@@ -115,15 +152,23 @@ def _status(error: BaseException) -> int | None:
     return None
 
 
+_RATE = re.compile(r"(?:^|[;,\s])t=(\d+(?:\.\d+)?)")
+
+
 def _wait(error: BaseException) -> float:
-    """Seconds that Retry-After asks for: a number of them, or a date."""
-    for each in _causes(error):
+    """Seconds that the store asks to wait: by Retry-After (a number of them, or a date), or the hub's RateLimit."""
+    for each in causes(error):
         headers = getattr(each, "headers", None)
         response: Any = getattr(each, "response", None)
         if headers is None and isinstance(response, Mapping):  # botocore's
             headers = {k.title(): v for k, v in response.get("ResponseMetadata", {}).get("HTTPHeaders", {}).items()}
-        asked = headers.get("Retry-After") if isinstance(headers, Mapping) else None
+        if not isinstance(headers, Mapping):
+            continue
+        asked = headers.get("Retry-After")
         if not asked:
+            limit = _RATE.search(headers.get("Ratelimit") or headers.get("RateLimit") or "")
+            if limit and _status(each) == 429:  # '"resolvers";r=0;t=40': nothing is left for 40 seconds
+                return float(limit[1])
             continue
         if asked.strip().isdigit():
             return float(asked)

@@ -8,37 +8,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from typing import Protocol
 
 from streampipe.counters import counters
 from streampipe.errors import AccessDenied, SourceError
-from streampipe.source.failures import Ended, failure
-from streampipe.source.http import Answer, Pin
+from streampipe.source.failures import Ended, Expired, cause, failure
 from streampipe.source.location import redact
 from streampipe.source.network import Network
 from streampipe.source.retry import Tries
+from streampipe.source.store import Memory, Pin, Receiving, Store
 
 _LEAST = 1 << 16
-
-
-class Store(Protocol):
-    """A backend."""
-
-    ranges: bool  # whether any range can be asked for
-    streams: bool  # whether bytes are there as they come; else all of an answer, or nothing
-    worked: bool  # whether it ever gave anything
-
-    def credentials(self, url: str) -> str:
-        """With which credentials it asks, for a message: never their values."""
-
-    def renew(self) -> None:
-        """Forget credentials and connections."""
-
-    def pin(self, url: str) -> Pin:
-        """The object's size and version."""
-
-    def get(self, url: str, start: int, end: int | None, pin: Pin) -> Answer:
-        """The bytes [start, end) of the pinned version, and of no other."""
 
 
 class Fetch:
@@ -46,6 +25,7 @@ class Fetch:
 
     Args:
         end: None for all to the end of the object.
+        memory: where each byte is wanted; the pieces are then parts of it.
         stop: when set, waiting for a next try ends at once.
     """
 
@@ -58,7 +38,9 @@ class Fetch:
         end: int | None = None,
         pin: Pin | None = None,
         stop: threading.Event | None = None,
+        memory: Memory | None = None,
     ) -> None:
+        self._memory = memory
         self.pin = pin or Pin()
         self.whole = False  # the server ignores Range
         self._ended = False  # an answer of unknown length ended in good order
@@ -68,7 +50,7 @@ class Fetch:
         self._start = start
         self._end = end
         self._stop = stop or threading.Event()
-        self._tries = Tries(url, network, self._stop, store.credentials(url))
+        self._tries = Tries(url, network, self._stop, store.credentials(url), lambda: store.worked)
         self._renewed = False
         self._most: int | None = None  # bytes to ask for at once, where an answer that breaks off brings nothing
 
@@ -81,6 +63,7 @@ class Fetch:
                     if self._stop.is_set():
                         raise SourceError(f"{redact(self._url)}: reading it was given up at byte {at}")
                     at += len(piece)
+                    self._store.worked = True
                     self._tries.progress()
                     counters.add("network", "bytes", len(piece))
                     yield piece
@@ -111,8 +94,12 @@ class Fetch:
         end = self._end
         if self._most is not None and (end is not None or self.pin.size is not None):
             end = at + self._most if end is None else min(end, at + self._most)
-        answer = self._store.get(self._url, at, end, self.pin)
-        self.pin = both(self.pin, answer.pin)
+        store = self._store
+        if self._memory is not None and end is not None and isinstance(store, Receiving):
+            answer = store.get_into(self._url, at, end, self.pin, self._memory)
+        else:
+            answer = store.get(self._url, at, end, self.pin)
+        self.pin = self.pin.with_(answer.pin)
         self.whole = self.whole or answer.whole
         skip = at - answer.start
         left = None if self._end is None else self._end - at
@@ -123,19 +110,44 @@ class Fetch:
             if left is not None:
                 piece = piece[:left]
                 left -= len(piece)
-            if piece:
-                yield piece
+            if self._memory is None or answer.placed:
+                if piece:
+                    yield piece
+            else:
+                yield from self._put(piece, at)
+            at += len(piece)
             if left == 0 and self.whole:
                 return  # else the answer ends here by itself, and its connection can be used again
         self._ended = self.whole and self.pin.size is None and not skip
 
+    def _put(self, piece: bytes, at: int) -> Iterator[bytes]:
+        """A piece that came elsewhere, where it is wanted."""
+        assert self._memory is not None
+        done = 0
+        while done < len(piece):
+            into = self._memory(at + done)[: len(piece) - done]
+            into[:] = memoryview(piece)[done : done + len(into)]
+            done += len(into)
+            yield into  # type: ignore[misc]
+
     def _renew(self, error: Exception) -> bool:
         """Tokens run out: with fresh credentials once more, where they were good before."""
+        if isinstance(error, Expired):  # said so: each time, until new ones are there
+            _expired(self._store, error, self._url)
+            return False
         if self._renewed or not _ran_out(self._store, error, self._url):
             return False
         self._renewed = True
         self._store.renew()
         return True
+
+
+def _expired(store: Store, error: Expired, url: str) -> None:
+    """Look for new credentials, where the old ones were good before; who begins with old ones is told at once."""
+    if not store.worked:
+        raise failure(error, url, used=store.credentials(url)).error from cause(error, url)
+    counters.add("network", "credentials renewed")
+    store.renew()
 
 
 def _ran_out(store: Store, error: Exception, url: str) -> bool:
@@ -145,20 +157,17 @@ def _ran_out(store: Store, error: Exception, url: str) -> bool:
     return True
 
 
-def both(old: Pin, new: Pin) -> Pin:
-    """What two answers together say of the object."""
-    return Pin(new.size if old.size is None else old.size, old.version or new.version)
-
-
 def attempt(store: Store, url: str, network: Network, what: str = "read") -> Pin:
     """The object's size and version, asked for until there is an answer."""
-    tries = Tries(url, network, used=store.credentials(url))
+    tries = Tries(url, network, used=store.credentials(url), worked=lambda: store.worked)
     renewed = False
     while True:
         try:
             pin = store.pin(url)
         except Exception as error:
-            if not renewed and _ran_out(store, error, url):
+            if isinstance(error, Expired):
+                _expired(store, error, url)
+            elif not renewed and _ran_out(store, error, url):
                 renewed = True
                 store.renew()
                 continue

@@ -13,19 +13,23 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 
 from streampipe.errors import SourceError
-from streampipe.source.fetch import Fetch, Store, attempt
-from streampipe.source.http import Pin, check_pin
+from streampipe.source.fetch import Fetch, attempt
+from streampipe.source.http import check_pin
 from streampipe.source.location import redact
 from streampipe.source.network import Network
+from streampipe.source.store import Pin, Store
 from streampipe.source.traffic import Traffic
 
 _FIRST = 256 << 10
 _BLOCK = 1 << 20
+_CHUNK = 512 << 10
+"""Bytes of a chunk that is cut from a window: what a processor keeps near itself."""
 LEAST = 1 << 16
 """Bytes of a chunk at least: what comes in smaller pieces is joined, larger pieces are given out as they came."""
 _FOLLOWING = 3
@@ -141,16 +145,29 @@ class Forward:
         while size is not None and self._asked < size:
             self._window = min(2 * self._window, self._network.window)
             window = min(self._window, size - self._asked)
-            if not self._traffic.take(window, needed=not self._waiting):
+            if not self._traffic.take_ahead(window, needed=not self._waiting):
                 return False
             self._ask(window)
         return True
 
     def _ask(self, window: int) -> None:
         start, end = self._asked, self._asked + window
-        fetch = Fetch(self._store, self.url, self._network, start, end, self.pin, self._stop)
-        self._waiting.append((self._traffic.submit(lambda: list(not_small(fetch))), window))
+        self._waiting.append((self._traffic.submit(lambda: self._received(start, end)), window))
         self._asked = end
+
+    def _received(self, start: int, end: int) -> list[bytes]:
+        """A window, in chunks."""
+        window = self._traffic.buffers.take(end - start)
+        fetch = Fetch(
+            self._store, self.url, self._network, start, end, self.pin, self._stop, lambda at: window[at - start :]
+        )
+        came, asked = 0, time.monotonic()
+        for piece in fetch:
+            if not came:
+                self._traffic.link.answered(time.monotonic() - asked)
+            came += len(piece)
+            self._traffic.link.came(len(piece))
+        return [window[at : min(came, at + _CHUNK)] for at in range(0, came, _CHUNK)]  # type: ignore[misc]
 
     def _first(self) -> list[bytes]:
         """The first window, in one chunk; it says what the rest is."""

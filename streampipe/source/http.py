@@ -1,24 +1,27 @@
-"""HTTP(S), by urllib3: ranges of one version of an object, checked against what was asked for."""
+"""HTTP(S), by urllib3: ranges of one version of an object. Each answer is compared with what was asked for.
+
+Every store that speaks HTTP is read here, and only here: an ``Endpoint`` says which request an object's URL becomes
+(the web's as it stands, S3's signed, Google's with a token, the hub's at one commit) and what a refusal means.
+"""
 
 from __future__ import annotations
 
-import ipaddress
 import re
-import socket
 import threading
 from collections.abc import Iterator, Mapping
 from http.client import IncompleteRead
-from typing import Any, NamedTuple, NoReturn
-from urllib.parse import unquote, urljoin, urlsplit
-from urllib.request import getproxies, proxy_bypass
+from typing import Any, NamedTuple, NoReturn, Protocol
 
 import urllib3
 
-from streampipe.errors import ConfigError, SourceError
+from streampipe.errors import SourceError, StreampipeError
+from streampipe.printable import printable
+from streampipe.source.address import Address, address, is_metadata, joined, only_here, same_owner
+from streampipe.source.connections import pools, proxy_of
 from streampipe.source.failures import Ended, HttpError, changed
-from streampipe.source.headers import pools
 from streampipe.source.location import redact
 from streampipe.source.network import Network
+from streampipe.source.store import Answer, Memory, Pin
 
 PIECE = 1 << 18
 _SHORT = 1 << 16
@@ -27,113 +30,151 @@ _MOVED = 4096
 """Redirections that are remembered."""
 _CONTENT_RANGE = re.compile(r"bytes (?:(\d+)-(\d+)|\*)/(\d+|\*)")
 _MOST_HOPS = 5
-_METADATA = ("fd00:ec2::254", "100.100.100.200")  # of clouds that do not use a link-local address (AWS IPv6, Alibaba)
 
 
-class Pin(NamedTuple):
-    """One version of an object: its size and a mark of it, as far as the store says."""
+class Request(NamedTuple):
+    """An object's URL as HTTP: where it is asked for, and the headers that are for that host alone."""
 
-    size: int | None = None
-    version: str | None = None
+    at: Address
+    headers: Mapping[str, str]
 
 
-class Answer(NamedTuple):
-    """Bytes on their way: ``pieces`` begin at byte ``start`` of the object; ``whole``: ranges were ignored."""
+class Endpoint(Protocol):
+    """What makes requests of the URLs of one kind of store."""
 
-    start: int
-    pin: Pin
-    pieces: Iterator[bytes]
-    whole: bool = False
+    heads: bool
+    """Whether HEAD is worth asking; else size and version come with the first byte."""
+    settings: dict[str, Any]
+    """For urllib3's pools, before our own."""
+
+    def request(self, url: str, method: str) -> Request:
+        """The request for an object."""
+
+    def credentials(self, url: str) -> str:
+        """With which credentials it asks, for a message: never their values."""
+
+    def renew(self) -> None:
+        """Forget credentials: they may have run out."""
+
+    def version(self, headers: Mapping[str, str]) -> str | None:
+        """The mark of the version that an answer is of."""
+
+    def refusal(self, url: str, error: HttpError) -> Exception:
+        """What an answer without success means, if more than its status says."""
 
 
 class HttpStore:
-    """Reads objects of web servers. Connections are kept and shared by the threads of this process."""
+    """Reads objects by HTTP. Connections are kept and shared by the threads of this process."""
 
     ranges = True
     streams = True
+    pins = True
 
-    def __init__(self, network: Network, headers: Mapping[str, str] | None = None, **options: Any) -> None:
-        if options:
-            raise ConfigError(
-                f"storage_options for http take headers= only, not {', '.join(sorted(options))}; for anything else "
-                f"give opener="
-            )
+    def __init__(self, endpoint: Endpoint, network: Network) -> None:
         self.network = network
         self.worked = False
-        self.headers = dict(headers or {})  # for the host they were given for, and no other
-        for name, value in self.headers.items():
-            if not isinstance(value, str) or not value.isprintable() or not value.isascii():
-                raise ConfigError(f"the header {name} of storage_options is no line of ASCII text")
+        self.endpoint = endpoint
         self._lock = threading.Lock()
         self._moved: dict[str, str] = {}  # where an object's URL led, so that not every window is sent round
-        self._pools: dict[str | None, Any] = {}
+        self._pools: dict[tuple[str | None, bool], Any] = {}
+        self._proxies: dict[tuple[str, str, int], str | None] = {}
+        self._no_conditions: set[str] = set()  # hosts that refuse If-Match with the version that they have
 
     def credentials(self, url: str) -> str:
         """What a request says of who asks."""
-        used = next((name for name in self.headers if name.lower() in ("authorization", "cookie")), None)
-        if used:
-            return f"with the header {used} of storage_options"
-        return "as the user named in the URL" if _auth(url) else "without credentials (storage_options headers=)"
+        return self.endpoint.credentials(url)
 
     def renew(self) -> None:
-        """Forget connections and redirections: what was signed for a time may have run out."""
+        """Forget credentials, connections and redirections: what was signed for a time may have run out."""
+        self.endpoint.renew()
         with self._lock:
             self._moved.clear()
             self._pools.clear()
+            self._proxies.clear()
 
     def pin(self, url: str) -> Pin:
         """The object's size and version, without its bytes."""
-        response = self._request("HEAD", url, {})
-        if response.status in (400, 401, 403, 405, 501):  # a URL may be signed for GET alone, a server know no HEAD
+        if self.endpoint.heads:
+            response = self._request("HEAD", url, {})
+            if response.status < 300:
+                length = response.headers.get("Content-Length")
+                _put_away(response)
+                return self._found(response, int(length) if length and length.isdigit() else None)
+            if response.status not in (400, 401, 403, 405, 501):  # it may be signed for GET alone, or know no HEAD
+                self._refuse(response, url)
             _put_away(response)
-            answer = self.get(url, 0, 1, Pin())
-            for _ in answer.pieces:
-                break
-            return answer.pin
-        if response.status >= 400:
-            self._refuse(response)
-        length = response.headers.get("Content-Length")
-        _put_away(response)
-        return Pin(int(length) if length and length.isdigit() else None, _version(response))
+        answer = self.get(url, 0, 1, Pin())
+        for _ in answer.pieces:
+            break
+        return answer.pin
 
-    def get(self, url: str, start: int, end: int | None, pin: Pin) -> Answer:
+    def get_into(self, url: str, start: int, end: int, pin: Pin, memory: Memory) -> Answer:
+        """The same, received into memory where that can be."""
+        return self.get(url, start, end, pin, memory)
+
+    def get(self, url: str, start: int, end: int | None, pin: Pin, memory: Memory | None = None) -> Answer:
         """The bytes [start, end) of the pinned version, or of any if nothing is pinned."""
         headers = {} if start == 0 and end is None else {"Range": f"bytes={start}-{'' if end is None else end - 1}"}
-        if pin.version and pin.version.startswith('"'):  # a strong ETag; others cannot be asked for
-            headers["If-Match"] = pin.version
+        host = self.endpoint.request(url, "GET").at.host
+        if pin.version and pin.version.startswith('"') and host not in self._no_conditions:
+            headers["If-Match"] = pin.version  # a strong ETag; others cannot be asked for
         response = self._request("GET", url, headers)
+        conditional = "If-Match" in headers
+        if response.status == 412 and conditional:  # another version; or it says so of the very same one
+            _put_away(response)
+            del headers["If-Match"]
+            response = self._request("GET", url, headers)
         try:
-            if response.status == 416 and _size_of(response) is not None:
+            if response.status == 416:
                 return self._beyond(response, url, start, pin)
             if response.status not in (200, 206):
-                self._refuse(response)
-            return self._answer(response, url, start, end, pin)
+                self._refuse(response, url)
+            answer = self._answer(response, url, start, end, pin, memory)
         except BaseException:
             response.close()
             raise
+        if conditional and "If-Match" not in headers:
+            if answer.pin.mark is None:
+                response.close()
+                raise changed(url, "the store has another version now")
+            self._no_conditions.add(host)
+        return answer
 
-    def _answer(self, response: Any, url: str, start: int, end: int | None, pin: Pin) -> Answer:
+    def _answer(
+        self, response: Any, url: str, start: int, end: int | None, pin: Pin, memory: Memory | None = None
+    ) -> Answer:
         encoding = response.headers.get("Content-Encoding", "identity").lower()
-        if encoding not in ("", "identity"):
+        if encoding not in ("", "identity", "aws-chunked"):  # the last is S3's word for how it was uploaded
             raise SourceError(
-                f"{redact(url)}: the server sends it as {encoding} although it was asked not to, so bytes cannot be "
-                f"counted; switch that off at the server (the file's own suffix says .gz if it is compressed)"
+                f"{redact(url)}: the server sends it as {printable(encoding)} although it was asked not to, so bytes "
+                f"cannot be counted; switch that off at the server (the file's own suffix says .gz if it is compressed)"
             )
         whole = response.status == 200
         length = response.headers.get("Content-Length")
         size = (int(length) if length and length.isdigit() else None) if whole else _size_of(response)
         until = 0 if whole else _check_range(response, url, start, end)
-        found = Pin(size, _version(response))
+        found = self._found(response, size)
         check_pin(url, pin, found)
         begin = 0 if whole else start
         wanted = size if whole else until - start
+        received = getattr(response, "received", None)
+        if memory is not None and not whole and wanted is not None and not getattr(received, "chunked", True):
+            return Answer(begin, found, _placed(response, received, start, wanted, memory), False, True)
         return Answer(begin, found, _pieces(response, wanted), whole and (start > 0 or end is not None))
 
+    def _found(self, response: Any, size: int | None) -> Pin:
+        return Pin(size, self.endpoint.version(response.headers), response.headers.get("Last-Modified"))
+
     def _beyond(self, response: Any, url: str, start: int, pin: Pin) -> Answer:
-        """416: right for what is empty, wrong anywhere else."""
+        """416: right for what is empty, wrong anywhere else. Not every store says the size with it."""
         size = _size_of(response)
-        found = Pin(size, _version(response))
+        found = self._found(response, size)
         _put_away(response)
+        if size is None and start == 0:
+            response = self._request("GET", url, {})
+            if response.status != 200:
+                self._refuse(response, url)
+            return self._answer(response, url, 0, None, pin)
         check_pin(url, pin, found)
         if start == 0 and size == 0:
             return Answer(0, found, iter(()))
@@ -142,34 +183,40 @@ class HttpStore:
             f"the server"
         )
 
-    def _refuse(self, response: Any) -> NoReturn:
-        headers = {"Retry-After": response.headers.get("Retry-After", "")}
+    def _refuse(self, response: Any, url: str) -> NoReturn:
+        body = b""
+        if response.headers.get("Content-Length", "").isdigit() and int(response.headers["Content-Length"]) <= _SHORT:
+            try:
+                body = response.read(_SHORT, decode_content=False)
+            except urllib3.exceptions.HTTPError:
+                body = b""  # its status says enough
+        headers = {name.title(): value for name, value in response.headers.items()}
         _put_away(response)
-        raise HttpError(response.status, response.reason or "", headers)
+        error = HttpError(response.status, printable(response.reason or ""), headers, body)
+        raise self.endpoint.refusal(url, error)
 
     def _request(self, method: str, url: str, headers: Mapping[str, str]) -> Any:
-        at = self._moved.get(url, url)
-        remembered = at != url
+        wanted = self.endpoint.request(url, method)
+        at = self._moved.get(url, wanted.at.url)
+        remembered = at != wanted.at.url
         for _ in range(_MOST_HOPS + 1):
+            to = address(at)
             sent = {"Accept-Encoding": "identity", "User-Agent": "streampipe", **headers}
-            if urlsplit(at).netloc == urlsplit(url).netloc:  # credentials are for the host they were given for
-                sent = {**_auth(url), **sent, **self.headers}
-            response = self._pool(at).request(
-                method, at, headers=sent, redirect=False, retries=False, preload_content=False
-            )
+            if same_owner(wanted.at, to):  # credentials are for the host they were given for
+                sent.update(wanted.headers)
+            response = self._send(method, to, sent, given=to.host == wanted.at.host)
             if remembered and response.status in (400, 401, 403, 404, 410):  # what is signed for a time runs out
-                remembered, at = False, url
+                remembered, at = False, wanted.at.url
                 self._moved.pop(url, None)
                 _put_away(response)
                 continue
-            if response.status not in (301, 302, 303, 307, 308):
-                if at != url and response.status in (200, 206):
+            if response.status not in (301, 302, 303, 307, 308) or "Location" not in response.headers:
+                if at != wanted.at.url and response.status in (200, 206):
                     self._remember(url, at)
                 return response
-            target = urljoin(at, response.headers.get("Location", ""))
+            location = response.headers["Location"]
             _put_away(response)
-            self._check_hop(url, at, target)
-            at = target
+            at = self._check_hop(url, to, location)
         raise SourceError(f"{redact(url)}: more than {_MOST_HOPS} redirections; check the URL")
 
     def _remember(self, url: str, at: str) -> None:
@@ -178,32 +225,55 @@ class HttpStore:
             while len(self._moved) > _MOVED:
                 self._moved.pop(next(iter(self._moved)))
 
-    def _check_hop(self, url: str, at: str, target: str) -> None:
+    def _check_hop(self, url: str, at: Address, location: str) -> str:
         """A server may send us on to the web only, not to a weaker scheme, nor to what only this machine can reach."""
-        old, new = urlsplit(at), urlsplit(target)
-        how = f"{redact(url)}: the server redirects to {redact(target)}, "
-        if new.scheme not in ("http", "https") or (old.scheme == "https" and new.scheme != "https"):
+        try:
+            target = joined(at.url, location)
+        except StreampipeError as error:
+            raise SourceError(f"{redact(url)}: a redirection of the server is not followed: {error}") from None
+        how = f"{redact(url)}: the server redirects to {printable(redact(target))}, "
+        if not target.startswith(("http:", "https:")) or (at.scheme == "https" and not target.startswith("https:")):
             raise SourceError(
-                f"{how}which leaves {old.scheme}; this is not followed: give the URL itself if you trust it"
+                f"{how}which leaves {at.scheme}; this is not followed: give the URL itself if you trust it"
             )
-        host = new.hostname or ""
-        if host in self.network.redirects_to:
-            return
-        if _is_link_local(host):
-            raise SourceError(
-                f"{how}a link-local address (metadata services live there); this is not followed unless you allow it: "
-                f"network=sp.Network(redirects_to=({host!r},))"
-            )
+        try:
+            new = address(target)
+        except StreampipeError as error:
+            raise SourceError(f"{how}which is not followed: {error}") from None
+        if new.host not in self.network.redirects_to and is_metadata(new.host):
+            raise SourceError(f"{how}{only_here(new.host)}")
+        return new.url
 
-    def _pool(self, url: str) -> Any:
-        scheme, host = urlsplit(url).scheme, urlsplit(url).hostname or ""
-        proxy = None if proxy_bypass(host) else getproxies().get(scheme)
+    def _send(self, method: str, to: Address, headers: Mapping[str, str], given: bool) -> Any:
+        if to.host not in self.network.redirects_to and is_metadata(to.host, link_local=not given, resolve=False):
+            raise SourceError(f"{redact(to.url)} is {only_here(to.host)}")
+        proxy, pools_ = self._pool(to, given)
+        options: dict[str, Any] = {"redirect": False, "retries": False, "preload_content": False}
+        try:
+            if proxy is not None:
+                return pools_.request(method, to.url, headers=headers, **options)
+            pool = pools_.connection_from_host(to.host, to.port, to.scheme)
+            return pool.urlopen(method, to.target, headers=headers, assert_same_host=False, **options)
+        except urllib3.exceptions.ProtocolError as error:
+            for each in error.args:  # what the check of a connection raised is ours
+                if isinstance(each, StreampipeError):
+                    raise each from None
+            raise
+
+    def _pool(self, to: Address, given: bool) -> tuple[str | None, Any]:
+        """``given``: for the host that the user named; where a server leads us, fewer addresses will do."""
+        origin = to.scheme, to.host, to.port
+        if origin not in self._proxies:
+            self._proxies[origin] = proxy_of(to)  # looked up once: to ask the environment takes a millisecond
+        proxy = self._proxies[origin]
         with self._lock:
-            if proxy not in self._pools:
+            if (proxy, given) not in self._pools:
                 timeout = urllib3.Timeout(connect=self.network.connect, read=self.network.stall)
                 settings: dict[str, Any] = {"timeout": timeout, "maxsize": self.network.requests}
-                self._pools[proxy] = pools(proxy, **settings)
-            return self._pools[proxy]
+                self._pools[proxy, given] = pools(
+                    proxy, self.network.redirects_to, not given, **{**settings, **self.endpoint.settings}
+                )
+            return proxy, self._pools[proxy, given]
 
 
 def _put_away(response: Any) -> None:
@@ -216,22 +286,14 @@ def _put_away(response: Any) -> None:
         response.close()
 
 
-def _auth(url: str) -> dict[str, str]:
-    """The header of a user and password in a URL."""
-    user, there, _ = urlsplit(url).netloc.rpartition("@")
-    return urllib3.make_headers(basic_auth=unquote(user)) if there else {}
-
-
 def check_pin(url: str, pin: Pin, found: Pin) -> None:
     """An answer of another version than the pinned one.
 
     Raises:
         ShardChanged: it is.
     """
-    if pin.version and found.version and pin.version != found.version:
-        raise changed(url, f"version {pin.version} became {found.version}")
-    if pin.size is not None and found.size is not None and pin.size != found.size:
-        raise changed(url, f"{pin.size} bytes became {found.size}")
+    if how := pin.differs(found):
+        raise changed(url, how)
 
 
 def _pieces(response: Any, wanted: int | None) -> Iterator[bytes]:
@@ -261,8 +323,28 @@ def _pieces(response: Any, wanted: int | None) -> Iterator[bytes]:
             response.close()
 
 
+def _placed(response: Any, received: Any, start: int, wanted: int, memory: Memory) -> Iterator[bytes]:
+    """The body, as it comes, in memory of the reader's. Each piece that came is his, also where the next one breaks."""
+    done = 0
+    try:
+        while done < wanted:
+            into = memory(start + done)[: wanted - done]
+            count = received.fp.readinto1(into) if received.fp is not None else 0
+            if not count:
+                raise Ended(f"{done} of {wanted} bytes came")
+            done += count
+            received.length -= count
+            yield into[:count]  # type: ignore[misc]
+        received.read(1)  # nothing is left: it closes itself, and the connection can be used again
+    finally:
+        if done == wanted and received.isclosed():
+            response.release_conn()
+        else:
+            response.close()
+
+
 def _check_range(response: Any, url: str, start: int, end: int | None) -> int:
-    """Where an answer ends that begins where it was asked to.
+    """Where an answer ends that begins where it was asked to. It may be shorter: the rest is asked for again.
 
     Raises:
         SourceError: it answers something else.
@@ -272,7 +354,7 @@ def _check_range(response: Any, url: str, start: int, end: int | None) -> int:
     if found is not None and found[1] is not None:
         begins, ends = int(found[1]), int(found[2]) + 1
         last = min(size if size is not None else ends, end if end is not None else ends)
-        if begins == start < ends == last:
+        if begins == start < ends <= last:
             return ends
     raise SourceError(
         f"{redact(url)}: bytes {start} to {'the end' if end is None else end - 1} were asked for, the server "
@@ -283,29 +365,3 @@ def _check_range(response: Any, url: str, start: int, end: int | None) -> int:
 def _size_of(response: Any) -> int | None:
     found = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
     return int(found[3]) if found and found[3] != "*" else None
-
-
-def _version(response: Any) -> str | None:
-    found: str | None = response.headers.get("ETag") or response.headers.get("Last-Modified")
-    return found
-
-
-def _is_link_local(host: str) -> bool:
-    try:
-        addresses = [host] if _is_address(host) else [str(each[4][0]) for each in socket.getaddrinfo(host, None)]
-    except OSError:
-        return False  # a host that cannot be found cannot be reached either
-    return any(_serves_metadata(ipaddress.ip_address(each.partition("%")[0])) for each in addresses)
-
-
-def _serves_metadata(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-    inner = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return (inner or address).is_link_local or str(inner or address) in _METADATA
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 
 from streampipe.errors import ConfigError
+from streampipe.printable import printable
 
 SCHEMES = frozenset(("file", "http", "https", "s3", "gs", "gcs", "az", "abfs", "abfss", "hf", "memory"))
 """What may be read without being asked for by name: object stores, the web, files. Others may do more than read."""
@@ -13,19 +14,20 @@ SCHEMES = frozenset(("file", "http", "https", "s3", "gs", "gcs", "az", "abfs", "
 _USER = re.compile(r"://[^/?#]*@")
 _BEHIND = re.compile(r"[?#].*", re.DOTALL)
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)(?:://|::)")
-_CHAIN = re.compile(r"::(?![^\[]*\])")  # but not within the brackets of an IPv6 address
+_CHAIN = re.compile(r"::(?![^\[\]]*\])")  # but not within the brackets of an IPv6 address
 _URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://[^\s'\"<>)]+")
 
 
 def redact(url: str) -> str:
-    """The URL without user name, password, query and fragment.
+    """The URL without user name, password, query and fragment, and with nothing that a terminal takes for an order.
 
     >>> redact("https://me:secret@host/a.tar?token=abc")
     'https://host/a.tar'
     >>> redact("data/a.tar")
     'data/a.tar'
     """
-    return "::".join(_BEHIND.sub("", _USER.sub("://", part)) if "://" in part else part for part in _CHAIN.split(url))
+    shown = "::".join(_BEHIND.sub("", _USER.sub("://", part)) if "://" in part else part for part in _CHAIN.split(url))
+    return printable(shown, None)
 
 
 def secrets_of(url: str) -> list[str]:

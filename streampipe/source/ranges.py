@@ -9,13 +9,15 @@ from collections.abc import MutableMapping, Sequence
 from typing import NamedTuple
 
 from streampipe.errors import SourceError, SourceUnavailable
-from streampipe.source.fetch import Fetch, Store, attempt, both
-from streampipe.source.http import Pin, check_pin
+from streampipe.source.fetch import Fetch, attempt
+from streampipe.source.http import check_pin
 from streampipe.source.location import redact
 from streampipe.source.network import Network
-from streampipe.source.stores import FsspecStore
+from streampipe.source.store import Pin, Store
 from streampipe.source.traffic import Traffic
 
+_NOTHING = memoryview(b"")
+_BETWEEN = 64 << 10
 _log = logging.getLogger("streampipe")
 _warned: set[str] = set()
 _lock = threading.Lock()
@@ -38,7 +40,7 @@ class Part(NamedTuple):
     end: int
 
 
-Came = bytearray | BaseException
+Came = memoryview | BaseException
 """A part that was asked for, or why it did not come."""
 
 
@@ -76,7 +78,7 @@ class Answer:
     def drop(self, number: int) -> None:
         """A part was used, or is not wanted any more."""
         with self._changed:
-            self._came[number] = bytearray()
+            self._came[number] = _NOTHING
             self._wanted -= 1
 
 
@@ -112,7 +114,7 @@ class Ranges:
 
     def prepare(self, now: bool = False) -> None:
         """Ask for size and version, where they do not come with the first bytes, or are wanted ``now``."""
-        if (now or isinstance(self._store, FsspecStore)) and self.url not in self._pins:
+        if (now or not self._store.pins) and self.url not in self._pins:
             self._agree(attempt(self._store, self.url, self._network))
 
     def ask(self, parts: Sequence[Part]) -> Answer:
@@ -121,41 +123,47 @@ class Ranges:
         What lies between them is read and dropped. Parts that came whole are good, whatever happened behind them.
         """
         answer = Answer(len(parts))
-        # made here, by whoever frees them: memory that many threads allocate and one frees is cut up and grows
-        buffers = [bytearray(end - start) for start, end in parts]
-        self._traffic.submit(lambda: self._run(parts, buffers, answer))
+        self._traffic.submit(lambda: self._run(parts, answer))
         return answer
 
-    def _run(self, parts: Sequence[Part], buffers: list[bytearray], answer: Answer) -> None:
+    def _run(self, parts: Sequence[Part], answer: Answer) -> None:
         try:
-            error: BaseException | None = self._read(parts, buffers, answer)
+            error: BaseException | None = self._read(parts, answer)
         except BaseException as found:
             error = found
         for number in range(len(parts)):
-            answer.put(number, error or bytearray())
+            answer.put(number, error or _NOTHING)
 
-    def _read(self, parts: Sequence[Part], buffers: list[bytearray], answer: Answer) -> SourceError | None:
+    def _read(self, parts: Sequence[Part], answer: Answer) -> SourceError | None:
         """Put the parts into the answer. What is wrong if not all of them came."""
         if self._stop.is_set() or not answer.wanted:
             return None
         pin = self._pins.get(self.url, Pin())
-        fetch = Fetch(self._store, self.url, self._network, parts[0].start, parts[-1].end, pin, self._stop)
-        at, number, begun = parts[0].start, 0, False
+        take = self._traffic.buffers.take
+        number, buffer, between = 0, take(parts[0].end - parts[0].start), memoryview(b"")
+
+        def memory(at: int) -> memoryview:
+            """The rest of the part that is due, or what lies before it, which nobody wants."""
+            nonlocal between
+            start = parts[number].start
+            if at >= start:
+                return buffer[at - start :]
+            between = between or take(_BETWEEN)
+            return between[: start - at]
+
+        fetch = Fetch(self._store, self.url, self._network, parts[0].start, parts[-1].end, pin, self._stop, memory)
+        at, begun = parts[0].start, False
         for piece in fetch:
             if not begun:
                 self._agree(fetch.pin)
                 begun = True
-            view, end = memoryview(piece), at + len(piece)
-            while number < len(parts) and parts[number].start < end:
-                start, stop = parts[number]
-                low, high = max(start, at), min(stop, end)
-                buffers[number][low - start : high - start] = view[low - at : high - at]
-                if stop > end:
-                    break
-                answer.put(number, buffers[number])
-                buffers[number] = bytearray()  # it is the reader's now, to be freed as soon as it is used
+            at += len(piece)
+            while number < len(parts) and parts[number].end <= at:  # parts of no bytes end where they begin
+                answer.put(number, buffer)
                 number += 1
-            at = end
+                if number < len(parts):
+                    buffer = take(parts[number].end - parts[number].start)
+            del piece  # or it would hold the memory of a part that is used meanwhile
             if self._stop.is_set() or not answer.wanted:
                 return None
         if fetch.whole:
@@ -172,7 +180,7 @@ class Ranges:
         with _lock:
             known = self._pins.get(self.url, Pin())
             check_pin(self.url, known, found)
-            self._pins[self.url] = both(known, found)
+            self._pins[self.url] = known.with_(found)
 
     def _warn(self) -> None:
         folder = redact(self.url).rpartition("/")[0]

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import mmap
 import os
-import stat
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -15,17 +13,18 @@ from streampipe.errors import AccessDenied, ShardChanged, ShardMissing, SourceEr
 from streampipe.source.cache import Cache
 from streampipe.source.download import Download
 from streampipe.source.failures import cause, failure
-from streampipe.source.fetch import Fetch, Store, attempt
+from streampipe.source.fetch import Fetch, attempt
 from streampipe.source.forward import Forward, fetched
-from streampipe.source.http import HttpStore, Pin
+from streampipe.source.hub import HubStore
+from streampipe.source.local import BLOCK, LocalFile, open_local
 from streampipe.source.location import check_scheme, is_chain, local_path, redact, scheme_of
 from streampipe.source.network import Network
 from streampipe.source.ranges import Ranges
-from streampipe.source.stores import FsspecStore, Opener, OpenerStore, S3Store
+from streampipe.source.store import BUILT_IN, Folders, Pin, Store, factory_of, registered
+from streampipe.source.stores import FsspecStore, Opener, OpenerStore
 from streampipe.source.traffic import Traffic, traffic_of
 
 _log = logging.getLogger("streampipe")
-_BLOCK = 8 << 20
 _AHEAD = 3  # shards whose first window is asked for before they are wanted
 
 
@@ -36,7 +35,7 @@ class _Live:
         self.process = os.getpid()
         self.traffic = traffic_of(source.network)
         self.stores: dict[str, Store] = {}
-        self.filesystems: dict[str, FsspecStore] = {}
+        self.folders = FsspecStore(source.storage_options, source.network)
         self.pins: dict[str, Pin] = {}
         self.coming: dict[str, Forward] = {}
         self.downloads: dict[str, Download] = {}
@@ -63,14 +62,23 @@ class Source:
         self.opener = opener
         self.network = network or Network()
         self.cache = cache
+        self._known: dict[str, str] = {}  # what all processes agree on: the commits of the hub
+        self._worked: set[str] = set()  # stores that gave something to this job
         self._now: _Live | None = None
 
     def __getstate__(self) -> dict[str, Any]:
+        self._remember()
         return {**self.__dict__, "_now": None}
+
+    def _remember(self) -> None:
+        """Which stores worked, for processes that come after."""
+        if self._now is not None:
+            self._worked |= {name for name, store in list(self._now.stores.items()) if store.worked}
 
     @property
     def _live(self) -> _Live:
         if self._now is None or self._now.process != os.getpid():
+            self._remember()
             self._now = _Live(self)
         return self._now
 
@@ -78,22 +86,21 @@ class Source:
         """Whether a shard is read through a store."""
         return self.opener is not None or local_path(url) is None
 
-    def buffer(self, url: str) -> memoryview | None:
-        """All bytes of a local or kept shard, mapped; None where there is only a stream."""
+    def file(self, url: str) -> LocalFile | None:
+        """A local or kept shard, to be read anywhere; None where there is only a stream."""
         if self.is_remote(url):
             if self.cache is None or self.opener is not None or not self.cache.has(url):
                 return None
-            return self.cache.view(url, self._pin(url))
+            return self.cache.file(url, self._pin(url))
         try:
-            path = local_path(url) or ""
-            if not stat.S_ISREG(os.stat(path).st_mode):
-                return None  # a named pipe gives its bytes once
-            with open(path, "rb") as file:
-                if os.fstat(file.fileno()).st_size == 0:
-                    return memoryview(b"")
-                return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+            return open_local(local_path(url) or "", url)
         except OSError as error:
             raise failure(error, url).error from error
+
+    def buffer(self, url: str) -> memoryview | None:
+        """The same, mapped: for who looks at headers only, once. A file that shrinks meanwhile ends the process."""
+        file = self.file(url)
+        return None if file is None else file.mapped()
 
     def chunks(self, url: str, then: Sequence[str] = ()) -> Iterator[bytes]:
         """All bytes of a shard, front to back, asked for ahead of need; and the beginnings of those that come ``then``.
@@ -227,9 +234,8 @@ class Source:
         """Put an object in its place at once: whoever looks sees the old one or the whole new one."""
         path = local_path(url)
         try:
-            if path is None:  # object stores publish an object when its upload is complete
-                store = self._fsspec(url)
-                store.filesystem(url).pipe_file(store.path(url), data)
+            if path is None:
+                self._folders(url).write(url, data)
                 return
             write_atomic(path, data)
         except Exception as error:
@@ -238,33 +244,32 @@ class Source:
     def upload(self, path: str, url: str) -> None:
         """Put a local file in its place in a store, piece by piece; the store publishes it when it is complete."""
         try:
-            store = self._fsspec(url)
-            store.filesystem(url).put_file(path, store.path(url))
+            self._folders(url).upload(path, url)
         except Exception as error:
             raise failure(error, url, "written").error from cause(error, url)
 
     def glob(self, pattern: str) -> list[str]:
-        """The URLs that match a glob, sorted."""
+        """The URLs that match a glob, sorted, as the store has them now."""
         try:
-            store = self._fsspec(pattern)
-            fs = store.filesystem(pattern)
-            found = fs.glob(store.path(pattern))
+            return self._folders(pattern).glob(pattern)
         except Exception as error:
-            raise failure(error, pattern).error from cause(error, pattern)
-        return sorted(_as_given(pattern, path, fs) for path in found)
+            raise failure(error, pattern, "listed").error from cause(error, pattern)
 
     def is_directory(self, path: str) -> bool:
         """Whether there is a directory at this URL."""
         try:
-            store = self._fsspec(path)
-            return bool(store.filesystem(path).isdir(store.path(path)))
+            return self._folders(path).is_directory(path)
         except Exception as error:
-            raise failure(error, path).error from cause(error, path)
+            raise failure(error, path, "listed").error from cause(error, path)
 
     def _file(self, url: str) -> Iterator[bytes]:
+        file = self.file(url)
+        if file is not None:
+            yield from file.pieces()
+            return
         try:
-            with open(local_path(url) or "", "rb") as file:
-                while chunk := file.read(_BLOCK):
+            with open(local_path(url) or "", "rb") as pipe:
+                while chunk := pipe.read(BLOCK):
                     yield chunk
         except OSError as error:
             raise failure(error, url).error from error
@@ -298,21 +303,23 @@ class Source:
         stores = self._live.stores
         if self.opener is not None:
             return stores.setdefault("opener", OpenerStore(self.opener))
+        scheme = scheme_of(url)
+        if not registered(scheme):
+            check_scheme(url, self.network.schemes)
+        name, make = ("fsspec", BUILT_IN["fsspec"]) if is_chain(url) else factory_of(scheme, self.network)
+        if name not in stores:
+            store = make(self.storage_options, self.network)
+            store.worked = name in self._worked
+            if isinstance(store, HubStore):
+                store.share(self._known)
+            stores.setdefault(name, store)
+        return stores[name]
+
+    def _folders(self, url: str) -> Folders:
+        """What lists and writes: the store itself where it can, else fsspec."""
+        if self.opener is None and local_path(url) is None:
+            store = self._store(url)
+            if isinstance(store, Folders):
+                return store
         check_scheme(url, self.network.schemes)
-        if scheme_of(url) in ("http", "https") and not is_chain(url):
-            if "http" not in stores:
-                stores.setdefault("http", HttpStore(self.network, **self.storage_options))
-            return stores["http"]
-        return self._fsspec(url)
-
-    def _fsspec(self, url: str) -> FsspecStore:
-        check_scheme(url, self.network.schemes)
-        kind = S3Store if scheme_of(url) == "s3" and not is_chain(url) else FsspecStore
-        return self._live.filesystems.setdefault(kind.__name__, kind(self.storage_options, self.network))
-
-
-def _as_given(pattern: str, path: str, fs: Any) -> str:
-    """A path from a store's listing, written as the user wrote the pattern: with its scheme, relative if it was."""
-    if "://" in pattern:
-        return path if "://" in path else str(fs.unstrip_protocol(path))
-    return path if os.path.isabs(pattern) else os.path.relpath(path)
+        return self._live.folders

@@ -1,15 +1,22 @@
-"""What is not HTTP: object stores by fsspec, and a user's own opener."""
+"""What is not HTTP: object stores by fsspec, and a user's own opener; and which store reads which scheme."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import IO, Any
 
 from streampipe.errors import ConfigError, ShardChanged
 from streampipe.source.failures import Ended
-from streampipe.source.http import Answer, Pin, check_pin
+from streampipe.source.gcs import gcs
+from streampipe.source.http import check_pin
+from streampipe.source.hub import HubStore
 from streampipe.source.location import is_chain, redact
 from streampipe.source.network import Network
+from streampipe.source.rust import ObStore
+from streampipe.source.s3 import s3
+from streampipe.source.store import BUILT_IN, Answer, Pin
+from streampipe.source.web import web
 
 PIECE = 1 << 20
 
@@ -33,7 +40,7 @@ _KEYS = ["anon", "key", "token", "account_key", "sas_token", "credential", "conn
 
 
 class FsspecStore:
-    """Reads and writes objects by way of an fsspec filesystem, made when first needed.
+    """Reads, lists and writes objects by way of an fsspec filesystem, made when first needed.
 
     It gives whatever is there. So each range is compared with what the store says of the object after it came, before
     a byte of it is given out.
@@ -41,6 +48,7 @@ class FsspecStore:
 
     ranges = True
     streams = False
+    pins = False
 
     def __init__(self, options: Mapping[str, Any], network: Network) -> None:
         self.worked = False
@@ -83,7 +91,13 @@ class FsspecStore:
 
     def path(self, url: str) -> str:
         """The path of a URL in its filesystem."""
-        return str(self.filesystem(url)._strip_protocol(url)) if not is_chain(url) else _chained(url, self._options)
+        import fsspec
+
+        return str(
+            fsspec.core.url_to_fs(url, **self._options)[1]
+            if is_chain(url)
+            else self.filesystem(url)._strip_protocol(url)
+        )
 
     def pin(self, url: str) -> Pin:
         """The object's size and version, as the store has them now."""
@@ -112,6 +126,29 @@ class FsspecStore:
         if wanted is not None and len(data) < wanted:
             raise Ended(f"{len(data)} of {wanted} bytes came")
 
+    def glob(self, pattern: str) -> list[str]:
+        """The URLs that match a glob, sorted, as the store has them now."""
+        fs = self._fresh_listing(pattern)
+        return sorted(_as_given(pattern, path) for path in fs.glob(self.path(pattern)))
+
+    def is_directory(self, url: str) -> bool:
+        """Whether there is a directory at this URL."""
+        return bool(self._fresh_listing(url).isdir(self.path(url)))
+
+    def write(self, url: str, data: bytes) -> None:
+        """Put an object in its place: object stores publish it when its upload is complete."""
+        self.filesystem(url).pipe_file(self.path(url), data)
+
+    def upload(self, path: str, url: str) -> None:
+        """The same with a local file, piece by piece."""
+        self.filesystem(url).put_file(path, self.path(url))
+
+    def _fresh_listing(self, url: str) -> Any:
+        """The filesystem, past what it remembers of listings: a second look at a folder must see new shards."""
+        fs = self.filesystem(url)
+        fs.invalidate_cache()
+        return fs
+
     def _call(self, fs: Any, name: str, path: str, **options: Any) -> Any:
         """A method of a filesystem, with a deadline where there is a way to set one."""
         if not fs.async_impl or not hasattr(fs, f"_{name}"):
@@ -119,59 +156,6 @@ class FsspecStore:
         from fsspec.asyn import sync
 
         return sync(fs.loop, getattr(fs, f"_{name}"), path, timeout=self._network.stall, **options)
-
-
-class S3Store(FsspecStore):
-    """S3 and what speaks like it, by s3fs: ranges of the pinned version only (If-Match), and each byte that came."""
-
-    streams = True
-
-    def _make(self, url: str, options: dict[str, Any]) -> Any:
-        times = {"connect_timeout": self._network.connect, "read_timeout": self._network.stall}
-        pool = {"max_pool_connections": self._network.requests}
-        # tries are counted in one place, which is not botocore and not s3fs
-        given = {**times, **pool, "retries": {"max_attempts": 0}, **options.get("config_kwargs", {})}
-        fs = super()._make(url, {**options, "config_kwargs": given})
-        fs.retries = 1
-        return fs
-
-    def pin(self, url: str) -> Pin:
-        """The object's size and version, past s3fs's listing cache."""
-        return _pin(self._call(self.filesystem(url), "info", self.path(url), refresh=True))
-
-    def _pieces(self, url: str, start: int, end: int | None, pin: Pin) -> Iterator[bytes]:
-        from fsspec.asyn import sync
-
-        fs = self.filesystem(url)
-        data, error = sync(fs.loop, _s3_range, fs, self.path(url), start, end, pin.version)
-        if data:
-            yield data
-        if error is not None:
-            raise error
-        if end is not None and len(data) < end - start:
-            raise Ended(f"{len(data)} of {end - start} bytes came")
-
-
-async def _s3_range(
-    fs: Any, path: str, start: int, end: int | None, version: str | None
-) -> tuple[bytes, Exception | None]:
-    """What came of a range, and what broke it."""
-    bucket, key, object_version = fs.split_path(path)
-    wanted = {"Bucket": bucket, "Key": key, "Range": f"bytes={start}-{'' if end is None else end - 1}", **fs.req_kw}
-    if object_version:
-        wanted["VersionId"] = object_version
-    if version:
-        wanted["IfMatch"] = version
-    body = (await fs._call_s3("get_object", **wanted))["Body"]
-    pieces = []
-    try:
-        while piece := await body.read(PIECE):
-            pieces.append(piece)
-    except Exception as error:
-        return b"".join(pieces), error
-    finally:
-        body.close()
-    return b"".join(pieces), None
 
 
 def _pin(facts: Mapping[str, Any]) -> Pin:
@@ -186,6 +170,7 @@ class OpenerStore:
 
     ranges = False
     streams = True
+    pins = True
 
     def __init__(self, opener: Opener) -> None:
         self.worked = False
@@ -245,7 +230,24 @@ def _skip(file: IO[bytes], to: int) -> None:
         to -= len(piece)
 
 
-def _chained(url: str, options: Mapping[str, Any]) -> str:
-    import fsspec
+def _as_given(pattern: str, path: str) -> str:
+    """A path from a store's listing, written as the user wrote the pattern: with its scheme, relative if it was."""
+    scheme, remote, rest = pattern.partition("://")
+    if remote:
+        slash = "/" if rest.startswith("/") else ""
+        return path if "://" in path else f"{scheme}://{slash}{path.lstrip('/')}"
+    return path if os.path.isabs(pattern) else os.path.relpath(path)
 
-    return str(fsspec.core.url_to_fs(url, **options)[1])
+
+BUILT_IN.update(
+    {
+        "fsspec": FsspecStore,
+        "http": web,
+        "https": web,
+        "s3": s3,
+        "gs": gcs,
+        "gcs": gcs,
+        "hf": HubStore,
+        "obstore": ObStore,
+    }
+)

@@ -10,11 +10,14 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from streampipe.counters import counters
+from streampipe.source.buffers import Buffers
+from streampipe.source.link import Link
 from streampipe.source.network import Network
 
 T = TypeVar("T")
 
 _IDLE = 5.0  # seconds
+_AHEAD = 4  # windows on the way at least, however short the link
 
 
 class Traffic:
@@ -28,7 +31,10 @@ class Traffic:
     """
 
     def __init__(self, network: Network) -> None:
+        self.link = Link()
+        self.buffers = Buffers(network.memory)
         self._memory = network.memory
+        self._ahead = _AHEAD * network.window
         self._most = network.requests
         self._lock = threading.Lock()
         self._work: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
@@ -91,6 +97,12 @@ class Traffic:
                 counters.add("network", "peak bytes in flight", self._taken - self._peak)
                 self._peak = self._taken
             return True
+
+    def take_ahead(self, size: int, needed: bool) -> bool:
+        """The same for what is read front to back: no more than the link needs."""
+        with self._lock:
+            full = self._taken + size > max(self._ahead, self.link.needs)
+        return self.take(size, needed) if needed or not full else False
 
     def give_back(self, size: int) -> None:
         """Bytes were used, or will not come."""

@@ -3,11 +3,13 @@
 ``FaultServer`` speaks HTTP and knows bodies; ``ChaosProxy`` knows only bytes and stands before any server;
 ``BrokenOpener`` needs no network at all. Standard library only.
 
-And check what you add yourself: ``check_codec`` tells whether an image codec keeps its protocol.
+And check what you add yourself: ``check_codec`` tells whether an image codec keeps its protocol, ``check_store``
+whether a store does.
 """
 
 from streampipe.testing.answer import Request
 from streampipe.testing.codec import check_codec
+from streampipe.testing.conformance import check_store
 from streampipe.testing.faults import (
     Chunked,
     Corrupt,
@@ -70,4 +72,5 @@ __all__ = [
     "WrongLength",
     "WrongRange",
     "check_codec",
+    "check_store",
 ]

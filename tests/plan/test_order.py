@@ -1,3 +1,5 @@
+from unittest import mock
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -51,3 +53,36 @@ def test_heap_holds_no_more_than_the_window():
 def test_order_is_that_of_the_published_law():
     keys = np.arange(50) + 7 * uniform(3, 0, 50)
     assert window_slice(50, 7, 3, 0, 50).tolist() == np.argsort(keys, kind="stable").tolist()
+
+
+@given(st.lists(st.integers(0, 400), max_size=200), windows, seeds)
+def test_a_window_holds_no_more_bytes_than_its_bound_and_loses_nothing(sizes, window, seed):
+    pulled, held = 0, 0
+
+    def source():
+        nonlocal pulled, held
+        for number, size in enumerate(sizes):
+            held += size
+            yield number, size
+
+    with mock.patch("streampipe.plan.order.WINDOW_BYTES", 1000):
+        got = []
+        for number, size in windowed(source(), window, seed, size=lambda item: item[1]):
+            held -= size
+            got.append(number)
+            assert held <= 1000 + 2 * 400  # and the one that just came, and the one that makes it too much
+    assert sorted(got) == list(range(len(sizes)))
+
+
+@given(st.lists(st.integers(0, 400), max_size=60), st.integers(0, 20), seeds)
+def test_a_window_in_bytes_resumes_from_a_number_alone(sizes, window, seed):
+    items = list(enumerate(sizes))
+    with mock.patch("streampipe.plan.order.WINDOW_BYTES", 1000):
+        check_resume(
+            lambda at: windowed(items[window_start(at, window) :], window, seed, at, lambda item: item[1]), len(items)
+        )
+
+
+@given(sizes, windows, seeds)
+def test_small_samples_are_shuffled_as_without_a_bound(n, window, seed):
+    assert list(windowed(range(n), window, seed, size=lambda item: 1000)) == list(windowed(range(n), window, seed))

@@ -8,7 +8,7 @@ import streampipe as sp
 from streampipe.counters import counters
 from streampipe.source import Cache, Network, Source
 from streampipe.source import download as module
-from streampipe.source.http import Pin
+from streampipe.source.store import Pin
 from streampipe.testing import Cut, Reset, Stall, Status, Swap
 from tests.source.conftest import DATA, QUICK, bounded, until, whole
 
@@ -22,15 +22,15 @@ def test_a_shard_is_read_once_and_kept(server, source):
     url = server.url("a.tar")
     assert bounded(whole, source, url) == DATA
     del server.requests[:]
-    assert bytes(source.buffer(url)) == DATA
-    assert bytes(Source(network=QUICK, cache=source.cache).buffer(url)) == DATA
+    assert bytes(source.file(url)) == DATA
+    assert bytes(Source(network=QUICK, cache=source.cache).file(url)) == DATA
     assert [request.method for request in server.requests] == ["HEAD"]  # the new source asks for the version alone
 
 
 def test_faults_on_the_way_change_nothing(server, source):
     server.script("a.tar", Reset(1000), Status(503), None, Cut(50_000), Stall(10))
     assert bounded(whole, source, server.url("a.tar")) == DATA
-    assert bytes(source.buffer(server.url("a.tar"))) == DATA
+    assert bytes(source.file(server.url("a.tar"))) == DATA
 
 
 def test_it_is_read_while_it_comes(server, source):
@@ -97,9 +97,9 @@ def test_a_kept_shard_of_another_version_is_replaced(server, source):
     whole(source, url)
     server.put("a.tar", DATA[::-1])
     fresh = Source(network=QUICK, cache=source.cache)
-    assert fresh.buffer(url) is None
+    assert fresh.file(url) is None
     assert bounded(whole, fresh, url) == DATA[::-1]
-    assert bytes(fresh.buffer(url)) == DATA[::-1]
+    assert bytes(fresh.file(url)) == DATA[::-1]
 
 
 def test_a_kept_shard_that_rotted_is_fetched_again(server, source):
@@ -111,9 +111,9 @@ def test_a_kept_shard_that_rotted_is_fetched_again(server, source):
     path.write_bytes(data)
     fresh = Source(network=QUICK, cache=Cache(source.cache.folder))
     before = counters.get("cache", "damaged shards")
-    assert fresh.buffer(url) is None
+    assert fresh.file(url) is None
     assert bounded(whole, fresh, url) == DATA
-    assert bytes(fresh.buffer(url)) == DATA
+    assert bytes(fresh.file(url)) == DATA
     assert counters.get("cache", "damaged shards") > before
 
 
@@ -144,7 +144,7 @@ def test_a_window_larger_than_the_cache_completes(server, tmp_path):
 def test_a_signed_url_that_answers_only_to_get_is_cached(server, source):
     server.script("a.tar", Status(403, head=True))
     assert bounded(whole, source, server.url("a.tar")) == DATA
-    assert bytes(source.cache.view(server.url("a.tar"), Pin())) == DATA
+    assert bytes(source.cache.file(server.url("a.tar"), Pin())) == DATA
 
 
 def test_many_sources_come_and_go_and_leave_nothing(server, tmp_path):

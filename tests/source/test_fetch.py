@@ -10,7 +10,7 @@ import streampipe as sp
 from streampipe.source import Network, Source
 from streampipe.source.failures import Ended
 from streampipe.source.fetch import Fetch, attempt
-from streampipe.source.http import Answer, Pin
+from streampipe.source.store import Answer, Pin
 from streampipe.source.stores import OpenerStore
 from streampipe.testing import BrokenOpener, Chunked, Cut, FaultServer, IgnoreRange, NoLength, Reset, Status
 from tests.source.conftest import DATA, bounded

@@ -10,8 +10,10 @@ import pytest
 import streampipe as sp
 from streampipe.counters import counters
 from streampipe.source import Network, Source
+from streampipe.source.address import address
 from streampipe.source.fetch import attempt
-from streampipe.source.http import HttpStore, Pin
+from streampipe.source.store import Pin
+from streampipe.source.web import web
 from streampipe.testing import (
     ChaosProxy,
     Chunked,
@@ -150,12 +152,12 @@ def test_a_busy_server_is_asked_again(server, source, code):
 
 
 def test_retry_after_is_waited_for_in_seconds_and_as_a_date_and_capped(server):
-    network = Network(tries=4, first_wait=0.0, longest_wait=0.1)
+    network = Network(patience=0.3, tries=4, first_wait=0.0, longest_wait=0.1)
     for asked in ("1000", formatdate(time.time() + 1000, usegmt=True)):
         before = counters.get("network", "wait seconds")
         server.script("a.tar", Status(503, {"Retry-After": asked}))
         assert bounded(whole, Source(network=network), server.url("a.tar")) == DATA
-        assert counters.get("network", "wait seconds") - before == pytest.approx(0.3)  # three times the longest
+        assert counters.get("network", "wait seconds") - before == pytest.approx(0.3)  # the patience
     before = counters.get("network", "wait seconds")
     server.script("a.tar", Status(429, {"Retry-After": "soon"}))
     assert whole(Source(network=network), server.url("a.tar")) == DATA
@@ -312,11 +314,11 @@ def test_redirections_to_where_a_server_has_no_business_are_refused(server, sour
 
 
 def test_a_weaker_scheme_is_refused_and_a_link_local_host_may_be_allowed():
-    store = HttpStore(Network(redirects_to=("169.254.1.1",)))
+    store = web({}, Network(redirects_to=("169.254.1.1",)))
     with pytest.raises(sp.SourceError, match="leaves https"):
-        store._check_hop("https://h/a", "https://h/a", "http://h/a")
-    store._check_hop("http://h/a", "http://h/a", "https://h/a")
-    store._check_hop("http://h/a", "http://h/a", "http://169.254.1.1/a")
+        store._check_hop("https://h/a", address("https://h/a"), "http://h/a")
+    store._check_hop("http://h/a", address("http://h/a"), "https://h/a")
+    store._check_hop("http://h/a", address("http://h/a"), "http://169.254.1.1/a")
 
 
 def test_credentials_are_not_sent_to_other_hosts(server):
@@ -343,8 +345,8 @@ def test_a_size_is_had_where_head_is_not_allowed(server, source):
     """A URL that is signed for GET answers 403 to a HEAD; some servers know no HEAD."""
     for code in (403, 405, 501):
         server.script("a.tar", Status(code, head=True))
-        pin = attempt(HttpStore(QUICK), server.url("a.tar"), QUICK)
-        assert (pin.size, pin.version) == (len(DATA), attempt(HttpStore(QUICK), server.url("a.tar"), QUICK).version)
+        pin = attempt(web({}, QUICK), server.url("a.tar"), QUICK)
+        assert (pin.size, pin.version) == (len(DATA), attempt(web({}, QUICK), server.url("a.tar"), QUICK).version)
         assert server.requests[-2].range == (0, 1)
 
 
@@ -355,7 +357,7 @@ def test_an_endless_error_page_does_not_hold_anybody_up(server, source):
 
 
 def test_connections_are_used_again(server):
-    store = HttpStore(QUICK)
+    store = web({}, QUICK)
     for _ in range(5):
         answer = store.get(server.url("a.tar"), 0, 1000, Pin())
         assert b"".join(answer.pieces) == DATA[:1000]

@@ -12,8 +12,8 @@ import time
 import pytest
 
 from streampipe.source import Cache, Network, Source
-from streampipe.source.http import Pin
 from streampipe.source.part import Part
+from streampipe.source.store import Pin
 from streampipe.testing import FaultServer, Stall
 from tests.source.conftest import DATA, bounded, until, whole
 
@@ -72,7 +72,7 @@ def read_all(server, folder, order=range(6)):
     source = Source(network=NETWORK, cache=Cache(folder))
     for number in order:
         url = server.url(f"{number}.tar")
-        view = source.buffer(url)
+        view = source.file(url)
         got = bytes(view) if view is not None else whole(source, url)
         assert got == SHARD[number:]
 
@@ -80,7 +80,7 @@ def read_all(server, folder, order=range(6)):
 def check(server, folder, numbers=range(6)):
     """What is kept is right; a reader gets everything, soon; then there are shards in the folder and nothing else."""
     for number in numbers:
-        kept = Cache(folder).view(server.url(f"{number}.tar"), Pin())
+        kept = Cache(folder).file(server.url(f"{number}.tar"), Pin())
         assert kept is None or bytes(kept) == SHARD[number:]
     bounded(read_all, server, folder, numbers)
     Cache(folder).make_room(1)
@@ -196,7 +196,7 @@ def test_two_jobs_with_different_orders_and_a_small_cache_both_get_everything(se
         source = Source(network=NETWORK, cache=Cache(folder, max_bytes=2 * 305_000))
         for number in order:
             url = server.url(f"{number}.tar")
-            view = source.buffer(url)
+            view = source.file(url)
             assert (bytes(view) if view is not None else whole(source, url)) == SHARD[number:]
             del view
 

@@ -3,41 +3,38 @@
 import os
 import signal
 import threading
-import tracemalloc
 
 import pytest
 
-from streampipe.source import Network
 from streampipe.source import ranges as module
-from streampipe.source.http import HttpStore, Pin
 from streampipe.source.ranges import Part, Ranges
+from streampipe.source.store import Pin
 from streampipe.source.traffic import Traffic
-from tests.source.conftest import DATA, QUICK
+from streampipe.source.web import web
+from tests.source.conftest import DATA, QUICK, bounded
 
 
 def test_parts_are_exactly_their_bytes(server):
-    ranges = Ranges(HttpStore(QUICK), server.url("a.tar"), QUICK, Traffic(QUICK), {}, threading.Event())
+    ranges = Ranges(web({}, QUICK), server.url("a.tar"), QUICK, Traffic(QUICK), {}, threading.Event())
     parts = [Part(0, 1), Part(1, 70_000), Part(70_100, 70_100), Part(300_000, 600_000)]
     answer = ranges.ask(parts)
     assert [answer.part(number) for number in range(4)] == [DATA[start:end] for start, end in parts]
     assert len(server.requests) == 1
 
 
-def test_memory_is_allocated_by_whoever_asks_not_by_the_threads_that_fetch(server):
-    """Allocated in one thread's heap and freed by another, it was cut up: half as much again as the budget was used."""
-
-    class Never(Traffic):
-        def submit(self, function, first=False):
-            self.held = function
-
-    network = Network()
-    ranges = Ranges(HttpStore(network), server.url("a.tar"), network, Never(network), {}, threading.Event())
-    tracemalloc.start()
-    try:
-        ranges.ask([Part(0, 400_000), Part(400_000, 700_000)])
-        assert tracemalloc.get_traced_memory()[0] > 700_000
-    finally:
-        tracemalloc.stop()
+def test_parts_are_received_into_memory_that_was_used_before(server):
+    traffic = Traffic(QUICK)
+    ranges = Ranges(web({}, QUICK), server.url("a.tar"), QUICK, traffic, {}, threading.Event())
+    places = set()
+    for start in range(0, 600_000, 50_000):
+        answer = ranges.ask([Part(start, start + 20_000), Part(start + 30_000, start + 50_000)])
+        first, second = bounded(answer.part, 0), bounded(answer.part, 1)
+        assert (first, second) == (DATA[start : start + 20_000], DATA[start + 30_000 : start + 50_000])
+        places |= {id(first.obj), id(second.obj)}
+        answer.drop(0)
+        answer.drop(1)
+        del first, second
+    assert len(places) < 8
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
@@ -49,7 +46,7 @@ def test_a_fork_while_another_thread_agrees_on_a_version_does_not_block_the_chil
         if not child:
             try:
                 signal.alarm(5)
-                ranges = Ranges(HttpStore(QUICK), server.url("a.tar"), QUICK, Traffic(QUICK), {}, threading.Event())
+                ranges = Ranges(web({}, QUICK), server.url("a.tar"), QUICK, Traffic(QUICK), {}, threading.Event())
                 ranges._agree(Pin(1))
                 os._exit(0 if ranges.size == 1 else 1)
             finally:

@@ -1,5 +1,6 @@
 """Tries are counted by what they bring, and the pauses between them are random, growing and bounded."""
 
+import socket
 import threading
 import time
 
@@ -43,7 +44,64 @@ def test_pauses_are_drawn_from_a_range_that_doubles_up_to_the_longest():
 def test_retry_after_raises_a_pause_and_is_capped():
     network = sp.Network(tries=5, first_wait=0, longest_wait=20)
     assert failing(network, HttpError(503, "", {"Retry-After": "7"}), 2) == [7, 7]
-    assert failing(network, HttpError(503, "", {"Retry-After": "100000"}), 1) == [60]
+    assert failing(network, HttpError(503, "", {"Retry-After": "300"}), 1) == [300]
+    assert failing(network, HttpError(503, "", {"Retry-After": "100000"}), 1) == [600]
+    assert failing(sp.Network(patience=5, longest_wait=2), HttpError(503, "", {"Retry-After": "60"}), 1) == [5]
+
+
+def test_the_hubs_rate_limit_says_how_long_to_wait():
+    network = sp.Network(first_wait=0)
+    assert failing(network, HttpError(429, "", {"Ratelimit": '"resolvers";r=0;t=40'}), 1) == [40]
+    assert failing(network, HttpError(429, "", {"Ratelimit": '"api";r=0;t=7', "Retry-After": "9"}), 1) == [9]
+    assert failing(network, HttpError(200, "", {"Ratelimit": '"api";r=5;t=40'}), 1) == [0]
+    assert failing(network, HttpError(429, "", {"Ratelimit": "nonsense; fit=3"}), 1) == [0]
+
+
+def test_patience_is_a_time_not_a_number_of_tries(monkeypatch, caplog):
+    """An outage of minutes is survived, and said once; when the time is over it is an error."""
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    tries = Tries("https://host/a.tar", sp.Network(patience=300), Pauses())
+    for _ in range(299):
+        now[0] += 1
+        tries.again(OSError("refused"), 7)
+    assert [record.getMessage() for record in caplog.records if "is tried again until 300 s" in record.getMessage()]
+    assert len(caplog.records) == 1
+    tries.progress()
+    now[0] += 299
+    tries.again(OSError("refused"), 7)
+    now[0] += 2
+    tries.again(OSError("refused"), 7)  # the time began with the first failure
+    now[0] += 300
+    with pytest.raises(sp.SourceUnavailable, match=r"3 tries at byte 7 brought nothing, in 30\d\.\d s"):
+        tries.again(OSError("refused"), 7)
+
+
+def test_a_store_that_never_gave_anything_is_not_waited_for_long(monkeypatch):
+    now, worked = [0.0], [False]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    for patience, wanted in ((600, 30), (5, 5)):
+        tries = Tries("https://host/a.tar", sp.Network(patience=patience), Pauses(), worked=lambda: worked[0])
+        tries.again(OSError("refused"), 0)
+        now[0] += wanted - 0.5
+        tries.again(OSError("refused"), 0)
+        now[0] += 1
+        with pytest.raises(sp.SourceUnavailable):
+            tries.again(OSError("refused"), 0)
+    tries = Tries("https://host/a.tar", sp.Network(patience=600), Pauses(), worked=lambda: worked[0])
+    tries.again(OSError("refused"), 0)
+    worked[0] = True  # another thread was given something
+    now[0] += 100
+    tries.again(OSError("refused"), 0)
+
+
+def test_what_no_time_will_change_is_given_up_after_eight_tries():
+    for error in (Ended("5 of 9 bytes came"), socket.gaierror(socket.EAI_NONAME, "Name or service not known")):
+        tries = Tries("https://host/a.tar", sp.Network(first_wait=0), Pauses())
+        for _ in range(7):
+            tries.again(error, 0)
+        with pytest.raises(sp.StreampipeError, match="8 tries"):
+            tries.again(error, 0)
 
 
 def test_the_last_try_says_how_many_there_were_where_and_for_how_long():

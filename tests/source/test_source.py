@@ -17,7 +17,7 @@ def test_a_local_file_is_mapped_and_streamed(tmp_path, source):
     path = tmp_path / "a.tar"
     path.write_bytes(DATA)
     for url in (str(path), f"file://{path}"):
-        assert bytes(source.buffer(url)) == DATA == whole(source, url)
+        assert bytes(source.file(url)) == DATA == whole(source, url)
         assert source.read(url) == DATA
         assert source.read(url, 10, 20) == DATA[10:20]
         assert source.size(url) == len(DATA)
@@ -27,7 +27,7 @@ def test_a_local_file_is_mapped_and_streamed(tmp_path, source):
 
 def test_an_empty_local_file_is_empty(tmp_path, source):
     (tmp_path / "a.tar").touch()
-    assert bytes(source.buffer(str(tmp_path / "a.tar"))) == b""
+    assert bytes(source.file(str(tmp_path / "a.tar"))) == b""
     assert whole(source, str(tmp_path / "a.tar")) == b""
 
 
@@ -48,7 +48,7 @@ def test_a_local_file_that_may_not_be_read_says_so(tmp_path, source):
     (tmp_path / "a.tar").write_bytes(DATA)
     (tmp_path / "a.tar").chmod(0)
     with pytest.raises(sp.AccessDenied):
-        source.buffer(str(tmp_path / "a.tar"))
+        source.file(str(tmp_path / "a.tar"))
 
 
 def test_a_named_pipe_is_a_stream(tmp_path, source):
@@ -177,3 +177,13 @@ def test_every_message_is_redacted(server, tmp_path):
                 assert "hidden" not in str(error)
                 error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
             assert redact(url) in str(caught.value)
+
+
+def test_what_worked_in_the_parent_has_worked_for_its_workers(server):
+    source = Source(network=QUICK)
+    assert not source._store(server.url("a.tar")).worked
+    source.read(server.url("a.tar"), 0, 5)
+    worker = pickle.loads(pickle.dumps(source))
+    assert worker._store(server.url("a.tar")).worked
+    source._now.process = -1  # as after a fork
+    assert source._store(server.url("a.tar")).worked

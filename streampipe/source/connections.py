@@ -1,0 +1,146 @@
+"""Connections whose headers are whole, that lead where they may, by way of the environment's proxies.
+
+The standard library takes the end of a connection for the end of the headers. A response that breaks off amid them then
+looks like one of another length, or of none.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from http.client import HTTPResponse, RemoteDisconnected
+from typing import Any
+from urllib.parse import unquote
+from urllib.request import getproxies, proxy_bypass
+
+import urllib3
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.util import parse_url
+
+from streampipe.errors import ConfigError, SourceError
+from streampipe.source.address import Address, is_metadata, only_here
+
+
+class _Lines:
+    """A file of header lines that remembers the last one."""
+
+    def __init__(self, file: Any) -> None:
+        self.file = file
+        self.last = b""
+
+    def readline(self, limit: int = -1) -> bytes:
+        self.last = self.file.readline(limit)
+        return self.last
+
+    def flush(self) -> None:
+        self.file.flush()
+
+    def close(self) -> None:
+        self.file.close()
+
+
+class _Response(HTTPResponse):
+    def begin(self) -> None:
+        file: Any = self.fp
+        lines: Any = _Lines(file)
+        self.fp = lines
+        try:
+            super().begin()
+        finally:
+            if self.fp is lines:
+                self.fp = file
+        if not lines.last:
+            raise RemoteDisconnected("the connection ended amid the headers")
+
+
+def _checked(base: Any, allowed: Sequence[str], link_local: bool) -> Any:
+    """A class of connections that are checked as soon as they are there. Of a proxy's, it is the proxy who connects."""
+
+    class Checked(base):  # type: ignore[misc]
+        def response_class(self, *args: Any, **options: Any) -> _Response:
+            self.received = _Response(*args, **options)
+            return self.received
+
+        def getresponse(self) -> Any:
+            response = super().getresponse()
+            response.received = self.received  # so that a body can be read into memory of ours
+            return response
+
+        def connect(self) -> None:
+            super().connect()
+            ip = "" if self.proxy is not None else str(self.sock.getpeername()[0])
+            if ip and self.host.strip("[]") not in allowed and is_metadata(ip, link_local):
+                self.close()
+                raise SourceError(f"the connection to {self.host} leads to {ip}, {only_here(self.host)}")
+
+    Checked.__name__ = base.__name__  # errors show it
+    return Checked
+
+
+@lru_cache(64)
+def _classes(allowed: tuple[str, ...], link_local: bool) -> dict[str, Any]:
+    """By scheme, pools of such connections."""
+    http, https = (_checked(each, allowed, link_local) for each in (HTTPConnection, HTTPSConnection))
+    return {
+        "http": type("_Pool", (urllib3.HTTPConnectionPool,), {"ConnectionCls": http}),
+        "https": type("_SecurePool", (urllib3.HTTPSConnectionPool,), {"ConnectionCls": https}),
+    }
+
+
+def pools(proxy: str | None, allowed: tuple[str, ...], link_local: bool, **settings: Any) -> urllib3.PoolManager:
+    """Pools of such connections, by way of a proxy if there is one.
+
+    Args:
+        allowed: hosts that may lead anywhere.
+        link_local: whether others must not lead to any link-local address; else to no metadata service.
+    """
+    made: urllib3.PoolManager
+    if proxy is None:
+        made = urllib3.PoolManager(**settings)
+    else:
+        parsed = parse_url(proxy)
+        user = None if parsed.auth is None else unquote(parsed.auth)
+        headers = urllib3.make_headers(proxy_basic_auth=user) if user else None
+        made = urllib3.ProxyManager(parsed._replace(auth=None).url, proxy_headers=headers, **settings)
+    made.pool_classes_by_scheme = _classes(allowed, link_local)
+    return made
+
+
+def proxy_of(at: Address) -> str | None:
+    """The proxy of the environment for a URL (``http_proxy``, ``https_proxy``, ``all_proxy``, ``no_proxy``).
+
+    Raises:
+        ConfigError: it is none that HTTP can be spoken to.
+    """
+    found = getproxies()
+    proxy = found.get(at.scheme) or found.get("all")
+    if not proxy or proxy_bypass(f"{at.host}:{at.port}") or proxy_bypass(at.host) or _in_network(at.host, found):
+        return None
+    if "://" not in proxy:
+        proxy = f"http://{proxy}"
+    try:
+        scheme = parse_url(proxy).scheme
+    except urllib3.exceptions.HTTPError:
+        scheme = None
+    if scheme not in ("http", "https"):
+        raise ConfigError(
+            f"the proxy of the environment ({at.scheme}_proxy or all_proxy) is of scheme {scheme}, which is not read; "
+            "give one of scheme http, or leave this host out by no_proxy"
+        )
+    return proxy
+
+
+def _in_network(host: str, found: Mapping[str, str]) -> bool:
+    """Whether a host lies in a network that ``no_proxy`` names, such as 10.0.0.0/8."""
+    try:
+        ip = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    for each in found.get("no", "").split(","):
+        try:
+            if "/" in each and ip in ipaddress.ip_network(each.strip(), strict=False):
+                return True
+        except ValueError:
+            continue
+    return False

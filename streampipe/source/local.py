@@ -1,0 +1,84 @@
+"""Files of this machine, read as they are asked for.
+
+They are not mapped: a file that shrinks while it is mapped (``rsync --inplace``, a writer that begins anew) kills every
+process that touches what is gone, and no check before the touch helps, because samples are used long after they were
+read. A read of what is gone is a short read, which is an error. It costs one copy: 20 us for a sample of 100 kB.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import stat
+from collections.abc import Iterator
+
+from streampipe.errors import ShardChanged
+from streampipe.source.location import redact
+
+BLOCK = 512 << 10
+"""Bytes of a piece: what a processor keeps near itself, so that a further copy costs little."""
+
+
+class LocalFile:
+    """An open file. It is closed when nobody holds it any more.
+
+    Args:
+        url: for messages.
+        file: a descriptor, which becomes this object's.
+        size: bytes that count, from the first on; None: all.
+    """
+
+    def __init__(self, url: str, file: int, size: int | None = None) -> None:
+        self.url = url
+        self._file = file
+        self.size = os.fstat(file).st_size if size is None else size
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __bytes__(self) -> bytes:
+        return self.read(0, self.size)
+
+    def read(self, start: int, end: int) -> bytes:
+        """The bytes [start, end), or as far as the file had any when it was opened.
+
+        Raises:
+            ShardChanged: it has become shorter since.
+        """
+        end = min(end, self.size)
+        data = os.pread(self._file, max(0, end - start), start)
+        while len(data) < end - start:  # the kernel gives 2 GB at a time
+            more = os.pread(self._file, end - start - len(data), start + len(data))
+            if not more:
+                raise ShardChanged(
+                    f"{redact(self.url)} was cut off while it was read: it had {self.size} bytes, and has "
+                    f"{os.fstat(self._file).st_size} now; write shards under another name and rename them when they "
+                    f"are whole, then begin the epoch anew"
+                )
+            data += more
+        return data
+
+    def pieces(self, start: int = 0) -> Iterator[bytes]:
+        """All bytes from ``start`` on."""
+        for at in range(start, self.size, BLOCK):
+            yield self.read(at, at + BLOCK)
+
+    def mapped(self) -> memoryview:
+        """All bytes as memory, for who looks at headers only, once."""
+        return memoryview(mmap.mmap(self._file, self.size, access=mmap.ACCESS_READ)) if self.size else memoryview(b"")
+
+    def __del__(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+
+def open_local(path: str, url: str) -> LocalFile | None:
+    """A file of this name; None for what is no regular file: a named pipe gives its bytes once.
+
+    Raises:
+        OSError: there is none, or it may not be read.
+    """
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        return None
+    return LocalFile(url, os.open(path, os.O_RDONLY | os.O_CLOEXEC))

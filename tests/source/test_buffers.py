@@ -1,0 +1,55 @@
+"""Receive buffers come back when nobody holds them, and never before."""
+
+import threading
+
+from streampipe.source.buffers import Buffers
+
+
+def test_memory_that_somebody_holds_is_not_given_to_others():
+    buffers = Buffers(10 << 20)
+    held = [buffers.take(100_000) for _ in range(20)]
+    for number, each in enumerate(held):
+        each[:] = bytes([number]) * 100_000
+    parts = [each[10:20] for each in held]
+    del held, each
+    for _ in range(50):
+        buffers.take(100_000)[:] = b"\xff" * 100_000
+    assert [set(each) for each in parts] == [{number} for number in range(20)]
+
+
+def test_memory_is_used_again_by_what_is_nearly_as_large():
+    buffers = Buffers(10 << 20)
+    seen = set()
+    for size in range(100_000, 106_000, 100):
+        memory = buffers.take(size)
+        assert len(memory) == size
+        seen.add(id(memory.obj))
+        del memory
+    assert len(seen) == 1
+
+
+def test_no_more_is_kept_than_allowed():
+    buffers = Buffers(1 << 20)
+    for size in (100_000, 200_000, 400_000, 800_000, 5_000_000, 50):
+        buffers.take(size)
+    assert sum(len(each) for same in buffers._known.values() for each in same) <= 1 << 20
+    assert len(buffers.take(5_000_000)) == 5_000_000
+    assert len(buffers.take(0)) == 0
+
+
+def test_threads_never_share_memory():
+    buffers, wrong = Buffers(4 << 20), []
+
+    def work(number):
+        for _ in range(200):
+            memory = buffers.take(20_000)
+            memory[:] = bytes([number]) * 20_000
+            if set(memory) != {number}:
+                wrong.append(number)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not wrong

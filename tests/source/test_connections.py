@@ -1,0 +1,101 @@
+"""Proxies of the environment, as other programs read them; and where a connection must not lead."""
+
+import socket
+
+import pytest
+
+import streampipe as sp
+from streampipe.source import Network, Source
+from streampipe.source.address import address
+from streampipe.source.connections import proxy_of
+from streampipe.testing import FaultServer, Redirect
+from tests.source.conftest import DATA, QUICK, Scripted, bounded, ranged, whole
+
+
+@pytest.fixture(autouse=True)
+def no_proxies(monkeypatch):
+    for name in ("http", "https", "all", "no"):
+        monkeypatch.delenv(f"{name}_proxy", raising=False)
+        monkeypatch.delenv(f"{name.upper()}_PROXY", raising=False)
+
+
+def proxy(method, path, sent):
+    """A proxy that knows one user."""
+    if sent.get("proxy-authorization") != "Basic bWU6czNjcmV0":
+        return 407, {"Proxy-Authenticate": "Basic"}, b""
+    return ranged(DATA, sent, ETag='"1"')
+
+
+def test_user_and_password_of_a_proxy_are_sent_to_it_alone(monkeypatch):
+    with Scripted(proxy) as server:
+        monkeypatch.setenv("http_proxy", server.at.replace("://", "://me:s3cret@"))
+        assert whole(Source(network=QUICK), "http://elsewhere.test/a.tar") == DATA
+        assert {path for _, path, _ in server.asked} == {"http://elsewhere.test/a.tar"}
+        assert not any("authorization" in sent for _, _, sent in server.asked)
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_proxy_that_wants_a_user_says_so_at_once(monkeypatch, scheme):
+    with Scripted(proxy) as server:
+        monkeypatch.setenv(f"{scheme}_proxy", server.at)
+        with pytest.raises(sp.AccessDenied, match="the proxy of the environment wants a user and password"):
+            bounded(whole, Source(network=Network(first_wait=0)), f"{scheme}://elsewhere.test/a.tar")
+
+
+def test_a_password_of_a_proxy_is_never_shown(monkeypatch):
+    with FaultServer() as gone:
+        port = gone.port
+    monkeypatch.setenv("http_proxy", f"http://me:s3cret@127.0.0.1:{port}")
+    with pytest.raises(sp.SourceUnavailable) as caught:
+        whole(Source(network=QUICK), "http://elsewhere.test/a.tar")
+    assert "s3cret" not in str(caught.value)
+    monkeypatch.setenv("http_proxy", "socks5://me:s3cret@127.0.0.1:9")
+    with pytest.raises(sp.ConfigError, match="of scheme socks5") as caught:
+        whole(Source(network=QUICK), "http://elsewhere.test/a.tar")
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("environment", "url", "wanted"),
+    [
+        ({"http_proxy": "p:3128"}, "http://h/a", "http://p:3128"),
+        ({"http_proxy": "http://p:3128"}, "https://h/a", None),
+        ({"all_proxy": "http://p:3128"}, "https://h/a", "http://p:3128"),
+        ({"http_proxy": "http://p", "all_proxy": "http://q"}, "http://h/a", "http://p"),
+        ({"http_proxy": "http://p", "no_proxy": "h:81"}, "http://h/a", "http://p"),
+        ({"http_proxy": "http://p", "no_proxy": "h:81"}, "http://h:81/a", None),
+        ({"http_proxy": "http://p", "no_proxy": "h"}, "http://sub.h/a", None),
+        ({"http_proxy": "http://p", "no_proxy": "10.0.0.0/8,fd00::/8"}, "http://10.1.2.3/a", None),
+        ({"http_proxy": "http://p", "no_proxy": "10.0.0.0/8, fd00::/8"}, "http://[fd00::1]:99/a", None),
+        ({"http_proxy": "http://p", "no_proxy": "10.0.0.0/8,nonsense/x"}, "http://11.1.2.3/a", "http://p"),
+        ({"http_proxy": "http://p", "no_proxy": "*"}, "http://h/a", None),
+    ],
+)
+def test_which_proxy_is_used(monkeypatch, environment, url, wanted):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert proxy_of(address(url)) == wanted
+
+
+def test_a_name_that_leads_to_a_metadata_service_when_it_is_connected_to_is_left(monkeypatch):
+    """It was resolved to something harmless when it was checked: what counts is where the connection is."""
+    real = socket.socket.getpeername
+    with FaultServer({"a.tar": DATA}) as server, FaultServer({"a.tar": DATA}) as other:
+        server.script("a.tar", always=Redirect(other.url("a.tar").replace("127.0.0.1", "localhost")))
+
+        def getpeername(self):
+            found = real(self)
+            return ("169.254.169.254", 80) if found[1] == other.port else found
+
+        monkeypatch.setattr(socket.socket, "getpeername", getpeername)
+        with pytest.raises(sp.SourceError, match=r"the connection to localhost leads to 169\.254\.169\.254"):
+            bounded(whole, Source(network=QUICK), server.url("a.tar"))
+        assert other.requests == []
+        allowed = Network(tries=2, redirects_to=("localhost",))
+        assert bounded(whole, Source(network=allowed), server.url("a.tar")) == DATA
+
+
+@pytest.mark.parametrize("host", ["169.254.169.254", "metadata.google.internal", "2852039166", "[fd00:ec2::254]"])
+def test_a_metadata_service_is_no_store_whoever_gives_its_url(host):
+    with pytest.raises(sp.SourceError, match="metadata service"):
+        bounded(Source(network=QUICK).read, f"http://{host}/latest/meta-data")

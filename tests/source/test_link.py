@@ -1,0 +1,35 @@
+"""How many bytes a link wants on their way follows from its rate and latency."""
+
+import time
+
+from streampipe.source import Network
+from streampipe.source.link import Link
+from streampipe.source.traffic import Traffic
+
+
+def test_a_link_needs_its_rate_times_its_latency(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    link = Link()
+    assert link.needs == 0
+    link.answered(0.2)
+    link.answered(0.05)
+    link.answered(0.4)  # a busy link's own doing
+    for _ in range(10):
+        now[0] += 0.1
+        link.came(10_000_000)
+    assert link.needs == 4 * 100_000_000 * 0.05
+    now[0] += 100
+    link.came(1)  # a reader that paused is no slower link
+    assert link.needs == 4 * 100_000_000 * 0.05
+
+
+def test_what_is_read_ahead_is_what_the_link_needs_and_never_more_than_the_budget():
+    traffic = Traffic(Network(window=1 << 20, memory=64 << 20))
+    assert all(traffic.take_ahead(1 << 20, False) for _ in range(4))
+    assert not traffic.take_ahead(1 << 20, False)
+    assert traffic.take_ahead(1 << 20, True)
+    traffic.link._latency, traffic.link._rate = 0.1, 40e6
+    assert traffic.take_ahead(1 << 20, False)
+    traffic.link._rate = 1e12
+    assert sum(traffic.take_ahead(1 << 20, False) for _ in range(100)) == 64 - 6
