@@ -36,6 +36,7 @@ from streampipe.traits import Group, Keeps, Limit
 _SHARDS_TO_BLAME = 100
 """How many shards are looked at to say why a condition keeps nothing."""
 _PLACES, _COLUMNS = 48, 12
+_FEW_PLACES = 4
 
 
 def compile(spec: Spec, job: Job) -> Engine[Any]:
@@ -223,11 +224,11 @@ def _planned_lanes(spec: Spec, division: Division, job: Job, plan: Plan) -> Lane
     lanes = plan.lanes
     if division.pools or isinstance(plan, BucketPlan):
         shape, elastic = Shape(job.world_size, job.readers), False
-    elif plan.shuffled:
+    elif plan.shuffled and lanes.places >= _FEW_PLACES:
         shape, elastic = Shape(lanes.places, lanes.columns), True
-    else:
+    else:  # any numbers will do, so such that many numbers of ranks and workers divide
         most = max(1, lanes.samples // (4 * lanes.size))
-        places = max(a for a in range(1, min(lanes.size, _PLACES) + 1) if lanes.size % a == 0)
+        places = max(_divisors(lanes.size, _PLACES), key=lambda a: (len(_divisors(a)), a))
         shape, elastic = Shape(places, max(t for t in _divisors(_COLUMNS) if t <= most)), True
     facts = {"data": f"{plan.dataset.fingerprint} {plan.filter} {plan.lanes.window if plan.shuffled else None}"}
     whole = replace(plan, lanes=replace(lanes, tail="short"))
@@ -248,8 +249,8 @@ def _streamed(spec: Spec, division: Division, job: Job, why: str) -> LaneEngine:
     return _engine(spec, division, job, shape, elastic, stream, Level.STREAMED, why, facts)
 
 
-def _divisors(number: int) -> list[int]:
-    return [d for d in range(1, number + 1) if number % d == 0]
+def _divisors(number: int, most: int | None = None) -> list[int]:
+    return [d for d in range(1, min(number, most or number) + 1) if number % d == 0]
 
 
 def _engine(

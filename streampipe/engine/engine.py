@@ -12,6 +12,7 @@ from enum import Enum
 from typing import Any, ClassVar, Generic, TypeVar
 
 from streampipe.context import Consumer
+from streampipe.policy import ErrorPolicy
 from streampipe.spec import Spec
 
 At = TypeVar("At")
@@ -52,7 +53,13 @@ class Engine(ABC, Generic[At]):
 
     @abstractmethod
     def items(
-        self, at: At, until: int | None, consumer: Consumer, threads: int = 0, own: bool = False
+        self,
+        at: At,
+        until: int | None,
+        consumer: Consumer,
+        threads: int = 0,
+        own: bool = False,
+        policy: ErrorPolicy | None = None,
     ) -> Iterator[tuple[Any, Any, bool]]:
         """A consumer's items from a rank's place on, up to the epoch ``until`` (None: without end).
 

@@ -12,6 +12,7 @@ from streampipe.engine.division import Division
 from streampipe.engine.engine import Engine, Level
 from streampipe.errors import ConfigError
 from streampipe.plan.planned import Cursor, Plan
+from streampipe.policy import ErrorPolicy
 from streampipe.spec import Spec
 
 
@@ -39,11 +40,17 @@ class IndexedEngine(Engine[Cursor]):
         return at.epoch
 
     def items(
-        self, at: Cursor, until: int | None, consumer: Consumer, threads: int = 0, own: bool = False
+        self,
+        at: Cursor,
+        until: int | None,
+        consumer: Consumer,
+        threads: int = 0,
+        own: bool = False,
+        policy: ErrorPolicy | None = None,
     ) -> Iterator[tuple[Any, Any, bool]]:
         """See ``Engine.items``."""
         stride = consumer.num_workers
-        run = Run(seed=self.spec.seed, consumer=consumer, policy=self.spec.policy.fresh(), threads=threads)
+        run = Run(seed=self.spec.seed, consumer=consumer, policy=policy or self.spec.policy.fresh(), threads=threads)
         cursor = at._replace(until=until)
         first = 0 if own else consumer.worker
         for made in make_batches(self.plan, self.division, run, cursor, first, stride):

@@ -11,6 +11,7 @@ from streampipe.engine.engine import NOTHING, Engine, Level
 from streampipe.engine.lanes import LanePoint, Moved, Rotation, Shape, Standing, Work, usable
 from streampipe.engine.state import checked_state
 from streampipe.errors import ConfigError
+from streampipe.policy import ErrorPolicy
 from streampipe.spec import Spec
 
 _MUST_AGREE = {
@@ -57,10 +58,16 @@ class LaneEngine(Engine[LanePoint]):
         return min(each.epoch for each in at.lanes.values())
 
     def items(
-        self, at: LanePoint, until: int | None, consumer: Consumer, threads: int = 0, own: bool = False
+        self,
+        at: LanePoint,
+        until: int | None,
+        consumer: Consumer,
+        threads: int = 0,
+        own: bool = False,
+        policy: ErrorPolicy | None = None,
     ) -> Iterator[tuple[Any, Any, bool]]:
         """See ``Engine.items``."""
-        run = Run(seed=self.spec.seed, consumer=consumer, policy=self.spec.policy.fresh(), threads=threads)
+        run = Run(seed=self.spec.seed, consumer=consumer, policy=policy or self.spec.policy.fresh(), threads=threads)
         start = at._replace(turn=at.turn - consumer.worker) if own else at
         for items, moved, more in Rotation(self.work, start, until, run):
             for item in items or [NOTHING]:

@@ -108,7 +108,8 @@ class PlainPass:
 
     def _items(self) -> Iterator[Any]:
         until = None if self._ends is None else self._name + self._ends
-        for item, moved, more in self._engine.items(self._at, until, self._consumer, own=True):
+        policy = self._engine.spec.policy.fresh()
+        for item, moved, more in self._engine.items(self._at, until, self._consumer, own=True, policy=policy):
             self._at = self._engine.later(self._engine.behind(self._at, moved), self._stride - 1)
             if not more:
                 self._complete = True
@@ -116,6 +117,8 @@ class PlainPass:
                 self._taken += 1
                 yield item
             del item
+        if until is not None and not self._resumed and self._alone:
+            policy.end()
 
     def _over(self) -> None:
         self._begin(self._name + (self._ends or 0))

@@ -20,6 +20,8 @@ from streampipe.counters import Counts, counters
 from streampipe.engine.engine import Engine, is_nothing
 from streampipe.errors import ConfigError
 from streampipe.lifeline import end_with_parent
+from streampipe.policy import Counts as Tallies
+from streampipe.policy import ErrorPolicy
 
 END = "streampipe: no more items"
 
@@ -34,6 +36,7 @@ class Parcel(NamedTuple):
     moved: Any = None
     worker: int = 0
     more: bool = True
+    skipped: Tallies | None = None  # at the end: what the error policy of this worker counted
 
     def pin_memory(self) -> Parcel:
         """With the item's tensors in pinned memory; torch calls this where ``pin_memory`` was asked for."""
@@ -96,10 +99,10 @@ class Feed(IterableDataset[Parcel]):
         if in_worker:
             counters.take()  # what a forked worker was born with is the parent's
         consumer = Consumer(self.rank, self.world_size, worker, num_workers)
-        for item, moved, more in task.engine.items(task.at, task.until, consumer, self.threads):
+        policy = task.engine.spec.policy.fresh()
+        for item, moved, more in task.engine.items(task.at, task.until, consumer, self.threads, policy=policy):
             yield Parcel(item, counters.take() if in_worker else {}, moved, worker, more)
-        if in_worker and (rest := counters.take()):
-            yield Parcel(END, rest)
+        yield Parcel(END, counters.take() if in_worker else {}, skipped=policy.take())
 
 
 class Received(NamedTuple):
@@ -110,8 +113,11 @@ class Received(NamedTuple):
     more: bool
 
 
-def unpack(parcels: Iterator[Parcel], workers: int) -> Iterator[Received]:
-    """The items of a pass, in the parent; turns without an item come too, because they move the place."""
+def unpack(parcels: Iterator[Parcel], workers: int, judge: ErrorPolicy) -> Iterator[Received]:
+    """The items of a pass, in the parent; turns without an item come too, because they move the place.
+
+    ``judge`` hears in the end what was skipped in all workers.
+    """
     done: set[int] = set()
     while True:
         start = time.perf_counter()
@@ -121,6 +127,7 @@ def unpack(parcels: Iterator[Parcel], workers: int) -> Iterator[Received]:
             return
         counters.merge(parcel.counts)
         if _is(parcel.item, END):
+            judge.merge(parcel.skipped or {})
             continue
         if not parcel.more:
             done.add(parcel.worker)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-import logging
 import traceback
+import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
@@ -28,7 +28,6 @@ from streampipe.spec import Job, Spec
 from streampipe.spelling import meant
 from streampipe.world import check_world, find_world
 
-log = logging.getLogger("streampipe")
 _ELSEWHERE = {
     "batch_size": "put batch(n) at its end",
     "shuffle": "give sp.stream(..., shuffle=True)",
@@ -128,6 +127,7 @@ class Loader(DataLoader[Any]):
         self._found: Life | None = None  # once the pipeline is compiled, which may count samples
         self._named = 0  # the epoch that was set before that
         self._open: weakref.ref[Pass] | None = None  # the one that may be used; it holds this loader, not the reverse
+        self._judge = pipe.spec.policy.fresh()  # of the pass that runs: what was skipped in all workers
         self._flow: Iterator[Received] | None = None  # of an endless stream, that passes are cut from
         super().__init__(
             self._feed,
@@ -277,11 +277,11 @@ class Loader(DataLoader[Any]):
                 self._iterator = None  # persistent workers can only begin at an epoch's beginning
             used = engine.stride(Consumer(feed.rank, feed.world_size, 0, max(1, self.num_workers)))
             if used < self.num_workers:
-                log.warning(
-                    "%d of %d workers stay idle: the lanes of this pipeline are shared by numbers of workers that "
-                    "divide them; explain() says which",
-                    self.num_workers - used,
-                    self.num_workers,
+                warnings.warn(
+                    f"{self.num_workers - used} of {self.num_workers} workers stay idle: the lanes of this pipeline are "
+                    f"shared by numbers of workers that divide them; explain() says which",
+                    UserWarning,
+                    stacklevel=3,
                 )
             feed.begin(Task(engine, at, life.until))
             feed.is_asked = True
@@ -293,7 +293,8 @@ class Loader(DataLoader[Any]):
                 parcels = _let_go(parcels)
             elif feed.threads:
                 parcels = ahead(parcels, self.prefetch)
-            self._flow = unpack(parcels, used)
+            self._judge = engine.spec.policy.fresh()
+            self._flow = unpack(parcels, used, self._judge)
         return self._flow
 
 
@@ -364,6 +365,8 @@ class Pass:
                 f"filters and damaged shards (report() counts what was skipped), and that there are as many samples as "
                 f"ranks"
             )
+        if not self._resumed:
+            loader._judge.end()
         if not self._complete:
             life.ended()
         if self._resumed and not self._given:

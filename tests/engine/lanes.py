@@ -57,7 +57,7 @@ class Job:
         states: Any = None,
         **options: Any,
     ) -> None:
-        self.size, self.ranks = size, ranks
+        self.size, self.ranks, self.steps = size, ranks, steps
         cut = {} if steps is None else {"steps_per_epoch": steps}
         self.loaders = []
         for rank in range(ranks):
@@ -66,8 +66,13 @@ class Job:
             if states is not None:
                 loader.load_state_dict(states)
             self.loaders.append(loader)
-        begin = _passes if steps else partial(map, rows)
-        self.running: list[Iterator[Rows]] = [begin(loader) for loader in self.loaders]
+        self.running: list[Iterator[Rows]] = []
+        self.begin()
+
+    def begin(self) -> None:
+        """Start the loaders' next pass; the first one was started already. Passes of steps follow by themselves."""
+        begin = _passes if self.steps else partial(map, rows)
+        self.running = [begin(loader) for loader in self.loaders]
 
     def take(self, number: int | None = None) -> list[Rows]:
         """The next global batches; without a number those of the rest of the pass. All ranks take the same steps."""

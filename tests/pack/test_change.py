@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
-from streampipe.decoding.header import probe
+from streampipe.decoding import probe
 
 import streampipe as sp
 from streampipe.cli import main

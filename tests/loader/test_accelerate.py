@@ -1,0 +1,233 @@
+"""Accelerate over a pipeline or its loader: each sample once over two ranks, or a refusal that says what to do."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+
+import streampipe as sp
+from tests import levels
+from tests.data import write_shards
+from tests.levels import keys_of, rows
+
+pytest.importorskip("accelerate")
+pytestmark = [
+    pytest.mark.timeout(180),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+]
+
+RANK = """
+import json, sys, warnings
+import torch
+import streampipe as sp
+from accelerate import Accelerator
+from accelerate.utils import DataLoaderConfiguration
+from torch.utils.data import DataLoader
+
+folder, cells = sys.argv[1], json.loads(sys.argv[2])
+
+
+def number(text):
+    return torch.tensor(int(text))
+
+
+def collate(rows):
+    return {"cls": torch.stack([row["cls"] for row in rows])}
+
+
+def make(what):
+    pipe = sp.stream(folder, shuffle=8, epochs=None if "endless" in what else 1).map(number, "cls")
+    batched = pipe.batch(4, collate=collate)  # accelerate sends tensors to other ranks, and no texts
+    if what == "loader":
+        return batched.loader()
+    if what == "loader, endless":
+        return batched.loader(steps_per_epoch=8)
+    if what == "DataLoader":
+        return DataLoader(pipe, batch_size=4, collate_fn=collate)
+    if what == "DataLoader, workers":
+        return DataLoader(pipe, batch_size=4, collate_fn=collate, num_workers=2)
+    return DataLoader(batched, batch_size=None)
+
+
+def two_epochs(what, dispatch):
+    accelerator = Accelerator(cpu=True, dataloader_config=DataLoaderConfiguration(dispatch_batches=dispatch))
+    prepared = accelerator.prepare(make(what))
+    found = []
+    for epoch in range(2):
+        if hasattr(prepared, "set_epoch"):
+            prepared.set_epoch(epoch)
+        found.append([int(x) for batch in prepared for x in batch["cls"]])
+    return found
+
+
+for what, dispatch in cells:
+    try:
+        answer = {"got": two_epochs(what, dispatch)}
+    except sp.ConfigError as error:
+        answer = {"refused": str(error)}
+    except Exception as error:
+        answer = {"error": repr(error)}
+    print(json.dumps([what, dispatch, answer]), flush=True)
+"""
+PREPARED = ("DataLoader", "DataLoader, workers", "DataLoader of batches", "loader", "loader, endless")
+CELLS = [(what, dispatch) for what in PREPARED for dispatch in (None, False, True)]
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory):
+    """What two ranks, as two processes, got in each cell: by cell, one answer a rank."""
+    folder = tmp_path_factory.mktemp("accelerate")
+    write_shards(folder / "data", [16] * 4)
+    (folder / "rank.py").write_text(RANK)
+    shared = {
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(free_port()),
+        "OMP_NUM_THREADS": "1",
+    }
+    running = []
+    for rank in range(2):
+        environment = {**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+        command = [sys.executable, str(folder / "rank.py"), str(folder / "data"), json.dumps(CELLS)]
+        with (folder / f"{rank}.out").open("w") as out, (folder / f"{rank}.err").open("w") as err:
+            running.append(subprocess.Popen(command, env=environment, stdout=out, stderr=err))
+    try:
+        for each in running:
+            each.wait(120)
+    except subprocess.TimeoutExpired:
+        pass  # the cells that have no answer fail
+    finally:
+        for each in running:
+            each.kill()
+            each.wait()
+    found = {cell: [] for cell in CELLS}
+    for rank in range(2):
+        for line in (folder / f"{rank}.out").read_text().splitlines():
+            what, dispatch, answer = json.loads(line)
+            found[what, dispatch].append(answer)
+    return found
+
+
+def free_port():
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+NO_SIZE = "unsupported operand type(s) for *: 'NoneType'"
+NUMBERS = sorted(10000 * shard + i for shard in range(4) for i in range(16))
+
+
+@pytest.mark.parametrize("cell", CELLS, ids=lambda cell: f"{cell[0]}-dispatch {cell[1]}")
+def test_two_ranks_see_each_sample_once_or_are_told_what_to_do(answers, cell):
+    first, second = answers[cell] if len(answers[cell]) == 2 else pytest.fail("a rank has no answer: it waits for ever")
+    if "refused" in first or "refused" in second:
+        assert {*first, *second} == {"refused"}, f"only one rank was refused; the other would wait: {first}, {second}"
+        assert "loader(" in first["refused"] or "rank" in first["refused"], f"no advice: {first}"
+        return
+    if cell[0] == "DataLoader of batches" and NO_SIZE in first.get("error", "") and NO_SIZE in second.get("error", ""):
+        return  # accelerate's own words for a DataLoader without a batch size
+    assert {*first, *second} == {"got"}, f"{first}, {second}"
+    for epoch, (a, b) in enumerate(zip(first["got"], second["got"], strict=True)):
+        assert sorted(a + b) == NUMBERS, f"epoch {epoch}: {len(a)} and {len(b)}, {len({*a, *b})} different"
+        assert len(a) == len(b)
+
+
+# --- one process: what rebuilds a DataLoader from loader.dataset ---
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory):
+    found = tmp_path_factory.mktemp("levels")
+    levels.write_levels(found)
+    return found
+
+
+@pytest.fixture
+def accelerator():
+    accelerate = pytest.importorskip("accelerate")
+    yield accelerate.Accelerator(cpu=True)
+    accelerate.state.AcceleratorState._reset_state(True)
+
+
+def loader_of(folder, level, **options):
+    return levels.samples(level, "each", folder).batch(4).loader(**options)
+
+
+def right_or_refused(expected, run):
+    """The batches that an uninterrupted run yields, or an error that names the library's own way."""
+    try:
+        got = run()
+    except sp.ConfigError as error:
+        assert "loader(" in str(error) or "load_state_dict" in str(error), f"no advice: {error}"
+    else:
+        assert got == expected
+
+
+@pytest.mark.parametrize("level", ["indexed", "streamed"])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_prepared_loader_of_one_process_yields_its_epochs(local, accelerator, level, workers):
+    reference = loader_of(local, level)
+    whole = [keys_of([rows(batch) for batch in reference]) for _ in range(2)]
+    prepared = accelerator.prepare(loader_of(local, level, num_workers=workers))
+    right_or_refused([sorted(each) for each in whole], lambda: [sorted(keys_of(map(rows, prepared))) for _ in range(2)])
+
+
+@pytest.mark.parametrize("level", ["indexed", "streamed"])
+def test_skip_first_batches_skips_them_or_is_refused_with_advice(local, level):
+    from accelerate import skip_first_batches
+
+    whole = [rows(batch) for batch in loader_of(local, level)]
+    right_or_refused(whole[3:], lambda: [rows(batch) for batch in skip_first_batches(loader_of(local, level), 3)])
+
+
+@pytest.mark.parametrize("level", ["indexed", "streamed"])
+def test_skip_first_batches_of_a_prepared_loader_too(local, accelerator, level):
+    whole = [rows(batch) for batch in loader_of(local, level)]
+
+    def run():
+        prepared = accelerator.prepare(loader_of(local, level))
+        return [rows(batch) for batch in accelerator.skip_first_batches(prepared, 3)]
+
+    right_or_refused(whole[3:], run)
+
+
+@pytest.mark.parametrize("level", ["indexed", "streamed"])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_dataloader_made_of_a_loaders_dataset_works_or_is_refused_with_advice(local, level, workers):
+    from torch.utils.data import DataLoader
+
+    whole = [rows(batch) for batch in loader_of(local, level)]
+
+    def run():
+        dataset = loader_of(local, level).dataset
+        rebuilt = DataLoader(dataset, batch_size=None, num_workers=workers)
+        return sorted(keys_of(rows(batch) for batch in rebuilt))
+
+    right_or_refused(sorted(keys_of(whole)), run)
+
+
+def test_a_state_saved_by_accelerate_names_the_loaders_place(local, accelerator, tmp_path):
+    """save_state and load_state, where accelerate keeps the states of stateful loaders, or nothing of the data."""
+    whole = [rows(batch) for batch in loader_of(local, "indexed")]
+
+    def run():
+        loader = loader_of(local, "indexed")
+        accelerator.register_for_checkpointing(loader)
+        running = iter(loader)
+        got = [rows(next(running)) for _ in range(3)]
+        accelerator.save_state(str(tmp_path / "state"))
+        accelerator._custom_objects.clear()
+        fresh = loader_of(local, "indexed")
+        accelerator.register_for_checkpointing(fresh)
+        accelerator.load_state(str(tmp_path / "state"))
+        return [*got, *(rows(batch) for batch in fresh)]
+
+    right_or_refused(whole, run)
