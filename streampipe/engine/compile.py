@@ -24,7 +24,7 @@ from streampipe.engine.streams import PlannedStream
 from streampipe.errors import ConfigError, ShardError
 from streampipe.plan.bucketed import BucketDataset, Bucketed, BucketPlan, make_plan
 from streampipe.plan.dataset import Dataset, Uncounted
-from streampipe.plan.lanes import Lanes
+from streampipe.plan.lanes import Lanes, sensible_window
 from streampipe.plan.planned import Plan, make
 from streampipe.plan.streams import choose_streams
 from streampipe.reading.shards import ShardSamples
@@ -97,7 +97,16 @@ def plan_of(spec: Spec, division: Division, job: Job) -> Plan:
     if isinstance(dataset, BucketDataset):
         return _with_buckets(spec, dataset, division, job, source.window, source.sensible)
     size = (division.batch or 1) * job.world_size
-    return make(dataset, size, source.window, spec.seed, _tail(division, job), text, source.sensible)
+    plan = make(dataset, size, source.window, spec.seed, _tail(division, job), text, source.sensible)
+    return _read_forward(plan) if dataset.forward and plan.shuffled else plan
+
+
+def _read_forward(plan: Plan) -> Plan:
+    """The plan in lanes that can be divided among readers, because a shard that is read forward should have one."""
+    lanes = plan.lanes
+    chosen = choose_streams(lanes.size, len(plan.dataset.shards))
+    window = sensible_window(chosen.places) if plan.sensible else lanes.window
+    return replace(plan, lanes=replace(lanes, places=chosen.places, columns=chosen.columns, window=window))
 
 
 def _dataset(source: ShardSamples, division: Division) -> Dataset | BucketDataset:
@@ -266,6 +275,8 @@ def _engine(
 ) -> LaneEngine:
     if division.pools:
         _check_pools(division, job)
+    if division.batch is None:  # a tail over single samples would start anew for each, and its threads with it
+        division = replace(division, head=(*division.head, *division.tail), tail=())
     chain = (*division.head, *division.tail)
     views = takes_views(chain)
     cut = len(division.head)

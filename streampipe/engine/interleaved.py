@@ -178,11 +178,12 @@ def merged(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     if sorted(state["rank"][0] for state in states) != list(range(ranks)) or any(s["rank"][1] != ranks for s in states):
         have = ", ".join(f"{state['rank'][0]} of {state['rank'][1]}" for state in states)
         raise ConfigError(f"a list of states is that of all ranks of a job, each once; these are of ranks {have}")
-    for name in ("lanes", "at", "epoch", "step"):
+    for name in ("lanes", "at", "epoch", "step", *_MUST_AGREE):
         values = [state.get(name) for state in states]
         if any(value != values[0] for value in values):
             raise ConfigError(
-                f"the states are not of one step: their {name} is {', '.join(map(repr, values))}; save all at the same"
+                f"the states are not of one job and step: their {name} is {', '.join(map(repr, values))}; save all of a "
+                f"job at the same step"
             )
     every: dict[str, Any] = {}
     for state in states:

@@ -278,8 +278,8 @@ class Loader(DataLoader[Any]):
             used = engine.stride(Consumer(feed.rank, feed.world_size, 0, max(1, self.num_workers)))
             if used < self.num_workers:
                 warnings.warn(
-                    f"{self.num_workers - used} of {self.num_workers} workers stay idle: the lanes of this pipeline are "
-                    f"shared by numbers of workers that divide them; explain() says which",
+                    f"{self.num_workers - used} of {self.num_workers} workers stay idle: the lanes of this pipeline "
+                    f"are shared by numbers of workers that divide them; explain() says which",
                     UserWarning,
                     stacklevel=3,
                 )

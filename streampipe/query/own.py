@@ -99,6 +99,12 @@ class WithFacts:
         """The condition as written, and the file's name; it is part of a run's state."""
         return f"{self.condition.text} [facts={redact(self.own.url).rpartition('/')[2]}]"
 
+    @property
+    def columns(self) -> frozenset[str] | None:
+        """The columns of an index that it may look at; None: any."""
+        asked = self.condition.columns
+        return None if asked is None else asked | {"key"}
+
     def __repr__(self) -> str:
         return repr(self.text)
 

@@ -190,7 +190,7 @@ def test_what_is_wrong_is_said_before_anything_is_hashed(tmp_path, monkeypatch, 
         link = header("x.jpg", kind=b"1", link="0020000.txt")
         odd = {"damaged": data[:3000], "compressed": gzip.compress(data), "linked": link + data}
         (tmp_path / name).write_bytes(odd[what])
-    monkeypatch.setattr("streampipe.index.build.scan", lambda *_: pytest.fail("it was hashed"))
+    monkeypatch.setattr(sys.modules["streampipe.index.build"], "scan", lambda *_: pytest.fail("it was hashed"))
     with pytest.raises(sp.StreampipeError, match="00002.tar"):
         index(ShardList([f"{tmp_path}/{{00000..00003}}.tar"]), Source(), progress=False)
     assert "00003.tar" in caplog.text
@@ -199,7 +199,7 @@ def test_what_is_wrong_is_said_before_anything_is_hashed(tmp_path, monkeypatch, 
 
 def test_a_folder_that_cannot_be_written_is_said_before_anything_is_read(tmp_path, monkeypatch):
     write_shards(tmp_path, [2])
-    monkeypatch.setattr("streampipe.index.build.os.access", lambda *_: False)
-    monkeypatch.setattr("streampipe.index.build.check", lambda *_: pytest.fail("it was read"))
+    monkeypatch.setattr("os.access", lambda *_: False)
+    monkeypatch.setattr(sys.modules["streampipe.index.build"], "check", lambda *_: pytest.fail("it was read"))
     with pytest.raises(sp.ConfigError, match="cannot be written: give --out"):
         index(ShardList([f"{tmp_path}/00000.tar"]), Source(), progress=False)

@@ -6,11 +6,10 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
-from streampipe.decoding import probe
 
 import streampipe as sp
 from streampipe.cli import main
-from streampipe.decoding import decode_image
+from streampipe.decoding import decode_image, probe
 from streampipe.pack.change import Change
 from tests.data import encoded, natural, photo
 from tests.pack.test_pack import contents, quiet

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 import streampipe as sp
 from streampipe.index import ShardIndex
+from streampipe.index.columns import Columns
 from streampipe.index.facts import facts_of
 from streampipe.index.table import make
 from streampipe.query.condition import Condition, Keep
@@ -18,7 +19,7 @@ from tests.data import write_shards
 def index_of(keys, scalars=None):
     row = {"size": 512, "crc32": None, "fields": [], "width": None, "height": None}
     rows = [{**row, "key": key, "offset": 512 * i} for i, key in enumerate(keys)]
-    return make(rows, scalars or [{}] * len(keys), {"bytes": 1 << 30})
+    return make(rows, Columns(scalars or [{}] * len(keys)), {"bytes": 1 << 30})
 
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)

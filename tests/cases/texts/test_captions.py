@@ -37,7 +37,7 @@ def test_a_missing_value_hides_no_other_key(value):
 def test_a_missing_value_is_no_caption(value):
     with pytest.raises(sp.StageError, match="there is no caption"):
         caption({"json": f'{{"caption": {value}}}'.encode()})
-    assert caption({"json": f'{{"caption": {value}}}'.encode()}, missing="empty") == ""
+    assert caption({"json": f'{{"caption": {value}}}'.encode()}, missing="keep") == ""
 
 
 def test_a_missing_value_in_a_list_is_never_chosen():
