@@ -182,8 +182,8 @@ def merged(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         values = [state.get(name) for state in states]
         if any(value != values[0] for value in values):
             raise ConfigError(
-                f"the states are not of one job and step: their {name} is {', '.join(map(repr, values))}; save all of a "
-                f"job at the same step"
+                f"the states are not of one job and step: their {name} is {', '.join(map(repr, values))}; save those "
+                f"of all ranks at the same step"
             )
     every: dict[str, Any] = {}
     for state in states:
