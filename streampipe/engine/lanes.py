@@ -21,11 +21,11 @@ from typing import Any, NamedTuple, Protocol
 
 from streampipe.context import Consumer, Mark, Run, Sample, Trail
 from streampipe.counters import counters
-from streampipe.errors import TooManyErrors
+from streampipe.errors import ConfigError, TooManyErrors
 
 log = logging.getLogger("streampipe")
 
-_MOST_EMPTY = 256
+_MOST_EMPTY = 64
 """Epochs without an item, one after the other, after which a lane of an endless pass is given up."""
 _MOST_TRIED = 100
 """Batches, one after the other, of which nothing is left."""
@@ -244,6 +244,7 @@ class Rotation:
         self._idle = consumer.worker >= self._stride
         self._run = run
         self._endless = until is None
+        self._left_out: int | None = 0  # samples of short batches, as long as there was no other batch
         self._whole = not at.lanes and not at.turn  # a rest of a pass may be without any
         self._mine = (
             {}
@@ -282,8 +283,14 @@ class Rotation:
 
         Raises:
             StageError: it names the stage, and says why.
+            ConfigError: there were too few samples for a batch, and short ones are left out.
         """
         error, consumer = self._run.policy.judge(), self._run.consumer
+        if error is None and self._left_out:
+            error = ConfigError(
+                f"the pass has {self._left_out} samples, fewer than a batch of {self._work.share}, and its last batch is "
+                f"left out: there was no step; use a smaller batch, or tail='short'"
+            )
         if error is not None and self._whole:
             if consumer.total == 1:
                 raise error
@@ -307,7 +314,9 @@ class Rotation:
             if not rows or (len(rows) < work.share and work.drop_short):
                 if rows:
                     counters.add("batch", "left out at an epoch's end", len(rows))
+                    self._left_out = None if self._left_out is None else self._left_out + len(rows)
                 return []
+            self._left_out = None
             fill = work.share if work.fill_short else len(rows)
             items = list(work.tail(rows, replace(self._run, fill=fill, in_lane=True)))
             if items:

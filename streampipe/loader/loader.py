@@ -20,6 +20,7 @@ from streampipe.engine.engine import Engine, is_nothing
 from streampipe.engine.explain import explain
 from streampipe.engine.interleaved import merge_states
 from streampipe.engine.life import Life
+from streampipe.engine.plain import refuse_splitters
 from streampipe.engine.state import VERSION, checked_state
 from streampipe.errors import ConfigError
 from streampipe.loader.ahead import ahead
@@ -141,6 +142,15 @@ class Loader(DataLoader[Any]):
             worker_init_fn=worker_init_fn,
             prefetch_factor=prefetch if num_workers else None,
         )
+
+    @property
+    def batch_size(self) -> None:  # type: ignore[override]
+        """None: the pipeline makes the batches. Accelerate, which would split them once more, is told here."""
+        refuse_splitters(self._feed.world_size)
+
+    @batch_size.setter
+    def batch_size(self, value: object) -> None:
+        """Torch's own bookkeeping: there is nothing to remember."""
 
     @property
     def engine(self) -> Engine[Any]:

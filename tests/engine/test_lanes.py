@@ -317,6 +317,7 @@ def run_job(shards, ranks, workers, states, steps):
     return after, seen
 
 
+@pytest.mark.filterwarnings("ignore:.*workers stay idle:UserWarning")
 @pytest.mark.parametrize(("ranks", "workers"), [(1, 0), (2, 2), (3, 1)])
 def test_streams_dealt_to_another_job_go_on_from_their_marks_and_are_dealt_again(shards, ranks, workers):
     states, seen = run_job(shards, 2, 3, [], 1)

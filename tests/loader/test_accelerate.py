@@ -129,8 +129,10 @@ NUMBERS = sorted(10000 * shard + i for shard in range(4) for i in range(16))
 def test_two_ranks_see_each_sample_once_or_are_told_what_to_do(answers, cell):
     first, second = answers[cell] if len(answers[cell]) == 2 else pytest.fail("a rank has no answer: it waits for ever")
     if "refused" in first or "refused" in second:
-        assert {*first, *second} == {"refused"}, f"only one rank was refused; the other would wait: {first}, {second}"
-        assert "loader(" in first["refused"] or "rank" in first["refused"], f"no advice: {first}"
+        # where rank 0 reads for both, rank 1 hears of it as a connection that ends
+        assert {*first, *second} <= {"refused", "error"}, f"a rank goes on alone: {first}, {second}"
+        advice = first.get("refused") or second["refused"]
+        assert "loader(" in advice or "rank" in advice, f"no advice: {first}"
         return
     if cell[0] == "DataLoader of batches" and NO_SIZE in first.get("error", "") and NO_SIZE in second.get("error", ""):
         return  # accelerate's own words for a DataLoader without a batch size

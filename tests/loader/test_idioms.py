@@ -476,11 +476,11 @@ def test_an_endless_plain_pass_over_nothing_is_an_error_too(folder, source):
 
 @pytest.mark.parametrize("source", ["indexed", "counted"])
 @pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("how", ["drop_last", "tail"])
+@pytest.mark.parametrize("how", ["batch", "loader"])
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_fewer_samples_than_a_batch_are_not_dropped_without_a_word(folder, source, workers, how, ranks):
-    pipe = SOURCES[source](folder).batch(64 // ranks, **({"drop_last": True} if how == "drop_last" else {}))
-    options = {"rank": 0, "world_size": ranks, **({"tail": "drop"} if how == "tail" else {})}
+    pipe = SOURCES[source](folder).batch(64 // ranks, tail="drop" if how == "batch" else "short")
+    options = {"rank": 0, "world_size": ranks, **({"tail": "drop"} if how == "loader" else {})}
     with pytest.raises(sp.ConfigError, match="45"):
         next(iter(pipe.loader(workers, **options)))
 
@@ -488,7 +488,7 @@ def test_fewer_samples_than_a_batch_are_not_dropped_without_a_word(folder, sourc
 @pytest.mark.parametrize("source", ["indexed, opaque", "streamed"])
 @pytest.mark.parametrize("workers", [0, 2])
 def test_fewer_uncounted_samples_than_a_batch_are_an_error_or_a_warning_at_the_end(folder, source, workers):
-    loader = SOURCES[source](folder).batch(64, drop_last=True).loader(workers)
+    loader = SOURCES[source](folder).batch(64, tail="drop").loader(workers)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with pytest.raises((sp.StreampipeError, UserWarning), match="64"):
@@ -497,7 +497,7 @@ def test_fewer_uncounted_samples_than_a_batch_are_an_error_or_a_warning_at_the_e
 
 @pytest.mark.parametrize("source", ["indexed", "streamed"])
 def test_a_plain_dataloader_is_told_too_when_all_is_dropped(folder, source):
-    pipe = SOURCES[source](folder).batch(64, drop_last=True)
+    pipe = SOURCES[source](folder).batch(64, tail="drop")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with pytest.raises((sp.StreampipeError, UserWarning), match="64"):

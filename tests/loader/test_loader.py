@@ -154,6 +154,7 @@ def test_an_error_in_a_function_names_stage_and_sample(tmp_path, options):
         list(sp.stream(tmp_path).map(explode).batch(2).loader(**options))
 
 
+@pytest.mark.filterwarnings("ignore:.*workers stay idle:UserWarning")
 @pytest.mark.parametrize("tier", ["planned", "sequential"])
 def test_a_killed_worker_is_an_error_at_once_and_the_state_goes_on_exactly(tmp_path, tier):
     keys = write_shards(tmp_path, [20, 9, 14])
@@ -297,6 +298,7 @@ def test_an_interrupt_is_one_traceback_and_the_end_of_all_workers(tmp_path, work
     assert not any(map(lives, pids))
 
 
+@pytest.mark.filterwarnings("ignore:.*workers stay idle:UserWarning")
 def test_counts_of_workers_reach_the_parent(tmp_path):
     write_shards(tmp_path, [5, 5])
     counters.take()
