@@ -107,6 +107,10 @@ class Engine(ABC, Generic[At]):
             ConfigError: it says why, and what to do.
         """
 
+    def nothing(self, left_out: int) -> Exception | None:
+        """The error of a pass that gave no item at all and left out that many samples; None: it may be."""
+        return None
+
     def ended(self, at: At, until: int | None) -> bool:
         """Whether nothing can follow in a pass up to the epoch ``until``."""
         return until is not None and self.epoch_of(at) >= until

@@ -8,7 +8,7 @@ from typing import Any
 
 from streampipe.context import Consumer, Run
 from streampipe.engine.engine import NOTHING, Engine, Level
-from streampipe.engine.lanes import LanePoint, Moved, Rotation, Shape, Standing, Work, usable
+from streampipe.engine.lanes import LanePoint, Moved, Rotation, Shape, Standing, Work, too_few, usable
 from streampipe.engine.state import checked_state
 from streampipe.errors import ConfigError
 from streampipe.policy import ErrorPolicy
@@ -138,6 +138,9 @@ class LaneEngine(Engine[LanePoint]):
     def length(self, epoch: int, epochs: int) -> int | None:
         """Unknown."""
         return None
+
+    def nothing(self, left_out: int) -> Exception | None:
+        return too_few(left_out, self.work.share) if left_out and self.work.drop_short else None
 
     def check(self, finite: bool, ranks: int) -> None:
         """Refuse ranks that would not end together."""

@@ -232,6 +232,17 @@ class Work:
             yield item, Standing(epoch, number, trail.mark if self.exact else None)
 
 
+LEFT_OUT = "left out at an epoch's end"  # of what is counted of a batch: its samples
+
+
+def too_few(samples: int, share: int) -> ConfigError:
+    """The error of a pass without a step."""
+    return ConfigError(
+        f"the pass has {samples} samples, and its lanes have fewer than a batch of {share} each: as short batches are "
+        f"left out, there was no step; use a smaller batch, or tail='short'"
+    )
+
+
 class Rotation:
     """A consumer's turns: batches of its columns, one after the other."""
 
@@ -287,10 +298,7 @@ class Rotation:
         """
         error, consumer = self._run.policy.judge(), self._run.consumer
         if error is None and self._left_out:
-            error = ConfigError(
-                f"the pass has {self._left_out} samples, fewer than a batch of {self._work.share}, and its last batch is "
-                f"left out: there was no step; use a smaller batch, or tail='short'"
-            )
+            error = too_few(self._left_out, self._work.share)
         if error is not None and self._whole:
             if consumer.total == 1:
                 raise error
@@ -313,7 +321,7 @@ class Rotation:
             rows = self._rows(lanes, round)
             if not rows or (len(rows) < work.share and work.drop_short):
                 if rows:
-                    counters.add("batch", "left out at an epoch's end", len(rows))
+                    counters.add("batch", LEFT_OUT, len(rows))
                     self._left_out = None if self._left_out is None else self._left_out + len(rows)
                 return []
             self._left_out = None

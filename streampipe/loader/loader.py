@@ -19,6 +19,7 @@ from streampipe.engine.compile import compile
 from streampipe.engine.engine import Engine, is_nothing
 from streampipe.engine.explain import explain
 from streampipe.engine.interleaved import merge_states
+from streampipe.engine.lanes import LEFT_OUT
 from streampipe.engine.life import Life
 from streampipe.engine.plain import refuse_splitters
 from streampipe.engine.state import VERSION, checked_state
@@ -144,7 +145,7 @@ class Loader(DataLoader[Any]):
         )
 
     @property
-    def batch_size(self) -> None:  # type: ignore[override]
+    def batch_size(self) -> None:
         """None: the pipeline makes the batches. Accelerate, which would split them once more, is told here."""
         refuse_splitters(self._feed.world_size)
 
@@ -319,6 +320,7 @@ class Pass:
         self.over = False  # all items were received, and it was asked for one more
         self._complete = False  # all items were received
         self._given = 0
+        self._left_out = counters.get("batch", LEFT_OUT)
         self._resumed = life.taken > 0 or life.at != life.engine.first(life.name)
 
     def __iter__(self) -> Pass:
@@ -377,6 +379,9 @@ class Pass:
             )
         if not self._resumed:
             loader._judge.end()
+            left_out = counters.get("batch", LEFT_OUT) - self._left_out
+            if not self._given and (error := life.engine.nothing(int(left_out))) is not None:
+                raise error
         if not self._complete:
             life.ended()
         if self._resumed and not self._given:

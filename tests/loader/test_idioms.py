@@ -491,6 +491,7 @@ def test_fewer_uncounted_samples_than_a_batch_are_an_error_or_a_warning_at_the_e
     loader = SOURCES[source](folder).batch(64, tail="drop").loader(workers)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", ".*idle")
         with pytest.raises((sp.StreampipeError, UserWarning), match="64"):
             list(loader)
 

@@ -67,7 +67,7 @@ def state_of(plan, cursor):
     return {**passes, **plan.state(cursor)}
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(counts, windows, st.lists(sizes, min_size=2, max_size=4), st.booleans(), st.integers(0, 5), st.data())
 def test_the_rest_of_an_epoch_keeps_its_order_whatever_the_batches(counts, window, batches, mixed, skip, data):
     size_of = planner(counts, window, "short", mixed, skip)
@@ -91,7 +91,7 @@ def test_the_rest_of_an_epoch_keeps_its_order_whatever_the_batches(counts, windo
     assert all(n == plan.lanes.samples for n in done.values())
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(counts, windows, sizes, st.sampled_from([4, 6, 12]), tails, st.booleans(), st.integers(0, 20))
 def test_any_number_of_ranks_goes_on_with_the_same_batches_and_equal_steps(
     counts, window, first, second, tail, mixed, stop
@@ -120,7 +120,7 @@ def test_any_number_of_ranks_goes_on_with_the_same_batches_and_equal_steps(
                 assert batch(plan, at, ranks)[: len(each)] == each
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(counts, windows, sizes, sizes, tails, st.booleans(), st.integers(0, 20))
 def test_what_goes_on_with_another_batch_resumes_at_every_step(counts, window, first, second, tail, mixed, stop):
     size_of = planner(counts, window, tail, mixed)
@@ -150,7 +150,7 @@ def bucketed(matrix, window, leftover, same=True, ranks=1):
     return plan_of
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     matrices,
     windows,
@@ -189,7 +189,7 @@ def test_buckets_go_on_with_other_batches(matrix, window, leftover, sizes, job, 
         assert EPOCHS * plan.dataset.samples - len(times) < 3 * 5
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(matrices, windows, st.sampled_from(["carry", "merge", "drop"]), st.integers(0, 30))
 def test_buckets_go_on_alike_on_any_number_of_ranks(matrix, window, leftover, stop):
     plan_of = bucketed(matrix, window, leftover)
