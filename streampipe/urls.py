@@ -23,6 +23,7 @@ log = logging.getLogger("streampipe")
 
 SHARD_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.zst", ".tzst", ".tar.xz", ".txz", ".tar.bz2", ".tbz2", ".tbz")
 _ARCHIVE = re.compile(r"\.(tar|tgz|zip|7z|rar)(\W|\Z)", re.IGNORECASE)  # what looks like a shard, but is none
+PACK_LOCK = ".pack.lock"  # what pack leaves in the folder it writes: hidden, and nobody's shard
 _JUNK = ("__MACOSX",)
 _RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)(?:\.\.(-?\d+))?\Z")
 _JOINT = re.compile(r"::(?![^\[\]]*\])")  # but not within the brackets of an IPv6 address
@@ -310,7 +311,8 @@ def _matches(patterns: Sequence[str], lister: Lister, shards_only: bool = False)
     shards = [url for url in visible if is_shard(url)]
     taken = shards if shards or shards_only else visible
     others = [url for url in set(visible) - set(taken) if _ARCHIVE.search(url.rpartition("/")[2])]
-    _say("hidden files", sorted(set(found) - set(visible)), "they begin with a dot, or lie in a hidden folder")
+    hidden = sorted(url for url in set(found) - set(visible) if url.rpartition("/")[2] != PACK_LOCK)
+    _say("hidden files", hidden, "they begin with a dot, or lie in a hidden folder")
     _say("archives of other kinds", sorted(others), f"a shard ends in one of {', '.join(SHARD_SUFFIXES)}")
     if not taken:
         shown = patterns[0].replace("[[]", "[") if shards_only else patterns[0]

@@ -20,6 +20,7 @@ from streampipe.errors import OutputBusy, PackError
 from streampipe.index.find import index_url
 from streampipe.index.manifest import NAME, Entry, to_bytes
 from streampipe.pack.shard import Made, Skipped, forget
+from streampipe.urls import PACK_LOCK
 
 log = logging.getLogger("streampipe")
 RECORD, JOURNAL, LIST = "pack.json", "packed.jsonl", "skipped.jsonl"
@@ -42,7 +43,7 @@ def exclusive(out: str) -> Iterator[None]:
     """Hold the output folder. The kernel frees the lock when this process ends, however it ends."""
     try:
         os.makedirs(out, exist_ok=True)
-        handle = os.open(os.path.join(out, ".pack.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        handle = os.open(os.path.join(out, PACK_LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
         raise PackError(f"{out} cannot be written ({error.strerror or error}); choose another output folder") from error
     try:

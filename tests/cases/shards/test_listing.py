@@ -41,6 +41,16 @@ def test_hidden_files_are_passed_over_counted_and_said(tmp_path, pattern, hidden
         assert "1 hidden files are passed over" in caplog.text
 
 
+def test_what_pack_leaves_in_its_folder_is_not_told(tmp_path, caplog):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.txt").write_text("a")
+    sp.pack(str(tmp_path / "in"), str(tmp_path / "out"))
+    assert (tmp_path / "out" / ".pack.lock").exists()
+    with caplog.at_level(logging.WARNING, "streampipe"):
+        assert keys(f"{tmp_path}/out") == ["a"]
+    assert "hidden" not in caplog.text
+
+
 def test_a_hidden_file_or_folder_that_is_meant_is_read(tmp_path):
     one(tmp_path / ".hidden" / ".0.tar", "a")
     assert keys(f"{tmp_path}/.hidden/.0.tar") == ["a"]
