@@ -7,6 +7,7 @@ import lzma
 import os
 
 import pytest
+from PIL import Image
 
 import streampipe as sp
 from streampipe.cli import main
@@ -43,7 +44,7 @@ def test_hidden_files_are_passed_over_counted_and_said(tmp_path, pattern, hidden
 
 def test_what_pack_leaves_in_its_folder_is_not_told(tmp_path, caplog):
     (tmp_path / "in").mkdir()
-    (tmp_path / "in" / "a.txt").write_text("a")
+    Image.new("RGB", (8, 8)).save(tmp_path / "in" / "a.png")
     sp.pack(str(tmp_path / "in"), str(tmp_path / "out"))
     assert (tmp_path / "out" / ".pack.lock").exists()
     with caplog.at_level(logging.WARNING, "streampipe"):
