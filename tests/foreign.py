@@ -26,7 +26,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 import streampipe as sp
-from streampipe.decoding import decode_image, sniff
+from streampipe.decoding import decode_image, recognise
 from streampipe.tar import Limits, compression_of, decompress, stream_members
 
 SAME, CLOSE = 3, 2.0  # of 255: the largest difference of two codecs, and the mean one of a different one
@@ -44,7 +44,8 @@ class Result(NamedTuple):
 
 def of_image(data: bytes) -> Result:
     """Our pixels against Pillow's."""
-    kind = sniff(data) or "other"
+    codec = recognise(data)
+    kind = codec.name if codec else "other"
     ours = theirs = None
     why = []
     try:
@@ -141,7 +142,7 @@ def look(path: str) -> Result | None:
     if is_archive(path):
         return of_archive(path)
     data = Path(path).read_bytes()
-    if sniff(data) is None and not path.lower().endswith((".jpg", ".jpeg", ".png", ".webp", ".gif", ".avif")):
+    if recognise(data) is None and not path.lower().endswith((".jpg", ".jpeg", ".png", ".webp", ".gif", ".avif")):
         return None
     return of_image(data)
 

@@ -17,6 +17,7 @@ TAKEN_OTHERWISE = {  # by the method: what is handed to the stage is made of it
     "drop": {"fields": "VAR_POSITIONAL"},
     "rename": {"names": "VAR_KEYWORD"},
     "assign": {"fields": "VAR_KEYWORD"},
+    "default": {"fields": "VAR_KEYWORD"},
     "bucket": {"buckets": "POSITIONAL_OR_KEYWORD"},
     "where": {
         "condition": "POSITIONAL_OR_KEYWORD",

@@ -236,6 +236,7 @@ def test_a_state_of_another_dataset_is_refused(shards, many):
         planned(many).loader().load_state_dict(state)
 
 
+@pytest.mark.filterwarnings("ignore:.*stay idle")
 def test_a_sequential_state_is_refused_by_another_tier_and_without_all_ranks(shards):
     state, _ = stopped(sequential(shards, epochs=None), 2, {"num_workers": 2, "rank": 0, "world_size": 2})
     for pipe, options, words in [
@@ -261,6 +262,7 @@ def run_job(shards, ranks, workers, states, steps):
     return after, seen
 
 
+@pytest.mark.filterwarnings("ignore:.*stay idle")
 @pytest.mark.parametrize(("ranks", "workers"), [(1, 0), (1, 3), (2, 2), (3, 1)])
 def test_sequential_streams_are_dealt_again_to_another_job(shards, ranks, workers):
     """Saved on 2 ranks with 3 workers in mid-epoch: nothing is lost and nothing twice, after a second stop too."""

@@ -204,7 +204,7 @@ def test_without_upscaling_no_image_is_enlarged(h, w):
 def test_merging_leftovers_would_enlarge_images():
     pipe = sp.from_iterable([])
     with pytest.raises(sp.ConfigError, match="upscale=False forbids"):
-        list(pipe.bucket(sp.Buckets(upscale=False), leftover="merge").batch(2))
+        list(pipe.bucket(sp.Buckets(upscale=False), tail="merge").batch(2))
 
 
 @settings(max_examples=100, deadline=None)
