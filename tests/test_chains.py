@@ -52,6 +52,7 @@ def test_mixed_formats_and_keys_that_come_again_in_the_next_shard_lose_nothing(m
     assert len({key for _, key in found}) < 17
 
 
+@pytest.mark.filterwarnings("ignore:.*stay idle")
 def test_a_sample_is_cut_and_captioned_the_same_in_both_tiers_and_on_any_workers(mixed):
     """Under ``merge`` a leftover's size may differ between consumers, so pixels are compared under ``carry``."""
     whole = by_sample(chain(mixed, "sequential", "carry").loader())
@@ -62,6 +63,7 @@ def test_a_sample_is_cut_and_captioned_the_same_in_both_tiers_and_on_any_workers
     assert by_sample(chain(mixed, "sequential", "carry").loader(num_workers=3)) == whole
 
 
+@pytest.mark.filterwarnings("ignore:.*stay idle")
 @pytest.mark.parametrize("stop", [1, 4])
 def test_after_a_resume_on_other_workers_nothing_is_lost_and_every_sample_is_as_it_was(mixed, stop):
     whole = by_sample(chain(mixed, "sequential", "carry").loader())

@@ -98,7 +98,7 @@ def test_lost_shards_are_made_again_byte_for_byte_and_other_models_are_another_j
 
 
 def test_latents_of_buckets_are_trained_on_in_the_same_buckets(folder, tmp_path):
-    buckets = [(32, 32), (48, 32), (32, 64)]
+    buckets = [(32, 32), (32, 48), (64, 32)]  # (height, width)
     options = given(folder, tmp_path)
     options.buckets = buckets
     encode_latents.main(options)

@@ -71,9 +71,9 @@ def test_repeat_gives_each_sample_so_many_times_an_epoch(tmp_path):
     assert len(pipe.batch(4).loader()) == 7
     with pytest.raises(sp.ConfigError, match="times is a whole number, 1 or more, not 0"):
         pipe.repeat(0)
-    with pytest.raises(sp.ConfigError, match="planned one by one: it is batched"):
+    with pytest.raises(sp.ConfigError, match="repeat goes before batch"):
         sp.stream(str(tmp_path)).batch(2).repeat(2)
-    with pytest.raises(sp.ConfigError, match="planned one by one: the samples come from an iterable"):
+    with pytest.raises(sp.ConfigError, match="cannot be planned: the samples come from an iterable"):
         sp.from_iterable([1]).repeat(2)
 
 
