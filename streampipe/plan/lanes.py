@@ -159,7 +159,7 @@ class EpochOrder:
     def __init__(self, lanes: Lanes, seed: int) -> None:
         self.lanes = lanes
         self.seed = seed
-        self._pieces: dict[int, tuple[int, np.ndarray]] = {}
+        self._pieces: dict[int, tuple[int, int, np.ndarray]] = {}  # a lane's start, its piece's first draw, the piece
 
     def batch(self, t: int) -> np.ndarray:
         """Positions in the epoch's stream of the samples of global batch ``t``, slot by slot."""
@@ -180,19 +180,19 @@ class EpochOrder:
         return out
 
     def _draw(self, lane: int, draw: int) -> int:
-        start, end = self.lanes.bounds(lane)
-        first, piece = self._pieces.get(lane, (0, _NOTHING))
+        start, first, piece = self._pieces.get(lane, _NOTHING)
         if not first <= draw < first + len(piece):
             # As many as the window: sorting then costs the same few operations a sample whatever the window is.
             first, step = draw, min(max(self.lanes.window, 64), 4096)
+            start, end = self.lanes.bounds(lane)
             last = min(first + step, end - start)
             seed = lane_seed(self.seed, lane)
             piece = window_slice(end - start, self.lanes.window, seed, first, last).astype(np.int32)
-            self._pieces[lane] = (first, piece)
-        return start + int(piece[draw - first])
+            self._pieces[lane] = (start, first, piece)
+        return start + piece.item(draw - first)
 
 
-_NOTHING = np.empty(0, np.int32)
+_NOTHING = (0, 0, np.empty(0, np.int32))
 
 
 def batch_seed(seed: int, epoch: int) -> int:
