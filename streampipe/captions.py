@@ -120,11 +120,6 @@ class Tags:
     def _is_given(self, field: Field[Any]) -> bool:
         return bool(getattr(self, field.name) != field.default)
 
-    @property
-    def is_random(self) -> bool:
-        """Whether the result may differ from one call to the next."""
-        return self.shuffle or self.wildcard or self.drop > 0
-
     def __call__(self, caption: str, rng: Random) -> str:
         """The caption with its tags chosen and ordered."""
         if self.wildcard:

@@ -117,7 +117,6 @@ def test_tag_operations_are_those_of_sd_scripts_step_by_step(caption, keep, drop
 def test_tags_that_do_nothing_only_tidy_up():
     assert Tags()("  a ,, b,", NoRandom()) == "a, b"
     assert Tags(separator=" ", join=" ")("1girl  red_hat", NoRandom()) == "1girl red_hat"
-    assert not Tags(keep=3, keep_separator="|||").is_random
 
 
 @pytest.mark.parametrize(

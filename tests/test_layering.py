@@ -59,8 +59,8 @@ INSIDE = {  # and in a folder, each file from those before it
     "png web more codecs image fields",
     "reading": "indexed remote prefetch shards forward reader",
     "pack": "names split metadata layouts duplicates walk listing change shard job run",
-    "engine": "engine chain division mix batches indexed lanes streams state interleaved compile life clock plain "
-    "explain",
+    "engine": "engine chain division mix batches indexed lanes turns streams state interleaved compile life clock "
+    "plain explain",
     "write": "draft encode spec job work workers run",
     "loader": "ahead feed loader",
     "commands": "say arguments look bench cat index info ls pack preview verify",

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
-from streampipe.context import Mark, Run
-from streampipe.engine.chain import describe, name_of, takes_views, through, unwind
+from streampipe.engine.chain import describe, name_of, takes_views, unwind
 from streampipe.engine.division import Division, divide
 from streampipe.engine.engine import Engine, Level
 from streampipe.engine.indexed import IndexedEngine
 from streampipe.engine.interleaved import LaneEngine
-from streampipe.engine.lanes import Shape, Stream, Work
+from streampipe.engine.lanes import Head, Shape, Stream, Tail, Work
 from streampipe.engine.mix import ConcatDataset, MixDataset, MixedBuckets, MixSamples, Part
 from streampipe.engine.streams import PlannedStream
 from streampipe.errors import ConfigError, ShardError
@@ -206,29 +206,6 @@ def check_part(spec: Spec, whole: str = "the mixture") -> tuple[Division, Plan]:
 # Lanes
 
 
-@dataclass(frozen=True)
-class Head:
-    """The stages of a lane, over one epoch of it."""
-
-    chain: tuple[AnyStage, ...]
-    views: int | None
-
-    def __call__(self, samples: Any, run: Run, marks: Sequence[Mark]) -> Any:
-        return through(self.chain, samples, run, self.views, marks) if self.chain else samples
-
-
-@dataclass(frozen=True)
-class Tail:
-    """The stages over the slots of a batch. They are numbered as they are in the whole chain."""
-
-    chain: tuple[AnyStage, ...]
-    views: int | None
-    before: tuple[AnyStage, ...]
-
-    def __call__(self, rows: Sequence[Any], run: Run) -> Any:
-        return through(self.chain, rows, run, self.views, before=self.before) if self.chain else rows
-
-
 def _planned_lanes(spec: Spec, division: Division, job: Job, plan: Plan) -> LaneEngine:
     lanes = plan.lanes
     if division.pools or isinstance(plan, BucketPlan):
@@ -291,7 +268,7 @@ def _engine(
         division.batch or 1,
         opaque_in(stream, division.head) is None,
         views is not None,
-        Unwind(division.head),
+        partial(unwind, division.head),
         drop_short=tail_policy == "drop" and division.batch is not None,
         fill_short=tail_policy == "pad",
         continuous=division.pools,
@@ -308,16 +285,6 @@ def _check_pools(division: Division, job: Job) -> None:
             "bucket(same=True) needs samples that are counted: without counts, ranks cannot know what the others do; "
             "make an index (streampipe index), or leave same= out"
         )
-
-
-@dataclass(frozen=True)
-class Unwind:
-    """From the mark behind the head to that of the stream, and those of the stages that count."""
-
-    chain: tuple[AnyStage, ...]
-
-    def __call__(self, mark: Mark) -> tuple[Mark, list[Mark]]:
-        return unwind(self.chain, mark)
 
 
 def opaque_in(stream: Any, head: Sequence[AnyStage]) -> str | None:

@@ -8,8 +8,9 @@ from typing import Any
 
 from streampipe.context import Consumer, Run
 from streampipe.engine.engine import NOTHING, Engine, Level
-from streampipe.engine.lanes import LanePoint, Moved, Rotation, Shape, Standing, Work, too_few, usable
+from streampipe.engine.lanes import LanePoint, Moved, Shape, Standing, Work, usable
 from streampipe.engine.state import checked_state
+from streampipe.engine.turns import Turns, too_few
 from streampipe.errors import ConfigError
 from streampipe.policy import ErrorPolicy
 from streampipe.spec import Spec
@@ -31,7 +32,6 @@ class LaneEngine(Engine[LanePoint]):
         reason: why batches are not planned ahead.
         facts: what a state must agree with: the data, and the stages that run in the lanes.
         elastic: whether the lanes follow from the data and the global batch alone, and not from who reads them.
-        items_each: items of a rank in an epoch, where counts say so.
     """
 
     kind = "lanes"
@@ -69,7 +69,7 @@ class LaneEngine(Engine[LanePoint]):
         """See ``Engine.items``."""
         run = Run(seed=self.spec.seed, consumer=consumer, policy=policy or self.spec.policy.fresh(), threads=threads)
         start = at._replace(turn=at.turn - consumer.worker) if own else at
-        for items, moved, more in Rotation(self.work, start, until, run):
+        for items, moved, more in Turns(self.work, start, until, run):
             for item in items or [NOTHING]:
                 yield item, moved, more
 

@@ -13,22 +13,18 @@ assigned whole lanes one after the other, which is another order, but still each
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count, islice
 from typing import Any, NamedTuple, Protocol
 
 from streampipe.context import Consumer, Mark, Run, Sample, Trail
 from streampipe.counters import counters
-from streampipe.errors import ConfigError, TooManyErrors
-
-log = logging.getLogger("streampipe")
+from streampipe.engine.chain import through
+from streampipe.spec import AnyStage
 
 _MOST_EMPTY = 64
 """Epochs without an item, one after the other, after which a lane of an endless pass is given up."""
-_MOST_TRIED = 100
-"""Batches, one after the other, of which nothing is left."""
 
 
 class Stream(Protocol):
@@ -40,10 +36,27 @@ class Stream(Protocol):
     def __call__(self, run: Run, epoch: int, views: bool = False, at: Sequence[Any] = ()) -> Iterator[Sample]: ...
 
 
-class Head(Protocol):
+@dataclass(frozen=True)
+class Head:
     """The stages of a lane, over one epoch of it."""
 
-    def __call__(self, samples: Iterator[Sample], run: Run, marks: Sequence[Mark]) -> Iterator[Any]: ...
+    chain: tuple[AnyStage, ...]
+    views: int | None
+
+    def __call__(self, samples: Any, run: Run, marks: Sequence[Mark]) -> Any:
+        return through(self.chain, samples, run, self.views, marks) if self.chain else samples
+
+
+@dataclass(frozen=True)
+class Tail:
+    """The stages over the slots of a batch. They are numbered as they are in the whole chain."""
+
+    chain: tuple[AnyStage, ...]
+    views: int | None
+    before: tuple[AnyStage, ...]
+
+    def __call__(self, rows: Sequence[Any], run: Run) -> Any:
+        return through(self.chain, rows, run, self.views, before=self.before) if self.chain else rows
 
 
 class Standing(NamedTuple):
@@ -171,12 +184,12 @@ class Work:
 
     shape: Shape
     stream: Stream
-    head: Any
-    tail: Any
+    head: Head
+    tail: Tail
     share: int
     exact: bool
     views: bool
-    unwind: Any
+    unwind: Callable[[Mark], tuple[Mark, Sequence[Mark]]]
     drop_short: bool = False
     fill_short: bool = False
     continuous: bool = False
@@ -230,122 +243,3 @@ class Work:
             items = islice(items, given, None)
         for number, item in enumerate(items, given + 1):
             yield item, Standing(epoch, number, trail.mark if self.exact else None)
-
-
-LEFT_OUT = "left out at an epoch's end"  # of what is counted of a batch: its samples
-
-
-def too_few(samples: int, share: int) -> ConfigError:
-    """The error of a pass without a step."""
-    return ConfigError(
-        f"the pass has {samples} samples, and its lanes have fewer than a batch of {share} each: as short batches are "
-        f"left out, there was no step; use a smaller batch, or tail='short'"
-    )
-
-
-class Rotation:
-    """A consumer's turns: batches of its columns, one after the other."""
-
-    def __init__(self, work: Work, at: LanePoint, until: int | None, run: Run) -> None:
-        consumer = run.consumer
-        self._work = work
-        self._columns = work.shape.columns_of(consumer.rank, consumer.world_size)
-        self._stride = usable(consumer.num_workers, len(self._columns))
-        self._turn = at.turn + consumer.worker
-        self._idle = consumer.worker >= self._stride
-        self._run = run
-        self._endless = until is None
-        self._left_out: int | None = 0  # samples of short batches, as long as there was no other batch
-        self._whole = not at.lanes and not at.turn  # a rest of a pass may be without any
-        self._mine = (
-            {}
-            if self._idle
-            else {
-                self._turn_column(k): [
-                    Lane(work, lane, at.standing(lane), until, run) for lane in self._columns[self._turn_column(k)]
-                ]
-                for k in range(len(self._columns) // self._stride)
-            }
-        )
-
-    def _turn_column(self, k: int) -> int:
-        return (self._turn + k * self._stride) % len(self._columns)
-
-    def __iter__(self) -> Iterator[tuple[Any, Moved, bool]]:
-        """Items with what they move, and whether more can follow; ``None`` for a column that has ended."""
-        if self._idle:
-            return
-        try:
-            for turn in count(self._turn, self._stride):
-                column = turn % len(self._columns)
-                if not any(lane.has_more() for lanes in self._mine.values() for lane in lanes):
-                    self._judge()
-                    return
-                item = self._batch(self._mine[column], turn // len(self._columns))
-                moved = Moved(turn + 1, tuple((lane.number, lane.standing) for lane in self._mine[column]))
-                yield item, moved, self._endless or self._has_more(column)
-        finally:
-            for lanes in self._mine.values():
-                for lane in lanes:
-                    lane.close()
-
-    def _judge(self) -> None:
-        """At the end: a stage that kept nothing of all the samples there are is an error, of a share of them only told.
-
-        Raises:
-            StageError: it names the stage, and says why.
-            ConfigError: there were too few samples for a batch, and short ones are left out.
-        """
-        error, consumer = self._run.policy.judge(), self._run.consumer
-        if error is None and self._left_out:
-            error = too_few(self._left_out, self._work.share)
-        if error is not None and self._whole:
-            if consumer.total == 1:
-                raise error
-            log.warning(
-                "of the share of worker %d of rank %d nothing is left: %s", consumer.worker, consumer.rank, error
-            )
-
-    def _has_more(self, column: int) -> bool:
-        """Whether any lane has an item; those of the next column are asked first, which needs them next."""
-        order = sorted(self._mine, key=lambda c: (c <= column, c))
-        return any(lane.has_more() for c in order for lane in self._mine[c])
-
-    def _batch(self, lanes: Sequence[Lane], round: int) -> list[Any]:
-        """The next item of a column, in a list; an empty one where its lanes have ended.
-
-        What the tail drops altogether is made of the next samples: every turn has an item as long as there are any.
-        """
-        work = self._work
-        for _ in range(_MOST_TRIED):
-            rows = self._rows(lanes, round)
-            if not rows or (len(rows) < work.share and work.drop_short):
-                if rows:
-                    counters.add("batch", LEFT_OUT, len(rows))
-                    self._left_out = None if self._left_out is None else self._left_out + len(rows)
-                return []
-            self._left_out = None
-            fill = work.share if work.fill_short else len(rows)
-            items = list(work.tail(rows, replace(self._run, fill=fill, in_lane=True)))
-            if items:
-                return items
-        raise self._run.policy.judge() or TooManyErrors(
-            f"all samples of {_MOST_TRIED} batches, one after the other, were skipped or dropped by stages; report() "
-            f"says why; check the data and the stages' limits, or use on_error='raise' to see the first error"
-        )
-
-    def _rows(self, lanes: Sequence[Lane], round: int) -> list[Any]:
-        """The samples of a batch: slot by slot from the lanes in turn; one that has ended is passed over."""
-        rows: list[Any] = []
-        first = round * self._work.share
-        for slot in range(first, first + self._work.share):
-            found = next((lane for lane in _from(lanes, slot % len(lanes)) if lane.has_more()), None)
-            if found is None:
-                break
-            rows.append(found.take())
-        return rows
-
-
-def _from(lanes: Sequence[Lane], first: int) -> Iterator[Lane]:
-    yield from lanes[first:]
-    yield from lanes[:first]

@@ -19,10 +19,10 @@ from streampipe.engine.compile import compile
 from streampipe.engine.engine import Engine, is_nothing
 from streampipe.engine.explain import explain
 from streampipe.engine.interleaved import merge_states
-from streampipe.engine.lanes import LEFT_OUT
 from streampipe.engine.life import Life
 from streampipe.engine.plain import refuse_splitters
 from streampipe.engine.state import VERSION, checked_state
+from streampipe.engine.turns import LEFT_OUT
 from streampipe.errors import ConfigError
 from streampipe.loader.ahead import ahead
 from streampipe.loader.feed import Feed, Parcel, Received, Task, unpack

@@ -189,7 +189,7 @@ class EpochOrder:
             seed = lane_seed(self.seed, lane)
             piece = window_slice(end - start, self.lanes.window, seed, first, last).astype(np.int32)
             self._pieces[lane] = (start, first, piece)
-        return start + piece.item(draw - first)
+        return start + int(piece[draw - first])
 
 
 _NOTHING = (0, 0, np.empty(0, np.int32))

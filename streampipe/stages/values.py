@@ -11,9 +11,10 @@ MISSING = ("error", "keep", "drop")
 """What may become of a sample that lacks what a stage wants of it: the same words wherever that can be."""
 TAILS = ("short", "drop", "pad")
 """What may become of a last batch that is not full."""
-_FORMER = {("caption", "missing", "empty"): "keep"}
 LEFTOVERS = ("carry", "merge", "drop")
 """What may become of samples that fill no batch of their bucket."""
+_FORMER = {("caption", "missing", "empty"): "keep"}
+"""Values that were called otherwise, by stage and parameter: an error names today's."""
 
 
 def check_number(stage: str, name: str, value: Any, least: int, optional: bool = False) -> None:
