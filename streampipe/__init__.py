@@ -5,6 +5,7 @@ from streampipe.commands.verify import verify
 from streampipe.context import Consumer, Position, Run
 from streampipe.decoding import Area
 from streampipe.decorators import SKIP, cached, inference, logged, on_error, retry, timed
+from streampipe.device import DeviceLoader, to_device
 from streampipe.engine.interleaved import merge_states
 from streampipe.errors import (
     AccessDenied,
@@ -55,6 +56,7 @@ __all__ = [
     "Consumer",
     "CorruptShard",
     "DecodeError",
+    "DeviceLoader",
     "DuplicateKey",
     "ErrorPolicy",
     "IndexMismatch",
@@ -101,5 +103,6 @@ __all__ = [
     "stage",
     "stream",
     "timed",
+    "to_device",
     "verify",
 ]

@@ -138,6 +138,7 @@ class Fluent:
         alpha: str | None = None,
         icc: str = "srgb",
         damaged: str = "error",
+        device: str | None = None,
         formats: Formats = (),
         max_pixels: int = MAX_PIXELS,
         memory: int = MEMORY,

@@ -42,6 +42,7 @@ ORDER = [  # each may import from those before it, and from itself
     "engine",
     "write",
     "loader",
+    "device",
     "pipeline",
     "stream",
     "commands",
@@ -56,17 +57,18 @@ INSIDE = {  # and in a folder, each file from those before it
     "buffers link traffic forward ranges local disk part cache download source",
     "tar": "limits foreign extended header compression entries reader writer",
     "decoding": "extensions inflate geometry text budget exif codec segments icc resize boxes pillow jpeg_damage jpeg "
-    "png web more codecs image fields",
+    "png web more codecs image deferred fields",
     "reading": "indexed remote prefetch shards forward reader",
     "pack": "names split metadata layouts duplicates walk listing change shard job run",
     "engine": "engine chain division mix batches indexed lanes turns streams state interleaved compile life clock "
     "plain explain",
     "write": "draft encode spec job work workers run",
     "loader": "ahead feed loader",
+    "device": "codec transfer images feed",
     "commands": "say arguments look bench cat index info ls pack preview verify",
 }
 ONLY = {
-    "torch": {"decoding", "stages", "decorators", "world", "engine", "loader", "pipeline", "write"},
+    "torch": {"decoding", "stages", "decorators", "world", "engine", "loader", "device", "pipeline", "write"},
     "fsspec": {"source"},
     "urllib3": {"source"},
     "PIL": {"decoding", "pack.change", "write", "commands.preview"},

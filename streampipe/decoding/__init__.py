@@ -3,6 +3,7 @@
 from streampipe.decoding.budget import MEMORY
 from streampipe.decoding.codec import Codec, Colour, Data, ImageHeader, Pixels, Wanted
 from streampipe.decoding.codecs import BUILT_IN, DEFAULT, Formats, codecs_of, recognise
+from streampipe.decoding.deferred import DeferredBatch, DeferredImage, deferrable
 from streampipe.decoding.fields import decode_field, is_image_field, is_mask, main_image
 from streampipe.decoding.geometry import MARGIN, Area, Geometry, Size, contained, decide, resized, zoom_of
 from streampipe.decoding.image import (
@@ -30,6 +31,8 @@ __all__ = [
     "Codec",
     "Colour",
     "Data",
+    "DeferredBatch",
+    "DeferredImage",
     "EncodedImage",
     "Formats",
     "Geometry",
@@ -44,6 +47,7 @@ __all__ = [
     "decode_image",
     "decode_json",
     "decode_text",
+    "deferrable",
     "delivered",
     "fit_image",
     "gunzip",

@@ -59,7 +59,7 @@ class EncodedImage:
         codec = recognise(data, codecs)
         if codec is None:
             raise DecodeError(_unknown(data, codecs))
-        self._data = data
+        self.data = data
         self._codec = codec
         self._memory = memory
         self.header: ImageHeader = codec.header(data)
@@ -125,7 +125,7 @@ class EncodedImage:
         return values, mask
 
     def _pixels(self, wanted: Wanted, fast: bool) -> Pixels:
-        pixels = self._codec.decode(self._data, self.header, wanted) if fast else self._by_reference(wanted)
+        pixels = self._codec.decode(self.data, self.header, wanted) if fast else self._by_reference(wanted)
         expected = self.header.scaled(wanted.eighths)
         for each in (pixels.values, pixels.alpha):
             if each is not None and each.shape[:2] != expected:
@@ -136,7 +136,7 @@ class EncodedImage:
         return pixels
 
     def _by_reference(self, wanted: Wanted) -> Pixels:
-        return decode_pillow(self._codec.name, self._data, wanted)
+        return decode_pillow(self._codec.name, self.data, wanted)
 
 
 def decode_image(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 
-def ahead(items: Iterator[Any], most: int) -> Iterator[Any]:
+def ahead(items: Iterator[Any], most: int) -> Generator[Any, None, None]:
     """The items, made in a background thread up to ``most`` before they are asked for. Errors come where they belong.
 
     >>> list(ahead(iter("abc"), 2))

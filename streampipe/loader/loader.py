@@ -230,7 +230,15 @@ class Loader(DataLoader[Any]):
             new = {"kind": "new", "epoch": self._named, "step": 0, "epochs": epochs, "steps": self.steps_per_epoch}
             return {"streampipe": VERSION, **new}
         state = self._life.state()
-        if not all_ranks or self._feed.world_size == 1 or state["kind"] != "lanes":
+        return self.gathered(state) if all_ranks else state
+
+    def gathered(self, state: dict[str, Any]) -> dict[str, Any]:
+        """A state of this rank as that of all: every rank must call this with its own of the same step.
+
+        Raises:
+            ConfigError: torch.distributed is not there to gather them.
+        """
+        if self._feed.world_size == 1 or state["kind"] != "lanes":
             return state
         if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
             raise ConfigError("state_dict(all_ranks=True) needs torch.distributed; without it use sp.merge_states")

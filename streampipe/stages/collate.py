@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch.utils.data import get_worker_info
 
+from streampipe.decoding import DeferredBatch, DeferredImage
 from streampipe.errors import StageError
 
 Batch = dict[str, Any]
@@ -44,19 +45,28 @@ def _stack(name: str, values: list[Any], samples: Sequence[Mapping[str, Any]]) -
     if isinstance(values[0], np.ndarray) and values[0].dtype.kind in "biufc":
         values = [torch.from_numpy(np.ascontiguousarray(v)) if isinstance(v, np.ndarray) else v for v in values]
     first = values[0]
+    if isinstance(first, DeferredImage):
+        for value, sample in zip(values, samples, strict=True):
+            if not isinstance(value, DeferredImage) or value.size != first.size:
+                raise _unlike(name, first, samples[0], value, sample)
+        return DeferredBatch.of(values, empty)
     if not isinstance(first, torch.Tensor):
         return values
     for value, sample in zip(values, samples, strict=True):
         if not isinstance(value, torch.Tensor) or value.shape != first.shape or value.dtype != first.dtype:
-            raise StageError(
-                f"field {name!r} cannot be stacked: it is {_kind(first)} in sample {samples[0].get('__key__')!r} and "
-                f"{_kind(value)} in {sample.get('__key__')!r}; bring all to one size, as in decode(size=512), or give "
-                f"those that lack it a value of that shape, as in default({name}=function)"
-            )
+            raise _unlike(name, first, samples[0], value, sample)
     out = empty((len(values), *first.shape), first.dtype, channels_last=_is_channels_last(first))
     for row, value in zip(out, values, strict=True):
         row.copy_(value)
     return out
+
+
+def _unlike(name: str, first: Any, lead: Mapping[str, Any], value: Any, sample: Mapping[str, Any]) -> StageError:
+    return StageError(
+        f"field {name!r} cannot be stacked: it is {_kind(first)} in sample {lead.get('__key__')!r} and "
+        f"{_kind(value)} in {sample.get('__key__')!r}; bring all to one size, as in decode(size=512), or give "
+        f"those that lack it a value of that shape, as in default({name}=function)"
+    )
 
 
 def empty(shape: tuple[int, ...], dtype: torch.dtype, channels_last: bool = False) -> torch.Tensor:
@@ -77,4 +87,6 @@ def _is_channels_last(image: torch.Tensor) -> bool:
 def _kind(value: Any) -> str:
     if isinstance(value, torch.Tensor):
         return f"a {value.dtype} tensor of shape {tuple(value.shape)}"
+    if isinstance(value, DeferredImage):
+        return f"an image of {value.size[0]} x {value.size[1]} (height x width)"
     return f"a {type(value).__name__}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,10 +13,12 @@ from streampipe.decoding import (
     MAX_PIXELS,
     MEMORY,
     Colour,
+    DeferredImage,
     EncodedImage,
     Formats,
     codecs_of,
     decode_field,
+    deferrable,
     delivered,
     is_image_field,
     is_mask,
@@ -57,6 +60,7 @@ def decode(
     alpha: str | None = None,
     icc: str = "srgb",
     damaged: str = "error",
+    device: str | None = None,
     formats: Formats = (),
     max_pixels: int = MAX_PIXELS,
     memory: int = MEMORY,
@@ -112,6 +116,10 @@ def decode(
             as they are stored.
         damaged: ``"error"``: an image of which a part is missing or wrong is an error; ``"accept"``: JPEGs are taken as
             far as they can be decoded, and counted.
+        device: ``"cuda"``: JPEGs are decoded on the GPU, by ``sp.to_device(loader, "cuda")``, which the loader must be
+            given to. Workers read headers, decide, and hand bytes over; until then a field is a ``DeferredImage``, so
+            no stage behind can look at pixels. What the GPU's codec does not take (other formats, other colours than
+            sRGB, masks) is decoded here. Damage inside a JPEG is found as far as the GPU's codec finds it.
         formats: formats that are decoded besides JPEG, PNG, WebP, GIF and AVIF: ``"bmp"``, ``"tiff"``, ``"jpeg2000"``,
             ``"heic"``, ``"jxl"`` (the last two need ``pip install 'streampipe[heic]'``, ``'streampipe[jxl]'``), the
             name of one that another package brings, or a ``Codec``.
@@ -155,6 +163,7 @@ def decode(
         alpha=alpha,
         icc=icc,
         damaged=damaged,
+        device=device,
         formats=formats,
         max_pixels=max_pixels,
         memory=memory,
@@ -182,6 +191,7 @@ class FieldDecoder:
         alpha: str | None,
         icc: str,
         damaged: str,
+        device: str | None,
         formats: Formats,
         max_pixels: int,
         memory: int,
@@ -194,9 +204,14 @@ class FieldDecoder:
             ("alpha", alpha, (None, "mask")),
             ("icc", icc, ("srgb", "ignore")),
             ("damaged", damaged, ("error", "accept")),
+            ("device", device, (None, "cuda")),
         ):
             if value not in allowed:
                 raise ConfigError(f"decode: {name} is one of {', '.join(map(str, allowed))}, not {value!r}")
+        if device is not None and (output != "tensor" or alpha is not None or damaged != "error"):
+            raise ConfigError(
+                "decode: device='cuda' gives tensors of whole images: leave out output, alpha and damaged"
+            )
         self.run = run
         self.framing = Framing(run, **framing)
         self.output = output
@@ -204,6 +219,7 @@ class FieldDecoder:
         self.alpha = alpha
         self.colours = icc
         self.damaged = damaged
+        self.device = device
         self.codecs = codecs_of(formats)
         self.max_pixels = max_pixels
         self.memory = memory
@@ -220,6 +236,8 @@ class FieldDecoder:
 
     def row_sizes(self, sample: Sample) -> dict[str, tuple[int, int]]:
         """The images of a sample that can be written into rows of a batch, and their sizes: 3 x height x width."""
+        if self.device is not None:
+            return {}
         names = [name for name in self.image_fields(sample) if not is_mask(name)]
         return self.framing.row_sizes(sample, names)
 
@@ -274,6 +292,9 @@ class FieldDecoder:
             return False
         for name, image in images.items():
             try:
+                if self.device is not None and not is_mask(name):
+                    sample[name] = self._deferred(f"{where(sample)}, field {name!r}", name, image, frames[name])
+                    continue
                 pixels, alpha = self._pixels(name, image, frames[name], rows.get(name), name == main)
             except Exception as error:
                 raise self._blame(error, sample, name) from error
@@ -303,6 +324,15 @@ class FieldDecoder:
             damaged=self.damaged,
         )
         return delivered(rgb, self.output), None if alpha is None else delivered(alpha, self.output)
+
+    def _deferred(self, label: str, name: str, image: EncodedImage, frame: Frame) -> DeferredImage:
+        """An image for the GPU; or with its pixels, where that would make others."""
+        interpolation = self.framing.interpolation_of(name)
+        cut = image.cut(frame.geometry, None, frame.flipped)
+        deferred = DeferredImage(label, b"", cut, interpolation, self.background)
+        if deferrable(image, image.data, cut, interpolation, self.colours):
+            return replace(deferred, data=bytes(image.data))
+        return replace(deferred, made=self._pixels(name, image, frame, None, False)[0])
 
     def _blame(self, error: Exception, sample: Sample, name: str) -> StreampipeError:
         if isinstance(error, (SampleError, ConfigError)):

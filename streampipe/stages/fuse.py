@@ -29,4 +29,6 @@ def fuse(chain: Iterable[Callable[..., Any]]) -> list[Callable[..., Any]]:
 
 
 def _fit(before: Stage, behind: Stage) -> bool:
-    return before.define is decode and behind.define is batch and before.options["output"] == "tensor"
+    if before.define is not decode or behind.define is not batch:
+        return False
+    return before.options["output"] == "tensor" and before.options["device"] is None
