@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from streampipe.counters import counters
@@ -96,6 +96,11 @@ class ErrorPolicy:
         """What became of the samples at a stage, in all lanes together."""
         return self._fates.setdefault(place, Fate())
 
+    @property
+    def fates(self) -> dict[str, Fate]:
+        """That of every stage, for the policy of another consumer to merge."""
+        return self._fates
+
     def judge(self) -> StreampipeError | None:
         """The error of a stage that kept nothing of all that it was given, if there is one."""
         return next((fate.error for fate in self._fates.values() if not fate.kept and fate.error), None)
@@ -147,12 +152,17 @@ class ErrorPolicy:
                 tally.sent = now
         return found
 
-    def merge(self, counts: Counts) -> None:
-        """Add what another process took.
+    def merge(self, counts: Counts, fates: Mapping[str, Fate] | None = None) -> None:
+        """Add what another consumer took, and what became of samples at its stages.
 
         Raises:
             TooManyErrors: together it is too much.
         """
+        for place, fate in (fates or {}).items():
+            mine = self.fate(place)
+            if fate.error is not None and (mine.error is None or fate.dropped > mine.dropped):
+                mine.dropped, mine.error = fate.dropped, fate.error  # that of the largest share
+            mine.kept = mine.kept or fate.kept
         for place, (good, bad) in counts.items():
             tally = self._tallies.setdefault(place, _Tally())
             tally.good += good

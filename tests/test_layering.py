@@ -24,6 +24,7 @@ ORDER = [  # each may import from those before it, and from itself
     "tar",
     "samples",
     "threads",
+    "memory",
     "decoding",
     "query.aliases",
     "values",
@@ -63,12 +64,12 @@ INSIDE = {  # and in a folder, each file from those before it
     "engine": "engine chain division mix batches indexed lanes turns streams state interleaved compile life clock "
     "plain explain",
     "write": "draft encode spec job work workers run",
-    "loader": "ahead feed loader",
+    "loader": "ahead handover feed loader",
     "device": "codec transfer images feed",
     "commands": "say arguments look bench cat index info ls pack preview verify",
 }
 ONLY = {
-    "torch": {"decoding", "stages", "decorators", "world", "engine", "loader", "device", "pipeline", "write"},
+    "torch": {"memory", "decoding", "stages", "decorators", "world", "engine", "loader", "device", "pipeline", "write"},
     "fsspec": {"source"},
     "urllib3": {"source"},
     "PIL": {"decoding", "pack.change", "write", "commands.preview"},

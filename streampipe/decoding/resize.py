@@ -23,6 +23,8 @@ FILTERS = {
     "nearest": Image.Resampling.NEAREST,
 }
 """Those of Pillow; an area is what its box filter means."""
+_ALONE = 32767
+"""The most numbers that torch works on in one thread: to wake others for an image costs more than it brings."""
 _KERNELS: dict[str, Any] = {
     "bicubic": torch.ops.aten._upsample_bicubic2d_aa,
     "bilinear": torch.ops.aten._upsample_bilinear2d_aa,
@@ -55,33 +57,26 @@ def resize(
     left, top, width, height = cut.scaled
     target = (cut.out_height, cut.out_width)
     if interpolation == "nearest":
-        return _deliver(turn(_chw(_nearest(pixels, cut)), cut.turn), out)
+        return _deliver(_chw(_nearest(pixels, cut)), cut.turn, out)
     x, y = floor(left + 1e-6), floor(top + 1e-6)
     rows, columns = extent(y, top + height, pixels.shape[0]), extent(x, left + width, pixels.shape[1])
     box = pixels[y : y + rows, x : x + columns]
     if (rows, columns) == target == (height, width):
-        return _deliver(turn(_chw(box), cut.turn), out)
+        return _deliver(_chw(box), cut.turn, out)
     starts_whole = abs(left - x) < 1e-6 and abs(top - y) < 1e-6
     # torch takes equal sizes for nothing to do, also where the box is a fraction of a pixel smaller
     ignored = (rows == target[0] and rows != height) or (columns == target[1] and columns != width)
     if not (fast and starts_whole and interpolation in _KERNELS) or ignored:
         start = (max(0.0, left - x), max(0.0, top - y))
-        return _deliver(turn(_chw(_by_pillow(box, start, (width, height), target, interpolation)), cut.turn), out)
+        return _deliver(_chw(_by_pillow(box, start, (width, height), target, interpolation)), cut.turn, out)
     in_place = out is not None and not any(cut.turn) and _is_hwc(out)
     slot = out if in_place and out is not None else _empty((*target, pixels.shape[2]), np.uint8)
     scales = cut.out_height / height, cut.out_width / width
-    _KERNELS[interpolation].out(_chw(box)[None], target, False, *scales, out=slot[None])
+    whole = np.ascontiguousarray(box)  # torch would copy it in several threads, which cost more than they bring
+    _KERNELS[interpolation].out(_chw(whole)[None], target, False, *scales, out=slot[None])
     if in_place or (out is None and not any(cut.turn)):
         return slot
-    return _deliver(turn(slot, cut.turn), out)
-
-
-def turn(image: torch.Tensor, how: Turn) -> torch.Tensor:
-    """An image (channels x height x width) turned."""
-    if how.swap:
-        image = image.transpose(1, 2)
-    axes = [axis for axis, flip in ((2, how.flip_x), (1, how.flip_y)) if flip]
-    return image.flip(axes) if axes else image
+    return _deliver(slot, cut.turn, out)
 
 
 def _by_pillow(
@@ -109,12 +104,23 @@ def _under(start: float, length: float, out: int, total: int) -> np.ndarray:
     return found
 
 
-def _deliver(image: torch.Tensor, out: torch.Tensor | None) -> torch.Tensor:
-    """The image where it was asked for, or in memory of its own: never a view of a decoder's buffer."""
+def _deliver(image: torch.Tensor, how: Turn, out: torch.Tensor | None) -> torch.Tensor:
+    """The image turned, where it was asked for, or in memory of its own: never a view of a decoder's buffer."""
+    if how.swap:
+        image = image.transpose(1, 2)
+    channels, height, width = image.shape
     if out is None:
-        kind = np.uint8 if image.dtype == torch.uint8 else np.int32
-        out = _empty((image.shape[1], image.shape[2], image.shape[0]), kind)
-    return out.copy_(image)
+        out = _empty((height, width, channels), np.uint8 if image.dtype == torch.uint8 else np.int32)
+    axes = [axis for axis, flip in ((2, how.flip_x), (1, how.flip_y)) if flip]
+    if not axes and image.stride() == out.stride():
+        np.copyto(out.numpy(), image.numpy())
+        return out
+    rows = max(1, _ALONE // (width * channels)) if torch.get_num_threads() > 1 else height
+    for top in range(0, height, rows):
+        end = min(top + rows, height)
+        band = image[:, height - end : height - top] if how.flip_y else image[:, top:end]
+        out[:, top:end].copy_(band.flip(axes) if axes else band)
+    return out
 
 
 def _on_canvas(

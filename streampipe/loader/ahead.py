@@ -1,57 +1,126 @@
-"""A background thread that makes items before they are asked for."""
+"""Background threads that make items before they are asked for, one for each of several streams."""
 
 from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Generator, Iterator
+import weakref
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from typing import Any
+
+import torch
+
+_Made = tuple[str, Any]
+
+
+class Ahead(Iterator[Any]):
+    """The items, made in a background thread up to ``most`` before they are asked for. Errors come where they belong.
+
+    The thread begins at once, and ends with ``close``, with this object, or with the process. It computes alone, as
+    DataLoader workers do: where torch would share an operation among threads of its own, those would take the cores
+    that other threads like this one have.
+
+    >>> list(Ahead(iter("abc"), 2))
+    ['a', 'b', 'c']
+    """
+
+    def __init__(self, items: Iterator[Any], most: int) -> None:
+        self._made: queue.Queue[_Made] = queue.Queue(most)
+        self._over = False
+        stop, ready = threading.Event(), threading.Event()
+        arguments = items, self._made, stop, ready
+        thread = threading.Thread(target=_make, args=arguments, name="streampipe-ahead", daemon=True)
+        self._end = weakref.finalize(self, _end, self._made, stop, thread)  # at the end of the process too
+        before = torch.get_num_threads()
+        thread.start()
+        ready.wait()
+        torch.set_num_threads(before)  # what the thread said of itself holds for those that begin later too
+
+    def __next__(self) -> Any:
+        if self._over:
+            raise StopIteration
+        kind, value = self._made.get()
+        if kind == "item":
+            return value
+        self._over = True
+        if kind == "error":
+            raise value
+        raise StopIteration
+
+    def close(self) -> None:
+        """End the thread, and what makes the items."""
+        self._over = True
+        self._end()
 
 
 def ahead(items: Iterator[Any], most: int) -> Generator[Any, None, None]:
-    """The items, made in a background thread up to ``most`` before they are asked for. Errors come where they belong.
+    """The same, whose thread begins with the first item that is asked for.
 
     >>> list(ahead(iter("abc"), 2))
     ['a', 'b', 'c']
     """
-    made: queue.Queue[tuple[str, Any]] = queue.Queue(most)
-    stop = threading.Event()
+    with closing(Ahead(items, most)) as made:
+        yield from made
 
-    def put(kind: str, value: Any = None) -> bool:
-        while not stop.is_set():
-            try:
-                made.put((kind, value), timeout=0.1)
-                return True
-            except queue.Full:
-                continue
-        return False
 
-    def work() -> None:
-        try:
-            for item in items:
-                if not put("item", item):
-                    break
-            else:
-                put("end")
-        except BaseException as error:  # KeyboardInterrupt too: the consumer must not wait for ever
-            put("error", error)
-        finally:
-            close = getattr(items, "close", None)
-            if close is not None:
-                close()
+def in_turn(streams: Sequence[Iterator[Any]], most: int, ended: Sequence[Any] = ()) -> Generator[Any, None, None]:
+    """Streams that are made at once, a thread for each: an item of each in turn.
 
-    thread = threading.Thread(target=work, name="streampipe-ahead", daemon=True)
-    thread.start()
+    ``most`` items of each are made before they are asked for. One that has ended is passed over; or what is in
+    ``ended`` is yielded in its turns, as long as others go on.
+
+    >>> list(in_turn([iter("acef"), iter("bd")], 1))
+    ['a', 'b', 'c', 'd', 'e', 'f']
+    >>> list(in_turn([iter("acef"), iter("bd")], 1, ended="-"))
+    ['a', 'b', 'c', 'd', 'e', '-', 'f', '-']
+    """
+    made: list[Ahead] = []
     try:
-        while True:
-            kind, value = made.get()
-            if kind == "item":
-                yield value
-            elif kind == "error":
-                raise value
-            else:
-                return
-            del value
+        for stream in streams:
+            made.append(Ahead(stream, most))
+        left = set(made)
+        while left:
+            for each in made:
+                for item in each:
+                    yield item
+                    del item
+                    break
+                else:
+                    left.discard(each)
+                    if left:
+                        yield from ended
     finally:
-        stop.set()
+        for each in made:
+            each.close()
+
+
+def _make(items: Iterator[Any], made: queue.Queue[_Made], stop: threading.Event, ready: threading.Event) -> None:
+    torch.get_num_threads()  # a thread that was not asked yet would forget what it is told
+    torch.set_num_threads(1)
+    ready.set()
+    try:
+        for item in items:
+            made.put(("item", item))
+            del item
+            if stop.is_set():
+                return
+        made.put(("end", None))
+    except BaseException as error:  # KeyboardInterrupt too: the consumer must not wait for ever
+        made.put(("error", error))
+    finally:
+        close = getattr(items, "close", None)
+        if close is not None:
+            close()
+
+
+def _end(made: queue.Queue[_Made], stop: threading.Event, thread: threading.Thread) -> None:
+    """Let the thread finish what it is at, and drop it: at most one item more finds room in the queue."""
+    stop.set()
+    while not made.empty():
+        try:
+            made.get_nowait()
+        except queue.Empty:
+            break
+    if thread is not threading.current_thread():
         thread.join()

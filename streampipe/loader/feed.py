@@ -1,14 +1,15 @@
 """What travels between a loader's parent and its workers: the task of a pass one way, items and counts the other.
 
 The parent hears with every item how it moves the place of the stream, so the state it names is that of the items which
-training has received. Workers take turns, and the parent takes one parcel from each: so whose turn it is follows from
-the number of items alone, also after a resume.
+training has received. Consumers (threads of this process, of workers, or workers without threads) take turns, and one
+parcel is taken from each: so whose turn it is follows from the number of items alone, also after a resume.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -20,23 +21,27 @@ from streampipe.counters import Counts, counters
 from streampipe.engine.engine import Engine, is_nothing
 from streampipe.errors import ConfigError
 from streampipe.lifeline import end_with_parent
+from streampipe.loader.ahead import in_turn
+from streampipe.loader.handover import Packed, Shelf
+from streampipe.memory import share_with_parent
 from streampipe.policy import Counts as Tallies
-from streampipe.policy import ErrorPolicy
+from streampipe.policy import ErrorPolicy, Fate
 
 END = "streampipe: no more items"
 
 
 class Parcel(NamedTuple):
     """An item on its way to the parent, with what its worker counted since the last one, how the item moves the place
-    of the stream, and whether this worker has more.
+    of the stream, which consumer made it, and whether that one has more.
     """
 
     item: Any
     counts: Counts
     moved: Any = None
-    worker: int = 0
+    consumer: int = 0
     more: bool = True
-    skipped: Tallies | None = None  # at the end: what the error policy of this worker counted
+    skipped: Tallies | None = None  # at the end: what this consumer skipped
+    dropped: Mapping[str, Fate] | None = None  # and what its stages kept and dropped
 
     def pin_memory(self) -> Parcel:
         """With the item's tensors in pinned memory; torch calls this where ``pin_memory`` was asked for."""
@@ -47,11 +52,46 @@ class Parcel(NamedTuple):
 
 @dataclass(frozen=True)
 class Task:
-    """A pass: the engine, where the rank's stream stands, and the epoch before which it ends."""
+    """A pass: the engine, where the rank's stream stands, the epoch before which it ends, and who makes its items."""
 
     engine: Engine[Any]
     at: Any
     until: int | None
+    crew: Crew
+
+
+class Crew(NamedTuple):
+    """Who makes the items of a rank, in turn: so many threads in each of so many worker processes.
+
+    ``workers`` 0 is this process, ``threads`` 0 no thread: items are made when they are asked for. Each of them makes
+    whole items, as a consumer of its own. ``inner``: threads that share one item, where consumers must be fewer.
+    """
+
+    workers: int
+    threads: int
+    inner: int
+
+    @property
+    def consumers(self) -> int:
+        """How many there are."""
+        return max(1, self.workers) * max(1, self.threads)
+
+    @property
+    def processes(self) -> int:
+        """How many processes they are in."""
+        return max(1, self.workers)
+
+
+def crew_of(engine: Engine[Any], rank: int, ranks: int, workers: int, threads: int) -> Crew:
+    """As many consumers as may take turns without changing the order, in so many workers with so many threads each."""
+    processes = engine.stride(Consumer(rank, ranks, 0, max(1, workers)))
+    most = next(
+        each
+        for each in range(max(1, threads), 0, -1)
+        if each == 1 or engine.stride(Consumer(rank, ranks, 0, processes * each)) == processes * each
+    )
+    inner = threads // most if threads else 0
+    return Crew(min(workers, processes), most if threads else 0, inner if inner > 1 else 0)
 
 
 class Feed(IterableDataset[Parcel]):
@@ -62,11 +102,12 @@ class Feed(IterableDataset[Parcel]):
     before it asks them to begin again.
     """
 
-    def __init__(self, rank: int, world_size: int, threads: int) -> None:
+    def __init__(self, rank: int, world_size: int, ahead: int) -> None:
         self.rank = rank
         self.world_size = world_size
-        self.threads = threads
+        self.ahead = ahead
         self.task: Task | None = None
+        self.shelf = Shelf()  # the blocks of the workers that were started last
         self.is_asked = False  # by its loader: nobody else can make sense of parcels
         self._shared: torch.Tensor = torch.zeros(2, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
         self._passes = 0
@@ -79,30 +120,62 @@ class Feed(IterableDataset[Parcel]):
 
     def __iter__(self) -> Iterator[Parcel]:
         info = get_worker_info()
-        if self.task is None or not (self.is_asked or self._passes):
+        if info is None or self.task is None or not (self.is_asked or self._passes):
             raise ConfigError(
                 "this dataset belongs to the loader that pipe.loader() made, and only that can iterate it: what "
                 "splits, skips or rebuilds DataLoaders (accelerator.prepare, skip_first_batches, a Trainer) must leave "
                 "it as it is; the loader reads this rank's share, and goes on from loader.load_state_dict(state)"
             )
         task = self.task
-        if info is not None and self._passes:
+        if self._passes:
             epoch, until = self._shared.tolist()
             task = replace(task, at=task.engine.first(epoch), until=None if until < 0 else until)
-        if info is not None and not self._passes:
+        else:
             end_with_parent()
         self._passes += 1
-        worker, num_workers = (info.id, info.num_workers) if info else (0, 1)
-        return self._parcels(task, worker, num_workers, info is not None)
+        counters.take()  # what a forked worker was born with is the parent's
+        self.shelf.blocks.clear()
+        worker, crew = info.id, task.crew
+        if worker >= crew.processes:
+            return iter(())  # it takes no turns
+        numbers = range(worker, crew.consumers, crew.processes)
+        return self._of_process([self._of_worker(task, number, worker) for number in numbers], crew, True)
 
-    def _parcels(self, task: Task, worker: int, num_workers: int, in_worker: bool) -> Iterator[Parcel]:
-        if in_worker:
-            counters.take()  # what a forked worker was born with is the parent's
-        consumer = Consumer(self.rank, self.world_size, worker, num_workers)
+    def parcels(self, pin: bool = False) -> Generator[Parcel, None, None]:
+        """The parcels of a pass that has no workers; ``pin``: in pinned memory."""
+        task = self.task
+        assert task is not None
+        streams = [self._of_consumer(task, number) for number in range(task.crew.consumers)]
+        if pin:
+            streams = [map(Parcel.pin_memory, each) for each in streams]
+        return self._of_process(streams, task.crew)
+
+    def _of_process(
+        self, streams: Sequence[Iterator[Parcel]], crew: Crew, in_worker: bool = False
+    ) -> Generator[Parcel, None, None]:
+        """What the consumers in a process make, in their turns."""
+        if not crew.threads:
+            yield from streams[0]
+            return
+        ended = (Parcel(END, {}),) if in_worker else ()  # it has turns among the workers, whoever makes something
+        yield from in_turn(streams, max(1, self.ahead // len(streams)), ended)
+
+    def _of_worker(self, task: Task, number: int, worker: int) -> Iterator[Parcel]:
+        """What a consumer in a worker makes, with what was counted there, ready to be sent."""
+        blocks = share_with_parent()
+        for parcel in self._of_consumer(task, number):
+            item = Packed(parcel.item, self.shelf.name, worker, blocks)
+            yield parcel._replace(item=item, counts=counters.take())
+            del item, parcel
+
+    def _of_consumer(self, task: Task, number: int) -> Iterator[Parcel]:
+        crew = task.crew
+        consumer = Consumer(self.rank, self.world_size, number, crew.consumers)
         policy = task.engine.spec.policy.fresh()
-        for item, moved, more in task.engine.items(task.at, task.until, consumer, self.threads, policy=policy):
-            yield Parcel(item, counters.take() if in_worker else {}, moved, worker, more)
-        yield Parcel(END, counters.take() if in_worker else {}, skipped=policy.take())
+        for item, moved, more in task.engine.items(task.at, task.until, consumer, crew.inner, policy=policy):
+            yield Parcel(item, {}, moved, number, more)
+            del item
+        yield Parcel(END, {}, skipped=policy.take(), dropped=policy.fates)
 
 
 class Received(NamedTuple):
@@ -113,28 +186,38 @@ class Received(NamedTuple):
     more: bool
 
 
-def unpack(parcels: Iterator[Parcel], workers: int, judge: ErrorPolicy) -> Iterator[Received]:
+def unpack(
+    parcels: Generator[Parcel, None, None], consumers: int, judge: ErrorPolicy
+) -> Generator[Received, None, None]:
     """The items of a pass, in the parent; turns without an item come too, because they move the place.
 
-    ``judge`` hears in the end what was skipped in all workers.
+    ``judge`` hears in the end what was skipped and dropped by all consumers.
     """
     done: set[int] = set()
+    with closing(parcels):
+        for parcel in _waited(parcels):
+            counters.merge(parcel.counts)
+            if _is(parcel.item, END):
+                judge.merge(parcel.skipped or {}, parcel.dropped or {})
+                continue
+            if not parcel.more:
+                done.add(parcel.consumer)
+            if not is_nothing(parcel.item):
+                counters.add("loader", "batches")
+                counters.add("loader", "samples", _length(parcel.item))
+            yield Received(parcel.item, parcel.moved, len(done) < consumers)
+            del parcel
+
+
+def _waited(parcels: Iterator[Parcel]) -> Iterator[Parcel]:
+    """The parcels; how long they are waited for is counted."""
     while True:
         start = time.perf_counter()
         parcel = next(parcels, None)
         counters.add("loader", "wait seconds", time.perf_counter() - start)
         if parcel is None:
             return
-        counters.merge(parcel.counts)
-        if _is(parcel.item, END):
-            judge.merge(parcel.skipped or {})
-            continue
-        if not parcel.more:
-            done.add(parcel.worker)
-        if not is_nothing(parcel.item):
-            counters.add("loader", "batches")
-            counters.add("loader", "samples", _length(parcel.item))
-        yield Received(parcel.item, parcel.moved, len(done) < workers)
+        yield parcel
         del parcel
 
 

@@ -6,14 +6,13 @@ import inspect
 import traceback
 import warnings
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch.distributed
 from torch.utils.data import DataLoader
 
-from streampipe import report
-from streampipe.context import Consumer
+from streampipe import memory, report
 from streampipe.counters import counters
 from streampipe.engine.compile import compile
 from streampipe.engine.engine import Engine, is_nothing
@@ -24,8 +23,8 @@ from streampipe.engine.plain import refuse_splitters
 from streampipe.engine.state import VERSION, checked_state
 from streampipe.engine.turns import LEFT_OUT
 from streampipe.errors import ConfigError
-from streampipe.loader.ahead import ahead
-from streampipe.loader.feed import Feed, Parcel, Received, Task, unpack
+from streampipe.loader.feed import Feed, Parcel, Received, Task, crew_of, unpack
+from streampipe.loader.handover import Shelf
 from streampipe.spec import Job, Spec
 from streampipe.spelling import meant
 from streampipe.world import check_world, find_world
@@ -78,8 +77,10 @@ class Loader(DataLoader[Any]):
     Args:
         pipe: the pipeline.
         num_workers: worker processes. 0 runs the pipeline in this process.
-        threads: threads for the stages that decode or map and were not given their own number; in each worker, or,
-            with ``num_workers=0``, in this process, where batches are then also made ahead in the background.
+        threads: threads that make batches in the background, in each worker, or, with ``num_workers=0``, in this
+            process: each of them whole batches, as a worker does, so stages run in several threads at once. Where
+            batches can only be made one after the other (a stream in its listed order, buckets that are not counted),
+            the stages that decode or map share the threads instead, unless they were given their own number.
         rank, world_size: this process among all that train together; found in torch.distributed or the environment
             (RANK, WORLD_SIZE) if not given. Decided here, in the parent, so it holds under every start method.
         steps_per_epoch: a pass is so many batches on every rank, and the next pass goes on where it stopped. Needed for
@@ -87,7 +88,7 @@ class Loader(DataLoader[Any]):
         tail: what becomes of an epoch's last batch: ``"short"`` (the default), ``"drop"``, or ``"pad"`` with the
             epoch's first samples; if not given, what ``batch(tail=)`` says.
         fixed_epoch: every pass is the same one, as validation wants it.
-        prefetch: batches made ahead: by each worker, or in the background with ``threads``.
+        prefetch: batches made ahead: by each worker, or by all ``threads`` together, but at least one by each.
         pin_memory, timeout, persistent_workers, multiprocessing_context, worker_init_fn: as in torch's DataLoader.
 
     Codecs release the GIL, and a worker must hand every batch over to the parent: on a few cores ``threads=`` with
@@ -124,13 +125,14 @@ class Loader(DataLoader[Any]):
         self.steps_per_epoch = steps_per_epoch
         self.fixed_epoch = fixed_epoch
         self._world_was_found = rank is None
-        self._feed = Feed(*find_world(rank, world_size), threads)
+        self.threads = threads
+        self._feed = Feed(*find_world(rank, world_size), prefetch)
         self._tail = tail
         self._found: Life | None = None  # once the pipeline is compiled, which may count samples
         self._named = 0  # the epoch that was set before that
         self._open: weakref.ref[Pass] | None = None  # the one that may be used; it holds this loader, not the reverse
         self._judge = pipe.spec.policy.fresh()  # of the pass that runs: what was skipped in all workers
-        self._flow: Iterator[Received] | None = None  # of an endless stream, that passes are cut from
+        self._flow: Generator[Received, None, None] | None = None  # of an endless stream, that passes are cut from
         super().__init__(
             self._feed,
             batch_size=None,
@@ -283,9 +285,9 @@ class Loader(DataLoader[Any]):
     def _stop(self) -> None:
         """End what makes items ahead."""
         flow, self._flow = self._flow, None
-        close = getattr(flow, "close", None)
-        if close is not None:
-            close()
+        if flow is not None:
+            flow.close()
+            memory.trim()
 
     def _received(self) -> Iterator[Received]:
         """What comes from here on; begun when the first item is wanted."""
@@ -294,27 +296,35 @@ class Loader(DataLoader[Any]):
             at, engine = life.at, life.engine
             if at != engine.first(engine.epoch_of(at)):
                 self._iterator = None  # persistent workers can only begin at an epoch's beginning
-            used = engine.stride(Consumer(feed.rank, feed.world_size, 0, max(1, self.num_workers)))
-            if used < self.num_workers:
+            crew = crew_of(engine, feed.rank, feed.world_size, self.num_workers, self.threads)
+            if crew.workers < self.num_workers:
+                idle = self.num_workers - crew.workers
                 warnings.warn(
-                    f"{self.num_workers - used} of {self.num_workers} workers stay idle: the lanes of this pipeline "
-                    f"are shared by numbers of workers that divide them; explain() says which",
+                    f"{idle} of {self.num_workers} workers stay idle: the lanes of this pipeline are shared by numbers "
+                    f"of workers that divide them; explain() says which",
                     UserWarning,
                     stacklevel=3,
                 )
-            feed.begin(Task(engine, at, life.until))
-            feed.is_asked = True
-            try:
-                parcels: Iterator[Parcel] = super().__iter__()
-            finally:
-                feed.is_asked = False
-            if self.num_workers:
-                parcels = _let_go(parcels)
-            elif feed.threads:
-                parcels = ahead(parcels, self.prefetch)
+            feed.begin(Task(engine, at, life.until, crew))
+            parcels = self._from_workers() if self.num_workers else feed.parcels(self._pins)
             self._judge = engine.spec.policy.fresh()
-            self._flow = unpack(parcels, used, self._judge)
+            self._flow = unpack(parcels, crew.consumers, self._judge)
         return self._flow
+
+    def _from_workers(self) -> Generator[Parcel, None, None]:
+        if self._iterator is None:  # workers begin anew
+            self._feed.shelf = Shelf()
+        self._feed.is_asked = True
+        try:
+            parcels: Iterator[Parcel] = super().__iter__()
+        finally:
+            self._feed.is_asked = False
+        return _let_go(parcels)
+
+    @property
+    def _pins(self) -> bool:
+        """Whether tensors are brought into pinned memory: there must be something that gains from it."""
+        return self.pin_memory and torch.accelerator.is_available()
 
 
 class Pass:
@@ -388,7 +398,8 @@ class Pass:
         if not self._resumed:
             loader._judge.end()
             left_out = counters.get("batch", LEFT_OUT) - self._left_out
-            if not self._given and (error := life.engine.nothing(int(left_out))) is not None:
+            dropped = loader._judge.judge() if life.ranks == 1 else None
+            if not self._given and (error := dropped or life.engine.nothing(int(left_out))) is not None:
                 raise error
         if not self._complete:
             life.ended()
@@ -402,7 +413,7 @@ class Pass:
         raise StopIteration
 
 
-def _let_go(parcels: Iterator[Parcel]) -> Iterator[Parcel]:
+def _let_go(parcels: Iterator[Parcel]) -> Generator[Parcel, None, None]:
     """The same, but a worker's error ends the workers at once.
 
     The traceback of such an error holds torch's iterator, in a circle with itself. When the collector finds it, its

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import get_worker_info
 
 from streampipe.decoding import DeferredBatch, DeferredImage
 from streampipe.errors import StageError
+from streampipe.memory import empty, fill
 
 Batch = dict[str, Any]
 
@@ -57,7 +57,7 @@ def _stack(name: str, values: list[Any], samples: Sequence[Mapping[str, Any]]) -
             raise _unlike(name, first, samples[0], value, sample)
     out = empty((len(values), *first.shape), first.dtype, channels_last=_is_channels_last(first))
     for row, value in zip(out, values, strict=True):
-        row.copy_(value)
+        fill(row, value)
     return out
 
 
@@ -67,17 +67,6 @@ def _unlike(name: str, first: Any, lead: Mapping[str, Any], value: Any, sample: 
         f"{_kind(value)} in {sample.get('__key__')!r}; bring all to one size, as in decode(size=512), or give "
         f"those that lack it a value of that shape, as in default({name}=function)"
     )
-
-
-def empty(shape: tuple[int, ...], dtype: torch.dtype, channels_last: bool = False) -> torch.Tensor:
-    """An uninitialised tensor, in shared memory when this process is a DataLoader worker."""
-    layout = torch.channels_last if channels_last else torch.contiguous_format
-    if get_worker_info() is None:
-        return torch.empty(shape, dtype=dtype, memory_format=layout)
-    plan = torch.empty(shape, dtype=dtype, device="meta", memory_format=layout)
-    size = max(1, plan.numel()) * plan.element_size()
-    storage = torch.UntypedStorage._new_shared(size)  # type: ignore[no-untyped-call]
-    return torch.empty(0, dtype=dtype).set_(storage, 0, plan.shape, plan.stride())
 
 
 def _is_channels_last(image: torch.Tensor) -> bool:

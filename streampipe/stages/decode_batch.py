@@ -9,8 +9,9 @@ import torch
 
 from streampipe.context import FILLED_IN, Run, Sample
 from streampipe.decoding import Size
+from streampipe.memory import empty
 from streampipe.stages.batch import Collate, filled, rows_of_batch
-from streampipe.stages.collate import Batch, empty
+from streampipe.stages.collate import Batch
 from streampipe.stages.collate import collate as default_collate
 from streampipe.stages.decode import FieldDecoder
 from streampipe.stages.framing import passed

@@ -1,0 +1,188 @@
+"""The memory of batches, used again: to touch fresh pages costs as much as to fill them does.
+
+A block is lent out as one array. Whoever looks at a part of it (a tensor, a view of one, what numpy makes of it) keeps
+that array alive; when the last of them is gone the array is, and the block is lent again. So a batch that somebody
+keeps is never written to, however long he keeps it; there are then more blocks.
+
+Blocks of a worker lie in memory that its parent sees too. Such a block has a flag besides: it is in use as long as
+anybody in the parent looks at it.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch.utils.data import get_worker_info
+
+SMALL = 32 << 10
+"""Bytes below which memory of its own is as cheap."""
+_HEAD = 64  # bytes of a block in front of what is lent: the flag, and the distance that vector instructions like
+_IDLE = 8  # blocks that are kept although nobody looks at them
+_MOST = 64  # blocks that are looked after at all; who keeps more batches than that has them in memory of their own
+
+
+class Block:
+    """Memory that is lent out as one array at a time."""
+
+    __slots__ = ("_lent", "flag", "memory", "number", "sent")
+
+    def __init__(self, size: int, number: int, shared: bool) -> None:
+        self.number = number
+        self.memory = _shared(size + _HEAD) if shared else torch.empty(size + _HEAD, dtype=torch.uint8)
+        self.flag: np.ndarray = self.memory.numpy()[:1]
+        self.flag[0] = 0
+        self.sent = False  # the other process has it
+        self._lent: weakref.ref[np.ndarray] | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes that can be lent."""
+        return len(self.memory) - _HEAD
+
+    @property
+    def is_free(self) -> bool:
+        """Whether nobody looks at it, here or in the other process."""
+        return not self.flag[0] and (self._lent is None or self._lent() is None)
+
+    def lend(self) -> torch.Tensor:
+        """All of it."""
+        array = contents(self.memory)
+        self._lent = weakref.ref(array)
+        return torch.from_numpy(array)
+
+
+class Blocks:
+    """Blocks of a process, for all its threads. ``shared``: another process can see them."""
+
+    def __init__(self, shared: bool = False) -> None:
+        self._shared = shared
+        self._lock = threading.Lock()
+        self._blocks: list[Block] = []  # those that were lent last at the end
+        self._made = 0
+        self._by_address: dict[int, Block] = {}
+        self._dropped: list[int] = []
+
+    def take(self, size: int) -> torch.Tensor | None:
+        """Memory of at least so many bytes, with anything in it; None where too many blocks are in use."""
+        with self._lock:
+            free = [each for each in self._blocks if each.is_free]
+            fitting = [each for each in free if size <= each.size <= 2 * size]
+            block = min(fitting, key=lambda each: each.size, default=None)
+            for each in free[: max(0, len(free) - _IDLE)]:
+                if each is not block:
+                    self._drop(each)
+            if block is None:
+                if len(self._blocks) >= _MOST and not self._drop_one():
+                    return None
+                self._made += 1
+                block = Block(size, self._made, self._shared)
+            else:
+                self._blocks.remove(block)
+            self._blocks.append(block)
+            lent = block.lend()
+            self._by_address[lent.data_ptr()] = block
+            return lent
+
+    def _drop(self, block: Block) -> None:
+        self._blocks.remove(block)
+        del self._by_address[block.memory.data_ptr() + _HEAD]
+        if block.sent:
+            self._dropped.append(block.number)
+
+    def _drop_one(self) -> bool:
+        free = next((each for each in self._blocks if each.is_free), None)
+        if free is not None:
+            self._drop(free)
+        return free is not None
+
+    def holding(self, tensor: torch.Tensor) -> Block | None:
+        """The block that a tensor lies in."""
+        return self._by_address.get(tensor.untyped_storage().data_ptr())
+
+    def dropped(self) -> list[int]:
+        """Numbers of blocks that the other process had and that are gone since this was asked last."""
+        with self._lock:
+            found, self._dropped = self._dropped, []
+            return found
+
+    def trim(self) -> None:
+        """Let go of all that nobody looks at."""
+        with self._lock:
+            while self._drop_one():
+                pass
+
+
+def contents(memory: torch.Tensor) -> np.ndarray:
+    """What is lent of a block. It is alive as long as anything that was made of it: numpy looks no further than here
+    for the owner of a view, because what is behind it is no array.
+    """
+    return memory[_HEAD:].numpy()
+
+
+def _shared(size: int) -> torch.Tensor:
+    storage = torch.UntypedStorage._new_shared(size)  # type: ignore[no-untyped-call]
+    return torch.empty(0, dtype=torch.uint8).set_(storage)
+
+
+_own = Blocks()
+_for_parent: Blocks | None = None
+
+
+def share_with_parent() -> Blocks:
+    """In a worker whose parent knows how to give blocks back: from now on batches lie in shared blocks."""
+    global _for_parent
+    if _for_parent is None:
+        _for_parent = Blocks(shared=True)
+    return _for_parent
+
+
+def trim() -> None:
+    """Let go of the memory of batches that nobody looks at."""
+    _own.trim()
+
+
+def _forked() -> None:
+    """Blocks belong to the process that made them."""
+    global _own, _for_parent
+    _own, _for_parent = Blocks(), None
+
+
+os.register_at_fork(after_in_child=_forked)
+
+
+def empty(shape: Sequence[int], dtype: torch.dtype, channels_last: bool = False) -> torch.Tensor:
+    """An uninitialised tensor for a batch: in a worker in memory that its parent sees, else in a block of this process.
+
+    >>> empty((2, 3, 4, 4), torch.uint8, channels_last=True).stride()
+    (48, 1, 12, 3)
+    """
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    plan = torch.empty(tuple(shape), dtype=dtype, device="meta", memory_format=layout)
+    size = plan.numel() * plan.element_size()
+    blocks = _for_parent or (_own if get_worker_info() is None else None)
+    found = blocks.take(size) if blocks is not None and size >= SMALL else None
+    if found is None:
+        if get_worker_info() is None or (blocks is not None and size < SMALL):
+            return torch.empty_like(plan, device="cpu")
+        found = _shared(max(1, size))
+    return torch.empty(0, dtype=dtype).set_(found.untyped_storage(), 0, plan.shape, plan.stride())
+
+
+def fill(row: torch.Tensor, value: torch.Tensor) -> None:
+    """Copy a value into a row of a batch, in this thread alone: torch would wake others, which cost more than they
+    bring.
+    """
+    if value.stride() == row.stride() and value.dtype in _KNOWN_TO_NUMPY and not value.requires_grad:
+        np.copyto(row.numpy(), value.numpy())
+    else:
+        row.copy_(value)
+
+
+_KNOWN_TO_NUMPY = frozenset(
+    (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.float32, torch.float64)
+)
