@@ -71,7 +71,7 @@ class Blocks:
         """Memory of at least so many bytes, with anything in it; None where too many blocks are in use."""
         with self._lock:
             free = [each for each in self._blocks if each.is_free]
-            fitting = [each for each in free if size <= each.size <= 2 * size]
+            fitting = [each for each in free if size <= each.size <= size + size // 4]
             block = min(fitting, key=lambda each: each.size, default=None)
             for each in free[: max(0, len(free) - _IDLE)]:
                 if each is not block:

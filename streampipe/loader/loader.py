@@ -388,7 +388,7 @@ class Pass:
     def _at_end(self) -> Any:
         """The stream has ended. A resumed pass of which nothing was left is over at once: the next one follows."""
         life, loader = self._life, self._loader
-        loader._flow = None
+        loader._stop()
         if life.until is None:
             raise ConfigError(
                 f"rank {life.rank} of {life.ranks} is given no samples, so the endless pass has no more steps; check "

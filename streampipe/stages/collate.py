@@ -43,7 +43,7 @@ def collate(samples: Sequence[Any]) -> Any:
 
 def _stack(name: str, values: list[Any], samples: Sequence[Mapping[str, Any]]) -> Any:
     if isinstance(values[0], np.ndarray) and values[0].dtype.kind in "biufc":
-        values = [torch.from_numpy(np.ascontiguousarray(v)) if isinstance(v, np.ndarray) else v for v in values]
+        values = [as_tensor(value) for value in values]
     first = values[0]
     if isinstance(first, DeferredImage):
         for value, sample in zip(values, samples, strict=True):
@@ -55,7 +55,7 @@ def _stack(name: str, values: list[Any], samples: Sequence[Mapping[str, Any]]) -
     for value, sample in zip(values, samples, strict=True):
         if not isinstance(value, torch.Tensor) or value.shape != first.shape or value.dtype != first.dtype:
             raise _unlike(name, first, samples[0], value, sample)
-    out = empty((len(values), *first.shape), first.dtype, channels_last=_is_channels_last(first))
+    out = empty((len(values), *first.shape), first.dtype, channels_last=is_channels_last(first))
     for row, value in zip(out, values, strict=True):
         fill(row, value)
     return out
@@ -69,7 +69,13 @@ def _unlike(name: str, first: Any, lead: Mapping[str, Any], value: Any, sample: 
     )
 
 
-def _is_channels_last(image: torch.Tensor) -> bool:
+def as_tensor(value: Any) -> Any:
+    """An array as a tensor; anything else as it is."""
+    return torch.from_numpy(np.ascontiguousarray(value)) if isinstance(value, np.ndarray) else value
+
+
+def is_channels_last(image: torch.Tensor) -> bool:
+    """Whether an image (channels x height x width) has the channels of a pixel side by side."""
     return image.dim() == 3 and image.stride(0) == 1 and image.shape[0] > 1 and image.permute(1, 2, 0).is_contiguous()
 
 

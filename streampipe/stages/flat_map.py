@@ -10,7 +10,7 @@ from streampipe.counters import counters
 from streampipe.decorators.skip import SKIP
 from streampipe.errors import StageError, StreampipeError
 from streampipe.stages.fields import metadata
-from streampipe.stages.map import wants_rng
+from streampipe.stages.map import wants
 from streampipe.stages.nothing import Drops
 from streampipe.stages.stage import stage
 from streampipe.stages.values import check_function, check_number
@@ -63,7 +63,7 @@ def flat_map(
 
 def _caller(fn: Callable[..., Any], run: Run) -> Callable[[Any], Any]:
     """A function from a sample to the list of those that ``fn`` gives, or to the error that it became."""
-    seeded = wants_rng(fn)
+    seeded = wants(fn, "rng")
 
     def call(sample: Any) -> Any:
         try:

@@ -30,7 +30,7 @@ from streampipe.decoding import (
 from streampipe.decorators.skip import SKIP
 from streampipe.errors import ConfigError, DecodeError, StageError, StreampipeError
 from streampipe.index.stated import ORIGINAL, differs, stated_size
-from streampipe.stages.map import wants_rng
+from streampipe.stages.map import wants
 from streampipe.stages.nothing import Drops
 
 T = TypeVar("T")
@@ -239,7 +239,7 @@ class Framing:
         self, crop: Callable[..., Any], sample: Sample, size: Size, target: Size, share: float
     ) -> tuple[float, float]:
         room = Room(size, resized(size, target, self.rounding, share), target)
-        extra = {"rng": self._choices.rng(sample)} if wants_rng(crop) else {}
+        extra = {"rng": self._choices.rng(sample)} if wants(crop, "rng") else {}
         try:
             found = crop(room, sample, **extra)
             at = [

@@ -21,6 +21,16 @@ def _check(fn: Any, field: Any, threads: Any) -> None:
     if field is not None and (not isinstance(field, str) or not field):
         raise ConfigError(f"map: field is the name of a field, or None for the whole sample, not {field!r}")
     check_number("map", "threads", threads, 0, optional=True)
+    default = _defaults(fn).get("out")
+    if default is inspect.Parameter.empty:
+        raise ConfigError(
+            "map: out= of the function needs the default None: the first value of a batch is made without a row, and "
+            "says what shape and dtype rows have"
+        )
+    if field is None and wants(fn, "out"):
+        raise ConfigError(
+            "map: the function takes out=, the row of its batch, so say which field it makes: map(function, field)"
+        )
 
 
 @stage(rows="each", state="nothing", check=_check)
@@ -37,6 +47,13 @@ def map(
     ``field`` may name alternatives (``"jpg;png"``). A function with a parameter named ``rng`` is given a numpy
     generator seeded by (seed, epoch, key, stage). One that returns ``sp.SKIP`` drops the sample. A new dict without
     ``__key__`` gets the old one's key, URL and position. With ``threads``, calls overlap and the order stays.
+
+    A function of a field with a parameter ``out=None`` need not make a tensor (or array) that ``batch`` then copies:
+    where ``batch`` comes next, it is given the row of its batch, to write its value into and to return. ``out`` is
+    None for the first value of a batch, which says what shape and dtype rows have, and where no ``batch`` follows::
+
+        def scaled(image, out=None):
+            return torch.div(image, 255, out=out)
 
     Raises:
         StageError: ``fn`` raised, or returned None for a whole sample; it names the stage and the sample.
@@ -60,7 +77,7 @@ def map(
 
 def _caller(fn: Callable[..., Any], field: str | None, run: Run) -> Callable[[Any], tuple[Any, Any]]:
     """A function of a sample that returns the sample and ``fn``'s result, or the error that it became."""
-    seeded = wants_rng(fn)
+    seeded = wants(fn, "rng")
 
     def call(sample: Any) -> tuple[Any, Any]:
         try:
@@ -72,7 +89,7 @@ def _caller(fn: Callable[..., Any], field: str | None, run: Run) -> Callable[[An
             value = fn(sample[name], **extra)
             return sample, value if value is SKIP else {**sample, name: value}
         except Exception as error:
-            return sample, _caused(blame(error, run.stage, sample if isinstance(sample, dict) else None), error)
+            return sample, caused(blame(error, run.stage, sample if isinstance(sample, dict) else None), error)
 
     return call
 
@@ -90,15 +107,22 @@ def _whole(sample: Any, result: Any, stage_name: str) -> Any:
     return result
 
 
-def _caused(ours: StreampipeError, error: Exception) -> StreampipeError:
+def caused(ours: StreampipeError, error: Exception) -> StreampipeError:
+    """An error with the one that it was made of."""
     if ours is not error:
         ours.__cause__ = error
     return ours
 
 
-def wants_rng(fn: Callable[..., Any]) -> bool:
-    """Whether a function has a parameter named ``rng``."""
+def wants(fn: Callable[..., Any], name: str) -> bool:
+    """Whether a function has a parameter that is filled in for it: ``rng``, or ``out`` with the default None."""
+    found = _defaults(fn)
+    return name in found and (name != "out" or found[name] is None)
+
+
+def _defaults(fn: Callable[..., Any]) -> dict[str, Any]:
+    """A function's parameters with their defaults."""
     try:
-        return "rng" in inspect.signature(fn).parameters
+        return {each.name: each.default for each in inspect.signature(fn).parameters.values()}
     except (TypeError, ValueError):  # some built-in functions have no signature
-        return False
+        return {}

@@ -1,0 +1,121 @@
+"""Memory of batches is used again, and never while anybody looks at it."""
+
+import os
+import threading
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from streampipe import memory
+from streampipe.memory import Blocks, empty, fill
+
+SIZE = 40_000
+
+VIEWS = (
+    lambda t: t,
+    lambda t: t[7:9],
+    lambda t: t.view(torch.int16)[3:],
+    lambda t: t.numpy(),
+    lambda t: t.numpy()[5:].reshape(-1, 5)[1],
+    lambda t: torch.from_numpy(t.numpy()[1::2]),
+    lambda t: t.untyped_storage(),
+    lambda t: torch.utils.dlpack.from_dlpack(t),
+    lambda t: memoryview(t.numpy())[9:],
+)
+"""What somebody may keep of a batch."""
+
+
+def values(kept):
+    """The bytes of something that was kept."""
+    return set(bytes(kept)) if isinstance(kept, memoryview) else set(np.asarray(torch.as_tensor(kept)).tobytes())
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(range(len(VIEWS))), st.integers(0, 5)), max_size=30))
+def test_what_somebody_keeps_of_a_block_is_never_overwritten(steps):
+    blocks, kept = Blocks(), []
+    for number, (view, drop) in enumerate(steps, 1):
+        lent = blocks.take(SIZE)
+        lent.fill_(number % 256)
+        kept.append((number % 256, VIEWS[view](lent)))
+        del lent
+        for _ in range(min(drop, len(kept))):
+            kept.pop(len(kept) // 2)
+        for wanted, each in kept:
+            if not isinstance(each, torch.UntypedStorage):
+                assert values(each) == {wanted}
+            else:
+                assert each[0] == wanted
+
+
+def test_a_block_is_lent_again_as_soon_as_its_last_view_is_gone():
+    blocks = Blocks()
+    for view in VIEWS:
+        lent = blocks.take(SIZE)
+        address, kept = lent.data_ptr(), view(lent)
+        del lent
+        assert blocks.take(SIZE).data_ptr() != address
+        del kept
+        assert blocks.take(SIZE).data_ptr() == address
+        blocks.trim()
+
+
+def test_blocks_are_for_sizes_like_theirs_and_few_stay_that_nobody_uses():
+    blocks = Blocks()
+    address = blocks.take(SIZE).data_ptr()
+    assert blocks.take(SIZE * 9 // 10).data_ptr() == address
+    assert blocks.take(SIZE // 2).data_ptr() != address
+    many = [blocks.take(SIZE) for _ in range(memory._MOST)]
+    assert blocks.take(SIZE) is None
+    del many
+    blocks.take(SIZE)
+    assert len(blocks._blocks) <= memory._IDLE + 1
+    blocks.trim()
+    assert not blocks._blocks
+
+
+def test_threads_never_share_a_block():
+    blocks, wrong = Blocks(), []
+
+    def work(number):
+        for _ in range(100):
+            lent = blocks.take(SIZE)
+            lent.fill_(number)
+            if set(lent.unique().tolist()) != {number}:
+                wrong.append(number)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not wrong
+
+
+def test_a_forked_child_has_blocks_of_its_own():
+    lent = memory._own.take(SIZE)
+    with memory._own._lock:  # as another thread may hold it
+        child = os.fork()
+        if not child:
+            os._exit(0 if memory._own.take(SIZE) is not None else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert not memory._own.holding(lent).is_free
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.bfloat16, torch.complex64, torch.bool, torch.float64])
+@pytest.mark.parametrize("edge", [2, 200])
+def test_batches_have_the_shape_dtype_and_layout_that_were_asked_for(dtype, edge):
+    for channels_last in (False, True):
+        like = torch.empty(
+            (2, 3, edge, edge),
+            dtype=dtype,
+            memory_format=torch.channels_last if channels_last else torch.contiguous_format,
+        )
+        found = empty((2, 3, edge, edge), dtype, channels_last)
+        assert (found.shape, found.dtype, found.stride()) == (like.shape, like.dtype, like.stride())
+        value = (torch.rand(3, edge, edge) * 9).to(dtype)
+        fill(found[1], value)
+        assert torch.equal(found[1], value)
