@@ -74,6 +74,7 @@ class Packed:
     def _packed(self, tensor: torch.Tensor) -> Any:
         if not _is_plain(tensor):
             return tensor
+        tensor = tensor.resolve_conj().resolve_neg()  # torch would send what they stand for, and forget that they do
         block = self._blocks.holding(tensor)
         if block is not None and (block.number in self._places or not block.flag[0]):
             return self._placed(tensor, block)
@@ -153,7 +154,7 @@ def _is_plain(tensor: torch.Tensor) -> bool:
         type(tensor) is torch.Tensor
         and tensor.device.type == "cpu"
         and tensor.layout is torch.strided
-        and not (tensor.requires_grad or tensor.is_quantized or tensor.is_conj() or tensor.is_neg())
+        and not (tensor.requires_grad or tensor.is_quantized)
         and tensor.numel() > 0
     )
 

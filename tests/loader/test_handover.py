@@ -91,6 +91,7 @@ ITEMS = [
 ]
 
 
+@pytest.mark.filterwarnings("ignore:Sparse invariant checks:UserWarning")
 @pytest.mark.parametrize("number", range(len(ITEMS)))
 def test_any_item_comes_as_it_was(number):
     blocks, shelf = Blocks(shared=True), Shelf()
@@ -138,9 +139,7 @@ def labelled(batch):
     return batch
 
 
-@pytest.mark.parametrize(
-    "options", [{"persistent_workers": True}, {"threads": 2}, {"multiprocessing_context": "spawn"}]
-)
+@pytest.mark.parametrize("options", [{"persistent_workers": True, "threads": 2}, {"multiprocessing_context": "spawn"}])
 def test_batches_of_workers_that_are_kept_stay_as_they_came(tmp_path, options):
     write_photos(tmp_path, [10, 9, 11])
     pipe = sp.stream(tmp_path, shuffle=7).decode(size=120).batch(2).map(labelled)
