@@ -254,10 +254,19 @@ def test_the_end_of_an_epoch_and_the_beginning_of_the_next_may_want_the_same_sam
     assert got == contents(local(folder, epochs=3).batch(7))
 
 
-@pytest.mark.parametrize("workers", [0, 2, 3])
-def test_with_a_cache_each_shard_is_downloaded_once_and_then_never_again(server, folder, tmp_path, workers):
+def test_threads_read_the_same_samples_within_one_budget(server, folder):
+    memory = 400_000
+    pipe = remote(server, network=sp.Network(memory=memory, window=100_000, gap=0)).batch(8)
+    counters.take()
+    assert contents(pipe.loader(threads=3)) == contents(local(folder).batch(8))
+    assert 0 < counters.get("network", "peak bytes in flight") < memory + 3 * 8 * 45_000
+    assert pipe.source.source.traffic._taken == 0
+
+
+@pytest.mark.parametrize("options", [{}, {"num_workers": 2}, {"num_workers": 3}, {"threads": 3}])
+def test_with_a_cache_each_shard_is_downloaded_once_and_then_never_again(server, folder, tmp_path, options):
     wanted = contents(local(folder).batch(8))
-    loader = remote(server, cache=tmp_path / "cache").batch(8).loader(num_workers=workers)
+    loader = remote(server, cache=tmp_path / "cache").batch(8).loader(**options)
     assert contents(loader) == wanted
     _, sizes = served(server)
     for name, size in sizes.items():
