@@ -15,11 +15,13 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Callable, Sequence
+from copy import copy
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
+from streampipe.decoding import DeferredBatch
 from streampipe.memory import SMALL, Block, Blocks, contents, fill
 
 _shelves: weakref.WeakValueDictionary[str, Shelf] = weakref.WeakValueDictionary()
@@ -89,11 +91,11 @@ class Packed:
         memory = self._blocks.take(flat.numel() * flat.element_size())
         if memory is None:
             return tensor
-        copy = torch.empty(0, dtype=tensor.dtype).set_(memory.untyped_storage(), 0, tensor.shape, tensor.stride())
-        fill(copy, tensor)
-        block = self._blocks.holding(copy)
+        row = torch.empty(0, dtype=tensor.dtype).set_(memory.untyped_storage(), 0, tensor.shape, tensor.stride())
+        fill(row, tensor)
+        block = self._blocks.holding(row)
         assert block is not None
-        return self._placed(copy, block)
+        return self._placed(row, block)
 
     def _placed(self, tensor: torch.Tensor, block: Block) -> _Placed:
         if block.number not in self._places:
@@ -138,13 +140,17 @@ def _give_back(memory: np.ndarray, process: int) -> None:
 
 
 def _mapped(item: Any, kinds: tuple[type, ...], function: Callable[[Any], Any]) -> Any:
-    """An item with what it has of some kinds replaced, in plain dicts, lists and tuples."""
+    """An item with what it has of some kinds replaced, in plain dicts, lists, tuples and images that wait for a GPU."""
     if isinstance(item, kinds):
         return function(item)
     if type(item) is dict:
         return {name: _mapped(value, kinds, function) for name, value in item.items()}
     if type(item) in (list, tuple):
         return type(item)(_mapped(each, kinds, function) for each in item)
+    if type(item) is DeferredBatch:
+        found = copy(item)
+        found.data = _mapped(item.data, kinds, function)
+        return found
     return item
 
 
