@@ -110,6 +110,7 @@ def bare_loop(urls: list[str]) -> Iterator:
 
 
 def functions(urls: list[str], repeat: int, number: int) -> None:
+    torch.set_num_threads(1)  # else webdataset's batches are stacked by all cores at once, at twice the CPU time
     pipe = sp.stream(urls, shuffle=True, epochs=None)
     theirs = wds.WebDataset(urls, shardshuffle=False, empty_check=False).repeat().map_dict(jpg=our_decode_alone)
     contenders = {

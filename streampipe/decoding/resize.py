@@ -79,6 +79,14 @@ def resize(
     return _deliver(slot, cut.turn, out)
 
 
+def turn(image: torch.Tensor, how: Turn) -> torch.Tensor:
+    """An image (channels x height x width) turned."""
+    if how.swap:
+        image = image.transpose(1, 2)
+    axes = [axis for axis, flip in ((2, how.flip_x), (1, how.flip_y)) if flip]
+    return image.flip(axes) if axes else image
+
+
 def _by_pillow(
     box: np.ndarray, start: tuple[float, float], size: tuple[float, float], target: tuple[int, int], interpolation: str
 ) -> np.ndarray:
@@ -106,20 +114,20 @@ def _under(start: float, length: float, out: int, total: int) -> np.ndarray:
 
 def _deliver(image: torch.Tensor, how: Turn, out: torch.Tensor | None) -> torch.Tensor:
     """The image turned, where it was asked for, or in memory of its own: never a view of a decoder's buffer."""
-    if how.swap:
-        image = image.transpose(1, 2)
     channels, height, width = image.shape
+    if how.swap:
+        image, height, width = image.transpose(1, 2), width, height
     if out is None:
         out = _empty((height, width, channels), np.uint8 if image.dtype == torch.uint8 else np.int32)
-    axes = [axis for axis, flip in ((2, how.flip_x), (1, how.flip_y)) if flip]
-    if not axes and image.stride() == out.stride():
+    flips = how._replace(swap=False)
+    if not any(flips) and image.stride() == out.stride():
         np.copyto(out.numpy(), image.numpy())
         return out
     rows = max(1, _ALONE // (width * channels)) if torch.get_num_threads() > 1 else height
     for top in range(0, height, rows):
         end = min(top + rows, height)
         band = image[:, height - end : height - top] if how.flip_y else image[:, top:end]
-        out[:, top:end].copy_(band.flip(axes) if axes else band)
+        out[:, top:end].copy_(turn(band, flips))
     return out
 
 
