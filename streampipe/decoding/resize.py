@@ -123,7 +123,9 @@ def _deliver(image: torch.Tensor, how: Turn, out: torch.Tensor | None) -> torch.
     if not any(flips) and image.stride() == out.stride():
         np.copyto(out.numpy(), image.numpy())
         return out
-    rows = max(1, _ALONE // (width * channels)) if torch.get_num_threads() > 1 else height
+    if torch.get_num_threads() == 1 or out.shape != image.shape:
+        return out.copy_(turn(image, flips))
+    rows = max(1, _ALONE // (width * channels))
     for top in range(0, height, rows):
         end = min(top + rows, height)
         band = image[:, height - end : height - top] if how.flip_y else image[:, top:end]
