@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 import weakref
@@ -31,7 +32,7 @@ class Ahead(Iterator[Any]):
         stop, ready = threading.Event(), threading.Event()
         arguments = items, self._made, stop, ready
         thread = threading.Thread(target=_make, args=arguments, name="streampipe-ahead", daemon=True)
-        self._end = weakref.finalize(self, _end, self._made, stop, thread)  # at the end of the process too
+        self._end = weakref.finalize(self, _end, self._made, stop, thread, os.getpid())  # when the process ends, too
         before = torch.get_num_threads()
         thread.start()
         ready.wait()
@@ -114,8 +115,10 @@ def _make(items: Iterator[Any], made: queue.Queue[_Made], stop: threading.Event,
             close()
 
 
-def _end(made: queue.Queue[_Made], stop: threading.Event, thread: threading.Thread) -> None:
+def _end(made: queue.Queue[_Made], stop: threading.Event, thread: threading.Thread, process: int) -> None:
     """Let the thread finish what it is at, and drop it: at most one item more finds room in the queue."""
+    if os.getpid() != process:
+        return  # a fork has no such thread, and what it held stays held
     stop.set()
     while not made.empty():
         try:

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -145,6 +146,17 @@ def test_a_thread_ends_with_what_holds_it():
     assert next(made) == 0
     del made
     assert closed == [10**9]
+
+
+def test_a_fork_waits_for_no_thread_of_its_parent():
+    made = Ahead(counted(10**9, []), 2)
+    with made._made.mutex:  # as the thread may hold it
+        child = os.fork()
+        if not child:
+            made.close()
+            os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    assert next(made) == 0
 
 
 LEFT_OPEN = """
