@@ -1,7 +1,7 @@
 """From a worker to its parent: tensors in blocks of shared memory, which go back when nobody looks at them any more.
 
 Torch makes a segment of shared memory for every tensor that it sends, and a process that receives it opens that by a
-socket: for a batch of photos that is as much work as a third of decoding it. Here a block is sent once. After that its
+socket: for a batch of photos that is a fifth of the work of decoding it. Here a block is sent once. After that its
 number is enough, and the parent says by a flag in the block that it may be filled again: once the last view of the
 batch is gone. A batch that is kept is never overwritten; the worker then takes other blocks. Blocks have no names, so
 none is left when processes die.
@@ -140,7 +140,7 @@ def _give_back(memory: np.ndarray, process: int) -> None:
 
 
 def _mapped(item: Any, kinds: tuple[type, ...], function: Callable[[Any], Any]) -> Any:
-    """An item with what it has of some kinds replaced, in plain dicts, lists, tuples and images that wait for a GPU."""
+    """An item with what it has of some kinds replaced: in dicts, lists, tuples and images that wait for a GPU."""
     if isinstance(item, kinds):
         return function(item)
     if type(item) is dict:

@@ -123,11 +123,14 @@ def test_rank_can_be_passed_and_half_of_it_cannot(tmp_path):
         pipe.loader(rank=1)
 
 
-def test_batches_from_workers_are_in_shared_memory(tmp_path):
+def test_batches_from_workers_are_where_the_worker_wrote_them(tmp_path):
     write_photos(tmp_path, [6])
-    for batch in sp.stream(tmp_path).decode(size=32).batch(3).loader(num_workers=1):
-        assert batch["jpg"].shape == (3, 3, 32, 32)
-        assert batch["jpg"].is_shared()
+    loader = sp.stream(tmp_path).decode(size=128).batch(3).loader(num_workers=1)
+    for batch in loader:
+        assert batch["jpg"].shape == (3, 3, 128, 128)
+        begin = batch["jpg"].data_ptr()
+        blocks = loader._feed.shelf.blocks.values()
+        assert any(0 < begin - each.data_ptr() < len(each) and each.is_shared() for each in blocks)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
