@@ -8,7 +8,8 @@ with a consumer that takes as long over each batch as a training step that needs
 
 Columns: samples given out; seconds to the first batch and for all; bytes that came over the link as a share of what it
 could carry, from the first request for data to the end; bytes fetched and requests, as a multiple of the shards' bytes;
-then, of the slower consumer, seconds to the first batch and the share of the time after it that was spent waiting.
+then, of the slower consumer, seconds to the first batch, the shares of the ten seconds after it and of the time after
+those that were spent waiting, and the 50th, 95th and 99th percentile of the wait for a batch.
 
 MosaicML Streaming, LitData and Hugging Face datasets take part where they can be imported. The first two read their own
 format, written from the same samples in files of the same size, by S3's protocol from the same server.
@@ -31,6 +32,7 @@ from pathlib import Path
 from typing import Any
 
 BATCH, SAMPLE, SHARD = 16, 100_000, 10_000_000
+BEGINNING = 10.0  # seconds
 
 
 class Job:
@@ -137,22 +139,39 @@ def consume(name: str, job: Job, pause: float, answer: Any) -> None:
         loader = CONTENDERS[name][0](job)
         start = time.perf_counter()
         batches = iter(loader)
-        first = waited = 0.0
-        samples = steps = 0
+        first, waits, samples = 0.0, Waits(), 0
         while True:
             asked = time.perf_counter()
             batch = next(batches, None)
             now = time.perf_counter()
             if batch is None:
                 break
-            first, waited = first or now - start, waited + (now - asked if samples else 0)
-            samples, steps = samples + rows(batch), steps + 1
+            first = first or now - start
+            if samples:
+                waits.append((now - start - first, now - asked))
+            samples += rows(batch)
             if pause:
                 time.sleep(pause * rows(batch) / BATCH)
         seconds, ended = time.perf_counter() - start, time.monotonic()
-        answer.send({"first": first, "seconds": seconds, "waited": waited, "samples": samples, "ended": ended})
+        answer.send(
+            {"first": first, "seconds": seconds, "samples": samples, "ended": ended, **waits.found(seconds - first)}
+        )
     except Exception as error:
         answer.send({"error": f"{type(error).__name__}: {error}"})
+
+
+class Waits(list[tuple[float, float]]):
+    """When each batch came after the first one, and how long it was waited for."""
+
+    def found(self, seconds: float) -> dict[str, Any]:
+        early = sum(wait for at, wait in self if at < BEGINNING)
+        late = sum(wait for at, wait in self if at >= BEGINNING)
+        every = sorted(wait for _, wait in self) or [0.0]
+        return {
+            "early": early / max(1e-9, min(BEGINNING, seconds)),
+            "late": late / (seconds - BEGINNING) if seconds > BEGINNING else 0.0,
+            "waits": [every[int(share * (len(every) - 1))] * 1e3 for share in (0.5, 0.95, 0.99)],
+        }
 
 
 def serve(folder: str, latency: float, rate: float, pipe: Any) -> None:
@@ -244,10 +263,11 @@ def report(name: str, fast: dict[str, Any], paced: dict[str, Any], size: int, ra
     if "error" in fast or "error" in paced:
         return f"{name:<24} failed: {fast.get('error') or paced.get('error')}"[-400:]
     link = fast["bytes"] / (fast["ended"] - fast["since"]) / rate
-    waited = paced["waited"] / (paced["seconds"] - paced["first"])
+    waits = " / ".join(f"{each:.0f}" for each in paced["waits"])
     return (
         f"{name:<24}{fast['samples']:>8}{fast['first']:>9.2f}{fast['seconds']:>9.2f}{link:>9.1%}"
-        f"{fast['bytes'] / size:>9.2f}{fast['requests']:>9}{paced['first']:>9.2f}{waited:>9.1%}"
+        f"{fast['bytes'] / size:>9.2f}{fast['requests']:>9}{paced['first']:>9.2f}"
+        f"{paced['early']:>9.1%}{paced['late']:>9.1%}  {waits}"
     )
 
 
@@ -275,7 +295,7 @@ def main() -> None:
         print(f"{samples} samples, {len(shards)} shards, {size / 1e6:.0f} MB; {given.rate:.0f} MB/s, {given.latency} s")
         print(
             f"{'':<24}{'samples':>8}{'first s':>9}{'all s':>9}{'of link':>9}{'fetched':>9}{'requests':>9}"
-            f"{'first s':>9}{'waiting':>9}"
+            f"{'first s':>9}{'in 10 s':>9}{'after':>9}  wait ms"
         )
         pause = BATCH * size / samples / rate / 0.8
         for name in given.only:

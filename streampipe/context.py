@@ -105,7 +105,9 @@ class Run:
     ``threads`` is the number that ``loader(threads=)`` asked for, for stages that were not given their own. ``fill`` is
     how many samples a planned batch must have: where some were skipped, others of the batch take their slots.
     ``open_shards`` is how many shards a plan's samples come from at once; 0 where that is not known.
-    ``in_lane``: the stage sees one lane of several, and what it dropped there is judged with the others.
+    ``in_lane``: the stage sees one lane of several, and what it dropped there is judged with the others. ``lanes`` is
+    how many of them one reader may have open, 1 where each reader has a stream of its own: they share what a process
+    may hold.
     ``resumed`` says that a pass goes on where another stopped, ``at`` is then the mark behind a stage that counts.
     """
 
@@ -121,6 +123,7 @@ class Run:
     trail: Trail = field(default_factory=Trail)
     memory: Memory | None = None
     in_lane: bool = False
+    lanes: int = 1
 
     def in_stage(self, stage: str, at: Mark = None, memory: Memory | None = None) -> Run:
         """The same run, seen from another stage."""

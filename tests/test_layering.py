@@ -59,7 +59,7 @@ INSIDE = {  # and in a folder, each file from those before it
     "tar": "limits foreign extended header compression entries reader writer",
     "decoding": "extensions inflate geometry text budget exif codec segments icc resize boxes pillow jpeg_damage jpeg "
     "png web more codecs image deferred fields",
-    "reading": "indexed remote prefetch shards forward reader",
+    "reading": "indexed remote wanted pace prefetch shards forward reader",
     "pack": "names split metadata layouts duplicates walk listing change shard job run",
     "engine": "engine chain division mix batches indexed lanes turns streams state interleaved compile life clock "
     "plain explain",

@@ -99,9 +99,9 @@ def read_steps(plan: Plan, run: Run, cursor: Cursor, first: int, stride: int, vi
     return reader_of(plan, max(_FEW_OPEN, open_shards(plan))).read(steps, views)
 
 
-def reader_of(plan: Plan, most: int) -> Reader:
-    """What reads a plan's samples, with so many shards open at most."""
-    return Reader(plan.dataset.parts(), most, plan.window)
+def reader_of(plan: Plan, most: int, readers: int = 1) -> Reader:
+    """What reads a plan's samples, with so many shards open at most; it is one of so many of a process."""
+    return Reader(plan.dataset.parts(), most, plan.window, readers)
 
 
 def open_shards(plan: Plan) -> int:

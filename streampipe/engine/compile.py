@@ -218,7 +218,8 @@ def _planned_lanes(spec: Spec, division: Division, job: Job, plan: Plan) -> Lane
         shape, elastic = Shape(places, max(t for t in _divisors(_COLUMNS) if t <= most)), True
     facts = {"data": f"{plan.dataset.fingerprint} {plan.filter} {plan.lanes.window if plan.shuffled else None}"}
     whole = replace(plan, lanes=replace(lanes, tail="short"))
-    return _engine(spec, division, job, shape, elastic, PlannedStream(whole, shape), _level(plan), division.why, facts)
+    stream = PlannedStream(whole, shape)
+    return _engine(spec, division, job, shape, elastic, stream, _level(plan), division.why, facts, elastic)
 
 
 def _streamed(spec: Spec, division: Division, job: Job, why: str) -> LaneEngine:
@@ -232,7 +233,7 @@ def _streamed(spec: Spec, division: Division, job: Job, why: str) -> LaneEngine:
         found = Shape(chosen.places, chosen.columns)
         if found.number >= job.world_size * job.readers:
             shape, elastic, stream = found, found.fits(job.world_size), source.in_lanes(found.places)
-    return _engine(spec, division, job, shape, elastic, stream, Level.STREAMED, why, facts)
+    return _engine(spec, division, job, shape, elastic, stream, Level.STREAMED, why, facts, stream is not source)
 
 
 def _divisors(number: int, most: int | None = None) -> list[int]:
@@ -249,6 +250,7 @@ def _engine(
     level: Level,
     why: str,
     facts: dict[str, Any],
+    shared: bool,
 ) -> LaneEngine:
     if division.pools:
         _check_pools(division, job)
@@ -272,6 +274,7 @@ def _engine(
         drop_short=tail_policy == "drop" and division.batch is not None,
         fill_short=tail_policy == "pad",
         continuous=division.pools,
+        shared=shared,
     )
     facts = {**facts, "pipeline": describe(spec.source, division.head)}
     return LaneEngine(spec, work, level, why, facts, elastic)

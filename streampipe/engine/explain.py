@@ -229,6 +229,7 @@ def _reading(spec: Spec, plan: Plan, world_size: int, mine: int, alone: bool) ->
             f"through the cache: each shard is copied once a machine ({_size(whole)} for all), samples come from there"
         )
         return [*rows, ("reading", text)]
+    rows += [("requests", _requests(plan, wanted / samples, source.network.window))] if wanted else []
     text = _ahead(plan, wanted / samples, mine, alone, wanted < whole / 2, source.network.memory)
     pays = "now" if spec.epochs != 1 else "from the second epoch on"
     extra = f", though it fetches whole shards where {_size(wanted)} are wanted" if wanted < whole / 2 else ""
@@ -237,6 +238,17 @@ def _reading(spec: Spec, plan: Plan, world_size: int, mine: int, alone: bool) ->
         ("reading", f"ahead of need: {text}"),
         ("cache", f"none; cache= would pay {pays}, with {_size(whole)} of disk for all shards{extra}"),
     ]
+
+
+def _requests(plan: Plan, mean: float, window: int) -> str:
+    """How many requests for bytes an epoch costs all ranks: that depends on the link, but lies between two numbers."""
+    parts, samples = plan.dataset.parts(), plan.lanes.samples
+    shards = min(samples, sum(len(part.shards) for part in parts))
+    least = max(shards, -(-int(samples * mean) // window))
+    return (
+        f"{least:,} to {samples:,} an epoch, by how much more the link has than is taken: at least a window of "
+        f"{_size(window)} or a shard each, at most a sample each"
+    )
 
 
 def _ahead(plan: Plan, mean: float, mine: int, alone: bool, few: bool, memory: int) -> str:

@@ -178,6 +178,7 @@ class Work:
         exact: whether every stage of the head leaves marks; else a lane is replayed.
         views: whether the head is given memoryviews.
         drop_short, fill_short: what becomes of a last batch with fewer slots.
+        shared: whether the lanes follow from the data, so that one reader may have all of them.
         continuous: the head goes on over the epochs of a pass, because it holds samples that go into the next one.
         unwind: from the mark behind the head to that of the stream, and those of the stages that count.
     """
@@ -193,6 +194,7 @@ class Work:
     drop_short: bool = False
     fill_short: bool = False
     continuous: bool = False
+    shared: bool = False
 
     def stream_of(self, number: int, standing: Standing, until: int | None, run: Run) -> Iterator[tuple[Any, Standing]]:
         """A lane's items from where it stands, each with where it stands behind it."""
@@ -201,11 +203,11 @@ class Work:
         if self.continuous:
             yield from self._over_epochs(replace(run, consumer=me), standing, until)
             return
-        empty = 0
+        empty, lanes = 0, self.shape.number if self.shared else 1
         while until is None or epoch < until:
             trail = Trail()
             begin, marks = self.unwind(mark)
-            of_lane = replace(run, consumer=me, trail=trail, resumed=bool(given), in_lane=True)
+            of_lane = replace(run, consumer=me, trail=trail, resumed=bool(given), in_lane=True, lanes=lanes)
             items = self.head(self.stream(of_lane, epoch, self.views, begin[1:] if begin else ()), of_lane, marks)
             if mark is None and given:
                 counters.add("lanes", "items replayed", given)

@@ -38,7 +38,7 @@ class PlannedStream:
                 places = find(epoch, t)
                 yield t, places[done:] if t == step else places
 
-        reader = reader_of(plan, max(4, open_shards(plan) // shape.number))
+        reader = reader_of(plan, max(4, open_shards(plan) // shape.number), run.lanes)
         with closing(reader.read(steps(), views and chains is None)) as found:
             for t, places, samples in found:
                 first = done if t == step else 0

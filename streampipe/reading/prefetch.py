@@ -13,10 +13,8 @@ or finished copy. Until a copy has come as far as its first samples, some of tho
 from __future__ import annotations
 
 import threading
-import time
 from collections import OrderedDict, deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Generic, TypeVar
 
 from streampipe.context import Sample
@@ -24,8 +22,10 @@ from streampipe.counters import counters
 from streampipe.errors import ShardError, SourceUnavailable
 from streampipe.plan.dataset import Dataset
 from streampipe.plan.planned import Place
+from streampipe.reading.pace import Pace
 from streampipe.reading.remote import RemoteShard
-from streampipe.source.ranges import Answer, Part
+from streampipe.reading.wanted import Wanted, WantedShard
+from streampipe.source.ranges import Part
 
 T = TypeVar("T")
 
@@ -39,65 +39,34 @@ _MOST_OPEN = 256  # shards that known steps want samples of
 _IDLE = 64  # indexes that are kept though no known step wants them
 _GUESS = 128 << 10  # bytes of a sample, before any index is known
 _FEW = 256  # samples of known steps until the first one came
-_FIRST = 64 << 10  # how far a request is extended at first
-_SMALL = 512 << 10  # to which it becomes smaller where the reader has to wait
-_MOST_ROOM = 1 << 30
-_NEAR = 4 << 20  # bytes to ask for in the order of need at least; more as requests grow
+_NEAR = 8 << 20  # bytes to ask for in the order of need at least; more where the link needs more
 _PAST = 0.25  # of the budget: bytes that a pass may read past the cache
 _COPIES = 4  # shards that are copied at once, if none more is needed now
 
 
-class _Wanted:
-    """A sample that a known step wants."""
-
-    __slots__ = ("answer", "cost", "early", "given", "number", "place", "row", "shard", "span", "step")
-
-    def __init__(self, place: Place, step: int, shard: _Shard) -> None:
-        self.place = place
-        self.step = step
-        self.shard = shard
-        self.row = -1  # of the index, once that is there
-        self.span = Part(0, 0)
-        self.answer: Answer | None = None  # once it was asked for
-        self.number = 0  # in the answer
-        self.cost = 0  # bytes taken of the budget
-        self.early = False  # it was asked for with another, and its turn has not come
-        self.given = False
-
-    @property
-    def at(self) -> tuple[int, int]:
-        """Which sample of the shard it is, in which epoch."""
-        return self.place.epoch, self.row
-
-
-class _Shard:
-    """A shard, and the known samples of it."""
-
-    def __init__(self, at: tuple[int, int], remote: RemoteShard) -> None:
-        self.at = at
-        self.remote = remote
-        self.users = 0  # known samples that were not given out yet
-        self.waiting: list[_Wanted] = []  # for the index
-        self.unasked: dict[tuple[int, int], _Wanted] = {}  # by epoch and row
-
-
 class Prefetch(Generic[T]):
-    """The samples of steps, in order. ``close`` it, or exhaust it."""
+    """The samples of steps, in order. ``close`` it, or exhaust it.
 
-    def __init__(self, datasets: Sequence[Dataset], steps: Iterable[tuple[T, Sequence[Place]]]) -> None:
+    Args:
+        readers: that share ``Network.memory``.
+    """
+
+    def __init__(
+        self, datasets: Sequence[Dataset], steps: Iterable[tuple[T, Sequence[Place]]], readers: int = 1
+    ) -> None:
         self._datasets = datasets
-        self._coming = iter(steps)
-        self._steps: deque[tuple[T, Sequence[Place], list[_Wanted]]] = deque()  # known, not given out
-        self._current: list[_Wanted] = []  # the step that is being given out
-        self._unasked: deque[_Wanted] = deque()  # in the order of need
-        self._shards: dict[tuple[int, int], _Shard] = {}
-        self._idle: OrderedDict[tuple[int, int], _Shard] = OrderedDict()
+        self._memory = datasets[0].finder.source.network.memory // readers
+        self._future = iter(steps)
+        self._steps: deque[tuple[T, Sequence[Place], list[Wanted]]] = deque()  # known, not given out
+        self._current: list[Wanted] = []  # the step that is being given out
+        self._unasked: deque[Wanted] = deque()  # in the order of need
+        self._shards: dict[tuple[int, int], WantedShard] = {}
+        self._idle: OrderedDict[tuple[int, int], WantedShard] = OrderedDict()
         self._stop = threading.Event()
         self._known = 0  # samples of known steps that were not given out
         self._made = 0  # steps that became known
         self._given = 0  # steps that were given out
-        self._room = _FIRST  # bytes to which a request may be extended
-        self._starved = False  # this step had to wait for bytes
+        self._pace = Pace()
         self._begun = False  # the first sample came
         self._early = 0  # bytes that were asked for before their turn
         self._near = 0  # bytes that were asked for in their turn, or whose turn came
@@ -120,25 +89,12 @@ class Prefetch(Generic[T]):
                         dataset.finder.source.settle()
                     return
                 at, places, self._current = self._steps.popleft()
-                self._grow()
+                self._given += 1
+                self._pace.step(self._datasets[0].finder.source.traffic.link)
                 self._ask()
                 yield at, places, self._samples(self._current, views)
         finally:
             self.close()
-
-    def _grow(self) -> None:
-        """A step is done. If it had to wait for bytes, requests become smaller, so what is needed next comes first.
-
-        But not very small: on a link with much latency small requests are what it waits for.
-        """
-        self._given += 1
-        if not self._starved:
-            self._room = min(self._room * 3 // 2, _MOST_ROOM)
-        elif self._room > _SMALL:
-            self._room = max(self._room * 2 // 3, _SMALL)
-        else:
-            self._room = self._room * 11 // 10
-        self._starved = False
 
     def close(self) -> None:
         """Give up what is on the way."""
@@ -148,7 +104,7 @@ class Prefetch(Generic[T]):
         for waiting in (self._current, self._steps, self._unasked, self._shards, self._idle):
             waiting.clear()
 
-    def _samples(self, step: list[_Wanted], views: bool) -> Iterator[Sample | ShardError]:
+    def _samples(self, step: list[Wanted], views: bool) -> Iterator[Sample | ShardError]:
         for wanted in step:
             found: Sample | ShardError
             try:
@@ -170,7 +126,7 @@ class Prefetch(Generic[T]):
     def _learn(self) -> None:
         """Take steps from the plan, as many as the budget of bytes can make use of; at the start only a few."""
         while not self._steps or (self._known < self._horizon() and len(self._shards) < _MOST_OPEN):
-            step = next(self._coming, None)
+            step = next(self._future, None)
             if step is None:
                 return
             at, places = step
@@ -183,25 +139,24 @@ class Prefetch(Generic[T]):
     def _horizon(self) -> int:
         """How many samples to know: twice what the budget holds, because about half of a window waits at a time."""
         samples, size = self._sizes
-        memory = self._datasets[0].finder.source.network.memory
-        most = 2 * memory // max(1, size // samples if samples else _GUESS)
+        most = 2 * self._memory // max(1, size // samples if samples else _GUESS)
         return min(most, _MOST_KNOWN) if self._begun else _FEW
 
-    def _want(self, place: Place) -> _Wanted:
+    def _want(self, place: Place) -> Wanted:
         at = place.part, place.shard
         shard = self._shards.get(at) or self._idle.pop(at, None)
         if shard is None:
-            shard = _Shard(at, RemoteShard(self._datasets[place.part], place.shard, self._stop))
+            shard = WantedShard(at, RemoteShard(self._datasets[place.part], place.shard, self._stop))
         self._shards[at] = shard
         shard.users += 1
-        wanted = _Wanted(place, self._made, shard)
+        wanted = Wanted(place, self._made, shard)
         if shard.remote.index is None:
             shard.waiting.append(wanted)
         else:
             self._locate(shard, [wanted])
         return wanted
 
-    def _located(self, shard: _Shard) -> bool:
+    def _located(self, shard: WantedShard) -> bool:
         """Whether it is known where the shard's samples are."""
         if shard.remote.index is None:
             return False
@@ -210,7 +165,7 @@ class Prefetch(Generic[T]):
             shard.waiting = []
         return True
 
-    def _locate(self, shard: _Shard, wanted: Iterable[_Wanted]) -> None:
+    def _locate(self, shard: WantedShard, wanted: Iterable[Wanted]) -> None:
         index = shard.remote.index
         assert index is not None
         for each in wanted:
@@ -233,8 +188,9 @@ class Prefetch(Generic[T]):
                 return
             self._unasked.popleft()
             self._turn_came(wanted)
+            self._pace.asked(wanted)
 
-    def _ask_for(self, wanted: _Wanted) -> bool:
+    def _ask_for(self, wanted: Wanted) -> bool:
         """Ask for a sample whose turn it is. Whether to go on with the next."""
         remote = wanted.shard.remote
         ended = remote.ended
@@ -253,16 +209,16 @@ class Prefetch(Generic[T]):
         if copy is None or copy.done or copy.written + network.window >= wanted.span.end:
             return True
         self._past += _length(wanted.span)
-        return self._past > _PAST * network.memory or self._ask_range(wanted, due, alone=True)
+        return self._past > _PAST * self._memory or self._ask_range(wanted, due, alone=True)
 
     def _copies(self) -> int:
         return sum(1 for each in self._shards.values() if each.remote.copy is not None and not each.remote.copy.done)
 
-    def _ask_range(self, wanted: _Wanted, due: bool, alone: bool = False) -> bool:
+    def _ask_range(self, wanted: Wanted, due: bool, alone: bool = False) -> bool:
         """Ask for a sample and, unless ``alone``, its neighbours, if the budget allows; what is due always may be."""
         remote = wanted.shard.remote
-        near = min(int((1 - EARLY) * remote.source.network.memory), max(_NEAR, 8 * self._room))
-        if not due and self._near + _length(wanted.span) > near:
+        near = min(int((1 - EARLY) * self._memory), max(_NEAR, 2 * remote.source.traffic.link.needs))
+        if not due and (self._near + _length(wanted.span) > near or remote.source.traffic.is_full):
             return False
         chosen = [wanted] if alone else self._with_neighbours(wanted)
         if not remote.source.traffic.take(_cost(chosen)):
@@ -279,41 +235,52 @@ class Prefetch(Generic[T]):
             each.early = True
             self._early += each.cost
         self._turn_came(wanted)
+        self._pace.asked_early(answer, len(chosen) - 1, _cost(chosen) - wanted.cost)
         counters.add("reading", "requests")
         counters.add("reading", "samples asked for", len(chosen))
         return True
 
-    def _with_neighbours(self, wanted: _Wanted) -> list[_Wanted]:
+    def _with_neighbours(self, wanted: Wanted) -> list[Wanted]:
         """A sample and the neighbours that known steps want too, up to a gap or a window.
 
-        Only what the plan does not keep is read over: a kept sample in between will be asked for by whoever wants it.
+        Those before it, for which it must wait, only as far as the link asks for long requests. Only what the plan does
+        not keep is read over: a kept sample in between will be asked for by whoever wants it.
         """
         shard, network, index = wanted.shard, wanted.shard.remote.source.network, wanted.shard.remote.index
         assert index is not None
-        room = min(network.window, self._room, int(EARLY * network.memory) - self._early)
+        least = min(wanted.shard.remote.source.traffic.link.window, network.window) if wanted.step else 0
+        room = min(max(least, self._room(wanted)), network.window) if wanted.step else 0
         chosen, (start, end) = deque([wanted]), wanted.span
-        for step in (1, -1):
+        for step in (-1, 1):
             last = wanted
             while True:
                 row = index.neighbour(last.row, step, network.gap)
                 other = None if row is None else shard.unasked.get((wanted.place.epoch, row))
                 if other is None:
                     break
-                most = network.window if other.step == wanted.step else room if wanted.step else 0
-                if max(end, other.span.end) - min(start, other.span.start) > most:
+                length = max(end, other.span.end) - min(start, other.span.start)
+                most = network.window if other.step == wanted.step else room if step > 0 or self._pace.greedy else 0
+                if length > most and (end - start >= least or length > network.window):
                     break
                 start, end = min(start, other.span.start), max(end, other.span.end)
                 chosen.append(other) if step > 0 else chosen.appendleft(other)
                 last = other
         return list(chosen)
 
+    def _room(self, wanted: Wanted) -> int:
+        """Bytes to which a request may be extended over what is wanted later, within the reader's pace."""
+        source = wanted.shard.remote.source
+        allowed = self._pace.room(source.traffic.link)
+        early = int(EARLY * self._memory) - self._early
+        return _length(wanted.span) + (early if allowed is None else min(allowed, early))
+
     # Giving out
 
-    def _data(self, wanted: _Wanted) -> bytes | memoryview:
+    def _data(self, wanted: Wanted) -> bytes | memoryview:
         """The bytes of a sample that is due."""
         remote = wanted.shard.remote
         if not self._located(wanted.shard):
-            with _waiting():
+            with self._pace.waiting():
                 remote.wait()
             self._located(wanted.shard)
         self._ask()
@@ -321,31 +288,30 @@ class Prefetch(Generic[T]):
             if remote.file is not None:
                 return remote.file.read(*wanted.span)
             if remote.cached:
-                with _waiting():
+                with self._pace.waiting():
                     data = remote.from_copy(*wanted.span)
                 if data is not None:
                     return data
             self._ask_range(wanted, due=True)
         return self._came(wanted)
 
-    def _came(self, wanted: _Wanted) -> memoryview:
+    def _came(self, wanted: Wanted) -> memoryview:
         """What was asked for. What failed ahead of need is asked for once more, for itself."""
         assert wanted.answer is not None
         ahead = wanted.answer.ready(wanted.number)
-        self._starved = self._starved or not ahead
-        with _waiting():
+        with self._pace.waiting():
             came = wanted.answer.part(wanted.number)
         if ahead and isinstance(came, SourceUnavailable):
             self._free(wanted)
             self._ask_range(wanted, due=True, alone=True)
-            with _waiting():
+            with self._pace.waiting():
                 came = wanted.answer.part(wanted.number)
         if isinstance(came, BaseException):
             raise came
         wanted.shard.remote.check_size()
         return came
 
-    def _free(self, wanted: _Wanted) -> None:
+    def _free(self, wanted: Wanted) -> None:
         """Its bytes are used, or not wanted any more."""
         answer, wanted.answer = wanted.answer, None
         if answer is None:
@@ -355,17 +321,18 @@ class Prefetch(Generic[T]):
         wanted.shard.remote.source.traffic.give_back(wanted.cost)
         answer.drop(wanted.number)
 
-    def _turn_came(self, wanted: _Wanted) -> None:
+    def _turn_came(self, wanted: Wanted) -> None:
         if wanted.early:
             wanted.early = False
             self._early -= wanted.cost
             self._near += wanted.cost
 
-    def _done(self, wanted: _Wanted) -> None:
+    def _done(self, wanted: Wanted) -> None:
         """It was given out."""
         if wanted.given:
             return
         wanted.given = True
+        self._pace.given(wanted)
         self._free(wanted)
         self._known -= 1
         shard = wanted.shard
@@ -386,15 +353,5 @@ def _length(span: Part) -> int:
     return span.end - span.start
 
 
-def _cost(chosen: Sequence[_Wanted]) -> int:
+def _cost(chosen: Sequence[Wanted]) -> int:
     return chosen[-1].span.end - chosen[0].span.start
-
-
-@contextmanager
-def _waiting() -> Iterator[None]:
-    """Count how long reading had to wait."""
-    start = time.perf_counter()
-    try:
-        yield
-    finally:
-        counters.add("reading", "wait seconds", time.perf_counter() - start)

@@ -30,12 +30,14 @@ class Reader:
     Args:
         open_shards: how many local shards stay open, those that were used last.
         window: of the shuffle, where shards are only counted.
+        readers: that share what a process may hold.
     """
 
-    def __init__(self, datasets: Sequence[Dataset], open_shards: int, window: int = 0) -> None:
+    def __init__(self, datasets: Sequence[Dataset], open_shards: int, window: int = 0, readers: int = 1) -> None:
         self._datasets = datasets
         self._most = open_shards
         self._window = window
+        self._readers = readers
         self._open: OrderedDict[tuple[int, int], _Open] = OrderedDict()
 
     def read(self, steps: Iterable[tuple[T, Sequence[Place]]], views: bool) -> Steps[T]:
@@ -43,7 +45,7 @@ class Reader:
         if any(dataset.forward for dataset in self._datasets):
             return self._forward(steps, views)
         if any(dataset.is_remote for dataset in self._datasets):
-            return Prefetch(self._datasets, steps).read(views)
+            return Prefetch(self._datasets, steps, self._readers).read(views)
         return ((at, places, (self._sample(place, views) for place in places)) for at, places in steps)
 
     def _forward(self, steps: Iterable[tuple[T, Sequence[Place]]], views: bool) -> Steps[T]:

@@ -120,7 +120,7 @@ class ShardSamples:
         # Each sample's own bytes: a view would hold the whole piece of a shard that it was cut from.
         items = ((sample, sample["__position__"], None) for sample in self._in_order(run, epoch, False, at[:2]))
         window, seed, start = self.window or 0, sample_seed(run.seed, epoch, run.consumer), at[2] if at else 0
-        for sample, position, place in traceable(items, window, seed, start, size_of):
+        for sample, position, place in traceable(items, window, seed, start, size_of, run.lanes):
             run.trail.mark = (*place, position)
             yield sample
 

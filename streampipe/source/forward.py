@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
@@ -161,12 +160,7 @@ class Forward:
         fetch = Fetch(
             self._store, self.url, self._network, start, end, self.pin, self._stop, lambda at: window[at - start :]
         )
-        came, asked = 0, time.monotonic()
-        for piece in fetch:
-            if not came:
-                self._traffic.link.answered(time.monotonic() - asked)
-            came += len(piece)
-            self._traffic.link.came(len(piece))
+        came = sum(len(piece) for piece in self._traffic.link.timed(fetch))
         return [window[at : min(came, at + _CHUNK)] for at in range(0, came, _CHUNK)]  # type: ignore[misc]
 
     def _first(self) -> list[bytes]:

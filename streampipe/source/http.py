@@ -329,18 +329,36 @@ def _placed(response: Any, received: Any, start: int, wanted: int, memory: Memor
     try:
         while done < wanted:
             into = memory(start + done)[: wanted - done]
-            count = received.fp.readinto1(into) if received.fp is not None else 0
-            if not count:
-                raise Ended(f"{done} of {wanted} bytes came")
+            count, error = _filled(received, into, PIECE if done else 1)
             done += count
-            received.length -= count
-            yield into[:count]  # type: ignore[misc]
+            if count:
+                received.length -= count
+                yield into[:count]  # type: ignore[misc]
+            if error is not None or not count:
+                raise error or Ended(f"{done} of {wanted} bytes came")
         received.read(1)  # nothing is left: it closes itself, and the connection can be used again
     finally:
         if done == wanted and received.isclosed():
             response.release_conn()
         else:
             response.close()
+
+
+def _filled(received: Any, into: memoryview, least: int) -> tuple[int, OSError | None]:
+    """How many bytes came, ``least`` or all there is room for, and what ended it before; the first come at once.
+
+    A connection gives little at a time, and to hand on each of these costs more than to receive it.
+    """
+    count = 0
+    try:
+        while count < min(least, len(into)):
+            got = received.fp.readinto1(into[count:]) if received.fp is not None else 0
+            if not got:
+                break
+            count += got
+    except OSError as error:  # what came before it is the reader's
+        return count, error
+    return count, None
 
 
 def _check_range(response: Any, url: str, start: int, end: int | None) -> int:

@@ -153,7 +153,7 @@ class Ranges:
 
         fetch = Fetch(self._store, self.url, self._network, parts[0].start, parts[-1].end, pin, self._stop, memory)
         at, begun = parts[0].start, False
-        for piece in fetch:
+        for piece in self._traffic.link.timed(fetch):
             if not begun:
                 self._agree(fetch.pin)
                 begun = True

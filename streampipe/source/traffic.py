@@ -44,6 +44,11 @@ class Traffic:
         self._taken = 0
         self._peak = 0
 
+    @property
+    def is_full(self) -> bool:
+        """Whether so much work waits that more would only lie there: as many requests as may be on their way."""
+        return len(self._work) >= self._most
+
     def submit(self, function: Callable[[], T], first: bool = False) -> Future[T]:
         """Run in one of the threads; ``first``: before what waits already."""
         future: Future[T] = Future()

@@ -64,6 +64,7 @@ def test_how_remote_bytes_are_read_how_many_and_when_a_cache_would_pay(remote, s
     rows = explained(sp.stream(remote, shuffle=7).batch(4))
     assert rows["bytes"] == f"{whole:.1f} MB an epoch"
     assert rows["reading"].startswith("ahead of need: strictly forward in ")
+    assert rows["requests"].startswith("6 to 60 an epoch, ")
     assert rows["cache"].startswith("none; cache= would pay from the second epoch on, with ")
     rows = explained(sp.stream(remote, shuffle=7, epochs=None).where("key < '0000002'").batch(1))
     assert rows["reading"] == "ahead of need: exactly the samples that are kept, neighbours together"
@@ -79,6 +80,7 @@ def test_how_remote_bytes_are_read_how_many_and_when_a_cache_would_pay(remote, s
         f"through the cache: each shard is copied once a machine ({whole:.1f} MB for all)"
     )
     assert "cache" not in rows
+    assert "requests" not in rows
 
 
 def test_the_shards_of_all_parts_of_a_mixture_are_counted(shards):

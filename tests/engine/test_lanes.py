@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 import streampipe as sp
 from streampipe import stages
-from streampipe.context import Consumer
+from streampipe.context import FILLED_IN, Consumer
 from streampipe.engine.compile import opaque_in
 from streampipe.engine.engine import is_nothing
 from streampipe.stages.stage import stage
@@ -351,3 +351,20 @@ def test_a_stage_that_keeps_a_state_of_its_own_is_not_replayed(shuffle):
     for step, (_, state) in enumerate(whole, 1):
         assert [_plain(item) for item, _ in rest(pipe, Consumer(), state)] == items[step:]
     assert "from where each lane stopped" in pipe.explain()
+
+
+@sp.stage(rows="each")
+def tell_lanes(samples, *, run=FILLED_IN):
+    for sample in samples:
+        yield {**sample, "lanes": run.lanes}
+
+
+@pytest.mark.parametrize(("shuffle", "lanes"), [(True, 8), (False, 1)])
+def test_lanes_that_one_reader_may_have_share_what_a_process_may_hold(shuffle, lanes):
+    """Each has a shuffle's window of its own. Readers with a stream each are processes of their own."""
+    pipe = Memory([4] * 8).stream(shuffle=shuffle).apply(tell_lanes()).filter(lambda sample: True).batch(4)
+    for ranks in (1, 2):
+        engine = engine_of(pipe, ranks)
+        assert engine.work.shape.number == (8 if shuffle else ranks)
+        batches = engine.items(engine.first(0), 1, Consumer(0, ranks))
+        assert {each for batch, _, _ in batches for each in batch["lanes"]} == {lanes}

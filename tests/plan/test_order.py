@@ -55,8 +55,8 @@ def test_order_is_that_of_the_published_law():
     assert window_slice(50, 7, 3, 0, 50).tolist() == np.argsort(keys, kind="stable").tolist()
 
 
-@given(st.lists(st.integers(0, 400), max_size=200), windows, seeds)
-def test_a_window_holds_no_more_bytes_than_its_bound_and_loses_nothing(sizes, window, seed):
+@given(st.lists(st.integers(0, 400), max_size=200), windows, seeds, st.sampled_from([1, 2, 10]))
+def test_a_window_holds_no_more_bytes_than_its_share_and_loses_nothing(sizes, window, seed, lanes):
     pulled, held = 0, 0
 
     def source():
@@ -67,10 +67,10 @@ def test_a_window_holds_no_more_bytes_than_its_bound_and_loses_nothing(sizes, wi
 
     with mock.patch("streampipe.plan.order.WINDOW_BYTES", 1000):
         got = []
-        for number, size in windowed(source(), window, seed, size=lambda item: item[1]):
+        for number, size in windowed(source(), window, seed, size=lambda item: item[1], lanes=lanes):
             held -= size
             got.append(number)
-            assert held <= 1000 + 2 * 400  # and the one that just came, and the one that makes it too much
+            assert held <= 1000 / lanes + 2 * 400  # and the one that just came, and the one that makes it too much
     assert sorted(got) == list(range(len(sizes)))
 
 

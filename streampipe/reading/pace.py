@@ -1,0 +1,98 @@
+"""How many bytes a reader may ask for before their turn.
+
+Bytes that come with a request before their turn save requests later, and cost time of the link now. What they cost must
+not be time for which somebody waits. So they are bought with what lies ready: as many may be on their way as a share of
+the bytes that came in the order of need and were not used yet. Where that store grows, the link has more to give than
+is taken, and requests grow; where it is empty, only what is needed next is asked for.
+
+Who takes all he can get never has such a store, and waits most of the time whatever comes first. For him requests are
+as long as they can be. At the beginning, as long as nobody knows, a part of a second of the link is risked.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from streampipe.counters import counters
+from streampipe.reading.wanted import Wanted
+from streampipe.source.link import Link
+from streampipe.source.ranges import Answer
+
+_SHARE = 0.5  # of what lies ready
+_RISKED = 0.4  # seconds of the link, at the beginning
+_LEAST = 2 << 20  # bytes, as long as its rate is not known
+_GREEDY = 0.9  # of the time is waited for
+_SPAN = 10.0  # seconds over which a reader is judged, and so many latencies at least
+_LATENCIES = 50
+_now = time.perf_counter
+
+
+class Pace:
+    """One reader's way of taking steps, and what lies ready for it."""
+
+    def __init__(self) -> None:
+        self.greedy = False  # it takes all it can get
+        self._new = True  # it was not judged yet
+        self._begun: float | None = None  # when what is judged began
+        self._waited = 0.0  # seconds since then
+        self._asked: deque[Wanted] = deque()  # in the order of need, from the first on that is not ready
+        self._ready = 0  # bytes that came in the order of need
+        self._coming: deque[tuple[Answer, int, int]] = deque()  # answers, their last part, what of them is early
+        self._early = 0  # bytes of those
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Count how long reading has to wait."""
+        start = _now()
+        try:
+            yield
+        finally:
+            seconds = _now() - start
+            self._waited += seconds
+            counters.add("reading", "wait seconds", seconds)
+
+    def step(self, link: Link) -> None:
+        """A step was given out. Who waited most of the time, though what he needs next came first, takes all he can."""
+        now = _now()
+        if self._begun is None:
+            self._begun, self._waited = now, 0.0
+        elif now - self._begun > max(_SPAN, _LATENCIES * link.latency):
+            self.greedy = self._waited > _GREEDY * (now - self._begun)
+            self._begun, self._waited, self._new = now, 0.0, False
+
+    def asked(self, wanted: Wanted) -> None:
+        """A sample's turn came, and it was asked for, if that is needed."""
+        self._asked.append(wanted)
+
+    def asked_early(self, answer: Answer, last: int, size: int) -> None:
+        """So many bytes of an answer were asked for before their turn; the last of them is part ``last``."""
+        if size:
+            self._coming.append((answer, last, size))
+            self._early += size
+
+    def given(self, wanted: Wanted) -> None:
+        """A sample was used."""
+        if wanted.ready:
+            wanted.ready = False
+            self._ready -= wanted.span.end - wanted.span.start
+
+    def room(self, link: Link) -> int | None:
+        """Bytes that may be asked for before their turn now; None: as many as there is memory for."""
+        if self.greedy:
+            return None
+        while self._coming and self._coming[0][0].ready(self._coming[0][1]):
+            self._early -= self._coming.popleft()[2]
+        while self._asked and _is_ready(self._asked[0]):
+            wanted = self._asked.popleft()
+            if not wanted.given:
+                wanted.ready = True
+                self._ready += wanted.span.end - wanted.span.start
+        risked = max(int(_RISKED * link.rate), _LEAST) if self._new else 0
+        return max(int(_SHARE * self._ready), risked) - self._early
+
+
+def _is_ready(wanted: Wanted) -> bool:
+    return wanted.given or wanted.answer is None or wanted.answer.ready(wanted.number)
