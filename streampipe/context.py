@@ -106,6 +106,7 @@ class Run:
     how many samples a planned batch must have: where some were skipped, others of the batch take their slots.
     ``open_shards`` is how many shards a plan's samples come from at once; 0 where that is not known.
     ``in_lane``: the stage sees one lane of several, and what it dropped there is judged with the others.
+    ``shared`` is what all lanes of a reader have together, such as open shards; it ends with the pass.
     ``resumed`` says that a pass goes on where another stopped, ``at`` is then the mark behind a stage that counts.
     """
 
@@ -121,6 +122,7 @@ class Run:
     trail: Trail = field(default_factory=Trail)
     memory: Memory | None = None
     in_lane: bool = False
+    shared: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def in_stage(self, stage: str, at: Mark = None, memory: Memory | None = None) -> Run:
         """The same run, seen from another stage."""

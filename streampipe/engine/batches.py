@@ -20,7 +20,7 @@ from streampipe.engine.engine import NOTHING
 from streampipe.errors import ShardError, TooManyErrors
 from streampipe.plan.planned import Cursor, Place, Plan
 from streampipe.reading.prefetch import Steps
-from streampipe.reading.reader import Reader
+from streampipe.reading.reader import OpenShards, Reader
 from streampipe.spec import AnyStage
 
 _FEW_OPEN, _MOST_OPEN = 64, 256  # shards
@@ -99,9 +99,9 @@ def read_steps(plan: Plan, run: Run, cursor: Cursor, first: int, stride: int, vi
     return reader_of(plan, max(_FEW_OPEN, open_shards(plan))).read(steps, views)
 
 
-def reader_of(plan: Plan, most: int) -> Reader:
-    """What reads a plan's samples, with so many shards open at most."""
-    return Reader(plan.dataset.parts(), most, plan.window)
+def reader_of(plan: Plan, most: int, shared: OpenShards | None = None) -> Reader:
+    """What reads a plan's samples, with so many shards open at most; local ones may be ``shared`` with others."""
+    return Reader(plan.dataset.parts(), most, plan.window, shared)
 
 
 def open_shards(plan: Plan) -> int:

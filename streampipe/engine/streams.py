@@ -12,6 +12,9 @@ from streampipe.engine.batches import good, open_shards, reader_of
 from streampipe.engine.lanes import Shape
 from streampipe.errors import ConfigError
 from streampipe.plan.planned import Place, Plan
+from streampipe.reading.reader import OpenShards
+
+_OPEN = 4  # shards of a lane, at least
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,10 @@ class PlannedStream:
                 places = find(epoch, t)
                 yield t, places[done:] if t == step else places
 
-        reader = reader_of(plan, max(4, open_shards(plan) // shape.number))
+        # Lanes may be in one shard: it is opened once for all of them.
+        most = open_shards(plan)
+        shared = run.shared.setdefault("open shards", OpenShards(max(_OPEN * shape.number, most)))
+        reader = reader_of(plan, max(_OPEN, most // shape.number), shared)
         with closing(reader.read(steps(), views and chains is None)) as found:
             for t, places, samples in found:
                 first = done if t == step else 0

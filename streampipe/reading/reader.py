@@ -24,19 +24,54 @@ class _Open(NamedTuple):
     file: LocalFile
 
 
+class OpenShards:
+    """Local shards that stay open: at most so many, those that were used last. Several readers may share them."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._open: OrderedDict[tuple[int, int], _Open] = OrderedDict()
+
+    def sample(self, dataset: Dataset, place: Place, views: bool) -> Sample | ShardError:
+        """The sample at a place, or the error that it is."""
+        try:
+            shard, file = self._opened(dataset, place)
+            row = shard.row(place.number)
+            return shard.sample(row, file.read(*shard.span(row)), place.epoch, views)
+        except ShardError as error:
+            return error
+
+    def _opened(self, dataset: Dataset, place: Place) -> _Open:
+        at = place.part, place.shard
+        opened = self._open.get(at)
+        if opened is None:
+            shard = IndexedShard(dataset, place.shard)
+            file = dataset.finder.source.file(shard.url)
+            assert file is not None  # it is local
+            opened = self._open[at] = _Open(shard, file)
+            counters.add("reading", "shards opened")
+            while len(self._open) > self._most:
+                self._open.popitem(last=False)
+        else:
+            self._open.move_to_end(at)
+        return opened
+
+
 class Reader:
     """Reads the samples of steps. A place's ``part`` says of which of the datasets it is.
 
     Args:
-        open_shards: how many local shards stay open, those that were used last.
+        open_shards: how many shards stay open, those that were used last.
         window: of the shuffle, where shards are only counted.
+        shared: the local shards that are open, where several readers share them.
     """
 
-    def __init__(self, datasets: Sequence[Dataset], open_shards: int, window: int = 0) -> None:
+    def __init__(
+        self, datasets: Sequence[Dataset], open_shards: int, window: int = 0, shared: OpenShards | None = None
+    ) -> None:
         self._datasets = datasets
         self._most = open_shards
         self._window = window
-        self._open: OrderedDict[tuple[int, int], _Open] = OrderedDict()
+        self._shards = shared or OpenShards(open_shards)
 
     def read(self, steps: Iterable[tuple[T, Sequence[Place]]], views: bool) -> Steps[T]:
         """Each step with its places and, in their order, their samples; an error stands where its sample would."""
@@ -61,25 +96,4 @@ class Reader:
             reader.close()
 
     def _sample(self, place: Place, views: bool) -> Sample | ShardError:
-        try:
-            shard, file = self._opened(place)
-            row = shard.row(place.number)
-            return shard.sample(row, file.read(*shard.span(row)), place.epoch, views)
-        except ShardError as error:
-            return error
-
-    def _opened(self, place: Place) -> _Open:
-        at = place.part, place.shard
-        opened = self._open.get(at)
-        if opened is None:
-            dataset = self._datasets[place.part]
-            shard = IndexedShard(dataset, place.shard)
-            file = dataset.finder.source.file(shard.url)
-            assert file is not None  # it is local
-            opened = self._open[at] = _Open(shard, file)
-            counters.add("reading", "shards opened")
-            while len(self._open) > self._most:
-                self._open.popitem(last=False)
-        else:
-            self._open.move_to_end(at)
-        return opened
+        return self._shards.sample(self._datasets[place.part], place, views)
