@@ -60,8 +60,8 @@ INSIDE = {  # and in a folder, each file from those before it
     "png web more codecs image deferred fields",
     "reading": "members indexed remote prefetch shards forward reader",
     "pack": "names split metadata layouts duplicates walk listing change shard job run",
-    "engine": "engine chain division mix batches indexed lanes turns streams learnt state interleaved compile life "
-    "clock plain explain",
+    "engine": "engine chain division mix batches indexed lanes turns streams learnt state interleaved bounds compile "
+    "life clock plain explain",
     "write": "draft encode spec job work workers run",
     "loader": "ahead feed loader",
     "device": "codec transfer images feed",

@@ -96,7 +96,7 @@ def read_steps(plan: Plan, run: Run, cursor: Cursor, first: int, stride: int, vi
     consumer = run.consumer
     places = plan.dataset.places(plan, consumer.rank, consumer.world_size)
     steps = ((at, places(at.epoch, at.step)) for at in plan.steps(cursor, first, stride))
-    return reader_of(plan, max(_FEW_OPEN, open_shards(plan))).read(steps, views)
+    return reader_of(plan, most_open(plan)).read(steps, views)
 
 
 def reader_of(plan: Plan, most: int, shared: OpenShards | None = None) -> Reader:
@@ -111,6 +111,11 @@ def open_shards(plan: Plan) -> int:
     lanes = plan.lanes
     span = 2 * lanes.window + lanes.size // lanes.places
     return min(_MOST_OPEN, lanes.number * (2 + span * len(plan.dataset.shards) // max(1, lanes.samples)))
+
+
+def most_open(plan: Plan) -> int:
+    """How many local shards a reader of a plan keeps open."""
+    return max(_FEW_OPEN, open_shards(plan))
 
 
 def good(

@@ -233,7 +233,7 @@ def _streamed(spec: Spec, division: Division, job: Job, why: str) -> LaneEngine:
         chosen = choose_streams(size, len(source.shards))
         found = Shape(chosen.places, chosen.columns)
         if found.number >= job.world_size * job.readers:
-            shape, elastic, stream = found, found.fits(job.world_size), source.in_lanes(found.places)
+            shape, elastic, stream = found, found.fits(job.world_size), source.in_lanes(found.places, found.number)
     return _engine(spec, division, job, shape, elastic, stream, Level.STREAMED, why, facts)
 
 

@@ -29,6 +29,11 @@ class PlannedStream:
     shape: Shape
     leaves_marks: ClassVar[bool] = True
 
+    @property
+    def most_open(self) -> int:
+        """How many shards a reader keeps open for all of its lanes."""
+        return max(_OPEN * self.shape.number, open_shards(self.plan))
+
     def __call__(self, run: Run, epoch: int, views: bool = False, at: Sequence[Any] = ()) -> Iterator[Sample]:
         """An epoch of a lane, from the batch and slot of a mark on."""
         plan, shape, chains = self.plan, self.shape, self.plan.dataset.chains
@@ -42,9 +47,8 @@ class PlannedStream:
                 yield t, places[done:] if t == step else places
 
         # Lanes may be in one shard: it is opened once for all of them.
-        most = open_shards(plan)
-        shared = run.shared.setdefault("open shards", OpenShards(max(_OPEN * shape.number, most)))
-        reader = reader_of(plan, max(_OPEN, most // shape.number), shared)
+        shared = run.shared.setdefault("open shards", OpenShards(self.most_open))
+        reader = reader_of(plan, max(_OPEN, open_shards(plan) // shape.number), shared)
         with closing(reader.read(steps(), views and chains is None)) as found:
             for t, places, samples in found:
                 first = done if t == step else 0

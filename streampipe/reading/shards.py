@@ -23,7 +23,7 @@ from streampipe.plan.buckets import Buckets
 from streampipe.plan.dataset import Dataset, Uncounted, count, none_there
 from streampipe.plan.deal import Portion, deal, sample_seed, shard_order, shard_seed
 from streampipe.plan.lanes import sensible_window
-from streampipe.plan.order import traceable
+from streampipe.plan.order import traceable, window_bytes
 from streampipe.query.condition import Keep
 from streampipe.reading.members import samples_of
 from streampipe.samples import size_of
@@ -61,12 +61,20 @@ class ShardSamples:
         self.finder = _finder(source, limits, index, missing_shards)
         self._datasets: dict[tuple[str, Buckets | None], Dataset | BucketDataset] = {}  # by filter and buckets
         self._by_others: Dataset | None = None
+        self._lanes = 1
         self._shared = True  # the shards that are left over are shared by readers, sample by sample
 
-    def in_lanes(self, places: int) -> ShardSamples:
-        """The same samples for lanes of which so many meet in a batch: a window that was not given follows from it."""
+    @property
+    def window_bytes(self) -> int:
+        """What a lane's window holds at most."""
+        return window_bytes(self._lanes)
+
+    def in_lanes(self, places: int, lanes: int) -> ShardSamples:
+        """The same samples for so many lanes, of which ``places`` meet in a batch: a window that was not given follows
+        from that.
+        """
         found = copy(self)
-        found._shared = False
+        found._shared, found._lanes = False, lanes
         if self.sensible:
             found.window = sensible_window(places)
         return found
@@ -133,7 +141,7 @@ class ShardSamples:
         # Each sample's own bytes: a view would hold the whole piece of a shard that it was cut from.
         items = ((sample, sample["__position__"], None) for sample in self._in_order(run, epoch, False, at[:2]))
         window, seed, start = self.window or 0, sample_seed(run.seed, epoch, run.consumer), at[2] if at else 0
-        for sample, position, place in traceable(items, window, seed, start, size_of):
+        for sample, position, place in traceable(items, window, seed, start, size_of, self.window_bytes):
             run.trail.mark = (*place, position)
             yield sample
 
