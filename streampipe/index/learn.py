@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from streampipe.errors import ConfigError, StreampipeError
+from streampipe.errors import ConfigError, SourceError, StreampipeError
 from streampipe.index.build import check_folders
 from streampipe.index.find import SUFFIX, Finder, index_url
 from streampipe.index.note import Note
@@ -56,9 +56,21 @@ class LearningFinder(Finder):
         return len(missing)
 
     def note_of(self, url: str) -> Note | None:
-        """What takes note of a shard that is read now; None where it is learnt."""
+        """What takes note of a shard that is read now; None where it is learnt, by whomever."""
         place = index_url(url, self.folder)
-        return None if place in self._there else Note(self.source, self.limits, url, place, self._there.add)
+        if place in self._there or self._is_there(place):
+            self._there.add(place)
+            return None
+        return Note(self.source, self.limits, url, place, self._there.add)
+
+    def _is_there(self, place: str) -> bool:
+        path = local_path(place)
+        if path is not None:
+            return os.path.exists(path)
+        try:
+            return self.source.size(place) is not None
+        except SourceError:  # not there, most likely; if it cannot be written either, that is said then
+            return False
 
     def _places(self, shards: ShardList) -> list[str]:
         signed = next(filter(has_query, shards), None) if self.folder is None else None
@@ -74,8 +86,12 @@ class LearningFinder(Finder):
         return places
 
     def _listed(self, folder: str) -> set[str]:
-        found = {each.rpartition("/")[2] for each in self.source.glob(f"{folder or '.'}/*{SUFFIX}")}
-        return {f"{folder}/{name}" if folder else name for name in found}
+        path = local_path(folder)
+        if path is None:
+            names = {each.rpartition("/")[2] for each in self.source.glob(f"{folder}/*{SUFFIX}")}
+        else:
+            names = set(os.listdir(path or ".")) if os.path.isdir(path or ".") else set()
+        return {f"{folder}/{name}" if folder else name for name in names if name.endswith(SUFFIX)}
 
     def _check_writable(self, places: Iterable[str]) -> None:
         advice = "give index=sp.Learn(folder), a folder for the indexes"
