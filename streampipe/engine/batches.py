@@ -23,7 +23,7 @@ from streampipe.reading.prefetch import Steps
 from streampipe.reading.reader import OpenShards, Reader
 from streampipe.spec import AnyStage
 
-_FEW_OPEN, _MOST_OPEN = 64, 256  # shards
+_FEW_OPEN, _MOST_OPEN, _MOST_KNOWN = 64, 256, 1024  # shards; the last are those whose index is held
 _MOST_TRIED, _UNLIKE_TRIED = 100, 10  # other steps, for one of which all samples are bad; of any bucket
 
 
@@ -104,18 +104,20 @@ def reader_of(plan: Plan, most: int, shared: OpenShards | None = None) -> Reader
     return Reader(plan.dataset.parts(), most, plan.window, shared)
 
 
-def open_shards(plan: Plan) -> int:
+def open_shards(plan: Plan, most: int = _MOST_OPEN) -> int:
     """How many shards a plan's samples come from at once: draws a to b of a lane are of [a - window, b + window)."""
     if len(plan.dataset.parts()) > 1:
-        return _MOST_OPEN
+        return most
     lanes = plan.lanes
     span = 2 * lanes.window + lanes.size // lanes.places
-    return min(_MOST_OPEN, lanes.number * (2 + span * len(plan.dataset.shards) // max(1, lanes.samples)))
+    return min(most, lanes.number * (2 + span * len(plan.dataset.shards) // max(1, lanes.samples)))
 
 
 def most_open(plan: Plan) -> int:
-    """How many local shards a reader of a plan keeps open."""
-    return max(_FEW_OPEN, open_shards(plan))
+    """How many local shards a reader of a plan keeps open. One reader may have all lanes, and takes them in turn: if it
+    kept fewer than these are in, it would read an index for nearly every sample.
+    """
+    return max(_FEW_OPEN, open_shards(plan, _MOST_KNOWN))
 
 
 def good(

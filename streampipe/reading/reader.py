@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from streampipe.context import Sample
 from streampipe.counters import counters
@@ -19,41 +19,45 @@ from streampipe.source.local import LocalFile
 T = TypeVar("T")
 
 
-class _Open(NamedTuple):
-    shard: IndexedShard
-    file: LocalFile
+_FILES = 256
 
 
 class OpenShards:
-    """Local shards that stay open: at most so many, those that were used last. Several readers may share them."""
+    """Local shards that stay open: at most so many, those that were used last. Several readers may share them.
+
+    What the index of a shard says is held as long as the shard is; its file may be closed before, because a process has
+    few descriptors, and opening a file again costs nothing beside reading an index.
+    """
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._open: OrderedDict[tuple[int, int], _Open] = OrderedDict()
+        self._shards: OrderedDict[tuple[int, int], IndexedShard] = OrderedDict()
+        self._files: OrderedDict[tuple[int, int], LocalFile] = OrderedDict()
 
     def sample(self, dataset: Dataset, place: Place, views: bool) -> Sample | ShardError:
         """The sample at a place, or the error that it is."""
+        at = place.part, place.shard
         try:
-            shard, file = self._opened(dataset, place)
+            shard = self._shards.get(at)
+            if shard is None:
+                shard = IndexedShard(dataset, place.shard)
+                counters.add("reading", "shards opened")
+            _use(self._shards, at, shard, self._most)
+            file = self._files.get(at) or dataset.finder.source.file(shard.url)
+            assert file is not None  # it is local
+            _use(self._files, at, file, _FILES)
             row = shard.row(place.number)
             return shard.sample(row, file.read(*shard.span(row)), place.epoch, views)
         except ShardError as error:
             return error
 
-    def _opened(self, dataset: Dataset, place: Place) -> _Open:
-        at = place.part, place.shard
-        opened = self._open.get(at)
-        if opened is None:
-            shard = IndexedShard(dataset, place.shard)
-            file = dataset.finder.source.file(shard.url)
-            assert file is not None  # it is local
-            opened = self._open[at] = _Open(shard, file)
-            counters.add("reading", "shards opened")
-            while len(self._open) > self._most:
-                self._open.popitem(last=False)
-        else:
-            self._open.move_to_end(at)
-        return opened
+
+def _use(held: OrderedDict[tuple[int, int], T], at: tuple[int, int], value: T, most: int) -> None:
+    """Hold a value as the one that was used last, and let go of the first ones."""
+    held[at] = value
+    held.move_to_end(at)
+    while len(held) > most:
+        held.popitem(last=False)
 
 
 class Reader:

@@ -38,14 +38,9 @@ def test_a_streamed_reader_has_a_shard_a_lane_and_all_its_windows_fit_into_a_gig
     shape, stream = engine.work.shape, engine.work.stream
     assert isinstance(stream, ShardSamples)
     assert found.bytes <= 1 << 30
-    most = max(
-        len(shape.columns_of(rank, ranks)[column])
-        * len(range(worker, len(shape.columns_of(rank, ranks)), engine.stride(Consumer(rank, ranks, 0, job.readers))))
-        for rank in {0, ranks - 1}
-        for worker in [0]
-        for column in [0]
-    )
-    assert most <= found.lanes == found.shards
+    for rank in {0, ranks - 1}:
+        columns, used = shape.columns_of(rank, ranks), engine.stride(Consumer(rank, ranks, 0, job.readers))
+        assert sum(map(len, columns[::used])) <= found.lanes == found.shards
     assert found.samples == found.lanes * (stream.window + 1)
     assert str(found) in pipe.explain(world_size=ranks, num_workers=workers)
     # the lanes that a reader has are all dealt whole shards, one after the other: none needs a second one open
@@ -55,25 +50,23 @@ def test_a_streamed_reader_has_a_shard_a_lane_and_all_its_windows_fit_into_a_gig
         assert len(portions) in (SHARDS // shape.number, -(-SHARDS // shape.number))
 
 
-@pytest.mark.parametrize(("ranks", "workers"), [(RANKS, WORKERS), (RANKS, 12), (1, 1)])
+@pytest.mark.parametrize(("ranks", "workers"), [(RANKS, WORKERS), (RANKS, 12), (1, 8), (1, 1)])
 def test_a_planned_reader_keeps_its_shards_open_as_long_as_they_are_needed(ranks, workers):
     """A least recently used list of the length that is said: hardly any shard is opened twice."""
-    counts = np.full(SHARDS, EACH, np.int64)
-    plan = make(Dataset([""] * SHARDS, None, counts), RANKS * BATCH, 2_000, 0, "short", "", True)
+    plan = make(Dataset([""] * SHARDS, None, np.full(SHARDS, EACH)), RANKS * BATCH, 2_000, 0, "short", "", True)
     places = plan.dataset.places(plan, 0, ranks)
-    opened, opens, seen = OrderedDict(), 0, set()
-    first = plan.batches // 3
-    steps = 12 * (RANKS * BATCH // ranks // BATCH) + 400
-    for at in list(plan.steps(Cursor(0, first, 1), 0, workers))[: max(30, 8000 * ranks // (RANKS * BATCH))][:steps]:
-        for place in places(0, at.step):
-            if place.shard not in opened:
-                opens += 1
+    opened, seen, opens, drawn = OrderedDict(), set(), 0, 0
+    steps = plan.steps(Cursor(0, plan.batches // 3, 1), 0, workers)
+    while drawn < 12_000:
+        for place in places(0, next(steps).step):
+            drawn += 1
+            opens += place.shard not in opened
             opened[place.shard] = None
             opened.move_to_end(place.shard)
             seen.add(place.shard)
             if len(opened) > most_open(plan):
                 opened.popitem(last=False)
-    assert most_open(plan) <= 256
+    assert most_open(plan) <= 1024
     assert opens <= 1.05 * len(seen)
 
 
