@@ -11,7 +11,6 @@ from streampipe.atomic import sweep
 from streampipe.counters import counters
 from streampipe.errors import ConfigError, CorruptShard, IndexMismatch, ShardMissing, SourceError
 from streampipe.index.columns import Columns
-from streampipe.index.facts import OWN
 from streampipe.index.note import Note
 from streampipe.index.scan import HasLinks, scan
 from streampipe.index.table import NEEDS, NESTED, ShardIndex, make
@@ -80,7 +79,7 @@ class Finder:
             return self._found(url, sized, columns)
         except ShardMissing as error:
             self.skip_missing(error)
-            return make([[]] * len(OWN), Columns(), {"bytes": 0})
+            return make([], Columns(), {"bytes": 0})
 
     def note_of(self, url: str) -> Note | None:
         """What takes note of a shard that is streamed now; None where nothing is learnt of it."""

@@ -161,16 +161,20 @@ class Rows:
 
     def to_index(self, facts: dict[str, Any], needs: set[str]) -> ShardIndex:
         """The index of the shard that has these samples."""
-        own: list[list[Any]] = [
-            self._keys,
-            [start for start, _ in self.spans],
-            [size for _, size in self.spans],
-            self.sums,
-            self._fields,
-            [width for width, _ in self._sizes],
-            [height for _, height in self._sizes],
+        columns = zip(self._keys, self.spans, self.sums, self._fields, self._sizes, strict=True)
+        rows = [
+            {
+                "key": key,
+                "offset": start,
+                "size": size,
+                "crc32": crc32,
+                "fields": fields,
+                "width": width,
+                "height": height,
+            }
+            for key, (start, size), crc32, fields, (width, height) in columns
         ]
-        return make(own, self._columns, {**facts, NEEDS: sorted(needs)} if needs else facts)
+        return make(rows, self._columns, {**facts, NEEDS: sorted(needs)} if needs else facts)
 
 
 def _field_of(name: str, names: dict[str, str]) -> str | None:

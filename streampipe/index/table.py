@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -150,9 +150,9 @@ def _is_sound(table: pa.Table, shard_bytes: int) -> bool:
     return bool(bounded and ends.max() <= shard_bytes and (starts[1:] >= ends[:-1]).all())
 
 
-def make(own: Sequence[Sequence[Any]], columns: Columns, facts: Mapping[str, Any]) -> ShardIndex:
-    """An index from the values of its own columns and from the columns of the json members."""
-    arrays = {name: pa.array(values, kind) for name, kind, values in zip(OWN, _TYPES, own, strict=True)}
+def make(rows: list[dict[str, Any]], columns: Columns, facts: Mapping[str, Any]) -> ShardIndex:
+    """An index from its rows and from the columns of their json members."""
+    arrays = {name: pa.array([row[name] for row in rows], kind) for name, kind in zip(OWN, _TYPES, strict=True)}
     fields = [pa.field(name, array.type) for name, array in arrays.items()]
     added = columns.to_arrow()
     table = pa.Table.from_arrays(
