@@ -3,11 +3,13 @@
     python benchmarks/resume.py --peers FOLDER [--only NAME ...]
     python benchmarks/resume.py --sequential
 
-MosaicML streaming, LitData and Megatron-Energon are installed into a virtual environment each under FOLDER, once; one
-that cannot be installed is left out with a message. Every rank is a process (RANK, WORLD_SIZE, ...; a gloo group).
-A job of 2 ranks with 2 workers runs through an epoch and saves its state on the way; others go on from there. The table
-says how many of the global batches that follow are, as sets, those of the job that went on; and of the whole epoch,
-what was read before the stop included, how many samples came twice and how many never. A refusal is quoted.
+MosaicML streaming, LitData, Megatron-Energon, Zephon and LanceDB are installed into a virtual environment each under
+FOLDER, once; one that cannot be installed is left out with a message. Every rank is a process (RANK, WORLD_SIZE, ...; a
+gloo group). A job of 2 ranks with 2 workers runs through an epoch and saves its state on the way; others go on from
+there. The table says how many of the global batches that follow are, as sets, those of the job that went on; and of the
+whole epoch, what was read before the stop included, how many samples came twice and how many never. A refusal is
+quoted. "no index" and "filter" are this library over tars of which nothing is known, the latter with a filter of the
+user's; there a pass is 30 steps of an endless stream.
 With --sequential: the seconds to the first batch after a resume of a sequential stream, by where it stopped.
 """
 
@@ -28,7 +30,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from resume_rank import Streampipe
+from resume_rank import CONTENDERS, OURS, Streampipe
 
 import streampipe as sp
 
@@ -37,8 +39,10 @@ PACKAGES = {
     "MosaicML": ("mosaicml-streaming==0.13.0", "streaming"),
     "LitData": ("litdata==0.2.76", "litdata"),
     "Energon": ("megatron-energon==7.4.1", "megatron.energon"),
+    "Zephon": ("zephon==0.2.0", "zephon"),
+    "LanceDB": ("lancedb==0.40.0", "lancedb.streaming"),
 }
-SAMPLES, EACH, STOP = 2000, 100, 13  # samples, samples a shard, steps before the state is saved
+SAMPLES, EACH = 2000, 50  # samples, samples a shard
 
 
 class Job(NamedTuple):
@@ -58,7 +62,7 @@ OTHERS = [Job(2, 2, 24), Job(4, 1, 12), Job(2, 0, 24), Job(2, 3, 24), Job(1, 3, 
 
 def python_of(name: str, peers: Path) -> str | None:
     """The interpreter of a contender's environment, which is made if need be; None where that cannot be."""
-    if name == "streampipe":
+    if name in OURS:
         return sys.executable
     package, module = PACKAGES[name]
     folder = peers / package.partition("==")[0]
@@ -80,7 +84,7 @@ def run(name: str, python: str, folder: Path, job: Job, label: str, states: list
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     task = {"contender": name, "data": str(folder / "data"), "batch": job.batch, "workers": job.workers}
-    task |= {"states": [str(path) for path in states], "save_at": STOP}
+    task |= {"states": [str(path) for path in states], "save_at": CONTENDERS[name].save_at}
     task |= {"save": str(folder / f"{label}.state"), "out": str(folder / f"{label}.keys")}
     group = {"WORLD_SIZE": job.ranks, "LOCAL_WORLD_SIZE": job.ranks, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     ranks = []
@@ -110,16 +114,18 @@ def run(name: str, python: str, folder: Path, job: Job, label: str, states: list
     return [sorted(key for part in parts for key in (part[step] if step < len(part) else [])) for step in range(steps)]
 
 
-def verdict(before: list[list[str]], whole: list[list[str]], after: list[list[str]] | str) -> str:
-    """What became of the rest of the epoch."""
+def verdict(
+    before: list[list[str]], whole: list[list[str]], after: list[list[str]] | str, endless: int | None = None
+) -> str:
+    """What became of the rest of the epoch; of as many steps, where the stream is endless."""
     if isinstance(after, str):
         return f"refused: {after[:110]}"
     wanted = whole[len(before) :]
     same = sum(a == b for a, b in zip(wanted, after, strict=False))
     counts = Counter(key for batch in before + after for key in batch)
-    return (
-        f"{same} of {len(wanted)} the same; {sum(counts.values()) - len(counts)} twice, {SAMPLES - len(counts)} never"
-    )
+    every = SAMPLES if endless is None else len({key for batch in whole for key in batch})
+    never = f"{every - len(counts)} never" if endless is None or len(wanted) == len(after) else "goes on"
+    return f"{same} of {len(wanted)} the same; {sum(counts.values()) - len(counts)} twice, {never}"
 
 
 def compare(name: str, python: str, folder: Path) -> Iterator[tuple[str, str]]:
@@ -134,13 +140,14 @@ def compare(name: str, python: str, folder: Path) -> Iterator[tuple[str, str]]:
     if isinstance(whole, str):
         yield "the epoch", whole
         return
-    yield f"{FIRST}: the epoch", verdict([], whole, whole)
-    yield f"{FIRST}: once more", verdict([], whole, run(name, python, folder, FIRST, "again", []))
-    yield f"{OTHERS[1]}: from the start", verdict([], whole, run(name, python, folder, OTHERS[1], "other", []))
+    stop, endless = CONTENDERS[name].save_at, CONTENDERS[name].steps
+    yield f"{FIRST}: the epoch", verdict([], whole, whole, endless)
+    yield f"{FIRST}: once more", verdict([], whole, run(name, python, folder, FIRST, "again", []), endless)
+    yield f"{OTHERS[1]}: from the start", verdict([], whole, run(name, python, folder, OTHERS[1], "other", []), endless)
     states = [folder / f"whole.state.{rank}" for rank in range(FIRST.ranks)]
     for number, job in enumerate(OTHERS):
         after = run(name, python, folder, job, f"rest{number}", states)
-        yield f"{FIRST} -> {job}", verdict(whole[:STOP], whole, after)
+        yield f"{FIRST} -> {job}", verdict(whole[:stop], whole, after, endless)
 
 
 @sp.stage
@@ -174,13 +181,13 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peers", type=Path, default=Path("peers"), help="where the others are, or will be, installed")
-    parser.add_argument("--only", nargs="*", default=["streampipe", *PACKAGES], help="contenders")
+    parser.add_argument("--only", nargs="*", default=[*OURS, *PACKAGES], help="contenders")
     parser.add_argument("--sequential", action="store_true", help="time resumes of a sequential stream instead")
     options = parser.parse_args()
     if options.sequential:
         time_sequential()
         return
-    print(f"{SAMPLES} samples, {EACH} a shard, shuffled; ranks x workers, batch of a rank; state after {STOP} steps")
+    print(f"{SAMPLES} samples, {EACH} a shard, shuffled; ranks x workers, batch of a rank; a state after 13 steps")
     for name in options.only:
         python = python_of(name, options.peers)
         if python is None:

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import subprocess
 import sys
 import tempfile
+import zlib
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,11 @@ def rows(samples: int) -> list[tuple[str, bytes]]:
 
 class Streampipe:
     """Plain tars, with the index that is made at first use."""
+
+    save_at = 13
+    """Steps before the state is saved."""
+    steps: int | None = None
+    """Steps of a run, where it does not end with the epoch."""
 
     def make(self, folder: Path, samples: int, each: int) -> None:
         import io
@@ -48,6 +56,38 @@ class Streampipe:
 
     def keys(self, batch: Any) -> list[str]:
         return list(batch["__key__"])
+
+
+class Unindexed(Streampipe):
+    """The same tars of which nothing is known before they are read: a pass is cut into steps."""
+
+    steps = 30
+
+    def open(self, folder: Path, batch: int, workers: int) -> Any:
+        import streampipe as sp
+
+        pipe = sp.stream(str(folder), seed=0, shuffle=200, epochs=None, tier="sequential")
+        return self.chain(pipe).batch(batch).loader(workers, steps_per_epoch=self.steps)
+
+    def chain(self, pipe: Any) -> Any:
+        return pipe
+
+    def load(self, loader: Any, states: list[Path], rank: int, world: int) -> None:
+        loader.load_state_dict([json.loads(path.read_text()) for path in states])
+
+    def keys(self, batch: Any) -> list[str]:
+        return [f"{at.epoch} {key}" for at, key in zip(batch["__position__"], batch["__key__"], strict=True)]
+
+
+class Filtered(Unindexed):
+    """And a filter of the user's, of which nobody knows what it keeps."""
+
+    def chain(self, pipe: Any) -> Any:
+        return pipe.filter(_two_of_three)
+
+
+def _two_of_three(sample: dict[str, Any]) -> bool:
+    return zlib.crc32(sample["__key__"].encode()) % 3 > 0
 
 
 class MosaicML(Streampipe):
@@ -147,7 +187,108 @@ class Energon(Streampipe):
         return list(batch.__key__) if isinstance(batch.__key__, (list, tuple)) else [batch.__key__]
 
 
-CONTENDERS = {"streampipe": Streampipe, "MosaicML": MosaicML, "LitData": LitData, "Energon": Energon}
+class Zephon(Streampipe):
+    """Lines of JSON in shards. 12 lanes, which all these numbers of ranks divide; a step takes as many microbatches."""
+
+    lanes = 12
+
+    def make(self, folder: Path, samples: int, each: int) -> None:
+        every = [json.dumps({"key": key, "txt": data.decode()}) + "\n" for key, data in rows(samples)]
+        for start in range(0, samples, each):
+            (folder / f"{start // each:05d}.jsonl").write_text("".join(every[start : start + each]))
+
+    def open(self, folder: Path, batch: int, workers: int) -> Any:
+        from zephon import Pipeline
+        from zephon.io import Dataset
+        from zephon.work import MixtureSpec, StaticMixtureWorkSource
+
+        source = StaticMixtureWorkSource(
+            datasets=[Dataset.from_path("train", str(folder))],
+            mixture=MixtureSpec({"train": 1.0}),
+            seed=0,
+            shuffle_within_shard=True,
+            stop_after_passes=1,
+            chunk_size=48,
+        )
+        size = 4  # of a microbatch: a global batch of 48 is one of each lane
+        shared = folder.parent / f"rounds-{os.environ['MASTER_PORT']}"
+        shared.mkdir(exist_ok=True)
+        self.pipeline = Pipeline(source).decode_text().batch(size, drop_last=False)
+        self.pipeline = self.pipeline.options(
+            canonical_replicas=self.lanes,
+            world_size=int(os.environ["WORLD_SIZE"]),
+            global_rank=int(os.environ["RANK"]),
+            max_workers=max(1, workers),
+            aggregate_dir=str(shared),
+        )
+        return _steps(self.pipeline, batch // size)
+
+    def load(self, loader: Any, states: list[Path], rank: int, world: int) -> None:
+        self.pipeline.restore(pickle.loads(states[0].read_bytes()))
+
+    def save(self, loader: Any, path: Path) -> None:
+        path.write_bytes(pickle.dumps(self.pipeline.checkpoint()))
+
+    def keys(self, batch: Any) -> list[str]:
+        return [record.payload["key"] for part in batch for record in part.records]
+
+
+def _steps(pipeline: Any, microbatches: int) -> Any:
+    """So many microbatches at a time; fewer at the end."""
+    running = iter(pipeline)
+    while step := list(islice(running, microbatches)):
+        yield step
+
+
+class LanceDB(Streampipe):
+    """A table in 12 splits, which all these numbers of ranks and workers divide. A state is taken after an even number
+    of steps: it is refused where two workers are not equally far.
+    """
+
+    splits = 12
+    save_at = 14
+
+    def make(self, folder: Path, samples: int, each: int) -> None:
+        import lancedb
+
+        data = [{"key": key, "txt": data.decode()} for key, data in rows(samples)]
+        lancedb.connect(str(folder)).create_table("train", data)
+
+    def open(self, folder: Path, batch: int, workers: int) -> Any:
+        import lancedb
+        from lancedb.streaming import StreamingDataLoader, StreamingDataset
+
+        self.dataset = StreamingDataset(
+            lancedb.connect(str(folder)).open_table("train"),
+            num_splits=self.splits,
+            rank=int(os.environ["RANK"]),
+            world_size=int(os.environ["WORLD_SIZE"]),
+        )
+        context = "spawn" if workers else None
+        return StreamingDataLoader(self.dataset, batch_size=batch, num_workers=workers, multiprocessing_context=context)
+
+    def load(self, loader: Any, states: list[Path], rank: int, world: int) -> None:
+        found = [json.loads(path.read_text()) for path in states]
+        self.dataset.load_state_dict(self.dataset.merge_state_dicts(found))
+
+    def save(self, loader: Any, path: Path) -> None:
+        path.write_text(json.dumps(self.dataset.state_dict()))
+
+    def keys(self, batch: Any) -> list[str]:
+        return list(batch["key"])
+
+
+CONTENDERS = {
+    "streampipe": Streampipe,
+    "no index": Unindexed,
+    "filter": Filtered,
+    "MosaicML": MosaicML,
+    "LitData": LitData,
+    "Energon": Energon,
+    "Zephon": Zephon,
+    "LanceDB": LanceDB,
+}
+OURS = ("streampipe", "no index", "filter")
 
 
 def main() -> None:
@@ -158,7 +299,7 @@ def main() -> None:
         contender.make(Path(task["data"]), task["samples"], task["each"])
         return
     rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    if world > 1 and task["contender"] != "streampipe":  # streampipe reads the environment; a group may be there or not
+    if world > 1 and task["contender"] not in OURS:  # streampipe reads the environment; a group may be there or not
         import torch.distributed as dist
 
         dist.init_process_group("gloo")

@@ -33,6 +33,7 @@ from streampipe.errors import (
     UnsupportedMember,
 )
 from streampipe.index import index
+from streampipe.index.learn import Learn
 from streampipe.loader import Loader
 from streampipe.pack import pack
 from streampipe.pipeline import Pipeline
@@ -60,6 +61,7 @@ __all__ = [
     "DuplicateKey",
     "ErrorPolicy",
     "IndexMismatch",
+    "Learn",
     "LimitExceeded",
     "Limits",
     "Loader",

@@ -107,7 +107,7 @@ class Run:
     ``open_shards`` is how many shards a plan's samples come from at once; 0 where that is not known.
     ``in_lane``: the stage sees one lane of several, and what it dropped there is judged with the others. ``lanes`` is
     how many of them one reader may have open, 1 where each reader has a stream of its own: they share what a process
-    may hold.
+    may hold. ``shared`` is what all lanes of a reader have together, such as open shards; it ends with the pass.
     ``resumed`` says that a pass goes on where another stopped, ``at`` is then the mark behind a stage that counts.
     """
 
@@ -124,6 +124,7 @@ class Run:
     memory: Memory | None = None
     in_lane: bool = False
     lanes: int = 1
+    shared: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def in_stage(self, stage: str, at: Mark = None, memory: Memory | None = None) -> Run:
         """The same run, seen from another stage."""

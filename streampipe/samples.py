@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from streampipe.context import Position, Sample
 from streampipe.counters import counters
@@ -63,6 +63,7 @@ def group(
     limits: Limits | None = None,
     place: str = "reading",
     needs: set[str] | None = None,
+    watch: Callable[[Sample], None] | None = None,
 ) -> Iterator[Sample]:
     """The samples of one shard's members: ``__key__``, ``__url__``, ``__position__`` and the fields.
 
@@ -70,7 +71,7 @@ def group(
     Fields are bytes; with ``views`` they may be memoryviews of the shard. Hidden files, those of operating systems
     (``._x``, ``Thumbs.db``) and members without a field are passed over and counted; samples are counted under
     ``place``. A shard without samples is counted and logged. ``needs`` is told which of the options of ``limits`` were
-    needed.
+    needed. ``watch`` is shown every sample, also those that are not given out, before it is.
 
     Raises:
         DuplicateKey: a field twice in a sample, or a key that comes back after another key.
@@ -79,7 +80,8 @@ def group(
     """
     most = (limits or Limits()).max_sample_members
     keys: set[str] = set()
-    start, number, wanted, given = "/", -1, False, 0  # start: the key and its dot, how the names of a sample begin
+    # start: the key and its dot, how the names of a sample begin; made: its fields are gathered, for whomever
+    start, number, wanted, made, given = "/", -1, False, False, 0
     sample: Sample = {}
     usual = 0  # entries of the sample before
     try:
@@ -93,30 +95,36 @@ def group(
                     odd = dot <= base or name.startswith("__") or name[base:] in _JUNK or "PaxHeader" in name
                     if odd and _ignored(name, dot - base):
                         continue
-                    if wanted:
-                        yield sample
-                        given += 1
+                    if made:
                         usual = len(sample)
+                        if watch is not None:
+                            watch(sample)
+                        if wanted:
+                            yield sample
+                            given += 1
                     key, start, field = name[:dot], name[: dot + 1], name[dot + 1 :]
                     if key in keys:
-                        wanted = False
+                        wanted = made = False
                         raise _twice(url, key, member)
                     keys.add(key)
                     number += 1
                     wanted = number >= first and (parts == 1 or number % parts == part)
+                    made = wanted or watch is not None
                     sample = {"__key__": key, "__url__": url, "__position__": Position(epoch, shard, number)}
-                if wanted:
+                if made:
                     field = field.lower()
                     if field in sample or field.startswith("__") or len(sample) >= most + 3:
                         _refuse(sample, field, url, member, most)
                     sample[field] = member.data if views else bytes(member.data)
         except MissingEnd:
             # The last sample is whole if it has as many fields as the one before it.
-            if not (limits and limits.missing_end) or number < 0 or (wanted and not 0 < usual <= len(sample)):
+            if not (limits and limits.missing_end) or number < 0 or (made and not 0 < usual <= len(sample)):
                 raise
             counters.add(place, "shards without an end marker")
             if needs is not None:
                 needs.add("missing_end")
+        if made and watch is not None:
+            watch(sample)
         if wanted:
             yield sample
             given += 1

@@ -11,6 +11,7 @@ from streampipe.context import Position, Run
 from streampipe.engine.compile import check_part
 from streampipe.engine.mix import MixSamples
 from streampipe.errors import ConfigError, StageError, StreampipeError
+from streampipe.index.learn import Learn
 from streampipe.pipeline import Pipeline
 from streampipe.plan.lanes import SENSIBLE_WINDOW
 from streampipe.policy import ErrorPolicy
@@ -30,7 +31,7 @@ def stream(
     seed: int = 0,
     shuffle: bool | int = False,
     epochs: int | None = 1,
-    index: str | None = None,
+    index: str | Learn | None = None,
     tier: str | None = None,
     on_error: str | ErrorPolicy = "raise",
     storage_options: Mapping[str, Any] | None = None,
@@ -51,7 +52,11 @@ def stream(
             shuffled over 2,000: in one window, or in the planned tier in a window of 2,000 / n (at least 64) in each of
             the n places of the dataset that a batch mixes. A number: windows of that many samples.
         epochs: how many epochs one pass over the pipeline is; None for an endless stream.
-        index: the folder of the shards' indexes where that is not beside them (``streampipe index --out``).
+        index: the folder of the shards' indexes where that is not beside them (``streampipe index --out``). ``"learn"``
+            or ``sp.Learn(folder)``: shards that have none are streamed, nothing is scanned, and each shard that was
+            read whole gets the index that ``streampipe index`` would write. When all have one, the next epoch (of one
+            rank) or the next job is indexed; a pass that has begun, or that a state resumes, keeps its level. In
+            workers of a plain DataLoader it is learnt, and used by ``pipe.loader()`` or without ``"learn"``.
         tier: None: planned if the samples can be counted (local shards, or indexed ones) and the stages allow it, else
             sequential. ``"planned"`` makes it an error if they do not; ``"sequential"`` never counts.
         on_error: ``"raise"``, ``"skip"`` (counted, logged, and given up when it becomes too much), or an
@@ -69,7 +74,8 @@ def stream(
     few (see ``streampipe.plan.deal``).
 
     Raises:
-        ConfigError: nothing is found under ``urls``, or an argument is wrong.
+        ConfigError: nothing is found under ``urls``, or an argument is wrong. When a pass begins: what is learnt cannot
+            be written.
     """
     kept = cache if isinstance(cache, Cache) or cache is None else Cache(cache)
     source = Source(storage_options, opener, network, kept)

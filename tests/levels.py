@@ -7,6 +7,7 @@ import io
 import json
 import zlib
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -103,8 +104,18 @@ Make = Callable[..., sp.Pipeline]
 """From the folder of ``write_levels`` and options of ``sp.stream`` to a pipeline without its batch."""
 
 
-def _source(level: str, folder: Path, **options: Any) -> sp.Pipeline:
-    options = {"seed": 3, "shuffle": 5, **options}
+def _source(level: str, folder: Path, epochs: int | None = 1, seed: int = 3, **options: Any) -> sp.Pipeline:
+    """A new pipeline over shards that were listed and counted once: a job of many ranks in one process would do it for
+    each of them.
+    """
+    policy = options.pop("on_error", "raise")
+    found = _stream(level, folder, **{"shuffle": 5, **options})
+    policy = policy if isinstance(policy, sp.ErrorPolicy) else sp.ErrorPolicy(policy)
+    return sp.Pipeline(found.source, seed=seed, epochs=epochs, policy=policy)
+
+
+@lru_cache(maxsize=64)
+def _stream(level: str, folder: Path, **options: Any) -> sp.Pipeline:
     if level == "opened":
         urls = [str(path) for path in sorted((folder / "indexed").glob("*.tar"))]
         return sp.stream(urls, opener=open_local, **options)

@@ -53,16 +53,16 @@ ORDER = [  # each may import from those before it, and from itself
 INSIDE = {  # and in a folder, each file from those before it
     "plan": "order shapes buckets spread groups cut rotation lanes deal planned dataset streams bucketed",
     "query": "aliases expression arrow condition split own",
-    "index": "beside stated facts columns parquet known manifest separated sidecar table scan find build",
+    "index": "beside stated facts columns parquet known manifest separated sidecar table scan note find build learn",
     "source": "location address connections network failures store http web retry fetch s3 gcs hub rust stores "
     "buffers link traffic forward ranges local disk part cache download source",
     "tar": "limits foreign extended header compression entries reader writer",
     "decoding": "extensions inflate geometry text budget exif codec segments icc resize boxes pillow jpeg_damage jpeg "
     "png web more codecs image deferred fields",
-    "reading": "indexed remote wanted pace prefetch shards forward reader",
+    "reading": "members indexed remote wanted pace prefetch shards forward reader",
     "pack": "names split metadata layouts duplicates walk listing change shard job run",
-    "engine": "engine chain division mix batches indexed lanes turns streams state interleaved compile life clock "
-    "plain explain",
+    "engine": "engine chain division mix batches indexed lanes turns streams learnt state interleaved bounds compile "
+    "life clock plain explain",
     "write": "draft encode spec job work workers run",
     "loader": "ahead handover feed loader",
     "device": "codec transfer images feed",

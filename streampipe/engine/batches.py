@@ -20,10 +20,10 @@ from streampipe.engine.engine import NOTHING
 from streampipe.errors import ShardError, TooManyErrors
 from streampipe.plan.planned import Cursor, Place, Plan
 from streampipe.reading.prefetch import Steps
-from streampipe.reading.reader import Reader
+from streampipe.reading.reader import OpenShards, Reader
 from streampipe.spec import AnyStage
 
-_FEW_OPEN, _MOST_OPEN = 64, 256  # shards
+_FEW_OPEN, _MOST_OPEN, _MOST_KNOWN = 64, 256, 1024  # shards; the last are those whose index is held
 _MOST_TRIED, _UNLIKE_TRIED = 100, 10  # other steps, for one of which all samples are bad; of any bucket
 
 
@@ -96,21 +96,30 @@ def read_steps(plan: Plan, run: Run, cursor: Cursor, first: int, stride: int, vi
     consumer = run.consumer
     places = plan.dataset.places(plan, consumer.rank, consumer.world_size)
     steps = ((at, places(at.epoch, at.step)) for at in plan.steps(cursor, first, stride))
-    return reader_of(plan, max(_FEW_OPEN, open_shards(plan))).read(steps, views)
+    return reader_of(plan, most_open(plan)).read(steps, views)
 
 
-def reader_of(plan: Plan, most: int, readers: int = 1) -> Reader:
-    """What reads a plan's samples, with so many shards open at most; it is one of so many of a process."""
-    return Reader(plan.dataset.parts(), most, plan.window, readers)
+def reader_of(plan: Plan, most: int, shared: OpenShards | None = None, readers: int = 1) -> Reader:
+    """What reads a plan's samples, one of so many ``readers`` of a process, with so many shards open at most; local ones
+    may be ``shared`` with others.
+    """
+    return Reader(plan.dataset.parts(), most, plan.window, shared, readers)
 
 
-def open_shards(plan: Plan) -> int:
+def open_shards(plan: Plan, most: int = _MOST_OPEN) -> int:
     """How many shards a plan's samples come from at once: draws a to b of a lane are of [a - window, b + window)."""
     if len(plan.dataset.parts()) > 1:
-        return _MOST_OPEN
+        return most
     lanes = plan.lanes
     span = 2 * lanes.window + lanes.size // lanes.places
-    return min(_MOST_OPEN, lanes.number * (2 + span * len(plan.dataset.shards) // max(1, lanes.samples)))
+    return min(most, lanes.number * (2 + span * len(plan.dataset.shards) // max(1, lanes.samples)))
+
+
+def most_open(plan: Plan) -> int:
+    """How many local shards a reader of a plan keeps open. One reader may have all lanes, and takes them in turn: if it
+    kept fewer than these are in, it would read an index for nearly every sample.
+    """
+    return max(_FEW_OPEN, open_shards(plan, _MOST_KNOWN))
 
 
 def good(

@@ -19,6 +19,7 @@ from streampipe.engine.engine import Engine, Level
 from streampipe.engine.indexed import IndexedEngine
 from streampipe.engine.interleaved import LaneEngine
 from streampipe.engine.lanes import Head, Shape, Stream, Tail, Work
+from streampipe.engine.learnt import check_learnt
 from streampipe.engine.mix import ConcatDataset, MixDataset, MixedBuckets, MixSamples, Part
 from streampipe.engine.streams import PlannedStream
 from streampipe.errors import ConfigError, ShardError
@@ -84,7 +85,7 @@ def plan_of(spec: Spec, division: Division, job: Job) -> Plan:
     if source.tier == "sequential":
         raise Uncounted("tier='sequential' was asked for")
     try:
-        dataset: Any = _dataset(source, division)
+        dataset: Any = _dataset(source, division, job)
     except ShardError as error:
         if spec.policy.mode == "raise":
             raise
@@ -109,9 +110,10 @@ def _read_forward(plan: Plan) -> Plan:
     return replace(plan, lanes=replace(lanes, places=chosen.places, columns=chosen.columns, window=window))
 
 
-def _dataset(source: ShardSamples, division: Division) -> Dataset | BucketDataset:
+def _dataset(source: ShardSamples, division: Division, job: Job) -> Dataset | BucketDataset:
     """The samples as far as they are known: by an index, or, if nothing is asked of it, by another tool's counts."""
     try:
+        check_learnt(source, job)
         return source.dataset(division.keep, division.group.buckets if division.group else None)
     except Uncounted as reason:
         try:
@@ -232,7 +234,7 @@ def _streamed(spec: Spec, division: Division, job: Job, why: str) -> LaneEngine:
         chosen = choose_streams(size, len(source.shards))
         found = Shape(chosen.places, chosen.columns)
         if found.number >= job.world_size * job.readers:
-            shape, elastic, stream = found, found.fits(job.world_size), source.in_lanes(found.places)
+            shape, elastic, stream = found, found.fits(job.world_size), source.in_lanes(found.places, found.number)
     return _engine(spec, division, job, shape, elastic, stream, Level.STREAMED, why, facts, stream is not source)
 
 

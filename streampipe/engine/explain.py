@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from streampipe.context import Consumer
+from streampipe.engine.bounds import bounds_of, words, has_own_lanes, lanes_of, words
 from streampipe.engine.chain import name_of
 from streampipe.engine.compile import opaque_in
 from streampipe.engine.division import Division
@@ -34,7 +35,7 @@ def explain(engine: Engine[Any], job: Job, steps_per_epoch: int | None = None) -
     spec = engine.spec
     rows = [("source", repr(spec.source))]
     if isinstance(engine, IndexedEngine):
-        rows += _planned(spec, job.world_size, job.num_workers, engine.plan, engine.division)
+        rows += _planned(engine, job)
     elif isinstance(engine, LaneEngine):
         rows += _lanes(engine, job, steps_per_epoch)
     width = max(len(name) for name, _ in rows)
@@ -48,7 +49,6 @@ def _lanes(engine: LaneEngine, job: Job, steps_per_epoch: int | None) -> list[tu
     head, tail = _stage_names(work.head.chain), _stage_names(work.tail.chain)
     of_rank = len(shape.columns_of(0, ranks))
     used = engine.stride(Consumer(0, ranks, 0, job.readers))
-    mine = -(-sum(map(len, shape.columns_of(0, ranks))) // used)
     rows = [
         ("level", f"{engine.level.value}{_SAMPLES[engine.level]}{'; ' + lift if lift else ''}"),
         ("not planned", engine.why),
@@ -56,7 +56,7 @@ def _lanes(engine: LaneEngine, job: Job, steps_per_epoch: int | None) -> list[tu
         ("on each batch", _names(tail)),
         ("order", _order(engine, job)),
         ("resume", f"exact; {_resume(engine)}"),
-        ("open at once", f"{mine} lanes in each of {ranks * used} readers, a shard and a shuffle's window each"),
+        ("holds", str(bounds_of(engine, job))),
     ]
     if used < job.num_workers:
         divide = ", ".join(str(w) for w in range(1, of_rank + 1) if of_rank % w == 0)
@@ -106,20 +106,17 @@ def _stage_names(chain: Any) -> list[str]:
     return [name_of(stage, parameters=True) for stage in chain]
 
 
-def _planned(spec: Spec, world_size: int, num_workers: int, plan: Plan, division: Division) -> list[tuple[str, str]]:
-    lanes, dataset = plan.lanes, plan.dataset
+def _planned(engine: IndexedEngine, job: Job) -> list[tuple[str, str]]:
+    spec, plan, division = engine.spec, engine.plan, engine.division
+    lanes, dataset, world_size = plan.lanes, plan.dataset, job.world_size
+    lift = _LIFTS[engine.level]
     pushed = [f"where {division.keep.text}"] if division.keep else []
     pushed += [name_of(division.bucket, parameters=True)] if division.bucket else []
     pushed += [f"batch({_sizes(division)})"] if division.batch else []
-    readers = max(1, world_size * max(1, num_workers))
-    alone = lanes.places % world_size == 0 and lanes.columns % max(1, num_workers) == 0
-    alone = readers == 1 or (alone and not isinstance(plan, BucketPlan))  # a bucket's batches take turns over readers
+    alone, mine = has_own_lanes(plan, job), lanes_of(plan, job)
     shards = sum(len(part.shards) for part in dataset.parts())  # a mixture's, too
-    mean = max(1, lanes.samples // max(1, shards))
-    mine = lanes.number if not alone else max(1, lanes.number // readers)
-    open_at_once = min(shards, mine * (2 + lanes.window // mean))
     rows = [
-        ("level", f"indexed{_SAMPLES[Level.INDEXED]}: batches are planned"),
+        ("level", f"{engine.level.value}{_SAMPLES[engine.level]}: batches are planned{'; ' + lift if lift else ''}"),
         ("pushed down", _names(pushed)),
         ("generators", _names([name_of(stage, parameters=True) for stage in division.tail])),
         ("samples", f"{lanes.samples:,} in {shards:,} shards"),
@@ -128,7 +125,7 @@ def _planned(spec: Spec, world_size: int, num_workers: int, plan: Plan, division
             "order",
             f"{lanes.places} x {lanes.columns} lanes, window {lanes.window:,}" if plan.shuffled else _unshuffled(plan),
         ),
-        ("shards open", f"about {open_at_once} at once in each of {readers} readers"),
+        ("holds", str(bounds_of(engine, job))),
         (
             "guarantees",
             f"{_cover(plan)}; equal steps; the same batches on any ranks and workers; O(1) resume",
@@ -215,9 +212,9 @@ def _reading(spec: Spec, plan: Plan, world_size: int, mine: int, alone: bool) ->
     sizes = [part.size for part in parts if part.size is not None]
     wanted, whole = sum(size.wanted for size in sizes), sum(size.shards for size in sizes)
     samples = max(1, sum(part.samples for part in parts))
-    epoch = _size(wanted * plan.lanes.samples / samples)
+    epoch = words(wanted * plan.lanes.samples / samples)
     share = (
-        f" in all, {_size(wanted * plan.lanes.samples / samples / world_size)} by each rank" if world_size > 1 else ""
+        f" in all, {words(wanted * plan.lanes.samples / samples / world_size)} by each rank" if world_size > 1 else ""
     )
     rows = [("bytes", f"{epoch} an epoch{share}")] if len(sizes) == len(parts) else []
     remote = [part for part in parts if part.is_remote]
@@ -226,17 +223,17 @@ def _reading(spec: Spec, plan: Plan, world_size: int, mine: int, alone: bool) ->
     source = remote[0].finder.source
     if source.cache is not None:
         text = (
-            f"through the cache: each shard is copied once a machine ({_size(whole)} for all), samples come from there"
+            f"through the cache: each shard is copied once a machine ({words(whole)} for all), samples come from there"
         )
         return [*rows, ("reading", text)]
     rows += [("requests", _requests(plan, wanted / samples, source.network.window))] if wanted else []
     text = _ahead(plan, wanted / samples, mine, alone, wanted < whole / 2, source.network.memory)
     pays = "now" if spec.epochs != 1 else "from the second epoch on"
-    extra = f", though it fetches whole shards where {_size(wanted)} are wanted" if wanted < whole / 2 else ""
+    extra = f", though it fetches whole shards where {words(wanted)} are wanted" if wanted < whole / 2 else ""
     return [
         *rows,
         ("reading", f"ahead of need: {text}"),
-        ("cache", f"none; cache= would pay {pays}, with {_size(whole)} of disk for all shards{extra}"),
+        ("cache", f"none; cache= would pay {pays}, with {words(whole)} of disk for all shards{extra}"),
     ]
 
 
@@ -247,7 +244,7 @@ def _requests(plan: Plan, mean: float, window: int) -> str:
     least = max(shards, -(-int(samples * mean) // window))
     return (
         f"{least:,} to {samples:,} an epoch, by how much more the link has than is taken: at least a window of "
-        f"{_size(window)} or a shard each, at most a sample each"
+        f"{words(window)} or a shard each, at most a sample each"
     )
 
 
@@ -260,20 +257,11 @@ def _ahead(plan: Plan, mean: float, mine: int, alone: bool, few: bool, memory: i
     held = mine * plan.lanes.window / 2 * mean
     if held > EARLY * memory:
         return (
-            f"windows of {mine} lanes are {_size(held)} in each reader, more than Network(memory={memory >> 20} << 20) "
+            f"windows of {mine} lanes are {words(held)} in each reader, more than Network(memory={memory >> 20} << 20) "
             f"has room for, so some samples come one by one; more workers or memory, or a smaller shuffle, need fewer "
             f"requests"
         )
-    return f"strictly forward in {mine} lanes, each byte once; about {_size(held)} wait in each reader"
-
-
-def _size(number: float) -> str:
-    """Bytes in words.
-
-    >>> _size(1_234_567_890), _size(250_000)
-    ('1.23 GB', '0.2 MB')
-    """
-    return f"{number / 1e9:,.2f} GB" if number >= 1e9 else f"{number / 1e6:,.1f} MB"
+    return f"strictly forward in {mine} lanes, each byte once; about {words(held)} wait in each reader"
 
 
 def _names(names: list[str]) -> str:

@@ -75,7 +75,7 @@ class IndexedEngine(Engine[Cursor]):
 
     def state(self, at: Cursor, rank: int, ranks: int) -> dict[str, Any]:
         """The place as plain JSON; the same on every rank."""
-        return self.plan.state(at)
+        return {**self.plan.state(at), "level": self.level.value}
 
     def load(self, states: Sequence[Mapping[str, Any]], rank: int, ranks: int) -> tuple[IndexedEngine, Cursor]:
         """The place that a state names; one state of any rank is enough."""

@@ -92,6 +92,7 @@ class LaneEngine(Engine[LanePoint]):
         shape = self.work.shape
         return {
             "kind": self.kind,
+            "level": self.level.value,
             "at": [at.epoch, at.turn],
             "lanes": [shape.places, shape.columns],
             "rank": [rank, ranks],

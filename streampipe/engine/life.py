@@ -12,11 +12,11 @@ A pass has a name, the epoch that ``set_epoch`` would give it. Three kinds of pa
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from streampipe.engine.engine import Engine
-from streampipe.engine.state import VERSION, checked_state
+from streampipe.engine.engine import Engine, Level
+from streampipe.engine.state import VERSION, checked_state, was_learnt
 from streampipe.errors import ConfigError
 
 
@@ -27,14 +27,24 @@ class Life:
         epochs: of a finite pass; None for an endless one.
         steps: items of a pass in steps.
         fixed: every pass is the same one.
+        compiled: makes the engine anew where that may change it: with what was learnt meanwhile, or without it.
     """
 
     def __init__(
-        self, engine: Engine[Any], epochs: int | None, steps: int | None, rank: int, ranks: int, fixed: bool = False
+        self,
+        engine: Engine[Any],
+        epochs: int | None,
+        steps: int | None,
+        rank: int,
+        ranks: int,
+        fixed: bool = False,
+        compiled: Callable[[bool | None], Engine[Any]] | None = None,
     ) -> None:
         if fixed and epochs is None and steps is None:
             raise ConfigError("fixed_epoch=True needs passes that end: give stream(epochs=1) or steps_per_epoch=")
         self._whole = engine  # as compiled; a state may need another one until its pass is over
+        self._compiled = compiled
+        self._learns = False  # a pass is over, so more may be known than when the engine was made
         self.engine = engine
         self.epochs = epochs if steps is None else None
         self.steps = steps
@@ -60,6 +70,9 @@ class Life:
         """A pass begins: the one that comes next. One that runs was left."""
         if self.running:
             self._over()
+        if self._learns and self._compiled is not None and self._whole.level is not Level.INDEXED:
+            self._whole = self.engine = self._compiled(None)
+        self._learns = False
         if self.epochs is not None or self.steps is not None:
             self.engine.check(self.epochs is not None, self.ranks)
         if self.at is None:
@@ -97,6 +110,7 @@ class Life:
         self.name += 0 if self.fixed else self.epochs or 1
         if self.epochs is not None or self.fixed:
             self.at, self.engine = None, self._whole
+            self._learns = not self.fixed
 
     def set_epoch(self, epoch: int) -> bool:
         """The next pass is the one of this name, from its beginning; whether that changes anything.
@@ -149,12 +163,15 @@ class Life:
         if first["kind"] == "new":
             self._reset(first["epoch"])
             return
-        if first["kind"] != self._whole.kind:
+        whole, learnt = self._whole, was_learnt(first)
+        if self._compiled is not None and learnt is not None and learnt is (whole.level is Level.STREAMED):
+            whole = self._compiled(learnt)
+        if first["kind"] != whole.kind:
             raise ConfigError(
-                f"the state was saved by a {first['kind']} pipeline, this one is {self._whole.kind}"
-                f"{': ' + self._whole.why if self._whole.why else ''}; load it where it was saved, or start a new epoch"
+                f"the state was saved by a {first['kind']} pipeline, this one is {whole.kind}"
+                f"{': ' + whole.why if whole.why else ''}; load it where it was saved, or start a new epoch"
             )
-        self.engine, self.at = self._whole.load(found, self.rank, self.ranks)
+        self.engine, self.at = whole.load(found, self.rank, self.ranks)
         self.running, self.loaded = False, True
         self._name(first)
 

@@ -12,7 +12,7 @@ from streampipe.context import Consumer
 from streampipe.engine.clock import Clock
 from streampipe.engine.compile import compile
 from streampipe.engine.engine import is_nothing
-from streampipe.engine.state import VERSION
+from streampipe.engine.state import VERSION, was_learnt
 from streampipe.errors import ConfigError
 from streampipe.spec import Job, Spec
 
@@ -29,13 +29,16 @@ class PlainPass:
         epochs = spec.epochs or 1
         identity = clock.start()
         workers = consumer.num_workers if consumer.num_workers > 1 else 0
-        self._engine = compile(spec, Job(consumer.world_size, workers))
+        in_worker = get_worker_info() is not None
+        learnt = was_learnt(state) if state is not None else None
+        if in_worker and learnt is None:
+            learnt = False  # workers that begin one after the other could see different shards learnt
+        self._engine = compile(spec, Job(consumer.world_size, workers, learnt=learnt))
         if spec.epochs is not None:
             self._engine.check(True, consumer.world_size)
         if state is not None and state["kind"] == "new":
             clock.set(state["epoch"])
             state = None
-        in_worker = get_worker_info() is not None
         if state is not None and clock.takes_state(identity):
             self._resume(state)
             clock.set(self._name)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeGuard
 
+from streampipe.engine.engine import Level
 from streampipe.errors import ConfigError
 
 VERSION = 2
@@ -46,6 +47,8 @@ def checked_state(state: Any) -> dict[str, Any]:
     worker = found.get("worker")
     if worker is not None and not (are_numbers(worker, 2) and worker[0] < worker[1]):
         raise wrong(f"its worker is {worker!r}")
+    if found.setdefault("level", None) not in (None, *(each.value for each in Level)):
+        raise wrong(f"its level is {found['level']!r}")
     if found.get("kind") == "planned":
         _check_planned(found)
     elif found.get("kind") == "lanes":
@@ -117,6 +120,11 @@ def _check_lanes(state: Mapping[str, Any]) -> None:
             raise wrong(f"it has a lane {lane!r}, of {lanes[0] * lanes[1]}")
         if not is_list(each) or len(each) != 3 or not are_numbers(each[:2], 2) or not is_mark(each[2], _DEEPEST):
             raise wrong(f"lane {lane} stands at {each!r:.80}")
+
+
+def was_learnt(state: Mapping[str, Any]) -> bool | None:
+    """Whether an index was used where a state was saved; None where it does not say."""
+    return None if state.get("level") is None else state["level"] != Level.STREAMED.value
 
 
 def wrong(what: str) -> ConfigError:

@@ -12,6 +12,9 @@ from streampipe.engine.batches import good, open_shards, reader_of
 from streampipe.engine.lanes import Shape
 from streampipe.errors import ConfigError
 from streampipe.plan.planned import Place, Plan
+from streampipe.reading.reader import OpenShards
+
+_OPEN = 4  # shards of a lane, at least
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,11 @@ class PlannedStream:
     shape: Shape
     leaves_marks: ClassVar[bool] = True
 
+    @property
+    def most_open(self) -> int:
+        """How many shards a reader keeps open for all of its lanes."""
+        return max(_OPEN * self.shape.number, open_shards(self.plan))
+
     def __call__(self, run: Run, epoch: int, views: bool = False, at: Sequence[Any] = ()) -> Iterator[Sample]:
         """An epoch of a lane, from the batch and slot of a mark on."""
         plan, shape, chains = self.plan, self.shape, self.plan.dataset.chains
@@ -38,7 +46,9 @@ class PlannedStream:
                 places = find(epoch, t)
                 yield t, places[done:] if t == step else places
 
-        reader = reader_of(plan, max(4, open_shards(plan) // shape.number), run.lanes)
+        # Lanes may be in one shard: it is opened once for all of them.
+        shared = run.shared.setdefault("open shards", OpenShards(self.most_open))
+        reader = reader_of(plan, max(_OPEN, open_shards(plan) // shape.number), shared, run.lanes)
         with closing(reader.read(steps(), views and chains is None)) as found:
             for t, places, samples in found:
                 first = done if t == step else 0

@@ -138,16 +138,25 @@ def index(
     return summary
 
 
+def check_folders(places: Iterable[str], advice: str) -> None:
+    """Find folders of this machine that cannot be written, before there is something to write.
+
+    Raises:
+        ConfigError: it says which, and ``advice``.
+    """
+    for folder in dict.fromkeys(os.path.dirname(path) for path in map(local_path, places) if path is not None):
+        there = folder or "."
+        while not os.path.lexists(there):
+            there = os.path.dirname(there) or "."
+        if not os.path.isdir(there) or not os.access(there, os.W_OK):
+            raise ConfigError(f"{folder or '.'} cannot be written: {advice}")
+
+
 def _check(
     urls: list[str], places: list[str], source: Source, limits: Limits, threads: int, progress: bool, on_error: str
 ) -> None:
     """Find what can be found without hashing: folders that cannot be written, shards that cannot be indexed."""
-    for folder in dict.fromkeys(os.path.dirname(path) for path in map(local_path, places) if path is not None):
-        there = folder or "."
-        while not os.path.isdir(there) and os.path.dirname(there) != there:
-            there = os.path.dirname(there) or "."
-        if not os.access(there, os.W_OK):
-            raise ConfigError(f"{folder or '.'} cannot be written: give --out, a folder for indexes and manifest")
+    check_folders(places, "give --out, a folder for indexes and manifest")
 
     def wrong(url: str) -> StreampipeError | None:
         try:

@@ -11,6 +11,7 @@ from streampipe.atomic import sweep
 from streampipe.counters import counters
 from streampipe.errors import ConfigError, CorruptShard, IndexMismatch, ShardMissing, SourceError
 from streampipe.index.columns import Columns
+from streampipe.index.note import Note
 from streampipe.index.scan import HasLinks, scan
 from streampipe.index.table import NEEDS, NESTED, ShardIndex, make
 from streampipe.source import Source, has_query, local_path, planted, redact
@@ -47,7 +48,12 @@ class Finder:
     """Finds the indexes of shards. Holds settings only, so it can be pickled."""
 
     def __init__(
-        self, source: Source, limits: Limits, folder: str | None = None, missing_shards: str = "error"
+        self,
+        source: Source,
+        limits: Limits,
+        folder: str | None = None,
+        missing_shards: str = "error",
+        scans: bool = True,
     ) -> None:
         if missing_shards not in MISSING_SHARDS:
             raise ConfigError(f"missing_shards is one of {', '.join(MISSING_SHARDS)}, not {missing_shards!r}")
@@ -55,6 +61,7 @@ class Finder:
         self.limits = limits
         self.folder = folder
         self.missing_shards = missing_shards
+        self.scans = scans  # local shards that have no index
 
     def find(self, url: str, sized: bool = True, columns: Collection[str] | None = None) -> ShardIndex | None:
         """The index of a shard; None where there is none and the shard is no local, plain tar that could be scanned.
@@ -73,6 +80,10 @@ class Finder:
         except ShardMissing as error:
             self.skip_missing(error)
             return make([], Columns(), {"bytes": 0})
+
+    def note_of(self, url: str) -> Note | None:
+        """What takes note of a shard that is streamed now; None where nothing is learnt of it."""
+        return None
 
     def skip_missing(self, error: ShardMissing) -> None:
         """Count and log a shard that is not there, or raise."""
@@ -93,7 +104,7 @@ class Finder:
                 self.check_size(found.shard_bytes, url, self.source.size(url))
             return self._allowed(found, url)
         path = local_path(url)
-        if path is None or self._compression(url, path) is not None:
+        if path is None or not self.scans or self._compression(url, path) is not None:
             return None
         try:
             return self._allowed(self._remembered(url, path, columns), url)
@@ -117,6 +128,8 @@ class Finder:
         kind = self._compression(url, path)
         if kind is not None:
             return f"{shown} is compressed ({kind}): single samples of it cannot be read; decompress it to plan"
+        if not self.scans:
+            return f"{shown} is not learnt yet"
         return f"{shown} holds hard links: single samples of it cannot be read"
 
     def _compression(self, url: str, path: str) -> str | None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from typing import Any
 
+from streampipe.context import Sample
 from streampipe.errors import ConfigError, UnsupportedMember
 from streampipe.index.columns import Columns
 from streampipe.index.facts import image_size, scalars_of
@@ -38,8 +39,8 @@ def scan(url: str, source: Source, limits: Limits, *, checksums: bool = True) ->
     data = source.buffer(url)
     if data is not None:
         check_plain(url, bytes(data[:8]))
-        members = read_members(data, shard=shown, limits=limits, needs=needs)
-        rows, columns = _rows(members, shown, limits, known, needs)
+        rows = Rows(shown, known)
+        rows.read(read_members(data, shard=shown, limits=limits, needs=needs), limits, needs)
         facts: dict[str, Any] = {"bytes": len(data)}
         if checksums:
             facts["sha256"] = _hashed(data, rows)
@@ -47,11 +48,11 @@ def scan(url: str, source: Source, limits: Limits, *, checksums: bool = True) ->
         chunks = iter(source.chunks(url))
         head = next(chunks, b"")
         check_plain(url, head[:8])
-        tape = _Tape(chain([head], chunks) if head else chunks)
-        members = stream_members(tape, shard=shown, limits=limits, needs=needs)
-        rows, columns = _rows(members, shown, limits, known, needs, tape.crc32)
-        facts = {"bytes": tape.end, "sha256": tape.digest.hexdigest()}
-    return make(rows, columns, {**facts, NEEDS: sorted(needs)} if needs else facts)
+        tape = Tape(chain([head], chunks) if head else chunks)
+        rows = Rows(shown, known, tape.crc32)
+        rows.read(stream_members(tape, shard=shown, limits=limits, needs=needs), limits, needs)
+        facts = tape.facts
+    return rows.to_index(facts, needs)
 
 
 def check(url: str, source: Source, limits: Limits) -> None:
@@ -80,69 +81,100 @@ def check_plain(url: str, head: bytes) -> None:
         )
 
 
-def _standing(members: Iterable[Member], shown: str) -> Iterator[Member]:
-    """The members, if the bytes of all of them stand behind their headers."""
-    for member in members:
-        if member.data_offset < member.offset:
-            raise HasLinks(
-                f"{shown}, byte {member.offset}: member {member.name!r} is a hard link: the shard can be read forward "
-                f"(tier='sequential'), but not indexed; pack the files themselves to do so"
-            )
-        yield member
-
-
-def _hashed(data: memoryview, rows: list[dict[str, Any]]) -> str:
+def _hashed(data: memoryview, rows: Rows) -> str:
     """The checksums of samples, put into their rows, and that of the whole shard, in one pass."""
     digest, at = hashlib.sha256(), 0
-    for row in rows:
-        end = row["offset"] + row["size"]
-        digest.update(data[at : row["offset"]])
-        row["crc32"] = zlib.crc32(data[row["offset"] : end])
-        digest.update(data[row["offset"] : end])
-        at = end
+    for number, (start, size) in enumerate(rows.spans):
+        digest.update(data[at:start])
+        rows.sums[number] = zlib.crc32(data[start : start + size])
+        digest.update(data[start : start + size])
+        at = start + size
     digest.update(data[at:])
     return digest.hexdigest()
 
 
-def _rows(
-    members: Iterable[Member],
-    shown: str,
-    limits: Limits,
-    known: Known,
-    needs: set[str],
-    crc32: Callable[[int, int], int] | None = None,
-) -> tuple[list[dict[str, Any]], Columns]:
-    rows: list[dict[str, Any]] = []
-    columns = Columns()
-    seen: list[Member] = []
+class Rows:
+    """The rows of an index, as the samples of its shard come: numbers, names and facts, no bytes.
 
-    def watched() -> Iterator[Member]:
-        for member in _standing(members, shown):
-            seen.append(member)
+    Args:
+        known: what is known of the samples from beside the shard.
+        crc32: of the bytes of a shard between two places, where it can be had.
+    """
+
+    def __init__(self, shown: str, known: Known, crc32: Callable[[int, int], int] | None = None) -> None:
+        self._shown = shown
+        self._known = known
+        self._crc32 = crc32
+        self._seen: list[Member] = []
+        self._keys: list[str] = []
+        self._fields: list[tuple[tuple[str, int, int], ...]] = []
+        self._sizes: list[tuple[int | None, int | None]] = []
+        self._columns = Columns()
+        self.spans: list[tuple[int, int]] = []
+        self.sums: list[int | None] = []
+
+    def read(self, members: Iterable[Member], limits: Limits, needs: set[str]) -> None:
+        """All samples of the members."""
+        watched = self.watched(members)
+        for sample in group(watched, self._shown, views=True, limits=limits, place="indexing", needs=needs):
+            self.add(sample)
+
+    def watched(self, members: Iterable[Member]) -> Iterator[Member]:
+        """The members, on their way to become samples, which are then to be added.
+
+        Raises:
+            HasLinks: the bytes of one do not stand behind its header.
+        """
+        for member in members:
+            self.see(member)
             yield member
 
-    for sample in group(watched(), shown, views=True, limits=limits, place="indexing", needs=needs):
-        # Seen, but not of this sample: hidden files, and the next sample's first member.
-        names = {f"{sample['__key__']}.{name}": name for name in sample if not name.startswith("__")}
+    def see(self, member: Member) -> None:
+        """The next member, of the sample that is added next or of the one after it.
+
+        Raises:
+            HasLinks: its bytes do not stand behind its header.
+        """
+        if member.data_offset < member.offset:
+            raise HasLinks(
+                f"{self._shown}, byte {member.offset}: member {member.name!r} is a hard link: the shard can be read "
+                f"forward (tier='sequential'), but not indexed; pack the files themselves to do so"
+            )
+        self._seen.append(member)
+
+    def add(self, sample: Sample) -> None:
+        """The next sample. Its members were seen; so were hidden files, and the next sample's first member."""
+        key, seen = sample["__key__"], self._seen
+        names = {f"{key}.{name}": name for name in sample if not name.startswith("__")}
         mine = [(each, _field_of(each.name, names)) for each in seen]
         own = [(member, field) for member, field in mine if field is not None]
         del seen[: 1 + max(i for i, (_, field) in enumerate(mine) if field is not None)]
         start = own[0][0].offset
         end = max(member.data_offset + member.size + (-member.size & 511) for member, _ in own)
-        width, height = image_size(sample)
-        rows.append(
+        self._keys.append(key)
+        self.spans.append((start, end - start))
+        self.sums.append(self._crc32(start, end) if self._crc32 else None)
+        self._fields.append(tuple((field, member.data_offset, member.size) for member, field in own))
+        self._sizes.append(image_size(sample))
+        scalars = scalars_of(sample["json"]) if "json" in sample else {}
+        self._columns.add({**self._known.get(key), **scalars})
+
+    def to_index(self, facts: dict[str, Any], needs: set[str]) -> ShardIndex:
+        """The index of the shard that has these samples."""
+        columns = zip(self._keys, self.spans, self.sums, self._fields, self._sizes, strict=True)
+        rows = [
             {
-                "key": sample["__key__"],
+                "key": key,
                 "offset": start,
-                "size": end - start,
-                "crc32": crc32(start, end) if crc32 else None,
-                "fields": [{"name": f, "offset": m.data_offset, "size": m.size} for m, f in own],
+                "size": size,
+                "crc32": crc32,
+                "fields": fields,
                 "width": width,
                 "height": height,
             }
-        )
-        columns.add({**known.get(sample["__key__"]), **(scalars_of(sample["json"]) if "json" in sample else {})})
-    return rows, columns
+            for key, (start, size), crc32, fields, (width, height) in columns
+        ]
+        return make(rows, self._columns, {**facts, NEEDS: sorted(needs)} if needs else facts)
 
 
 def _field_of(name: str, names: dict[str, str]) -> str | None:
@@ -152,7 +184,7 @@ def _field_of(name: str, names: dict[str, str]) -> str | None:
     return names.get(name[:dot] + name[dot:].lower()) if dot > base else None
 
 
-class _Tape:
+class Tape:
     """Chunks on their way to a reader. The last bytes are kept, so that a sample's checksum can be had behind it."""
 
     def __init__(self, chunks: Iterable[bytes]) -> None:
@@ -160,14 +192,28 @@ class _Tape:
         self.digest = hashlib.sha256()
         self._held = bytearray()
         self._start = 0
+        self._stopped = False
         self.end = 0
 
     def __iter__(self) -> Iterator[bytes]:
         for chunk in self._chunks:
+            if self._stopped:
+                yield chunk
+                continue
             self.digest.update(chunk)
             self._held += chunk
             self.end += len(chunk)
             yield chunk
+
+    def stop(self) -> None:
+        """Keep nothing any more."""
+        self._stopped = True
+        self._held.clear()
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The size and the checksum of all that passed."""
+        return {"bytes": self.end, "sha256": self.digest.hexdigest()}
 
     def crc32(self, start: int, end: int) -> int:
         """Of the bytes [start, end), which are then let go."""

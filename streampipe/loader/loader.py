@@ -7,6 +7,7 @@ import traceback
 import warnings
 import weakref
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import torch.distributed
@@ -18,6 +19,7 @@ from streampipe.engine.compile import compile
 from streampipe.engine.engine import Engine, is_nothing
 from streampipe.engine.explain import explain
 from streampipe.engine.interleaved import merge_states
+from streampipe.engine.learnt import learns
 from streampipe.engine.life import Life
 from streampipe.engine.plain import refuse_splitters
 from streampipe.engine.state import VERSION, checked_state
@@ -164,9 +166,14 @@ class Loader(DataLoader[Any]):
     def _life(self) -> Life:
         if self._found is None:
             feed, spec = self._feed, self.pipe.spec
-            engine = compile(spec, Job(feed.world_size, self.num_workers, self._tail))
+            job = Job(feed.world_size, self.num_workers, self._tail)
             steps = self.steps_per_epoch
-            self._found = Life(engine, spec.epochs, steps, feed.rank, feed.world_size, self.fixed_epoch)
+
+            def compiled(learnt: bool | None) -> Engine[Any]:
+                return compile(spec, replace(job, learnt=learnt))
+
+            again = compiled if learns(spec) else None
+            self._found = Life(compiled(None), spec.epochs, steps, feed.rank, feed.world_size, self.fixed_epoch, again)
             self._found.name = self._named
         return self._found
 
@@ -294,8 +301,8 @@ class Loader(DataLoader[Any]):
         if self._flow is None:
             life, feed = self._life, self._feed
             at, engine = life.at, life.engine
-            if at != engine.first(engine.epoch_of(at)):
-                self._iterator = None  # persistent workers can only begin at an epoch's beginning
+            if at != engine.first(engine.epoch_of(at)) or (feed.task and feed.task.engine is not engine):
+                self._iterator = None  # persistent workers can only begin at an epoch's beginning, with their engine
             crew = crew_of(engine, feed.rank, feed.world_size, self.num_workers, self.threads)
             if crew.workers < self.num_workers:
                 idle = self.num_workers - crew.workers

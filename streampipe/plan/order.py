@@ -22,10 +22,19 @@ from streampipe.rng import uniform
 T = TypeVar("T")
 M = TypeVar("M")
 WINDOW_BYTES = 256 << 20
-"""Bytes that the windows of a reader's shuffles hold at most, if its lanes are not more than ``_MOST_LANES``."""
-_MOST_LANES = 256
+"""Bytes that the window of a stream's shuffle holds at most."""
+_ALL_WINDOWS = 1 << 30
 _BLOCK = 4096  # keys drawn at once
 _PLACE = 1 << 40  # of a window: what an item takes up at least
+
+
+def window_bytes(lanes: int) -> int:
+    """Bytes that each of so many windows holds at most: one reader of all lanes has all of them.
+
+    >>> window_bytes(1) >> 20, window_bytes(64) >> 20
+    (256, 16)
+    """
+    return min(WINDOW_BYTES, max(1, _ALL_WINDOWS // lanes))
 
 
 def window_slice(n: int, window: int, seed: int, a: int, b: int) -> np.ndarray:
@@ -51,13 +60,13 @@ def windowed(
     seed: int,
     position: int = 0,
     size: Callable[[T], int] | None = None,
-    lanes: int = 1,
+    most: int | None = None,
 ) -> Iterator[T]:
     """The same permutation over a stream whose length need not be known; it holds at most ``window + 1`` items.
 
-    With ``size`` (bytes of an item) it holds at most ``WINDOW_BYTES``, too, which ``lanes`` streams share: an item of
-    more than its share of them takes as many places of the window. The order is then a function of the seed, the number
-    of lanes and the items' sizes, and the same as without where all are small.
+    With ``size`` (bytes of an item) it holds at most ``most`` bytes (``WINDOW_BYTES``), too: an item of more than its
+    share of them takes as many places of the window. The order is then a function of the seed and of the items' sizes,
+    and the same as without where all are small.
 
     To resume after ``position`` items were given out, pass that number and a stream that begins at item
     ``window_start(position, window)``: integers are all the state there is.
@@ -72,7 +81,7 @@ def windowed(
     held: list[tuple[int, int, T]] = []
     moves: list[float] = []
     # Whole numbers, so that an order does not depend on where its stream was begun.
-    i, at, share = first, 0, max(1, WINDOW_BYTES // min(lanes, _MOST_LANES) // max(1, window))
+    i, at, share = first, 0, max(1, (most or WINDOW_BYTES) // max(1, window))
     for item in items:
         if (i - first) % _BLOCK == 0:
             moves = (window * uniform(seed, i, i + _BLOCK)).tolist()
@@ -99,7 +108,7 @@ def traceable(
     seed: int,
     position: int = 0,
     size: Callable[[T], int] | None = None,
-    lanes: int = 1,
+    most: int | None = None,
 ) -> Iterator[tuple[T, int, M]]:
     """``windowed`` over items that come with the marks before and behind them.
 
@@ -120,7 +129,7 @@ def traceable(
             last = behind
             yield item
 
-    for item in windowed(remembered(), window, seed, position, size, lanes):
+    for item in windowed(remembered(), window, seed, position, size, most):
         position += 1
         if first < window_start(position, window):
             marks.popleft()

@@ -15,8 +15,7 @@ from streampipe.counters import counters
 from streampipe.errors import IndexMismatch, ShardError, StreampipeError
 from streampipe.plan.dataset import Dataset
 from streampipe.plan.planned import Place
-from streampipe.reading.shards import members_of
-from streampipe.samples import group
+from streampipe.reading.members import samples_of
 from streampipe.source import redact
 
 
@@ -26,10 +25,7 @@ class Track:
     def __init__(self, dataset: Dataset, shard: int, epoch: int, first: int) -> None:
         self._url = dataset.shards[shard]
         self._counted = int(dataset.counts[shard])
-        limits = dataset.finder.limits
-        members = members_of(dataset.finder.source, limits, self._url)
-        shown = redact(self._url)
-        self._samples = group(members, shown, epoch=epoch, shard=shard, first=first, limits=limits)
+        self._samples = samples_of(dataset.finder, self._url, epoch=epoch, shard=shard, first=first)
         self._error: StreampipeError | None = None
         self.position = first
         self.held: dict[int, Sample] = {}
@@ -73,7 +69,7 @@ class Track:
             if next(self._samples, None) is not None:
                 raise self._miscounted(f"more than {self._counted}")
         finally:
-            self._samples.close()  # type: ignore[attr-defined]
+            self._samples.close()
 
     def _miscounted(self, found: str) -> IndexMismatch:
         return IndexMismatch(

@@ -31,11 +31,12 @@ T = TypeVar("T")
 
 EARLY = 0.75
 """Of the budget, for what comes with a request before its turn; the rest is for what is needed next."""
+MOST_OPEN = 256
+"""Shards that known steps want samples of."""
 Steps = Generator[tuple[T, Sequence[Place], Iterator[Sample | ShardError]], None, None]
 """Steps with their places and, in the places' order, their samples; an error stands where its sample would."""
 
 _MOST_KNOWN = 1 << 15  # samples of known steps
-_MOST_OPEN = 256  # shards that known steps want samples of
 _IDLE = 64  # indexes that are kept though no known step wants them
 _GUESS = 128 << 10  # bytes of a sample, before any index is known
 _FEW = 256  # samples of known steps until the first one came
@@ -125,7 +126,7 @@ class Prefetch(Generic[T]):
 
     def _learn(self) -> None:
         """Take steps from the plan, as many as the budget of bytes can make use of; at the start only a few."""
-        while not self._steps or (self._known < self._horizon() and len(self._shards) < _MOST_OPEN):
+        while not self._steps or (self._known < self._horizon() and len(self._shards) < MOST_OPEN):
             step = next(self._future, None)
             if step is None:
                 return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from streampipe.context import Sample
 from streampipe.counters import counters
@@ -19,26 +19,70 @@ from streampipe.source.local import LocalFile
 T = TypeVar("T")
 
 
-class _Open(NamedTuple):
-    shard: IndexedShard
-    file: LocalFile
+_FILES = 256
+
+
+class OpenShards:
+    """Local shards that stay open: at most so many, those that were used last. Several readers may share them.
+
+    What the index of a shard says is held as long as the shard is; its file may be closed before, because a process has
+    few descriptors, and opening a file again costs nothing beside reading an index.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._shards: OrderedDict[tuple[int, int], IndexedShard] = OrderedDict()
+        self._files: OrderedDict[tuple[int, int], LocalFile] = OrderedDict()
+
+    def sample(self, dataset: Dataset, place: Place, views: bool) -> Sample | ShardError:
+        """The sample at a place, or the error that it is."""
+        at = place.part, place.shard
+        try:
+            shard = self._shards.get(at)
+            if shard is None:
+                shard = IndexedShard(dataset, place.shard)
+                counters.add("reading", "shards opened")
+            _use(self._shards, at, shard, self._most)
+            file = self._files.get(at) or dataset.finder.source.file(shard.url)
+            assert file is not None  # it is local
+            _use(self._files, at, file, _FILES)
+            row = shard.row(place.number)
+            return shard.sample(row, file.read(*shard.span(row)), place.epoch, views)
+        except ShardError as error:
+            return error
+
+
+def _use(held: OrderedDict[tuple[int, int], T], at: tuple[int, int], value: T, most: int) -> None:
+    """Hold a value as the one that was used last, and let go of the first ones."""
+    held[at] = value
+    held.move_to_end(at)
+    while len(held) > most:
+        held.popitem(last=False)
 
 
 class Reader:
     """Reads the samples of steps. A place's ``part`` says of which of the datasets it is.
 
     Args:
-        open_shards: how many local shards stay open, those that were used last.
+        open_shards: how many shards stay open, those that were used last.
         window: of the shuffle, where shards are only counted.
-        readers: that share what a process may hold.
+        shared: the local shards that are open, where several readers share them.
+        readers: of this process that share what it may hold.
     """
 
-    def __init__(self, datasets: Sequence[Dataset], open_shards: int, window: int = 0, readers: int = 1) -> None:
+    def __init__(
+        self,
+        datasets: Sequence[Dataset],
+        open_shards: int,
+        window: int = 0,
+        shared: OpenShards | None = None,
+        readers: int = 1,
+    ) -> None:
         self._datasets = datasets
         self._most = open_shards
         self._window = window
         self._readers = readers
-        self._open: OrderedDict[tuple[int, int], _Open] = OrderedDict()
+        self._shards = shared or OpenShards(open_shards)
 
     def read(self, steps: Iterable[tuple[T, Sequence[Place]]], views: bool) -> Steps[T]:
         """Each step with its places and, in their order, their samples; an error stands where its sample would."""
@@ -63,25 +107,4 @@ class Reader:
             reader.close()
 
     def _sample(self, place: Place, views: bool) -> Sample | ShardError:
-        try:
-            shard, file = self._opened(place)
-            row = shard.row(place.number)
-            return shard.sample(row, file.read(*shard.span(row)), place.epoch, views)
-        except ShardError as error:
-            return error
-
-    def _opened(self, place: Place) -> _Open:
-        at = place.part, place.shard
-        opened = self._open.get(at)
-        if opened is None:
-            dataset = self._datasets[place.part]
-            shard = IndexedShard(dataset, place.shard)
-            file = dataset.finder.source.file(shard.url)
-            assert file is not None  # it is local
-            opened = self._open[at] = _Open(shard, file)
-            counters.add("reading", "shards opened")
-            while len(self._open) > self._most:
-                self._open.popitem(last=False)
-        else:
-            self._open.move_to_end(at)
-        return opened
+        return self._shards.sample(self._datasets[place.part], place, views)

@@ -4,26 +4,31 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import suppress
 from copy import copy
 from functools import partial
 from itertools import chain, dropwhile
 from typing import TypeVar
+
+import numpy as np
 
 from streampipe.context import Run, Sample
 from streampipe.counters import counters
 from streampipe.errors import ConfigError, ShardError, ShardMissing
 from streampipe.index import Finder
 from streampipe.index.known import known_counts
+from streampipe.index.learn import Learn, LearningFinder
 from streampipe.plan.bucketed import BucketDataset, count_buckets
 from streampipe.plan.buckets import Buckets
 from streampipe.plan.dataset import Dataset, Uncounted, count, none_there
 from streampipe.plan.deal import Portion, deal, sample_seed, shard_order, shard_seed
 from streampipe.plan.lanes import sensible_window
-from streampipe.plan.order import traceable
+from streampipe.plan.order import traceable, window_bytes
 from streampipe.query.condition import Keep
-from streampipe.samples import group, size_of
+from streampipe.reading.members import samples_of
+from streampipe.samples import size_of
 from streampipe.source import Source, redact
-from streampipe.tar import Limits, Member, compression_of, decompress, stream_members
+from streampipe.tar import Limits
 from streampipe.urls import ShardList
 
 T = TypeVar("T")
@@ -42,7 +47,7 @@ class ShardSamples:
         source: Source,
         window: int | None,
         limits: Limits,
-        index: str | None = None,
+        index: str | Learn | None = None,
         tier: str | None = None,
         sensible: bool = False,
         missing_shards: str = "error",
@@ -53,15 +58,23 @@ class ShardSamples:
         self.sensible = sensible  # a plan chooses the window by its lanes
         self.limits = limits
         self.tier = tier  # None: planned if it can be
-        self.finder = Finder(source, limits, index, missing_shards)
+        self.finder = _finder(source, limits, index, missing_shards)
         self._datasets: dict[tuple[str, Buckets | None], Dataset | BucketDataset] = {}  # by filter and buckets
         self._by_others: Dataset | None = None
+        self._lanes = 1
         self._shared = True  # the shards that are left over are shared by readers, sample by sample
 
-    def in_lanes(self, places: int) -> ShardSamples:
-        """The same samples for lanes of which so many meet in a batch: a window that was not given follows from it."""
+    @property
+    def window_bytes(self) -> int:
+        """What a lane's window holds at most."""
+        return window_bytes(self._lanes)
+
+    def in_lanes(self, places: int, lanes: int) -> ShardSamples:
+        """The same samples for so many lanes, of which ``places`` meet in a batch: a window that was not given follows
+        from that.
+        """
         found = copy(self)
-        found._shared = False
+        found._shared, found._lanes = False, lanes
         if self.sensible:
             found.window = sensible_window(places)
         return found
@@ -76,8 +89,16 @@ class ShardSamples:
             counts = known_counts(self.shards, self.source) if self.source.opener is None else None
             if counts is None:
                 raise Uncounted("nobody counted the samples of its shards")
+            self._learn_empty(counts)
             self._by_others = Dataset(self.shards, self.finder, counts, forward=True)
         return self._by_others
+
+    def _learn_empty(self, counts: np.ndarray) -> None:
+        """Shards that are counted as empty are never read for their samples: what is to be learnt of them is, now."""
+        if isinstance(self.finder, LearningFinder):
+            for number in np.flatnonzero(counts == 0):
+                with suppress(ShardError):  # who reads the others will hear of it
+                    next(samples_of(self.finder, self.shards[int(number)]), None)
 
     def dataset(self, keep: Keep | None = None, buckets: Buckets | None = None) -> Dataset | BucketDataset:
         """The samples of the shards that ``keep`` keeps, counted, by bucket if ``buckets`` are given.
@@ -120,7 +141,7 @@ class ShardSamples:
         # Each sample's own bytes: a view would hold the whole piece of a shard that it was cut from.
         items = ((sample, sample["__position__"], None) for sample in self._in_order(run, epoch, False, at[:2]))
         window, seed, start = self.window or 0, sample_seed(run.seed, epoch, run.consumer), at[2] if at else 0
-        for sample, position, place in traceable(items, window, seed, start, size_of, run.lanes):
+        for sample, position, place in traceable(items, window, seed, start, size_of, self.window_bytes):
             run.trail.mark = (*place, position)
             yield sample
 
@@ -151,18 +172,18 @@ class ShardSamples:
     ) -> Generator[Sample, None, bool]:
         """The samples of a shard, and at the end whether it was there."""
         url = self.shards[portion.shard]
-        shown = redact(url)
         try:
-            yield from group(
-                members_of(self.source, self.limits, url, coming),
-                shown,
+            yield from samples_of(
+                self.finder,
+                url,
+                coming,
+                learn=portion.part == 0,
                 epoch=epoch,
                 shard=portion.shard,
                 part=portion.part,
                 parts=portion.parts,
                 first=first,
                 views=views,
-                limits=self.limits,
             )
         except ShardMissing as error:
             self.finder.skip_missing(error)
@@ -175,16 +196,11 @@ class ShardSamples:
         return True
 
 
-def members_of(source: Source, limits: Limits, url: str, coming: Sequence[str] = ()) -> Iterator[Member]:
-    """The members of a shard, front to back. ``coming``: the URLs of the shards that will be read after it."""
-    shown = redact(url)
-    chunks = source.chunks(url, coming)
-    head = next(chunks, b"")
-    whole: Iterator[bytes] = chain([head] if head else [], chunks)
-    kind = compression_of(url, bytes(head[:8]))
-    if kind is not None:
-        whole = decompress(whole, shard=shown, kind=kind, limits=limits)
-    return stream_members(whole, shard=shown, limits=limits)
+def _finder(source: Source, limits: Limits, index: str | Learn | None, missing_shards: str) -> Finder:
+    index = Learn() if index == "learn" else index
+    if isinstance(index, Learn):
+        return LearningFinder(source, limits, index, missing_shards)
+    return Finder(source, limits, index, missing_shards)
 
 
 def with_next(items: Iterable[T], most: int) -> Iterator[tuple[T, list[T]]]:

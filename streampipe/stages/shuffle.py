@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import Any
 
 from streampipe.context import FILLED_IN, Mark, Run, Trail
-from streampipe.plan.order import traceable
+from streampipe.plan.order import traceable, window_bytes
 from streampipe.rng import derive
 from streampipe.samples import size_of
 from streampipe.stages.stage import stage
@@ -23,8 +23,8 @@ def _check(size: Any, position: Any) -> None:
 def shuffle(samples: Iterable[Any], size: int, position: int = 0, *, run: Run = FILLED_IN) -> Iterator[Any]:
     """The samples in a random order in which none moves further than ``size`` places. Epochs are not mixed.
 
-    It holds 256 MB of samples at most, all lanes of a reader together: large ones are moved less far. The order is a
-    function of (seed, epoch, stage, consumer). Put it before ``decode``, where it holds encoded bytes.
+    It holds 256 MB of samples at most, and 1 GB in all lanes of a reader together: large ones are moved less far. The
+    order is a function of (seed, epoch, stage, consumer). Put it before ``decode``, where it holds encoded bytes.
     ``position`` resumes: pass how many samples came out before, and samples that start at number
     ``max(0, position - size)`` of the epoch.
 
@@ -35,7 +35,7 @@ def shuffle(samples: Iterable[Any], size: int, position: int = 0, *, run: Run = 
     for epoch, of_epoch in groupby(_traced(samples, run.trail, before), _epoch):
         seed = derive(run.seed, run.stage, epoch, run.consumer.number, run.consumer.total)
         start = position if stopped_in in (None, epoch) else 0
-        for sample, at, mark in traceable(of_epoch, size, seed, start, size_of, run.lanes):
+        for sample, at, mark in traceable(of_epoch, size, seed, start, size_of, window_bytes(run.lanes)):
             run.trail.mark = [epoch, at, mark]
             yield sample
         position = 0
