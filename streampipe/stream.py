@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import takewhile
 from os import PathLike
 from typing import Any
 
-from streampipe.context import Position, Run
-from streampipe.engine.compile import check_part
 from streampipe.engine.mix import MixSamples
-from streampipe.errors import ConfigError, StageError, StreampipeError
+from streampipe.engine.planning import check_part
+from streampipe.errors import ConfigError
 from streampipe.pipeline import Pipeline
 from streampipe.plan.lanes import SENSIBLE_WINDOW
 from streampipe.policy import ErrorPolicy
 from streampipe.query.split import Split
-from streampipe.reading.shards import ShardSamples
+from streampipe.reading.iterable import IterableSamples
+from streampipe.reading.tars import TarSamples
 from streampipe.source import Cache, Network, Opener, Source
 from streampipe.stages import where
 from streampipe.stages.stage import pushdown_of
@@ -78,7 +78,7 @@ def stream(
     policy = on_error if isinstance(on_error, ErrorPolicy) else ErrorPolicy(on_error)
     if tier not in (None, "planned", "sequential"):
         raise ConfigError(f"tier is None, 'planned' or 'sequential', not {tier!r}")
-    samples = ShardSamples(
+    samples = TarSamples(
         shards, source, _window(shuffle), limits or Limits(), index, tier, shuffle is True, missing_shards
     )
     return Pipeline(samples, seed=seed, epochs=epochs, policy=policy)
@@ -196,7 +196,7 @@ def split(pipe: Pipeline, by: str = "key", share: float = 0.01, *, seed: int = 0
     >>> len(list(rest)), len(list(held_out))
     (84, 16)
     """
-    if isinstance(pipe.source, MixSamples):
+    if pipe.source.parts:
         raise ConfigError("split stands before mix: split its parts, and mix the rests and what is held out")
     first = tuple(takewhile(lambda stage: isinstance(pushdown_of(stage), (Filter, Limit)), pipe.chain))
     spec = pipe.spec
@@ -224,45 +224,6 @@ def _check_planned(pipes: Sequence[Pipeline], whole: str) -> None:
 
 def _is_batched(pipe: Pipeline) -> bool:
     return any(isinstance(pushdown_of(stage), Batch) for stage in pipe.chain)
-
-
-class IterableSamples:
-    """Any iterable as a source of samples."""
-
-    def __init__(self, samples: Iterable[Any] | Callable[[], Iterable[Any]]) -> None:
-        if not callable(samples) and (isinstance(samples, Iterator) or not isinstance(samples, Iterable)):
-            raise ConfigError(
-                f"from_iterable needs something that can be iterated once an epoch, not {type(samples).__name__}: "
-                f"give a list, an IterableDataset, or a function that returns an iterator"
-            )
-        self.samples = samples
-
-    def __call__(self, run: Run, epoch: int, views: bool = False, at: Sequence[Any] = ()) -> Iterator[Any]:
-        """One epoch of one consumer. It leaves no marks, so there is no place to go on from but the beginning."""
-        samples = self.samples() if callable(self.samples) else self.samples
-        divide = hasattr(samples, "__len__") and hasattr(samples, "__getitem__")
-        consumer = run.consumer
-        for number, sample in enumerate(_named(samples)):
-            if divide and number % consumer.total != consumer.number:
-                continue
-            if isinstance(sample, dict) and "__key__" in sample:
-                fields = {name: value for name, value in sample.items() if name not in ("__key__", "__url__")}
-                given = {name: sample[name] for name in ("__key__", "__url__") if name in sample}
-                sample = {**given, "__position__": Position(epoch, 0, number), **fields}
-            yield sample
-
-    def __repr__(self) -> str:
-        return f"from_iterable({type(self.samples).__name__})"
-
-
-def _named(samples: Iterable[Any]) -> Iterator[Any]:
-    """The samples; an error of the iterable itself says that it is one."""
-    try:
-        yield from samples
-    except StreampipeError:
-        raise
-    except Exception as error:
-        raise StageError(f"the iterable that from_iterable was given raised {type(error).__name__}: {error}") from error
 
 
 def _window(shuffle: bool | int) -> int | None:

@@ -26,6 +26,7 @@ ORDER = [  # each may import from those before it, and from itself
     "threads",
     "decoding",
     "query.aliases",
+    "samplesource",
     "values",
     "captions",
     "index",
@@ -58,10 +59,10 @@ INSIDE = {  # and in a folder, each file from those before it
     "tar": "limits foreign extended header compression entries reader writer",
     "decoding": "extensions inflate geometry text budget exif codec segments icc resize boxes pillow jpeg_damage jpeg "
     "png web more codecs image deferred fields",
-    "reading": "indexed remote prefetch shards forward reader",
+    "reading": "protocol iterable finder shards tars indexed forward remote prefetch reader",
     "pack": "names split metadata layouts duplicates walk listing change shard job run",
-    "engine": "engine chain division mix batches indexed lanes turns streams state interleaved compile life clock "
-    "plain explain",
+    "engine": "engine chain division planning mix batches indexed lanes turns streams state interleaved compile life "
+    "clock plain explain",
     "write": "draft encode spec job work workers run",
     "loader": "ahead feed loader",
     "device": "codec transfer images feed",

@@ -15,7 +15,6 @@ from streampipe.engine.lanes import Shape
 from streampipe.plan.bucketed import BucketPlan
 from streampipe.plan.planned import Plan
 from streampipe.reading.prefetch import EARLY
-from streampipe.reading.shards import ShardSamples
 from streampipe.spec import Job, Spec
 from streampipe.stages.grouping import find_groups
 from streampipe.stages.stage import pushdown_of
@@ -145,9 +144,9 @@ def _row(name: str, text: str) -> list[tuple[str, str]]:
 
 def _names_meant(spec: Spec, division: Division) -> str:
     """What the names of the conditions stand for in the first shard."""
-    if division.keep is None or not isinstance(spec.source, ShardSamples):
+    if division.keep is None:
         return ""
-    found = spec.source.finder.find(spec.source.shards[0])
+    found = next(spec.source.indexes(), None)
     return "" if found is None else division.keep.names(found.fact_names)
 
 
