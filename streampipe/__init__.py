@@ -38,6 +38,9 @@ from streampipe.pack import pack
 from streampipe.pipeline import Pipeline
 from streampipe.plan.buckets import Buckets
 from streampipe.policy import ErrorPolicy
+from streampipe.reading.folder import Folder
+from streampipe.reading.parquet import Parquet
+from streampipe.samplesource import SampleSource, register_source
 from streampipe.source import Answer, Cache, Network, Pin, Store, register_store
 from streampipe.stages.stage import Stage, stage
 from streampipe.stream import concat, from_iterable, mix, split, stream
@@ -59,6 +62,7 @@ __all__ = [
     "DeviceLoader",
     "DuplicateKey",
     "ErrorPolicy",
+    "Folder",
     "IndexMismatch",
     "LimitExceeded",
     "Limits",
@@ -67,11 +71,13 @@ __all__ = [
     "Network",
     "OutputBusy",
     "PackError",
+    "Parquet",
     "Pin",
     "Pipeline",
     "Position",
     "Run",
     "SampleError",
+    "SampleSource",
     "ShardChanged",
     "ShardError",
     "ShardMissing",
@@ -97,6 +103,7 @@ __all__ = [
     "mix",
     "on_error",
     "pack",
+    "register_source",
     "register_store",
     "retry",
     "split",

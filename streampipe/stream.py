@@ -14,8 +14,11 @@ from streampipe.pipeline import Pipeline
 from streampipe.plan.lanes import SENSIBLE_WINDOW
 from streampipe.policy import ErrorPolicy
 from streampipe.query.split import Split
+from streampipe.reading.formats import format_of_all, source_of
 from streampipe.reading.iterable import IterableSamples
+from streampipe.reading.shards import ShardSamples
 from streampipe.reading.tars import TarSamples
+from streampipe.samplesource import SampleSource
 from streampipe.source import Cache, Network, Opener, Source
 from streampipe.stages import where
 from streampipe.stages.stage import pushdown_of
@@ -25,8 +28,9 @@ from streampipe.urls import expand
 
 
 def stream(
-    urls: str | PathLike[str] | Iterable[str | PathLike[str]],
+    urls: str | PathLike[str] | Iterable[str | PathLike[str]] | SampleSource,
     *,
+    format: str | None = None,
     seed: int = 0,
     shuffle: bool | int = False,
     epochs: int | None = 1,
@@ -40,12 +44,15 @@ def stream(
     limits: Limits | None = None,
     missing_shards: str = "error",
 ) -> Pipeline:
-    """The samples of tar shards (WebDataset format) as a pipeline.
+    """The samples of tar shards (WebDataset format), of a folder of images, or of Parquet files, as a pipeline.
 
     Args:
         urls: a shard, a directory of shards, a glob, a brace range (``"s3://b/{00000..01999}.tar"``), several of these
             joined by ``::`` or in a list; local paths and fsspec URLs. Brace ranges are expanded one name at a time.
             ``~`` and ``$VAR`` are filled in. Hidden files in a directory, or that a glob matches, are passed over.
+            A local folder of images (see ``sp.Folder``); Parquet files (see ``sp.Parquet``); or an ``sp.SampleSource``.
+        format: ``"tar"``, ``"folder"``, ``"parquet"``, or a name that ``sp.register_source`` was given; None: found out
+            by endings, schemes and what lies in a folder.
         seed: of every order and every random choice in the pipeline.
         shuffle: False: shard order, the same in every epoch. True: shards in a new order every epoch, and samples
             shuffled over 2,000: in one window, or in the planned tier in a window of 2,000 / n (at least 64) in each of
@@ -71,17 +78,28 @@ def stream(
     Raises:
         ConfigError: nothing is found under ``urls``, or an argument is wrong.
     """
-    kept = cache if isinstance(cache, Cache) or cache is None else Cache(cache)
-    source = Source(storage_options, opener, network, kept)
-    given = str(urls) if isinstance(urls, PathLike) else urls
-    shards = expand(given if isinstance(given, str) else [str(url) for url in given], lambda: source)
     policy = on_error if isinstance(on_error, ErrorPolicy) else ErrorPolicy(on_error)
     if tier not in (None, "planned", "sequential"):
         raise ConfigError(f"tier is None, 'planned' or 'sequential', not {tier!r}")
-    samples = TarSamples(
-        shards, source, _window(shuffle), limits or Limits(), index, tier, shuffle is True, missing_shards
-    )
-    return Pipeline(samples, seed=seed, epochs=epochs, policy=policy)
+    window, sensible = _window(shuffle), shuffle is True
+    of_tars = {"index": index, "opener": opener, "limits": limits}
+    of_bytes = {"storage_options": storage_options, "cache": cache, "network": network}
+    if isinstance(urls, SampleSource) and not isinstance(urls, (str, PathLike)):
+        _refuse({"format": format, **of_tars, **of_bytes}, missing_shards, "a sample source that is given as it is")
+        return Pipeline(ShardSamples(urls, window, tier, sensible), seed=seed, epochs=epochs, policy=policy)
+    kept = cache if isinstance(cache, Cache) or cache is None else Cache(cache)
+    source = Source(storage_options, opener, network, kept)
+    given = str(urls) if isinstance(urls, PathLike) else urls if isinstance(urls, str) else [str(url) for url in urls]
+    kind = format or ("tar" if opener is not None else format_of_all(given, lambda: source))
+    if kind == "tar":
+        shards = expand(given, lambda: source)
+        samples: ShardSamples = TarSamples(
+            shards, source, window, limits or Limits(), index, tier, sensible, missing_shards
+        )
+        return Pipeline(samples, seed=seed, epochs=epochs, policy=policy)
+    _refuse({**of_tars, **(of_bytes if kind == "folder" else {})}, missing_shards, f"format {kind!r}")
+    made = source_of(kind, given, source, policy.mode)
+    return Pipeline(ShardSamples(made, window, tier, sensible), seed=seed, epochs=epochs, policy=policy)
 
 
 def from_iterable(
@@ -224,6 +242,14 @@ def _check_planned(pipes: Sequence[Pipeline], whole: str) -> None:
 
 def _is_batched(pipe: Pipeline) -> bool:
     return any(isinstance(pushdown_of(stage), Batch) for stage in pipe.chain)
+
+
+def _refuse(options: Mapping[str, Any], missing_shards: str, what: str) -> None:
+    """Refuse options that mean nothing for a source."""
+    given = [name for name, value in options.items() if value is not None]
+    given += ["missing_shards"] if missing_shards != "error" else []
+    if given:
+        raise ConfigError(f"stream: {given[0]}= means nothing for {what}; leave it out")
 
 
 def _window(shuffle: bool | int) -> int | None:

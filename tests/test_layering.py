@@ -30,6 +30,7 @@ ORDER = [  # each may import from those before it, and from itself
     "values",
     "captions",
     "index",
+    "folders",
     "query",
     "plan",
     "reading",
@@ -59,8 +60,9 @@ INSIDE = {  # and in a folder, each file from those before it
     "tar": "limits foreign extended header compression entries reader writer",
     "decoding": "extensions inflate geometry text budget exif codec segments icc resize boxes pillow jpeg_damage jpeg "
     "png web more codecs image deferred fields",
-    "reading": "protocol iterable finder shards tars indexed forward remote prefetch reader",
-    "pack": "names split metadata layouts duplicates walk listing change shard job run",
+    "reading": "protocol iterable finder shards tars folder parquet formats indexed forward remote prefetch reader",
+    "folders": "names files metadata layouts duplicates walk listing",
+    "pack": "split change shard job run",
     "engine": "engine chain division planning mix batches indexed lanes turns streams state interleaved compile life "
     "clock plain explain",
     "write": "draft encode spec job work workers run",

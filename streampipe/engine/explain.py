@@ -220,8 +220,10 @@ def _reading(spec: Spec, plan: Plan, world_size: int, mine: int, alone: bool) ->
     )
     rows = [("bytes", f"{epoch} an epoch{share}")] if len(sizes) == len(parts) else []
     remote = [part for part in parts if part.is_remote]
-    if not remote:
-        return [*rows, ("reading", "local shards, mapped")]
+    forward = any(part.forward for part in parts)
+    if not remote or forward:
+        how = "each shard front to back, in its lane" if forward else "each sample when it is wanted"
+        return [*rows, ("reading", f"{'remote' if remote else 'local'}: {how}")]
     source = remote[0].finder.source
     if source.cache is not None:
         text = (

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from copy import copy
 from functools import partial
 from itertools import chain, dropwhile
@@ -13,7 +14,7 @@ import numpy as np
 
 from streampipe.context import Position, Run, Sample
 from streampipe.counters import counters
-from streampipe.errors import ConfigError, ShardError, ShardMissing
+from streampipe.errors import ConfigError, SampleError, ShardError, ShardMissing
 from streampipe.index import Finder, ShardIndex
 from streampipe.plan.bucketed import BucketDataset, count_buckets
 from streampipe.plan.buckets import Buckets
@@ -144,9 +145,12 @@ class ShardSamples(Samples):
         return self._shuffled(run, epoch, views, at) if self.window else self._listed(run, epoch, views, at)
 
     def __repr__(self) -> str:
-        names = [redact(self.shards[i]).rpartition("/")[2] for i in (0, len(self.shards) - 1)]
         shuffle = "" if self.window is None else f", shuffle={self.window or True}"
-        return f"stream({len(self.shards)} shards, {names[0]} to {names[1]}{shuffle})"
+        return f"stream({self._named()}{shuffle})"
+
+    def _named(self) -> str:
+        """The source in words that are the same in every process."""
+        return re.sub(r" at 0x[0-9a-f]+", "", f"{self.given!r}, {len(self.shards)} shards")
 
     def _listed(self, run: Run, epoch: int, views: bool, at: Sequence[int]) -> Iterator[Sample]:
         for sample in self._in_order(run, epoch, views, at):
@@ -189,7 +193,7 @@ class ShardSamples(Samples):
     ) -> Generator[Sample, None, bool]:
         """The samples of a shard, and at the end whether it was there."""
         try:
-            yield from self._walk(epoch, portion, first, coming, views)
+            yield from self._walk(run, epoch, portion, first, coming, views)
         except ShardMissing as error:
             self.finder.skip_missing(error)
             return False
@@ -200,19 +204,36 @@ class ShardSamples(Samples):
             counters.add("reading", "shards", 1 / portion.parts)
         return True
 
-    def _walk(self, epoch: int, portion: Portion, first: int, coming: Sequence[str], views: bool) -> Iterator[Sample]:
+    def _walk(
+        self, run: Run, epoch: int, portion: Portion, first: int, coming: Sequence[str], views: bool
+    ) -> Iterator[Sample]:
         """The samples of a portion of a shard, from number ``first`` of the shard on."""
         number, part, parts = portion
-        for sample in walk(self.given, number, epoch, first):
+        for sample in walk(self.given, number, epoch, first, lambda error: run.policy.failed(error, "reading")):
             if sample["__position__"].sample % parts == part:
                 counters.add("reading", "samples")
                 yield sample
 
 
-def walk(given: SampleSource, shard: int, epoch: int, first: int) -> Iterator[Sample]:
-    """The samples of a shard of a source, from a number on, each with its place."""
-    for number, sample in enumerate(given.read(shard, first), first):
-        yield placed(sample, given.shards[shard], Position(epoch, shard, number))
+def walk(
+    given: SampleSource, shard: int, epoch: int, first: int, failed: Callable[[SampleError], None] | None = None
+) -> Iterator[Sample]:
+    """The samples of a shard of a source, from a number on, each with its place.
+
+    Where each can be had by itself, ``failed`` is told of those that cannot, and the others follow.
+    """
+    name = given.shards[shard]
+    if failed is None or not (isinstance(given, RandomAccess) and isinstance(given, Counts)):
+        for number, sample in enumerate(given.read(shard, first), first):
+            yield placed(sample, name, Position(epoch, shard, number))
+        return
+    for number in range(first, (given.counts() or ())[shard]):
+        try:
+            sample = given.sample(shard, number)
+        except SampleError as error:
+            failed(error)
+        else:
+            yield placed(sample, name, Position(epoch, shard, number))
 
 
 def placed(sample: Sample, name: str, position: Position) -> Sample:

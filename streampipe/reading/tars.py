@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from itertools import chain
 
-from streampipe.context import Sample
+from streampipe.context import Run, Sample
 from streampipe.index import Finder
 from streampipe.index.beside import Beside
 from streampipe.index.known import known_counts
@@ -79,10 +79,16 @@ class TarSamples(ShardSamples):
         """Beside the shards."""
         return Beside(self.shards, self.source, self.limits)
 
+    def _named(self) -> str:
+        names = [redact(self.shards[i]).rpartition("/")[2] for i in (0, len(self.shards) - 1)]
+        return f"{len(self.shards)} shards, {names[0]} to {names[1]}"
+
     def _names(self) -> list[str]:
         return [redact(url) if "://" in url else os.path.abspath(url) for url in self.shards]
 
-    def _walk(self, epoch: int, portion: Portion, first: int, coming: Sequence[str], views: bool) -> Iterator[Sample]:
+    def _walk(
+        self, run: Run, epoch: int, portion: Portion, first: int, coming: Sequence[str], views: bool
+    ) -> Iterator[Sample]:
         url = self.shards[portion.shard]
         return group(
             members_of(self.source, self.limits, url, coming),
