@@ -45,8 +45,8 @@ def compile(spec: Spec, job: Job) -> Engine[Any]:
         raise ConfigError(f"tier='planned' cannot be: {division.why}")
     try:
         plan = plan_of(spec, division, job)
-    except OnlyCounted:
-        division = division.unpushed()
+    except OnlyCounted as reason:
+        division = replace(division.unpushed(), why=str(reason))
         plan = plan_of(spec, division, job)
     except Uncounted as reason:
         if wanted:

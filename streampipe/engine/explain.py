@@ -20,20 +20,13 @@ from streampipe.stages.grouping import find_groups
 from streampipe.stages.stage import pushdown_of
 from streampipe.traits import Filter
 
-_LIFTS = {
-    Level.INDEXED: "",
-    Level.COUNTED: "an index (streampipe index, or index='learn') would make samples known one by one",
-    Level.STREAMED: "an index (streampipe index, or index='learn') would make it indexed",
-}
-"""What would lift a level."""
-
 
 def explain(engine: Engine[Any], job: Job, steps_per_epoch: int | None = None) -> str:
     """The level and why, what was pushed into the plan, what runs as generators, what is guaranteed, and numbers."""
     spec = engine.spec
     rows = [("source", repr(spec.source))]
     if isinstance(engine, IndexedEngine):
-        rows += _planned(spec, job.world_size, job.num_workers, engine.plan, engine.division)
+        rows += _planned(spec, job.world_size, job.num_workers, engine.plan, engine.division, engine.level)
     elif isinstance(engine, LaneEngine):
         rows += _lanes(engine, job, steps_per_epoch)
     width = max(len(name) for name, _ in rows)
@@ -43,7 +36,7 @@ def explain(engine: Engine[Any], job: Job, steps_per_epoch: int | None = None) -
 def _lanes(engine: LaneEngine, job: Job, steps_per_epoch: int | None) -> list[tuple[str, str]]:
     spec, work = engine.spec, engine.work
     shape, ranks = work.shape, job.world_size
-    lift = _LIFTS[engine.level]
+    lift = "" if engine.level is Level.INDEXED else spec.source.lift(engine.level is Level.COUNTED)
     head, tail = _stage_names(work.head.chain), _stage_names(work.tail.chain)
     of_rank = len(shape.columns_of(0, ranks))
     used = engine.stride(Consumer(0, ranks, 0, job.readers))
@@ -105,7 +98,9 @@ def _stage_names(chain: Any) -> list[str]:
     return [name_of(stage, parameters=True) for stage in chain]
 
 
-def _planned(spec: Spec, world_size: int, num_workers: int, plan: Plan, division: Division) -> list[tuple[str, str]]:
+def _planned(
+    spec: Spec, world_size: int, num_workers: int, plan: Plan, division: Division, level: Level
+) -> list[tuple[str, str]]:
     lanes, dataset = plan.lanes, plan.dataset
     pushed = [f"where {division.keep.text}"] if division.keep else []
     pushed += [name_of(division.bucket, parameters=True)] if division.bucket else []
@@ -118,7 +113,7 @@ def _planned(spec: Spec, world_size: int, num_workers: int, plan: Plan, division
     mine = lanes.number if not alone else max(1, lanes.number // readers)
     open_at_once = min(shards, mine * (2 + lanes.window // mean))
     rows = [
-        ("level", f"indexed{_SAMPLES[Level.INDEXED]}: batches are planned"),
+        ("level", f"{level.value}{_SAMPLES[level]}: batches are planned"),
         ("pushed down", _names(pushed)),
         ("generators", _names([name_of(stage, parameters=True) for stage in division.tail])),
         ("samples", f"{lanes.samples:,} in {shards:,} shards"),

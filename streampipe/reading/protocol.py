@@ -66,6 +66,10 @@ class Samples(ABC):
         """What is known of the samples, shard after shard, as far as it is known."""
         return iter(())
 
+    def lift(self, counted: bool) -> str:
+        """What would let more be known of samples that are only ``counted``, or not even that; empty if nothing."""
+        return ""
+
     def beside(self) -> Beside | None:
         """Where files beside the samples are looked for; None where several datasets meet."""
         return Beside()

@@ -116,6 +116,14 @@ class ShardSamples(Samples):
             dataset.given, dataset.forward = given, self._forward
         return found
 
+    def counted(self) -> Dataset | BucketDataset:
+        """All samples, where more was asked than the source knows.
+
+        Raises:
+            Uncounted: it does not count them either.
+        """
+        return self.dataset()
+
     @property
     def _forward(self) -> bool:
         return not isinstance(self.given, RandomAccess)
@@ -123,6 +131,10 @@ class ShardSamples(Samples):
     def indexes(self) -> Iterator[ShardIndex]:
         """What is known of the shards, one after the other."""
         return filter(None, map(self.finder.find, self.shards))
+
+    def lift(self, counted: bool) -> str:
+        """The abilities of a source that it lacks."""
+        return f"{'' if counted else 'counts() or '}facts() of its source would lift it"
 
     def identity(self) -> list[Any]:
         """The names of the shards."""

@@ -75,6 +75,11 @@ class TarSamples(ShardSamples):
             self._by_others = Dataset(self.shards, self.finder, counts, forward=True, indexed=False, given=self.given)
         return self._by_others
 
+    def lift(self, counted: bool) -> str:
+        """An index."""
+        known = "samples known one by one" if counted else "it indexed"
+        return f"an index (streampipe index, or index='learn') would make {known}"
+
     def beside(self) -> Beside:
         """Beside the shards."""
         return Beside(self.shards, self.source, self.limits)
