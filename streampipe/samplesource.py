@@ -41,10 +41,8 @@ class SampleSource(Protocol):
     say where it comes from; else it is the shard's name.
     """
 
-    @property
-    def shards(self) -> Sequence[str]:
-        """The shards by name, the same in every process and epoch. Names are for messages, and tell datasets apart."""
-        ...
+    shards: Sequence[str]
+    """The shards by name, the same in every process and epoch. Names are for messages, and tell datasets apart."""
 
     def read(self, shard: int, first: int = 0) -> Iterator[dict[str, Any]]:
         """The samples of a shard in order, from number ``first`` on.

@@ -13,7 +13,7 @@ import logging
 import os
 import zlib
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -90,7 +90,7 @@ class Folder:
         with listing:
             _check(listing, on_error)
             shards = list(_cut(listing.items()))
-        self.shards = [os.path.join(self.folder, items[0].key) for items in shards]
+        self.shards: Sequence[str] = [os.path.join(self.folder, items[0].key) for items in shards]
         self._counts = [len(items) for items in shards]
         self._packed = [_packed(items) for items in shards]
         self._now: OrderedDict[int, list[Item]] = OrderedDict()

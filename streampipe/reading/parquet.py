@@ -93,7 +93,7 @@ class Parquet:
         self.groups = [group for _, groups, _ in feet for group in groups if group.rows]
         if not self.groups:
             raise ConfigError(f"{redact(self.files[0])} and so on: there is no row in {len(self.files)} files")
-        self.shards = [f"{self.files[group.file]}#{group.number}" for group in self.groups]
+        self.shards: Sequence[str] = [f"{self.files[group.file]}#{group.number}" for group in self.groups]
         self._stems = _stems(self.files)
 
     def __getstate__(self) -> dict[str, Any]:

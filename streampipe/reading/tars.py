@@ -26,7 +26,7 @@ class Tars:
     """The samples of tar shards."""
 
     def __init__(self, shards: ShardList, source: Source, limits: Limits) -> None:
-        self.shards = shards
+        self.shards: Sequence[str] = shards
         self.source = source
         self.limits = limits
 
