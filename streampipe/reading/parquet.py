@@ -216,15 +216,17 @@ class Parquet:
             self._now.popitem(last=False)
         return found
 
+    def _fresh(self, group: Group, ahead: int = 0) -> pq.ParquetFile:
+        """The file of a row group, opened anew: several are read at the same time, each at its own place."""
+        url, meta = self.files[group.file], self._file(group.file).metadata
+        file = _Ranges(self.source, url, self._sizes[group.file], ahead)
+        return _guarded(url, lambda: pq.ParquetFile(file, metadata=meta, pre_buffer=False, buffer_size=_FOOTER))
+
     def _rows(self, shard: int, columns: Sequence[str], first: int = 0) -> Iterator[tuple[int, dict[str, Any]]]:
         """The values of some columns of a row group, row by row from one on, with its number."""
         group = self.groups[shard]
         url, number = self.files[group.file], 0
-        # A file of its own: several row groups of one are read at the same time, each at its own place.
-        size = self._sizes[group.file]
-        meta = self._file(group.file).metadata
-        bytes_of = _Ranges(self.source, url, size, _AHEAD)
-        file = _guarded(url, lambda: pq.ParquetFile(bytes_of, metadata=meta, pre_buffer=False, buffer_size=_FOOTER))
+        file = self._fresh(group, _AHEAD)
         batches = file.iter_batches(_ROWS, row_groups=[group.number], columns=list(columns), use_threads=False)
         while (batch := _guarded(url, lambda: next(batches, None))) is not None:
             end = number + batch.num_rows
@@ -235,7 +237,7 @@ class Parquet:
 
     def _table(self, shard: int, columns: Sequence[str]) -> pa.Table:
         group = self.groups[shard]
-        file = self._file(group.file)
+        file = self._fresh(group)
         return _guarded(
             self.files[group.file], lambda: file.read_row_group(group.number, columns=list(columns), use_threads=False)
         )
