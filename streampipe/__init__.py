@@ -39,6 +39,9 @@ from streampipe.pack import pack
 from streampipe.pipeline import Pipeline
 from streampipe.plan.buckets import Buckets
 from streampipe.policy import ErrorPolicy
+from streampipe.reading.folder import Folder
+from streampipe.reading.parquet import Parquet
+from streampipe.samplesource import SampleSource, register_source
 from streampipe.source import Answer, Cache, Network, Pin, Store, register_store
 from streampipe.stages.stage import Stage, stage
 from streampipe.stream import concat, from_iterable, mix, split, stream
@@ -60,6 +63,7 @@ __all__ = [
     "DeviceLoader",
     "DuplicateKey",
     "ErrorPolicy",
+    "Folder",
     "IndexMismatch",
     "Learn",
     "LimitExceeded",
@@ -69,11 +73,13 @@ __all__ = [
     "Network",
     "OutputBusy",
     "PackError",
+    "Parquet",
     "Pin",
     "Pipeline",
     "Position",
     "Run",
     "SampleError",
+    "SampleSource",
     "ShardChanged",
     "ShardError",
     "ShardMissing",
@@ -99,6 +105,7 @@ __all__ = [
     "mix",
     "on_error",
     "pack",
+    "register_source",
     "register_store",
     "retry",
     "split",

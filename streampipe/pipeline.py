@@ -14,17 +14,18 @@ from streampipe.context import Consumer
 from streampipe.counters import counters
 from streampipe.engine.chain import describe
 from streampipe.engine.clock import Clock, set_token, token_of_workers
-from streampipe.engine.compile import check_part, compile
+from streampipe.engine.compile import compile
 from streampipe.engine.explain import explain
 from streampipe.engine.mix import MixSamples
 from streampipe.engine.plain import PlainPass, refuse_splitters
+from streampipe.engine.planning import check_part
 from streampipe.engine.state import VERSION, checked_state
 from streampipe.errors import ConfigError
 from streampipe.fluent import Fluent
 from streampipe.index.beside import Beside
 from streampipe.loader.loader import Loader
 from streampipe.policy import ErrorPolicy
-from streampipe.reading.shards import ShardSamples
+from streampipe.reading.protocol import Samples
 from streampipe.source import Source
 from streampipe.spec import AnyStage, Job, Spec
 from streampipe.stages.stage import StageDefinition
@@ -44,7 +45,7 @@ class Pipeline(Fluent, IterableDataset[Any]):
 
     def __init__(
         self,
-        source: Any,
+        source: Samples,
         chain: tuple[AnyStage, ...] = (),
         *,
         seed: int = 0,
@@ -59,7 +60,7 @@ class Pipeline(Fluent, IterableDataset[Any]):
         self._token = 0  # of the set of workers that is handed it
 
     @property
-    def source(self) -> Any:
+    def source(self) -> Samples:
         """Where the samples come from."""
         return self.spec.source
 
@@ -88,15 +89,15 @@ class Pipeline(Fluent, IterableDataset[Any]):
 
     def _beside(self, stage: str) -> Beside:
         """Where this pipeline's shards are, for a stage that reads files beside them."""
-        if isinstance(self.source, MixSamples):
+        found = self.source.beside()
+        if found is None:
             raise ConfigError(
                 f"{stage} stands behind mix, where shards of several datasets meet; put it into the parts"
             )
-        source = self.source
-        return Beside(source.shards, source.source, source.limits) if isinstance(source, ShardSamples) else Beside()
+        return found
 
     def _beside_if_any(self) -> Beside | None:
-        return None if isinstance(self.source, MixSamples) else self._beside("where")
+        return self.source.beside()
 
     def repeat(self, times: int) -> Pipeline:
         """Every sample ``times`` times in an epoch, in a new order each time: ``sp.mix([pipe], repeats=[times])``.

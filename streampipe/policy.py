@@ -27,6 +27,7 @@ class _Tally:
     good: int = 0
     bad: int = 0
     in_row: int = 0
+    seen: int = 0  # how many had come through when the last item was yielded
     sent: tuple[int, int] = (0, 0)
     last: str = ""
 
@@ -121,6 +122,18 @@ class ErrorPolicy:
             tally = self._tallies[place] = _Tally()
         tally.good += 1
         tally.in_row = 0
+
+    def yielded(self, place: str) -> None:
+        """The stage at ``place`` yielded an item: a sample came through, unless it said so itself (``passed``)."""
+        if self.mode == "raise":
+            return
+        tally = self._tallies.get(place)
+        if tally is None:
+            tally = self._tallies[place] = _Tally()
+        if tally.good == tally.seen:
+            tally.good += 1
+            tally.in_row = 0
+        tally.seen = tally.good
 
     def failed(self, error: StreampipeError, place: str) -> None:
         """One sample or shard did not come through: raise ``error``, or count it and return."""

@@ -61,7 +61,7 @@ def group(
     first: int = 0,
     views: bool = False,
     limits: Limits | None = None,
-    place: str = "reading",
+    place: str | None = "reading",
     needs: set[str] | None = None,
     watch: Callable[[Sample], None] | None = None,
 ) -> Iterator[Sample]:
@@ -70,8 +70,8 @@ def group(
     With ``parts`` only the samples whose number is ``part`` modulo ``parts`` are made, and none before ``first``.
     Fields are bytes; with ``views`` they may be memoryviews of the shard. Hidden files, those of operating systems
     (``._x``, ``Thumbs.db``) and members without a field are passed over and counted; samples are counted under
-    ``place``. A shard without samples is counted and logged. ``needs`` is told which of the options of ``limits`` were
-    needed. ``watch`` is shown every sample, also those that are not given out, before it is.
+    ``place``, or not at all. A shard without samples is counted and logged. ``needs`` is told which of the options of
+    ``limits`` were needed. ``watch`` is shown every sample, also those that are not given out, before it is.
 
     Raises:
         DuplicateKey: a field twice in a sample, or a key that comes back after another key.
@@ -120,7 +120,7 @@ def group(
             # The last sample is whole if it has as many fields as the one before it.
             if not (limits and limits.missing_end) or number < 0 or (made and not 0 < usual <= len(sample)):
                 raise
-            counters.add(place, "shards without an end marker")
+            counters.add(place or "reading", "shards without an end marker")
             if needs is not None:
                 needs.add("missing_end")
         if made and watch is not None:
@@ -129,10 +129,11 @@ def group(
             yield sample
             given += 1
         if number < 0:
-            counters.add(place, "empty shards")
+            counters.add(place or "reading", "empty shards")
             log.warning("%s holds no sample: an empty archive, or nothing in it has a key and a field", url)
     finally:
-        counters.add(place, "samples", given)
+        if place is not None:
+            counters.add(place, "samples", given)
 
 
 def _twice(url: str, key: str, member: Member) -> DuplicateKey:

@@ -8,6 +8,7 @@ from typing import Any
 
 from streampipe.errors import ConfigError
 from streampipe.policy import ErrorPolicy
+from streampipe.reading.protocol import Samples
 
 AnyStage = Callable[[Iterable[Any]], Iterable[Any]]
 
@@ -17,14 +18,14 @@ class Spec:
     """A source, the stages behind it, and the options of a pass. The fluent face builds it; an engine runs it.
 
     Args:
-        source: see ``streampipe.reading.protocol.SampleSource``.
+        source: where samples come from, see ``streampipe.reading.protocol``.
         chain: the stages, in order.
         seed: of every order and random choice.
         epochs: of a pass; None for an endless one.
         policy: what becomes of bad samples and shards.
     """
 
-    source: Any
+    source: Samples
     chain: tuple[AnyStage, ...] = ()
     seed: int = 0
     epochs: int | None = 1

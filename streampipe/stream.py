@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import takewhile
 from os import PathLike
 from typing import Any
 
-from streampipe.context import Position, Run
-from streampipe.engine.compile import check_part
 from streampipe.engine.mix import MixSamples
-from streampipe.errors import ConfigError, StageError, StreampipeError
+from streampipe.engine.planning import check_part
+from streampipe.errors import ConfigError
 from streampipe.index.learn import Learn
 from streampipe.pipeline import Pipeline
 from streampipe.plan.lanes import SENSIBLE_WINDOW
 from streampipe.policy import ErrorPolicy
 from streampipe.query.split import Split
+from streampipe.reading.formats import format_of_all, source_of
+from streampipe.reading.iterable import IterableSamples
 from streampipe.reading.shards import ShardSamples
+from streampipe.reading.tars import TarSamples
+from streampipe.samplesource import SampleSource
 from streampipe.source import Cache, Network, Opener, Source
 from streampipe.stages import where
 from streampipe.stages.stage import pushdown_of
@@ -26,8 +29,9 @@ from streampipe.urls import expand
 
 
 def stream(
-    urls: str | PathLike[str] | Iterable[str | PathLike[str]],
+    urls: str | PathLike[str] | Iterable[str | PathLike[str]] | SampleSource,
     *,
+    format: str | None = None,
     seed: int = 0,
     shuffle: bool | int = False,
     epochs: int | None = 1,
@@ -41,12 +45,15 @@ def stream(
     limits: Limits | None = None,
     missing_shards: str = "error",
 ) -> Pipeline:
-    """The samples of tar shards (WebDataset format) as a pipeline.
+    """The samples of tar shards (WebDataset format), of a folder of images, or of Parquet files, as a pipeline.
 
     Args:
         urls: a shard, a directory of shards, a glob, a brace range (``"s3://b/{00000..01999}.tar"``), several of these
             joined by ``::`` or in a list; local paths and fsspec URLs. Brace ranges are expanded one name at a time.
             ``~`` and ``$VAR`` are filled in. Hidden files in a directory, or that a glob matches, are passed over.
+            A local folder of images (see ``sp.Folder``); Parquet files (see ``sp.Parquet``); or an ``sp.SampleSource``.
+        format: ``"tar"``, ``"folder"``, ``"parquet"``, or a name that ``sp.register_source`` was given; None: found out
+            by endings, schemes and what lies in a folder.
         seed: of every order and every random choice in the pipeline.
         shuffle: False: shard order, the same in every epoch. True: shards in a new order every epoch, and samples
             shuffled over 2,000: in one window, or in the planned tier in a window of 2,000 / n (at least 64) in each of
@@ -77,17 +84,28 @@ def stream(
         ConfigError: nothing is found under ``urls``, or an argument is wrong. When a pass begins: what is learnt cannot
             be written.
     """
-    kept = cache if isinstance(cache, Cache) or cache is None else Cache(cache)
-    source = Source(storage_options, opener, network, kept)
-    given = str(urls) if isinstance(urls, PathLike) else urls
-    shards = expand(given if isinstance(given, str) else [str(url) for url in given], lambda: source)
     policy = on_error if isinstance(on_error, ErrorPolicy) else ErrorPolicy(on_error)
     if tier not in (None, "planned", "sequential"):
         raise ConfigError(f"tier is None, 'planned' or 'sequential', not {tier!r}")
-    samples = ShardSamples(
-        shards, source, _window(shuffle), limits or Limits(), index, tier, shuffle is True, missing_shards
-    )
-    return Pipeline(samples, seed=seed, epochs=epochs, policy=policy)
+    window, sensible = _window(shuffle), shuffle is True
+    of_tars = {"index": index, "opener": opener, "limits": limits}
+    of_bytes = {"storage_options": storage_options, "cache": cache, "network": network}
+    if isinstance(urls, SampleSource) and not isinstance(urls, (str, PathLike)):
+        _refuse({"format": format, **of_tars, **of_bytes}, missing_shards, "a sample source that is given as it is")
+        return Pipeline(ShardSamples(urls, window, tier, sensible), seed=seed, epochs=epochs, policy=policy)
+    kept = cache if isinstance(cache, Cache) or cache is None else Cache(cache)
+    source = Source(storage_options, opener, network, kept)
+    given = str(urls) if isinstance(urls, PathLike) else urls if isinstance(urls, str) else [str(url) for url in urls]
+    kind = format or ("tar" if opener is not None else format_of_all(given, lambda: source))
+    if kind == "tar":
+        shards = expand(given, lambda: source)
+        samples: ShardSamples = TarSamples(
+            shards, source, window, limits or Limits(), index, tier, sensible, missing_shards
+        )
+        return Pipeline(samples, seed=seed, epochs=epochs, policy=policy)
+    _refuse({**of_tars, **(of_bytes if kind == "folder" else {})}, missing_shards, f"format {kind!r}")
+    made = source_of(kind, given, source, policy.mode)
+    return Pipeline(ShardSamples(made, window, tier, sensible), seed=seed, epochs=epochs, policy=policy)
 
 
 def from_iterable(
@@ -202,7 +220,7 @@ def split(pipe: Pipeline, by: str = "key", share: float = 0.01, *, seed: int = 0
     >>> len(list(rest)), len(list(held_out))
     (84, 16)
     """
-    if isinstance(pipe.source, MixSamples):
+    if pipe.source.parts:
         raise ConfigError("split stands before mix: split its parts, and mix the rests and what is held out")
     first = tuple(takewhile(lambda stage: isinstance(pushdown_of(stage), (Filter, Limit)), pipe.chain))
     spec = pipe.spec
@@ -232,43 +250,12 @@ def _is_batched(pipe: Pipeline) -> bool:
     return any(isinstance(pushdown_of(stage), Batch) for stage in pipe.chain)
 
 
-class IterableSamples:
-    """Any iterable as a source of samples."""
-
-    def __init__(self, samples: Iterable[Any] | Callable[[], Iterable[Any]]) -> None:
-        if not callable(samples) and (isinstance(samples, Iterator) or not isinstance(samples, Iterable)):
-            raise ConfigError(
-                f"from_iterable needs something that can be iterated once an epoch, not {type(samples).__name__}: "
-                f"give a list, an IterableDataset, or a function that returns an iterator"
-            )
-        self.samples = samples
-
-    def __call__(self, run: Run, epoch: int, views: bool = False, at: Sequence[Any] = ()) -> Iterator[Any]:
-        """One epoch of one consumer. It leaves no marks, so there is no place to go on from but the beginning."""
-        samples = self.samples() if callable(self.samples) else self.samples
-        divide = hasattr(samples, "__len__") and hasattr(samples, "__getitem__")
-        consumer = run.consumer
-        for number, sample in enumerate(_named(samples)):
-            if divide and number % consumer.total != consumer.number:
-                continue
-            if isinstance(sample, dict) and "__key__" in sample:
-                fields = {name: value for name, value in sample.items() if name not in ("__key__", "__url__")}
-                given = {name: sample[name] for name in ("__key__", "__url__") if name in sample}
-                sample = {**given, "__position__": Position(epoch, 0, number), **fields}
-            yield sample
-
-    def __repr__(self) -> str:
-        return f"from_iterable({type(self.samples).__name__})"
-
-
-def _named(samples: Iterable[Any]) -> Iterator[Any]:
-    """The samples; an error of the iterable itself says that it is one."""
-    try:
-        yield from samples
-    except StreampipeError:
-        raise
-    except Exception as error:
-        raise StageError(f"the iterable that from_iterable was given raised {type(error).__name__}: {error}") from error
+def _refuse(options: Mapping[str, Any], missing_shards: str, what: str) -> None:
+    """Refuse options that mean nothing for a source."""
+    given = [name for name, value in options.items() if value is not None]
+    given += ["missing_shards"] if missing_shards != "error" else []
+    if given:
+        raise ConfigError(f"stream: {given[0]}= means nothing for {what}; leave it out")
 
 
 def _window(shuffle: bool | int) -> int | None:

@@ -228,12 +228,14 @@ def split_joined(urls: str) -> list[str]:
     return [part for part in [*parts, chain.removesuffix("::")] if part]
 
 
-def expand(urls: str | Iterable[str], lister: Callable[[], Lister]) -> ShardList:
+def expand(urls: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], lister: Callable[[], Lister]) -> ShardList:
     """The shards that ``urls`` names: a URL or several joined by ``::``, or an iterable of URLs; each may hold brace
     ranges, a glob, or be a directory, and begin with ``~`` or hold ``$VAR`` or ``${VAR}``. A local name that is there
     as it stands is taken as it stands, whatever signs it holds. The store is asked (``lister``) only for globs and
     directories. Hidden files and what is no shard are left out of these, counted and logged.
     """
+    if isinstance(urls, os.PathLike):
+        urls = [urls]
     names = split_joined(urls) if isinstance(urls, str) else [_checked(url) for url in urls]
     found: list[str | list[str]] = []
     for given in names:

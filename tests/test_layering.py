@@ -27,9 +27,11 @@ ORDER = [  # each may import from those before it, and from itself
     "memory",
     "decoding",
     "query.aliases",
+    "samplesource",
     "values",
     "captions",
     "index",
+    "folders",
     "query",
     "plan",
     "reading",
@@ -59,10 +61,12 @@ INSIDE = {  # and in a folder, each file from those before it
     "tar": "limits foreign extended header compression entries reader writer",
     "decoding": "extensions inflate geometry text budget exif codec segments icc resize boxes pillow jpeg_damage jpeg "
     "png web more codecs image deferred fields",
-    "reading": "members indexed remote wanted pace prefetch shards forward reader",
-    "pack": "names split metadata layouts duplicates walk listing change shard job run",
-    "engine": "engine chain division mix batches indexed lanes turns streams learnt state interleaved bounds compile "
-    "life clock plain explain",
+    "reading": "protocol iterable finder members shards tars folder parquet formats indexed forward remote wanted pace "
+    "prefetch reader",
+    "folders": "names files metadata layouts duplicates walk listing",
+    "pack": "split change shard job run",
+    "engine": "engine chain division learnt planning mix batches indexed lanes turns streams state interleaved bounds "
+    "compile life clock plain explain",
     "write": "draft encode spec job work workers run",
     "loader": "ahead handover feed loader",
     "device": "codec transfer images feed",

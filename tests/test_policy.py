@@ -47,3 +47,30 @@ def test_skips_are_counted_and_logged_less_and_less(caplog):
             policy.failed(sp.DecodeError("bad"), "decode")
     assert len(caplog.records) == 7  # the 1st, 2nd, 4th, ... 64th
     assert counters.get("skipped", "DecodeError") == 70
+
+
+@sp.stage
+def refusing(samples, *, run):
+    """A stage of one's own that gives every third sample to the policy, and says nothing of the others."""
+    for number, sample in enumerate(samples):
+        if number % 3:
+            yield sample
+        else:
+            run.policy.failed(sp.StageError(f"sample {sample['__key__']!r} is odd"), run.stage)
+
+
+def test_what_a_stage_yields_came_through_though_it_does_not_say_so():
+    pipe = sp.from_iterable([{"__key__": str(i)} for i in range(60)], on_error=sp.ErrorPolicy("skip", max_in_row=2))
+    assert len(list(pipe.apply(refusing()))) == 40
+
+
+def test_a_stage_of_ones_own_that_gives_all_to_the_policy_is_still_too_much():
+    @sp.stage
+    def none(samples, *, run):
+        for _ in samples:
+            run.policy.failed(sp.StageError("odd"), run.stage)
+            yield from ()
+
+    pipe = sp.from_iterable([{"__key__": str(i)} for i in range(5)], on_error="skip")
+    with pytest.raises(sp.TooManyErrors, match="none skipped 5 of 5"):
+        list(pipe.apply(none()))

@@ -10,7 +10,7 @@ from streampipe.index import Finder
 from streampipe.plan.dataset import count
 from streampipe.policy import ErrorPolicy
 from streampipe.reading.indexed import IndexedShard
-from streampipe.reading.shards import ShardSamples
+from streampipe.reading.tars import TarSamples
 from streampipe.urls import ShardList
 
 
@@ -37,7 +37,7 @@ def listed(url: str, finder: Finder) -> Iterator[Listed]:
 
 def samples(url: str, finder: Finder) -> Iterator[Sample]:
     """All samples of a shard with their bytes, front to back, strictly."""
-    shard = ShardSamples(ShardList.of([url]), finder.source, None, finder.limits, None, "sequential")
+    shard = TarSamples(ShardList.of([url]), finder.source, None, finder.limits, None, "sequential")
     return shard(Run(policy=ErrorPolicy("raise")), 0)
 
 

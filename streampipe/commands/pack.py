@@ -6,9 +6,9 @@ import argparse
 import json
 
 from streampipe.commands.arguments import add_limits, positive, size, whole
+from streampipe.folders.layouts import LAYOUTS
 from streampipe.pack import pack
 from streampipe.pack.change import FORMATS
-from streampipe.pack.layouts import LAYOUTS
 
 HELP = "write a folder of images, with the captions, masks and json files beside them, as shards"
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import time
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -87,7 +88,7 @@ class Verification:
 
 
 def verify(
-    urls: str | Iterable[str],
+    urls: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
     *,
     index: str | None = None,
     decode: bool = False,
@@ -119,7 +120,7 @@ def verify(
         raise ConfigError(f"threads is 1 or more, not {threads}")
     start = time.perf_counter()
     source = Source(storage_options)
-    names = [urls] if isinstance(urls, str) else list(urls)
+    names = [str(each) for each in ([urls] if isinstance(urls, (str, os.PathLike)) else urls)]
     shards = expand(urls if isinstance(urls, str) else names, lambda: source)
     finder = Finder(source, limits or Limits(), index)
     manifests, found = _manifests(shards, finder)

@@ -17,7 +17,7 @@ from streampipe.counters import counters
 from streampipe.engine.chain import takes_views, through
 from streampipe.engine.division import Division
 from streampipe.engine.engine import NOTHING
-from streampipe.errors import ShardError, TooManyErrors
+from streampipe.errors import SampleError, ShardError, TooManyErrors
 from streampipe.plan.planned import Cursor, Place, Plan
 from streampipe.reading.prefetch import Steps
 from streampipe.reading.reader import OpenShards, Reader
@@ -100,8 +100,8 @@ def read_steps(plan: Plan, run: Run, cursor: Cursor, first: int, stride: int, vi
 
 
 def reader_of(plan: Plan, most: int, shared: OpenShards | None = None, readers: int = 1) -> Reader:
-    """What reads a plan's samples, one of so many ``readers`` of a process, with so many shards open at most; local ones
-    may be ``shared`` with others.
+    """What reads a plan's samples, with so many shards open at most, which may be ``shared`` with others. It is one of so
+    many ``readers`` of a process.
     """
     return Reader(plan.dataset.parts(), most, plan.window, shared, readers)
 
@@ -123,11 +123,11 @@ def most_open(plan: Plan) -> int:
 
 
 def good(
-    places: Sequence[Place], found: Iterable[Sample | ShardError], run: Run, chains: Sequence[Any] | None
+    places: Sequence[Place], found: Iterable[Sample | ShardError | SampleError], run: Run, chains: Sequence[Any] | None
 ) -> Iterator[Sample]:
     """The samples that came, in a mixture through the stages of their part. Errors are up to the error policy."""
     for place, sample in zip(places, found, strict=True):
-        if isinstance(sample, ShardError):
+        if isinstance(sample, (ShardError, SampleError)):
             run.policy.failed(sample, "reading")
             counters.add("reading", "samples skipped")
             continue

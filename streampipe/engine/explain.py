@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from streampipe.context import Consumer
-from streampipe.engine.bounds import bounds_of, words, has_own_lanes, lanes_of, words
+from streampipe.engine.bounds import bounds_of, has_own_lanes, lanes_of, words
 from streampipe.engine.chain import name_of
 from streampipe.engine.compile import opaque_in
 from streampipe.engine.division import Division
@@ -16,18 +16,10 @@ from streampipe.engine.lanes import Shape
 from streampipe.plan.bucketed import BucketPlan
 from streampipe.plan.planned import Plan
 from streampipe.reading.prefetch import EARLY
-from streampipe.reading.shards import ShardSamples
 from streampipe.spec import Job, Spec
 from streampipe.stages.grouping import find_groups
 from streampipe.stages.stage import pushdown_of
 from streampipe.traits import Filter
-
-_LIFTS = {
-    Level.INDEXED: "",
-    Level.COUNTED: "an index (streampipe index, or index='learn') would make samples known one by one",
-    Level.STREAMED: "an index (streampipe index, or index='learn') would make it indexed",
-}
-"""What would lift a level."""
 
 
 def explain(engine: Engine[Any], job: Job, steps_per_epoch: int | None = None) -> str:
@@ -45,7 +37,7 @@ def explain(engine: Engine[Any], job: Job, steps_per_epoch: int | None = None) -
 def _lanes(engine: LaneEngine, job: Job, steps_per_epoch: int | None) -> list[tuple[str, str]]:
     spec, work = engine.spec, engine.work
     shape, ranks = work.shape, job.world_size
-    lift = _LIFTS[engine.level]
+    lift = "" if engine.level is Level.INDEXED else spec.source.lift(engine.level is Level.COUNTED)
     head, tail = _stage_names(work.head.chain), _stage_names(work.tail.chain)
     of_rank = len(shape.columns_of(0, ranks))
     used = engine.stride(Consumer(0, ranks, 0, job.readers))
@@ -109,7 +101,7 @@ def _stage_names(chain: Any) -> list[str]:
 def _planned(engine: IndexedEngine, job: Job) -> list[tuple[str, str]]:
     spec, plan, division = engine.spec, engine.plan, engine.division
     lanes, dataset, world_size = plan.lanes, plan.dataset, job.world_size
-    lift = _LIFTS[engine.level]
+    lift = "" if engine.level is Level.INDEXED else spec.source.lift(True)
     pushed = [f"where {division.keep.text}"] if division.keep else []
     pushed += [name_of(division.bucket, parameters=True)] if division.bucket else []
     pushed += [f"batch({_sizes(division)})"] if division.batch else []
@@ -142,9 +134,9 @@ def _row(name: str, text: str) -> list[tuple[str, str]]:
 
 def _names_meant(spec: Spec, division: Division) -> str:
     """What the names of the conditions stand for in the first shard."""
-    if division.keep is None or not isinstance(spec.source, ShardSamples):
+    if division.keep is None:
         return ""
-    found = spec.source.finder.find(spec.source.shards[0])
+    found = next(spec.source.indexes(), None)
     return "" if found is None else division.keep.names(found.fact_names)
 
 
@@ -218,8 +210,10 @@ def _reading(spec: Spec, plan: Plan, world_size: int, mine: int, alone: bool) ->
     )
     rows = [("bytes", f"{epoch} an epoch{share}")] if len(sizes) == len(parts) else []
     remote = [part for part in parts if part.is_remote]
-    if not remote:
-        return [*rows, ("reading", "local shards, mapped")]
+    forward = any(part.forward for part in parts)
+    if not remote or forward:
+        how = "each shard front to back, in its lane" if forward else "each sample when it is wanted"
+        return [*rows, ("reading", f"{'remote' if remote else 'local'}: {how}")]
     source = remote[0].finder.source
     if source.cache is not None:
         text = (

@@ -11,31 +11,30 @@ from __future__ import annotations
 import torch.distributed
 
 from streampipe.errors import ConfigError
-from streampipe.index.learn import LearningFinder
 from streampipe.plan.dataset import Uncounted
-from streampipe.reading.shards import ShardSamples
+from streampipe.reading.protocol import Samples
 from streampipe.rng import derive
 from streampipe.spec import Job, Spec
 
 _YES, _NO = b"indexed", b"streamed"
 
 
-def check_learnt(source: ShardSamples, job: Job) -> None:
+def check_learnt(source: Samples, job: Job) -> None:
     """Go on where the index that is learnt is to be used.
 
     Raises:
         Uncounted: it is not; it says why.
         ConfigError: it cannot be written.
     """
-    finder = source.finder
-    if not isinstance(finder, LearningFinder):
+    if source.learning is None:
         return
-    missing, shards = finder.missing(source.shards), len(source.shards)
+    finder, names = source.learning
+    missing, shards = finder.missing(names), len(names)
     progress = f"{shards - missing:,} of {shards:,} shards are learnt"
     if job.learnt is False:
         raise Uncounted(f"the pass began while its index was being learnt ({progress}), and goes on so")
     if job.learnt is None and job.world_size > 1:
-        decided = _decided(derive("learn", repr(source), source.shards[0], shards), not missing)
+        decided = _decided(derive("learn", repr(source), names[0], shards), not missing)
         if decided is None:
             raise Uncounted(
                 f"{job.world_size} ranks without a process group cannot agree when to use what they learn "
@@ -54,7 +53,7 @@ def check_learnt(source: ShardSamples, job: Job) -> None:
 
 def learns(spec: Spec) -> bool:
     """Whether a pipeline learns its index, so that its level may change."""
-    return isinstance(spec.source, ShardSamples) and isinstance(spec.source.finder, LearningFinder)
+    return spec.source.learning is not None
 
 
 def _decided(what: int, mine: bool) -> bool | None:

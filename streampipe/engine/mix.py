@@ -17,6 +17,7 @@ import numpy as np
 
 from streampipe.context import Run
 from streampipe.engine.chain import describe
+from streampipe.engine.planning import check_part
 from streampipe.errors import ConfigError
 from streampipe.plan.bucketed import BucketDataset, BucketOrders, BucketPlaces, BucketPlan, choose_lanes
 from streampipe.plan.buckets import Buckets
@@ -25,6 +26,8 @@ from streampipe.plan.dataset import Dataset, within
 from streampipe.plan.deal import shard_seed
 from streampipe.plan.lanes import EpochOrder, Lanes, batch_seed, choose, sensible_window
 from streampipe.plan.planned import Place, Plan
+from streampipe.query.condition import Keep
+from streampipe.reading.protocol import Samples
 from streampipe.rng import derive
 from streampipe.spec import AnyStage, Spec
 
@@ -284,10 +287,8 @@ class MixedBuckets:
         )
 
 
-class MixSamples:
-    """The source of a mixture. It runs in the planned tier only: without counts nobody knows when a part is used up."""
-
-    tier = "planned"
+class MixSamples(Samples):
+    """The source of a mixture. It is planned or nothing: without counts nobody knows when a part is used up."""
 
     def __init__(
         self, parts: Sequence[Spec], weights: Sequence[float] | None, repeats: Sequence[int], in_turn: bool = False
@@ -297,11 +298,35 @@ class MixSamples:
         self.weights = None if weights is None else list(weights)
         self.repeats = list(repeats)
 
-    def __call__(self, run: Run, epoch: int, views: bool = False) -> Iterator[Any]:
+    def dataset(self, keep: Keep | None = None, buckets: Buckets | None = None) -> MixDataset | MixedBuckets:
+        """The samples of all parts.
+
+        Raises:
+            ConfigError: a part cannot be planned.
+        """
+        if keep:
+            raise ConfigError("where stands behind mix; put it into the parts")
+        parts = []
+        for each in self.parts:
+            inner, plan = check_part(each)
+            dataset = plan.dataset if buckets is None else each.source.dataset(inner.keep, buckets)
+            parts.append(Part(dataset, each.seed, each.source.window, inner.tail, plan.filter, plan.sensible))
+        if buckets is not None:
+            return MixedBuckets(parts, self.weights, self.repeats)
+        return (ConcatDataset if self.in_turn else MixDataset)(parts, self.weights, self.repeats)
+
+    def __call__(self, run: Run, epoch: int, views: bool = False, at: Sequence[Any] = ()) -> Iterator[Any]:
         """Refused: see above."""
         raise ConfigError(
             "mix and concat need parts whose samples are counted; make their indexes with: streampipe index"
         )
+
+    def beside(self) -> None:
+        """Nowhere: several datasets meet."""
+
+    def identity(self) -> list[Any]:
+        """What its parts are is theirs to say."""
+        return [repr(self)]
 
     def __repr__(self) -> str:
         parts = ", ".join(" ".join(describe(spec.source, spec.chain).split()) for spec in self.parts)

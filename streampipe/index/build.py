@@ -47,7 +47,7 @@ class Summary:
 
 
 def index(
-    urls: str | Iterable[str] | ShardList,
+    urls: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] | ShardList,
     source: Source | None = None,
     *,
     folder: str | None = None,
@@ -91,17 +91,17 @@ def index(
     if source is not None and storage_options is not None:
         raise ConfigError("index takes a source or storage_options, not both")
     opened = source or Source(storage_options)
-    urls = list(urls if isinstance(urls, ShardList) else expand(urls, lambda: opened))
-    if folder is None and (signed := next(filter(has_query, urls), None)):
+    shards = list(urls if isinstance(urls, ShardList) else expand(urls, lambda: opened))
+    if folder is None and (signed := next(filter(has_query, shards), None)):
         raise ConfigError(f"{redact(signed)} has a query (a signature?), so nothing can be put beside it: give --out")
-    places = [index_url(url, folder) for url in urls]
+    places = [index_url(url, folder) for url in shards]
     if len(set(places)) < len(places):
         twice = next(place for place in places if places.count(place) > 1)
         raise ConfigError(f"two shards would have the index {redact(twice)}: index their folders one by one")
-    target = index_url(urls[0], folder).rpartition("/")
-    summary = Summary(redact(f"{target[0]}{target[1]}{NAME}"), shards=len(urls))
+    target = index_url(shards[0], folder).rpartition("/")
+    summary = Summary(redact(f"{target[0]}{target[1]}{NAME}"), shards=len(shards))
 
-    _check(urls, places, opened, limits or Limits(), threads, progress, on_error)
+    _check(shards, places, opened, limits or Limits(), threads, progress, on_error)
     _sweep(places)
 
     def one(job: tuple[str, str]) -> tuple[Entry | None, bool]:
@@ -122,15 +122,15 @@ def index(
     entries = []
     pool = ThreadPoolExecutor(threads)
     try:
-        done = pool.map(one, zip(urls, places, strict=True))
-        for entry, kept in tqdm(done, total=len(urls), unit=" shards", desc="index", disable=not progress):
+        done = pool.map(one, zip(shards, places, strict=True))
+        for entry, kept in tqdm(done, total=len(shards), unit=" shards", desc="index", disable=not progress):
             entries += [entry] if entry is not None else []
             summary.kept += kept
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
     summary.failed.sort()
     if not entries:
-        raise CorruptShard(f"none of the {len(urls)} shards could be indexed; the first: {summary.failed[0]}")
+        raise CorruptShard(f"none of the {len(shards)} shards could be indexed; the first: {summary.failed[0]}")
     opened.write(f"{target[0]}{target[1]}{NAME}", to_bytes(entries))
     summary.samples = sum(entry.samples for entry in entries)
     summary.bytes = sum(entry.bytes for entry in entries)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from streampipe.atomic import sweep
 from streampipe.counters import counters
@@ -174,8 +174,31 @@ class Finder:
         except OSError:
             return scan(url, self.source, self.limits, checksums=False)  # which says what is wrong with it
         identity = f"{os.path.abspath(path)}\0{stat.st_size}\0{stat.st_mtime_ns}\0{self.limits}"
+        return self._noted(folder, identity, url, lambda: scan(url, self.source, self.limits, checksums=False), columns)
+
+    def noted(
+        self, identity: str, what: str, make: Callable[[], ShardIndex], columns: Collection[str] | None = None
+    ) -> ShardIndex:
+        """What ``make`` finds, remembered under what it is of (``identity``: contents, sizes and dates).
+
+        ``what`` is its name, for messages.
+        """
+        try:
+            folder = self._memory()
+        except OSError:
+            folder = None
+        return self._noted(folder, identity, what, make, columns)
+
+    def _noted(
+        self,
+        folder: str | None,
+        identity: str,
+        what: str,
+        make: Callable[[], ShardIndex],
+        columns: Collection[str] | None,
+    ) -> ShardIndex:
         if folder is None:
-            return scan(url, self.source, self.limits, checksums=False)
+            return make()
         place = os.path.join(folder, hashlib.sha256(os.fsencode(identity)).hexdigest()[:32] + SUFFIX)
         most = self.limits.max_index_bytes
         data = self.source.read_if_there(place, most)
@@ -186,9 +209,9 @@ class Finder:
                     return noted
             except IndexMismatch:
                 pass  # our own notes, damaged or of an older version: make them again
-        found = scan(url, self.source, self.limits, checksums=False)
+        found = make()
         try:
             self.source.write(place, found.to_bytes())
         except (OSError, SourceError) as error:
-            log.warning("the index of %s could not be remembered (%s); it is made again next time", url, error)
+            log.warning("the index of %s could not be remembered (%s); it is made again next time", what, error)
         return found

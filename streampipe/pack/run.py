@@ -17,13 +17,14 @@ from typing import Any
 from tqdm import tqdm
 
 from streampipe.errors import ConfigError, PackError, StreampipeError
+from streampipe.folders.files import digest_of
+from streampipe.folders.layouts import Layout, layout_of
+from streampipe.folders.listing import Listing, check, scan
+from streampipe.folders.walk import Few
 from streampipe.pack.change import Change
 from streampipe.pack.job import LIST, claim, exclusive, finish, note, shard_name, tidy
-from streampipe.pack.layouts import Layout, layout_of
-from streampipe.pack.listing import Listing, check, scan
-from streampipe.pack.shard import AGAIN, Made, Skipped, Task, digest_of, make
+from streampipe.pack.shard import AGAIN, Made, Skipped, Task, make
 from streampipe.pack.split import split
-from streampipe.pack.walk import Few
 from streampipe.processes import ordered
 from streampipe.tar import Limits
 

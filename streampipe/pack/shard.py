@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import stat
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -15,12 +13,12 @@ from streampipe.atomic import AtomicFile, sync_folder, write_atomic
 from streampipe.decoding import probe
 from streampipe.decoding.fields import IMAGES, main_image
 from streampipe.errors import DecodeError, PackError, StreampipeError
+from streampipe.folders.files import Unreadable, packed_size, read_file
+from streampipe.folders.names import Item
 from streampipe.index import ShardIndex, scan
 from streampipe.index.find import index_url
 from streampipe.index.manifest import Entry
 from streampipe.pack.change import Change
-from streampipe.pack.names import TEXTS, File, Item
-from streampipe.pack.split import packed_size
 from streampipe.processes import Tell
 from streampipe.source import Source
 from streampipe.tar import Limits, TarWriter
@@ -54,16 +52,6 @@ class Made(NamedTuple):
     entry: Entry
     digest: str
     skipped: tuple[Skipped, ...]
-
-
-def digest_of(items: Iterable[Item]) -> str:
-    """Of everything that decides a shard's bytes."""
-    digest = hashlib.blake2b(digest_size=16)
-    for item in items:
-        for name, file in sorted(item.files.items()):
-            digest.update(f"{item.key}\0{name}\0{file.path}\0{file.size}\0{file.mtime}\0".encode())
-            digest.update((file.data or "").encode() + b"\n")
-    return digest.hexdigest()
 
 
 def make(task: Task, tell: Tell) -> Made:
@@ -110,15 +98,15 @@ def _add(
 ) -> None:
     """Write a sample, and note the sha256 of its main image as it was found, and the orientation of what is written."""
     try:
-        fields = {name: _read(task.folder, file, name) for name, file in item.files.items()}
+        fields = {name: read_file(task.folder, file, name) for name, file in item.files.items()}
         main = main_image([name for name in fields if name.rpartition(".")[2] in IMAGES])
         digest = hashlib.sha256(fields[main]).hexdigest()
         if task.change:
             try:
                 fields = task.change.apply(fields)
             except DecodeError as error:
-                raise _Unreadable(os.path.join(task.folder, item.files[main].path), str(error)) from error
-    except _Unreadable as error:
+                raise Unreadable(os.path.join(task.folder, item.files[main].path), str(error)) from error
+    except Unreadable as error:
         if task.on_error == "raise":
             raise PackError(f"{error}; mend it, or pass --on-error skip to leave it out") from error
         skipped.append(Skipped(error.path, error.why, os.path.basename(task.path)))
@@ -141,48 +129,3 @@ def _with_facts(index: ShardIndex, facts: list[tuple[str | None, int | None]]) -
         if name not in table.column_names:
             table = table.append_column(name, pa.array([each[number] for each in facts], kind))
     return ShardIndex(table, index.facts)
-
-
-class _Unreadable(Exception):
-    def __init__(self, path: str, why: str, changed: bool = False) -> None:
-        self.path, self.why = path, why
-        super().__init__(f"{path} changed while it was packed: {why}" if changed else f"{path} cannot be read ({why})")
-
-
-def _read(folder: str, file: File, name: str) -> bytes:
-    if file.data is not None:
-        return file.data.encode()
-    path = os.path.join(folder, file.path)
-    try:
-        # Not blocking: where the file was made a fifo meanwhile, opening it would wait for ever.
-        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
-        try:
-            facts = os.fstat(handle)
-            regular = stat.S_ISREG(facts.st_mode)
-            data = _all(handle, file.size + 1) if regular else b""
-        finally:
-            os.close(handle)
-    except OSError as error:
-        raise _Unreadable(path, error.strerror or str(error)) from error
-    if not regular:
-        raise _Unreadable(path, "it is no file any more", changed=True)
-    if len(data) != file.size:
-        became = "more" if len(data) > file.size else len(data)
-        raise _Unreadable(path, f"{file.size} bytes became {became}", changed=True)
-    if facts.st_mtime_ns != file.mtime:
-        raise _Unreadable(path, "it was written to", changed=True)
-    if not data and name.rpartition(".")[2] not in TEXTS:
-        raise _Unreadable(path, "it is empty")
-    return data
-
-
-def _all(handle: int, most: int) -> bytes:
-    data = os.read(handle, most)
-    if len(data) in (0, most - 1):  # nearly always: one call has it all
-        more = os.read(handle, 1)
-        return data + more
-    pieces = [data]
-    while data and sum(map(len, pieces)) < most:
-        data = os.read(handle, most - sum(map(len, pieces)))
-        pieces.append(data)
-    return b"".join(pieces)

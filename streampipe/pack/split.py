@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from streampipe.pack.names import Item
-from streampipe.tar import BLOCK, END, RECORD, header_bytes
-
-_SHORT, _SMALL = 100, 8 << 30  # a name and a size that one header can say
+from streampipe.tar import END, RECORD
 
 
 def split(sizes: Iterable[int], max_samples: int, max_bytes: int) -> Iterator[int]:
@@ -29,15 +26,3 @@ def split(sizes: Iterable[int], max_samples: int, max_bytes: int) -> Iterator[in
         room -= size
     if count:
         yield count
-
-
-def packed_size(item: Item) -> int:
-    """Bytes that a sample takes in a shard, headers and padding included."""
-    key = item.key
-    plain = key.isascii()
-    total = 0
-    for field, file in item.files.items():
-        name = f"{key}.{field}"
-        small = plain and len(name) <= _SHORT and file.size < _SMALL  # nearly always: one header, nothing to build
-        total += (BLOCK if small else len(header_bytes(name, file.size))) + file.size + -file.size % BLOCK
-    return total

@@ -34,6 +34,7 @@ from streampipe.urls import ShardList
 
 NO_SIZE = "without the size of an image"
 _PLACES = 48
+_FORWARD_PLACES = 8  # where shards are read front to back: what is passed of each waits for its bucket
 _NO_SIZE = -2
 _SIZES = ("height", "width", "json.height", "json.width")
 
@@ -384,6 +385,8 @@ def make_plan(
 def choose_lanes(dataset: Bucketed, window: int | None, sensible: bool) -> Lanes:
     """Lanes for all buckets of a dataset alike. They take turns draw by draw, whatever a bucket's batches hold."""
     deserved = max(1, min(len(dataset.shards), dataset.samples // (4 * _PLACES)))
+    if any(part.forward for part in dataset.parts()):
+        deserved = min(deserved, _FORWARD_PLACES)
     places = 1 if window is None else max(a for a in range(1, _PLACES + 1) if _PLACES % a == 0 and a <= deserved)
     size = getattr(dataset, "sample_bytes", 0.0)  # a mixture does not say
     sensibly = sensible_window(places, places * len(dataset.by_bucket), size)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from itertools import chain, islice
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -24,6 +25,7 @@ from streampipe.plan.lanes import rank_reader
 from streampipe.plan.planned import Place, Plan
 from streampipe.query.condition import Keep
 from streampipe.rng import derive, permutation
+from streampipe.samplesource import SampleSource
 from streampipe.source import has_query, redact
 from streampipe.urls import ShardList, is_shard
 
@@ -74,8 +76,12 @@ class Dataset:
         first: int = 0,
         last: int | None = None,
         forward: bool = False,
+        indexed: bool = True,
+        given: SampleSource | None = None,
     ) -> None:
-        self.forward = forward  # it is not known where samples are, only how many there are
+        self.forward = forward  # its shards can only be read front to back
+        self.indexed = indexed  # it is known which sample is which, not only how many there are
+        self.given = given  # what gives its samples; None for tars
         self.shards = shards
         self.finder = finder
         self.counts = counts
@@ -98,8 +104,10 @@ class Dataset:
         """
         a, b = within(self.samples, first, last)
         size = self.size and Size(self.size.wanted * (b - a) // max(1, self.samples), self.size.shards)
-        start = self.first
-        return Dataset(self.shards, self.finder, self.counts, self.keep, size, start + a, start + b)
+        found = copy(self)
+        found.size, found.samples = size, b - a
+        found.first, found.last = self.first + a, self.first + b
+        return found
 
     @property
     def fingerprint(self) -> str:

@@ -23,6 +23,42 @@ def columns_of(dataset: Dataset) -> frozenset[str] | None:
     return frozenset() if dataset.keep is None else dataset.keep.columns
 
 
+def index_of(dataset: Dataset, number: int) -> ShardIndex:
+    """The index of a shard, as far as it is needed.
+
+    Raises:
+        IndexMismatch: it is gone.
+    """
+    found = dataset.finder.find(dataset.shards[number], columns=columns_of(dataset))
+    if found is None:
+        raise IndexMismatch(
+            f"the index of {redact(dataset.shards[number])} is gone, or may not be read, though the plan counted it; "
+            "check the permissions of the .index.parquet files, or run streampipe index again"
+        )
+    return found
+
+
+def rows_in(dataset: Dataset, number: int, found: ShardIndex) -> np.ndarray | None:
+    """The rows of a shard's index that are kept, in the order in which they are counted; None: all of them.
+
+    Raises:
+        IndexMismatch: they are not as many as were counted.
+    """
+    kept = None if dataset.keep is None else dataset.keep(found)
+    held = len(found) if kept is None else len(kept)
+    if held != dataset.counts[number]:
+        raise IndexMismatch(
+            f"{redact(dataset.shards[number])} has {held} samples, the plan counted {int(dataset.counts[number])}: "
+            f"shard or index changed; run streampipe index again, and start a new epoch"
+        )
+    return kept
+
+
+def kept_rows(dataset: Dataset, number: int) -> np.ndarray | None:
+    """The rows of a shard that are kept, where not all are; a source of one's own is asked for nothing else."""
+    return None if dataset.keep is None else rows_in(dataset, number, index_of(dataset, number))
+
+
 class Span(NamedTuple):
     """The bytes [start, end) of a shard."""
 
@@ -42,19 +78,8 @@ class IndexedShard:
         self.shown = redact(self.url)
         self.number = number
         self.limits = dataset.finder.limits
-        found = found or dataset.finder.find(self.url, columns=columns_of(dataset))
-        if found is None:
-            raise IndexMismatch(
-                f"the index of {self.shown} is gone, or may not be read, though the plan counted it; check "
-                "the permissions of the .index.parquet files, or run streampipe index again"
-            )
-        self.kept = None if dataset.keep is None else dataset.keep(found)
-        held = len(found) if self.kept is None else len(self.kept)
-        if held != dataset.counts[number]:
-            raise IndexMismatch(
-                f"{self.shown} has {held} samples, the plan counted {int(dataset.counts[number])}: shard or index "
-                f"changed; run streampipe index again, and start a new epoch"
-            )
+        found = found or index_of(dataset, number)
+        self.kept = rows_in(dataset, number, found)
         self._is_kept = None if self.kept is None else np.bincount(self.kept, minlength=len(found)).astype(bool)
         self.size = found.shard_bytes
         offsets, sizes, sums = found.places()

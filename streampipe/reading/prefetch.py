@@ -19,7 +19,7 @@ from typing import Generic, TypeVar
 
 from streampipe.context import Sample
 from streampipe.counters import counters
-from streampipe.errors import ShardError, SourceUnavailable
+from streampipe.errors import SampleError, ShardError, SourceUnavailable
 from streampipe.plan.dataset import Dataset
 from streampipe.plan.planned import Place
 from streampipe.reading.pace import Pace
@@ -33,10 +33,11 @@ EARLY = 0.75
 """Of the budget, for what comes with a request before its turn; the rest is for what is needed next."""
 MOST_OPEN = 256
 """Shards that known steps want samples of."""
-Steps = Generator[tuple[T, Sequence[Place], Iterator[Sample | ShardError]], None, None]
+Steps = Generator[tuple[T, Sequence[Place], Iterator[Sample | ShardError | SampleError]], None, None]
 """Steps with their places and, in the places' order, their samples; an error stands where its sample would."""
 
 _MOST_KNOWN = 1 << 15  # samples of known steps
+_MOST_WITHOUT = 256  # steps
 _IDLE = 64  # indexes that are kept though no known step wants them
 _GUESS = 128 << 10  # bytes of a sample, before any index is known
 _FEW = 256  # samples of known steps until the first one came
@@ -66,6 +67,7 @@ class Prefetch(Generic[T]):
         self._stop = threading.Event()
         self._known = 0  # samples of known steps that were not given out
         self._made = 0  # steps that became known
+        self._without = 0  # the last of them that want nothing, because all their samples are in other datasets
         self._given = 0  # steps that were given out
         self._pace = Pace()
         self._begun = False  # the first sample came
@@ -126,7 +128,11 @@ class Prefetch(Generic[T]):
 
     def _learn(self) -> None:
         """Take steps from the plan, as many as the budget of bytes can make use of; at the start only a few."""
-        while not self._steps or (self._known < self._horizon() and len(self._shards) < MOST_OPEN):
+        while not self._steps or (
+            self._known < self._horizon()
+            and len(self._shards) < MOST_OPEN
+            and min(self._without, len(self._steps)) < _MOST_WITHOUT
+        ):
             step = next(self._future, None)
             if step is None:
                 return
@@ -136,6 +142,7 @@ class Prefetch(Generic[T]):
             self._unasked.extend(wanted)
             self._known += len(wanted)
             self._made += 1
+            self._without = 0 if wanted else self._without + 1
 
     def _horizon(self) -> int:
         """How many samples to know: twice what the budget holds, because about half of a window waits at a time."""

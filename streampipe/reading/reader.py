@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from typing import TypeVar
 
-from streampipe.context import Sample
+import numpy as np
+
+from streampipe.context import Position, Sample
 from streampipe.counters import counters
-from streampipe.errors import ShardError
+from streampipe.errors import SampleError, ShardError
 from streampipe.plan.dataset import Dataset
 from streampipe.plan.planned import Place
 from streampipe.reading.forward import ForwardReader
-from streampipe.reading.indexed import IndexedShard
+from streampipe.reading.indexed import IndexedShard, kept_rows
 from streampipe.reading.prefetch import Prefetch, Steps
+from streampipe.reading.shards import placed
+from streampipe.samplesource import RandomAccess
 from streampipe.source.local import LocalFile
 
 T = TypeVar("T")
+Find = Callable[[Place], "Sample | ShardError | SampleError"]
+"""The sample at a place, or the error that it is."""
 
 
 _FILES = 256
@@ -65,7 +72,7 @@ class Reader:
 
     Args:
         open_shards: how many shards stay open, those that were used last.
-        window: of the shuffle, where shards are only counted.
+        window: of the shuffle, where shards can only be read forward.
         shared: the local shards that are open, where several readers share them.
         readers: of this process that share what it may hold.
     """
@@ -80,31 +87,67 @@ class Reader:
     ) -> None:
         self._datasets = datasets
         self._most = open_shards
-        self._window = window
         self._readers = readers
+        self._forward = ForwardReader(datasets, open_shards, 2 * window)
         self._shards = shared or OpenShards(open_shards)
+        self._rows: OrderedDict[tuple[int, int], np.ndarray | None] = OrderedDict()
 
     def read(self, steps: Iterable[tuple[T, Sequence[Place]]], views: bool) -> Steps[T]:
         """Each step with its places and, in their order, their samples; an error stands where its sample would."""
-        if any(dataset.forward for dataset in self._datasets):
-            return self._forward(steps, views)
-        if any(dataset.is_remote for dataset in self._datasets):
+        find = [self._how(dataset, views) for dataset in self._datasets]
+        if all(each is None for each in find):
             return Prefetch(self._datasets, steps, self._readers).read(views)
-        return ((at, places, (self._sample(place, views) for place in places)) for at, places in steps)
+        return self._mixed(steps, find, views)
 
-    def _forward(self, steps: Iterable[tuple[T, Sequence[Place]]], views: bool) -> Steps[T]:
-        """Those of counted shards are read forward, and so are remote ones beside them."""
-        reader = ForwardReader(self._datasets, self._most, 2 * self._window)
-        forward = [dataset.forward or dataset.is_remote for dataset in self._datasets]
+    def _how(self, dataset: Dataset, views: bool) -> Find | None:
+        """How samples of a dataset are found; None: together, ahead of need."""
+        if dataset.forward:
+            return self._forward.sample
+        if isinstance(dataset.given, RandomAccess):
+            return self._given
+        return None if dataset.is_remote else lambda place: self._sample(place, views)
 
-        def one(place: Place) -> Sample | ShardError:
-            return reader.sample(place) if forward[place.part] else self._sample(place, views)
+    def _mixed(self, steps: Iterable[tuple[T, Sequence[Place]]], find: Sequence[Find | None], views: bool) -> Steps[T]:
+        """Those that are not read ahead, and between them those that are."""
+        ahead = [part for part, each in enumerate(find) if each is None]
+
+        def one(place: Place, came: Iterator[Sample | ShardError | SampleError]) -> Sample | ShardError | SampleError:
+            how = find[place.part]
+            return next(came) if how is None else how(place)
 
         try:
-            for at, places in steps:
-                yield at, places, map(one, places)
+            if not ahead:
+                for at, places in steps:
+                    yield at, places, (one(place, iter(())) for place in places)
+                return
+            split = (((at, places), [each for each in places if each.part in ahead]) for at, places in steps)
+            with closing(Prefetch(self._datasets, split, self._readers).read(views)) as found:
+                for (at, places), _, came in found:
+                    yield at, places, (one(place, came) for place in places)
         finally:
-            reader.close()
+            self._forward.close()
+
+    def _given(self, place: Place) -> Sample | ShardError | SampleError:
+        """The sample of a source that gives any."""
+        dataset = self._datasets[place.part]
+        assert isinstance(dataset.given, RandomAccess)
+        try:
+            rows = self._rows_of(place)
+            row = place.number if rows is None else int(rows[place.number])
+            sample = dataset.given.sample(place.shard, row)
+        except (ShardError, SampleError) as error:
+            return error
+        counters.add("reading", "samples")
+        return placed(sample, dataset.shards[place.shard], Position(place.epoch, place.shard, row))
+
+    def _rows_of(self, place: Place) -> np.ndarray | None:
+        at = place.part, place.shard
+        if at not in self._rows:
+            self._rows[at] = kept_rows(self._datasets[place.part], place.shard)
+            while len(self._rows) > self._most:
+                self._rows.popitem(last=False)
+        self._rows.move_to_end(at)
+        return self._rows[at]
 
     def _sample(self, place: Place, views: bool) -> Sample | ShardError:
         return self._shards.sample(self._datasets[place.part], place, views)

@@ -1,23 +1,21 @@
-"""Shards as a source of samples: what one consumer reads in one epoch, in order; or, for a plan, their counts."""
+"""Shards of any kind: the samples that one consumer reads in one epoch, in order; or, for a plan, their counts."""
 
 from __future__ import annotations
 
+import re
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from copy import copy
 from functools import partial
 from itertools import chain, dropwhile
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
-from streampipe.context import Run, Sample
+from streampipe.context import Position, Run, Sample
 from streampipe.counters import counters
-from streampipe.errors import ConfigError, ShardError, ShardMissing
-from streampipe.index import Finder
-from streampipe.index.known import known_counts
-from streampipe.index.learn import Learn, LearningFinder
+from streampipe.errors import ConfigError, SampleError, ShardError, ShardMissing
+from streampipe.index import Finder, ShardIndex
 from streampipe.plan.bucketed import BucketDataset, count_buckets
 from streampipe.plan.buckets import Buckets
 from streampipe.plan.dataset import Dataset, Uncounted, count, none_there
@@ -25,10 +23,11 @@ from streampipe.plan.deal import Portion, deal, sample_seed, shard_order, shard_
 from streampipe.plan.lanes import sensible_window
 from streampipe.plan.order import traceable, window_bytes
 from streampipe.query.condition import Keep
-from streampipe.reading.members import samples_of
+from streampipe.reading.finder import SourceFinder
+from streampipe.reading.protocol import Samples, digest
 from streampipe.samples import size_of
+from streampipe.samplesource import Counts, Facts, RandomAccess, SampleSource
 from streampipe.source import Source, redact
-from streampipe.tar import Limits
 from streampipe.urls import ShardList
 
 T = TypeVar("T")
@@ -36,33 +35,47 @@ T = TypeVar("T")
 _AHEAD = 3  # shards that a source is told of before they are wanted
 
 
-class ShardSamples:
-    """The samples of a list of shards. Calling it reads an epoch of one lane: ``run.consumer`` says which."""
+class ShardSamples(Samples):
+    """The samples of a source in shards. Calling it reads an epoch of one lane: ``run.consumer`` says which.
+
+    Args:
+        window: None: shard order; 0: shards shuffled, samples not; else the shuffle's window.
+        tier: None: planned if it can be.
+        sensible: a plan chooses the window by its lanes.
+    """
 
     leaves_marks = True
 
     def __init__(
         self,
-        shards: ShardList,
-        source: Source,
-        window: int | None,
-        limits: Limits,
-        index: str | Learn | None = None,
+        given: SampleSource,
+        window: int | None = None,
         tier: str | None = None,
         sensible: bool = False,
-        missing_shards: str = "error",
+        finder: Finder | None = None,
     ) -> None:
-        self.shards = shards
-        self.source = source
-        self.window = window  # None: shard order; 0: shards shuffled, samples not; else the shuffle's window
-        self.sensible = sensible  # a plan chooses the window by its lanes
-        self.limits = limits
-        self.tier = tier  # None: planned if it can be
-        self.finder = _finder(source, limits, index, missing_shards)
+        self.given = given
+        names = given.shards
+        self.shards = names if isinstance(names, ShardList) else ShardList.of(names)
+        if not len(self.shards):
+            raise ConfigError(f"{type(given).__name__} has no shards, so no samples")
+        self.window = window
+        self.sensible = sensible
+        self.tier = tier
+        self.finder = finder or SourceFinder(given)
         self._datasets: dict[tuple[str, Buckets | None], Dataset | BucketDataset] = {}  # by filter and buckets
-        self._by_others: Dataset | None = None
         self._lanes = 1
         self._shared = True  # the shards that are left over are shared by readers, sample by sample
+
+    @property
+    def source(self) -> Source:
+        """What reads the bytes of shards, where those are asked of it."""
+        return self.finder.source
+
+    @property
+    def streams(self) -> int:
+        """As many as shards, where their order is shuffled."""
+        return 0 if self.window is None else len(self.shards)
 
     @property
     def window_bytes(self) -> int:
@@ -79,27 +92,6 @@ class ShardSamples:
             found.window = sensible_window(places)
         return found
 
-    def counted(self) -> Dataset:
-        """The samples of the shards by the counts that another tool left beside them: they can only be read forward.
-
-        Raises:
-            Uncounted: nobody counted them.
-        """
-        if self._by_others is None:
-            counts = known_counts(self.shards, self.source) if self.source.opener is None else None
-            if counts is None:
-                raise Uncounted("nobody counted the samples of its shards")
-            self._learn_empty(counts)
-            self._by_others = Dataset(self.shards, self.finder, counts, forward=True)
-        return self._by_others
-
-    def _learn_empty(self, counts: np.ndarray) -> None:
-        """Shards that are counted as empty are never read for their samples: what is to be learnt of them is, now."""
-        if isinstance(self.finder, LearningFinder):
-            for number in np.flatnonzero(counts == 0):
-                with suppress(ShardError):  # who reads the others will hear of it
-                    next(samples_of(self.finder, self.shards[int(number)]), None)
-
     def dataset(self, keep: Keep | None = None, buckets: Buckets | None = None) -> Dataset | BucketDataset:
         """The samples of the shards that ``keep`` keeps, counted, by bucket if ``buckets`` are given.
 
@@ -110,9 +102,55 @@ class ShardSamples:
         """
         text = (keep.text if keep else "", buckets)
         if text not in self._datasets:
-            counted = count if buckets is None else partial(count_buckets, buckets=buckets)
-            self._datasets[text] = counted(self.shards, self.finder, keep=keep)
+            self._datasets[text] = self._counted(keep, buckets)
         return self._datasets[text]
+
+    def _counted(self, keep: Keep | None, buckets: Buckets | None) -> Dataset | BucketDataset:
+        given = self.given
+        if isinstance(given, Counts) and keep is None and buckets is None:
+            numbers = given.counts()
+            if numbers is not None:
+                known = np.array(numbers, np.int64)
+                indexed = isinstance(given, (Facts, RandomAccess))
+                return Dataset(self.shards, self.finder, known, None, None, 0, None, self._forward, indexed, given)
+        if not isinstance(given, Facts):
+            what = (
+                "the sizes of its images" if buckets else "facts of its samples" if keep else "how many samples it has"
+            )
+            raise Uncounted(f"{type(given).__name__} does not know {what}")
+        counted = count if buckets is None else partial(count_buckets, buckets=buckets)
+        found: Dataset | BucketDataset = counted(self.shards, self.finder, keep=keep)
+        for dataset in found.parts():
+            dataset.given, dataset.forward = given, self._forward
+        return found
+
+    def counted(self) -> Dataset | BucketDataset:
+        """All samples, where more was asked than the source knows.
+
+        Raises:
+            Uncounted: it does not count them either.
+        """
+        return self.dataset()
+
+    @property
+    def _forward(self) -> bool:
+        return not isinstance(self.given, RandomAccess)
+
+    def indexes(self) -> Iterator[ShardIndex]:
+        """What is known of the shards, one after the other."""
+        return filter(None, map(self.finder.find, self.shards))
+
+    def lift(self, counted: bool) -> str:
+        """The abilities of a source that it lacks."""
+        return f"{'' if counted else 'counts() or '}facts() of its source would lift it"
+
+    def identity(self) -> list[Any]:
+        """The names of the shards."""
+        names = self._names()
+        return [f"{len(names)} shards, {names[0]} to {names[-1]} ({digest(names)})"]
+
+    def _names(self) -> list[str]:
+        return [redact(name) for name in self.shards]
 
     def __call__(self, run: Run, epoch: int, views: bool = False, at: Sequence[int] = ()) -> Iterator[Sample]:
         """One epoch of one consumer. Fields are bytes; with ``views`` they may be memoryviews of a shard.
@@ -127,9 +165,12 @@ class ShardSamples:
         return self._shuffled(run, epoch, views, at) if self.window else self._listed(run, epoch, views, at)
 
     def __repr__(self) -> str:
-        names = [redact(self.shards[i]).rpartition("/")[2] for i in (0, len(self.shards) - 1)]
         shuffle = "" if self.window is None else f", shuffle={self.window or True}"
-        return f"stream({len(self.shards)} shards, {names[0]} to {names[1]}{shuffle})"
+        return f"stream({self._named()}{shuffle})"
+
+    def _named(self) -> str:
+        """The source in words that are the same in every process."""
+        return re.sub(r" at 0x[0-9a-f]+", "", f"{self.given!r}, {len(self.shards)} shards")
 
     def _listed(self, run: Run, epoch: int, views: bool, at: Sequence[int]) -> Iterator[Sample]:
         for sample in self._in_order(run, epoch, views, at):
@@ -171,20 +212,8 @@ class ShardSamples:
         self, run: Run, epoch: int, portion: Portion, first: int, coming: Sequence[str], views: bool
     ) -> Generator[Sample, None, bool]:
         """The samples of a shard, and at the end whether it was there."""
-        url = self.shards[portion.shard]
         try:
-            yield from samples_of(
-                self.finder,
-                url,
-                coming,
-                learn=portion.part == 0,
-                epoch=epoch,
-                shard=portion.shard,
-                part=portion.part,
-                parts=portion.parts,
-                first=first,
-                views=views,
-            )
+            yield from self._walk(run, epoch, portion, first, coming, views)
         except ShardMissing as error:
             self.finder.skip_missing(error)
             return False
@@ -195,12 +224,51 @@ class ShardSamples:
             counters.add("reading", "shards", 1 / portion.parts)
         return True
 
+    def _walk(
+        self, run: Run, epoch: int, portion: Portion, first: int, coming: Sequence[str], views: bool
+    ) -> Iterator[Sample]:
+        """The samples of a portion of a shard, from number ``first`` of the shard on."""
+        number, part, parts = portion
+        for sample in walk(self.given, number, epoch, first, lambda error: run.policy.failed(error, "reading")):
+            if sample["__position__"].sample % parts == part:
+                counters.add("reading", "samples")
+                yield sample
 
-def _finder(source: Source, limits: Limits, index: str | Learn | None, missing_shards: str) -> Finder:
-    index = Learn() if index == "learn" else index
-    if isinstance(index, Learn):
-        return LearningFinder(source, limits, index, missing_shards)
-    return Finder(source, limits, index, missing_shards)
+
+def walk(
+    given: SampleSource, shard: int, epoch: int, first: int, failed: Callable[[SampleError], None] | None = None
+) -> Generator[Sample, None, None]:
+    """The samples of a shard of a source, from a number on, each with its place.
+
+    Where each can be had by itself, ``failed`` is told of those that cannot, and the others follow.
+    """
+    name = given.shards[shard]
+    if failed is None or not (isinstance(given, RandomAccess) and isinstance(given, Counts)):
+        for number, sample in enumerate(given.read(shard, first), first):
+            yield placed(sample, name, Position(epoch, shard, number))
+        return
+    for number in range(first, (given.counts() or ())[shard]):
+        try:
+            sample = given.sample(shard, number)
+        except SampleError as error:
+            failed(error)
+        else:
+            yield placed(sample, name, Position(epoch, shard, number))
+
+
+def placed(sample: Sample, name: str, position: Position) -> Sample:
+    """A sample of a source with what every sample has: its key, where it is from, and its place.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    if not isinstance(sample, dict) or not isinstance(sample.get("__key__"), str):
+        raise ConfigError(
+            f"{redact(name)}, sample {position.sample}: a sample source gives dicts with a text as __key__, not "
+            f"{sample!r:.80}"
+        )
+    own = {"__key__": sample["__key__"], "__url__": sample.get("__url__") or redact(name), "__position__": position}
+    return own | {name: value for name, value in sample.items() if name not in own}
 
 
 def with_next(items: Iterable[T], most: int) -> Iterator[tuple[T, list[T]]]:

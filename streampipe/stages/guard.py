@@ -24,12 +24,16 @@ def guarded(stage: AnyStage, items: Iterable[Any], run: Run) -> Iterator[Any]:
     rows = traits_of(stage).rows
     try:
         if rows not in (Rows.EACH, Rows.FEWER):
-            yield from _started(stage, pulled, run)
+            for item in _started(stage, pulled, run):
+                run.policy.yielded(run.stage)
+                yield item
+                del item
             return
         run = replace(run, policy=run.policy.of_stage())
         yielded = 0
         for item in _started(stage, pulled, run):
             yielded += 1
+            run.policy.yielded(run.stage)
             if yielded > pulled.number:
                 raise _too_many(rows, yielded, pulled.number, run)
             yield item

@@ -4,7 +4,7 @@
 ``BrokenOpener`` needs no network at all. Standard library only.
 
 And check what you add yourself: ``check_codec`` tells whether an image codec keeps its protocol, ``check_store``
-whether a store does.
+whether a store does, ``check_source`` whether a sample source does.
 """
 
 from streampipe.testing.answer import Request
@@ -30,6 +30,7 @@ from streampipe.testing.faults import (
 )
 from streampipe.testing.opener import BrokenOpener
 from streampipe.testing.proxy import ChaosProxy
+from streampipe.testing.samples import check_source
 from streampipe.testing.server import FaultServer
 from streampipe.testing.toxics import (
     Bandwidth,
@@ -72,5 +73,6 @@ __all__ = [
     "WrongLength",
     "WrongRange",
     "check_codec",
+    "check_source",
     "check_store",
 ]

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from streampipe.atomic import sweep
-from streampipe.engine.mix import MixSamples
 from streampipe.errors import ConfigError, OutputBusy, PackError
 from streampipe.index.find import index_url
 from streampipe.index.manifest import NAME
-from streampipe.reading.shards import ShardSamples
+from streampipe.reading.protocol import Samples, digest
 from streampipe.source import Source, local_path, redact
 from streampipe.spec import Spec
 from streampipe.write.draft import put, sweep_uploads
@@ -108,16 +106,11 @@ def facts_of(spec: Spec, pattern: str, options: Any, more: dict[str, Any]) -> di
     return plain
 
 
-def _inputs(source: Any) -> list[str]:
-    """The source in words, with a digest of its URLs or items: two datasets may have the same numbers of samples."""
-    if isinstance(source, MixSamples):
+def _inputs(source: Samples) -> list[str]:
+    """What the samples are, in words and digests; of a mixture its parts, with their stages."""
+    if source.parts:
         return [line for part in source.parts for line in (*_inputs(part.source), *map(describe, part.chain))]
-    if not isinstance(source, ShardSamples):
-        given = getattr(source, "samples", None)
-        known = isinstance(given, (list, tuple)) or callable(given)
-        return [repr(source), digest([describe(given)]) if known else ""]
-    urls = [redact(url) if "://" in url else os.path.abspath(url) for url in source.shards]
-    return [f"{len(urls)} shards, {urls[0]} to {urls[-1]} ({digest(urls)})"]
+    return [each if isinstance(each, str) else digest([describe(each)]) for each in source.identity()]
 
 
 def _difference(mine: Any, theirs: Any) -> tuple[str, str]:
@@ -162,11 +155,3 @@ def exists(url: str, source: Source) -> bool:
     except FileNotFoundError:
         return False
     return True
-
-
-def digest(texts: Sequence[str]) -> str:
-    """Of many texts, such as the URLs of a dataset."""
-    whole = hashlib.blake2b(digest_size=8)
-    for text in texts:
-        whole.update(text.encode("utf-8", "surrogateescape") + b"\0")
-    return whole.hexdigest()

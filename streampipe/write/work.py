@@ -16,8 +16,8 @@ from streampipe.context import Consumer, Run, Sample, where
 from streampipe.counters import counters
 from streampipe.engine.batches import read_batch
 from streampipe.engine.chain import name_of, takes_views, through
-from streampipe.engine.compile import plan_of
 from streampipe.engine.division import divide
+from streampipe.engine.planning import plan_of
 from streampipe.errors import ConfigError, DuplicateKey, StageError, UnsafeName
 from streampipe.index.find import index_url
 from streampipe.index.scan import scan

@@ -31,7 +31,7 @@ def test_a_planned_pipeline_names_tier_pushdown_steps_and_guarantees(shards):
     )
     assert "O(1) resume" in rows["guarantees"]
     assert rows["bytes"].startswith("0.1 MB an epoch in all, ")
-    assert rows["reading"] == "local shards, mapped"
+    assert rows["reading"] == "local: each sample when it is wanted"
 
 
 def test_a_sequential_pipeline_says_why(shards):

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streampipe.decoding.fields import IMAGES, KNOWN
-from streampipe.pack.names import File, Found, extension, folded, group
+from streampipe.folders.names import File, Found, extension, folded, group
 
 
 def grouped(*names, why=None):

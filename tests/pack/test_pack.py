@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 import streampipe as sp
 from streampipe.atomic import unique
 from streampipe.cli import main
-from streampipe.pack import pack, scan, split
-from streampipe.pack.listing import check
+from streampipe.folders import scan
+from streampipe.folders.listing import check
+from streampipe.pack import pack, split
 from tests.data import photo
 
 TWINS = (
@@ -570,7 +571,7 @@ def test_a_shuffled_order_is_of_each_key_alone(tmp_path):
 
 LISTED = """
 import resource, sys, time
-from streampipe.pack import scan
+from streampipe.folders import scan
 base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 with scan(sys.argv[1], seed=1) as listing:
     count = sum(1 for _ in listing.items())

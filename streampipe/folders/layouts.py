@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 from streampipe.decoding.fields import IMAGES
 from streampipe.errors import ConfigError
-from streampipe.pack.metadata import Rows, find
-from streampipe.pack.names import File, Item, extension
+from streampipe.folders.metadata import Rows, find
+from streampipe.folders.names import File, Item, extension
 
 CAPTIONS = frozenset(("txt", "json", "caption", "text", "transcript"))
 """Fields that a caption may be in."""

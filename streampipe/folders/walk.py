@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from streampipe.pack.names import TEXTS, extension
+from streampipe.folders.names import TEXTS, extension
 
 _PASSED_OVER = frozenset(("__MACOSX", "Thumbs.db", "desktop.ini", "_latent_cache", "_t_e_cache"))
 _EXAMPLES = 10

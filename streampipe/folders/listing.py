@@ -17,11 +17,11 @@ from operator import itemgetter
 
 from streampipe.decoding.fields import IMAGES, main_image
 from streampipe.errors import NameCollision, PackError
-from streampipe.pack.duplicates import repeated
-from streampipe.pack.layouts import CAPTIONS, PLAIN, Layout, with_caption
-from streampipe.pack.names import File, Found, Grouped, Item, folded, group
-from streampipe.pack.split import packed_size
-from streampipe.pack.walk import Few, Walk
+from streampipe.folders.duplicates import repeated
+from streampipe.folders.files import packed_size
+from streampipe.folders.layouts import CAPTIONS, PLAIN, Layout, with_caption
+from streampipe.folders.names import File, Found, Grouped, Item, folded, group
+from streampipe.folders.walk import Few, Walk
 from streampipe.rng import derive
 from streampipe.tar import Limits
 

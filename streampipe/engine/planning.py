@@ -1,0 +1,136 @@
+"""From a pipeline and its division to a plan: which samples there are, and how an epoch of them is cut into batches."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from itertools import islice
+from typing import Any
+
+from streampipe.engine.division import Division, divide
+from streampipe.engine.learnt import check_learnt
+from streampipe.errors import ConfigError, ShardError
+from streampipe.plan.bucketed import BucketDataset, Bucketed, BucketPlan, make_plan
+from streampipe.plan.dataset import Uncounted
+from streampipe.plan.lanes import sensible_window
+from streampipe.plan.planned import Plan, make
+from streampipe.plan.streams import choose_streams
+from streampipe.reading.protocol import Samples
+from streampipe.spec import Job, Spec
+from streampipe.stages.stage import pushdown_of
+from streampipe.stages.where import nothing_left
+from streampipe.traits import Limit
+
+_SHARDS_TO_BLAME = 100
+"""How many shards are looked at to say why a condition keeps nothing."""
+
+
+def plan_of(spec: Spec, division: Division, job: Job) -> Plan:
+    """The plan of a pass.
+
+    Raises:
+        Uncounted: samples cannot be counted without reading them.
+    """
+    source = spec.source
+    if source.tier == "sequential":
+        raise Uncounted("tier='sequential' was asked for")
+    try:
+        dataset: Any = _dataset(source, division, job)
+    except ShardError as error:
+        if spec.policy.mode == "raise" or source.parts:
+            raise
+        raise Uncounted(f"a shard is damaged, and its readable samples are wanted ({error})") from error
+    if division.keep and not dataset.samples:
+        raise _nothing_kept(source, division)
+    if division.limit is not None:
+        dataset = dataset.limited(division.limit.first, division.limit.last)
+    text = division.keep.text if division.keep else ""
+    if isinstance(dataset, BucketDataset):
+        return _with_buckets(spec, dataset, division, job, source.window, source.sensible)
+    size = (division.batch or 1) * job.world_size
+    plan = make(dataset, size, source.window, spec.seed, tail_of(division, job), text, source.sensible)
+    return _read_forward(plan) if plan.shuffled and any(part.forward for part in dataset.parts()) else plan
+
+
+def _read_forward(plan: Plan) -> Plan:
+    """The plan in lanes that can be divided among readers, because a shard that is read forward should have one."""
+    lanes = plan.lanes
+    chosen = choose_streams(lanes.size, len(plan.dataset.shards))
+    window = sensible_window(chosen.places) if plan.sensible else lanes.window
+    return replace(plan, lanes=replace(lanes, places=chosen.places, columns=chosen.columns, window=window))
+
+
+def _dataset(source: Samples, division: Division, job: Job) -> Any:
+    """The samples as far as they are known: by an index, or, if nothing is asked of it, by another tool's counts."""
+    try:
+        check_learnt(source, job)
+        return source.dataset(division.keep, division.group.buckets if division.group else None)
+    except Uncounted as reason:
+        try:
+            counted = source.counted()
+        except Uncounted:
+            raise reason from None
+        if division.pushed and not all(isinstance(pushdown_of(stage), Limit) for stage in division.pushed):
+            raise OnlyCounted(str(reason)) from None
+        return counted
+
+
+class OnlyCounted(Uncounted):
+    """Samples are counted, but the chain asks an index for more."""
+
+
+def tail_of(division: Division, job: Job) -> str:
+    """What becomes of an epoch's last batch."""
+    return job.tail or division.last
+
+
+def _nothing_kept(source: Samples, division: Division) -> Exception:
+    assert division.keep is not None
+    seen, reasons, there = 0, Counter[str](), set[str]()
+    for each in islice(source.indexes(), _SHARDS_TO_BLAME):
+        seen, reasons = seen + len(each), reasons + division.keep.reasons(each)
+        there.update(each.fact_names)
+    return nothing_left(division.keep.text, seen, reasons, division.keep.names(there), there)
+
+
+def _with_buckets(
+    spec: Spec, dataset: Bucketed, division: Division, job: Job, window: int | None, sensible: bool
+) -> BucketPlan:
+    group = division.group
+    assert group is not None
+    if job.tail is not None:
+        raise ConfigError("tail= has no meaning with buckets: say bucket(tail='carry' | 'merge' | 'drop')")
+    if spec.policy.mode == "raise":
+        dataset.check_sized()
+    text = division.keep.text if division.keep else ""
+    plan = make_plan(
+        dataset,
+        division.sizes,
+        job.world_size,
+        window,
+        spec.seed,
+        text,
+        sensible,
+        group.tail,
+        group.same is not False,
+    )
+    plan.check_epochs(spec.epochs)
+    return plan
+
+
+def check_part(spec: Spec, whole: str = "the mixture") -> tuple[Division, Plan]:
+    """A part of a mixture or the like, planned.
+
+    Raises:
+        ConfigError: it cannot be.
+    """
+    division = divide(spec.chain)
+    try:
+        if division.head:
+            raise Uncounted(division.why)
+        plan = plan_of(spec, division, Job())
+    except Uncounted as reason:
+        raise ConfigError(f"a part of {whole} cannot be planned: {reason}") from None
+    if division.group:
+        raise ConfigError(f"a part of {whole} has buckets; put bucket behind it")
+    return division, plan

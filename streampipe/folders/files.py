@@ -1,0 +1,87 @@
+"""The files of a sample: read as they were found, what they take in a shard, and a digest of them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterable
+
+from streampipe.folders.names import TEXTS, File, Item
+from streampipe.tar import BLOCK, header_bytes
+
+_SHORT, _SMALL = 100, 8 << 30  # a name and a size that one header can say
+
+
+def packed_size(item: Item) -> int:
+    """Bytes that a sample takes in a shard, headers and padding included."""
+    key = item.key
+    plain = key.isascii()
+    total = 0
+    for field, file in item.files.items():
+        name = f"{key}.{field}"
+        small = plain and len(name) <= _SHORT and file.size < _SMALL  # nearly always: one header, nothing to build
+        total += (BLOCK if small else len(header_bytes(name, file.size))) + file.size + -file.size % BLOCK
+    return total
+
+
+def digest_of(items: Iterable[Item]) -> str:
+    """Of everything that decides a shard's bytes."""
+    digest = hashlib.blake2b(digest_size=16)
+    for item in items:
+        for name, file in sorted(item.files.items()):
+            digest.update(f"{item.key}\0{name}\0{file.path}\0{file.size}\0{file.mtime}\0".encode())
+            digest.update((file.data or "").encode() + b"\n")
+    return digest.hexdigest()
+
+
+class Unreadable(Exception):
+    """Why a file is not read: it cannot be, or it is not what was found. ``changed`` says which."""
+
+    def __init__(self, path: str, why: str, changed: bool = False) -> None:
+        self.path, self.why, self.changed = path, why, changed
+        super().__init__(f"{path} changed while it was packed: {why}" if changed else f"{path} cannot be read ({why})")
+
+
+def read_file(folder: str, file: File, name: str) -> bytes:
+    """The bytes of a file that was found, for the field of this name.
+
+    Raises:
+        Unreadable: it is gone, may not be read, is empty, or has changed since.
+    """
+    if file.data is not None:
+        return file.data.encode()
+    path = os.path.join(folder, file.path)
+    try:
+        # Not blocking: where the file was made a fifo meanwhile, opening it would wait for ever.
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+        try:
+            facts = os.fstat(handle)
+            regular = stat.S_ISREG(facts.st_mode)
+            data = _all(handle, file.size + 1) if regular else b""
+        finally:
+            os.close(handle)
+    except OSError as error:
+        raise Unreadable(path, error.strerror or str(error)) from error
+    if not regular:
+        raise Unreadable(path, "it is no file any more", changed=True)
+    if len(data) != file.size:
+        became = "more" if len(data) > file.size else len(data)
+        raise Unreadable(path, f"{file.size} bytes became {became}", changed=True)
+    if facts.st_mtime_ns != file.mtime:
+        raise Unreadable(path, "it was written to", changed=True)
+    if not data and name.rpartition(".")[2] not in TEXTS:
+        raise Unreadable(path, "it is empty")
+    return data
+
+
+def _all(handle: int, most: int) -> bytes:
+    data = os.read(handle, most)
+    if len(data) in (0, most - 1):  # nearly always: one call has it all
+        more = os.read(handle, 1)
+        return data + more
+    pieces = [data]
+    while data and sum(map(len, pieces)) < most:
+        data = os.read(handle, most - sum(map(len, pieces)))
+        pieces.append(data)
+    return b"".join(pieces)

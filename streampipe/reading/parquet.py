@@ -1,0 +1,419 @@
+"""Parquet files with images in them as a source of samples: the layout of Hugging Face's datasets.
+
+Strategy: the footers are read once, when the source is made; a row group is a shard, so batches are planned without
+reading a row. Rows cannot be found one by one in a row group, so each is read forward, a few rows at a time. What a
+condition asks is answered from the columns that it names, and from no other.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import posixpath
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from streampipe.decoding.fields import main_image
+from streampipe.errors import ConfigError, CorruptShard, ShardChanged, StreampipeError
+from streampipe.index import Finder, ShardIndex
+from streampipe.index.columns import Columns
+from streampipe.index.facts import OWN, image_size, is_scalar
+from streampipe.index.table import make
+from streampipe.source import Source, local_path, redact
+from streampipe.tar import Limits
+from streampipe.tar.header import BLOCK
+from streampipe.urls import expand
+
+_ROWS = 16  # read at once
+_AHEAD = 2 << 20  # bytes that are asked for at once, and ahead
+_FOOTER = 64 << 10
+_THREADS = 16
+_OPEN = 16  # files whose footers are held
+_KEYS = ("__key__", "key")
+_SIZES = {"width": ("width", "w", "json.width"), "height": ("height", "h", "json.height")}
+_NOT_DATA = ".index.parquet"
+
+
+class Group(NamedTuple):
+    """A row group: its file, its number there, its rows, and the number of its first row in the file."""
+
+    file: int
+    number: int
+    rows: int
+    first: int
+
+
+class Parquet:
+    """The rows of Parquet files, each a sample.
+
+    ``sp.stream("data/*.parquet")`` and ``sp.stream("hf://datasets/name/repo/data/*.parquet")`` make one with the
+    defaults. A column of images (``{bytes, path}``) or of bytes becomes a field of its name; texts, numbers and lists
+    are fields as they are; a null is no field. All columns of one value are facts for ``where``; ``bucket`` uses
+    columns ``width`` and ``height``, or, of local files without them, the headers of the images, looked at once.
+
+    Args:
+        urls: files, globs, brace ranges or folders.
+        source: what reads them; ``sp.stream(..., cache=, network=, storage_options=)`` makes it.
+        columns: those that become fields; all by default. Others are not read.
+        key: the column whose texts are the keys: by default ``__key__`` or ``key``, else file and number of the row.
+
+    Raises:
+        ConfigError: nothing is there, the files have different columns, or one that is named is missing.
+        CorruptShard: a footer is damaged.
+    """
+
+    def __init__(
+        self,
+        urls: str | os.PathLike[str] | Sequence[str],
+        source: Source | None = None,
+        *,
+        columns: Sequence[str] | None = None,
+        key: str | None = None,
+    ) -> None:
+        self.source = source or Source()
+        self.files = _files(urls, self.source)
+        self._now: OrderedDict[int, pq.ParquetFile] = OrderedDict()
+        with ThreadPoolExecutor(_THREADS) as pool:
+            feet = list(pool.map(self._foot, range(len(self.files))))
+        self._sizes = [size for size, _, _ in feet]
+        self.schema: pa.Schema = feet[0][2]
+        for url, (_, _, schema) in zip(self.files, feet, strict=True):
+            if schema.names != self.schema.names:
+                raise ConfigError(
+                    f"{redact(url)} has columns {', '.join(schema.names)}, {redact(self.files[0])} has "
+                    f"{', '.join(self.schema.names)}: stream them one by one, and sp.mix them"
+                )
+        self.key = self._key(key)
+        self.columns = self._columns(columns)
+        self.groups = [group for _, groups, _ in feet for group in groups if group.rows]
+        if not self.groups:
+            raise ConfigError(f"{redact(self.files[0])} and so on: there is no row in {len(self.files)} files")
+        self.shards: Sequence[str] = [f"{self.files[group.file]}#{group.number}" for group in self.groups]
+        self._stems = _stems(self.files)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_now": OrderedDict()}
+
+    def __repr__(self) -> str:
+        first, last = (redact(url).rpartition("/")[2] for url in (self.files[0], self.files[-1]))
+        return f"Parquet({first!r})" if len(self.files) == 1 else f"Parquet({len(self.files)} files, {first} to {last})"
+
+    def counts(self) -> list[int]:
+        """The rows of each row group."""
+        return [group.rows for group in self.groups]
+
+    def read(self, shard: int, first: int = 0) -> Iterator[dict[str, Any]]:
+        """The rows of a row group, from a number on."""
+        group, url = self.groups[shard], redact(self.files[self.groups[shard].file])
+        wanted = list(dict.fromkeys([*self.columns, *([self.key] if self.key else [])]))
+        for number, row in self._rows(shard, wanted, first):
+            key = row.pop(self.key) if self.key else f"{self._stems[group.file]}/{group.first + number:08d}"
+            if not isinstance(key, str):
+                raise CorruptShard(
+                    f"{url}, row {group.first + number}: column {self.key!r} has no text, but {key!r:.40}"
+                )
+            yield {"__key__": key, "__url__": url, **_fields(row, f"{url}, row {group.first + number}")}
+
+    def facts(self, shard: int, columns: Collection[str] | None) -> pa.Table | None:
+        """The columns of single values, as far as they are asked for; None if sizes are, which nobody knows."""
+        group = self.groups[shard]
+        names = {f"json.{name}" if name in OWN and name not in _SIZES else name: name for name in self._scalars()}
+        names.pop("key", None)
+        wanted = {column: name for column, name in names.items() if columns is None or column in columns}
+        asked = [side for side in _SIZES if columns is not None and side in columns]
+        unknown = any(not any(name in names for name in _SIZES[side]) for side in asked)
+        if unknown and local_path(self.files[group.file]) is None:
+            return None
+        read = list(dict.fromkeys([*wanted.values(), *([self.key] if self.key else [])]))
+        table = self._table(shard, read)
+        keys = [f"{self._stems[group.file]}/{group.first + i:08d}" for i in range(group.rows)]
+        found = {"key": table.column(self.key).cast(pa.string()) if self.key else pa.array(keys, pa.string())}
+        found |= {column: _plain(table.column(name)) for column, name in wanted.items()}
+        if unknown:
+            scanned = self._scanned(shard)
+            found |= {side: scanned.column(side) for side in _SIZES}
+        size = int(self._file(group.file).metadata.row_group(group.number).total_byte_size) // group.rows
+        found["size"] = pa.array([size] * group.rows, pa.int64())
+        return pa.table(found)
+
+    def why_not(self) -> str:
+        """Why ``facts`` gave none."""
+        return f"{redact(self.files[0])} is remote and has no columns width and height: sizes come with the images"
+
+    # Columns
+
+    def _key(self, given: str | None) -> str | None:
+        texts = [field.name for field in self.schema if _is_text(field.type)]
+        if given is not None and given not in texts:
+            raise ConfigError(f"key={given!r} is no column of texts; there are {', '.join(texts) or 'none'}")
+        return given or next((name for name in _KEYS if name in texts), None)
+
+    def _columns(self, given: Sequence[str] | None) -> list[str]:
+        there = [name for name in self.schema.names if name != self.key]
+        if given is not None and (missing := [name for name in given if name not in there]):
+            raise ConfigError(f"columns={missing[0]!r} is no column; there are {', '.join(there)}")
+        found = there if given is None else list(given)
+        if odd := [name for name in found if name.startswith("__")]:
+            raise ConfigError(
+                f"column {odd[0]!r} has a reserved name; name those to read: sp.Parquet(..., columns=[...])"
+            )
+        return found
+
+    def _scalars(self) -> list[str]:
+        kinds = pa.types
+        return [
+            field.name
+            for field in self.schema
+            if _is_text(field.type)
+            or kinds.is_boolean(field.type)
+            or kinds.is_integer(field.type)
+            or kinds.is_floating(field.type)
+        ]
+
+    # Reading
+
+    def _foot(self, number: int) -> tuple[int, list[Group], pa.Schema]:
+        """A file's size, its row groups and its columns."""
+        url = self.files[number]
+        size = self.source.size(url)
+        if size is None:
+            raise ConfigError(
+                f"{redact(url)}: its store does not say its size, so its footer cannot be found; download it"
+            )
+        file = self._opened(number, size)
+        groups, first = [], 0
+        for i in range(file.metadata.num_row_groups):
+            rows = file.metadata.row_group(i).num_rows
+            groups.append(Group(number, i, rows, first))
+            first += rows
+        return size, groups, file.schema_arrow
+
+    def _opened(self, number: int, size: int) -> pq.ParquetFile:
+        url = self.files[number]
+        return _guarded(url, lambda: pq.ParquetFile(_Ranges(self.source, url, size), pre_buffer=False))
+
+    def _file(self, number: int) -> pq.ParquetFile:
+        """A file whose footer is held.
+
+        Raises:
+            ShardChanged: it has another size now.
+        """
+        found = self._now.pop(number, None)
+        if found is None:
+            url, size = self.files[number], self._sizes[number]
+            if local_path(url) is not None and (now := self.source.size(url)) != size:
+                raise ShardChanged(
+                    f"{redact(url)} had {size} bytes when its rows were counted, and has {now}: make the stream anew"
+                )
+            found = self._opened(number, size)
+        self._now[number] = found
+        while len(self._now) > _OPEN:
+            self._now.popitem(last=False)
+        return found
+
+    def _fresh(self, group: Group, ahead: int = 0) -> pq.ParquetFile:
+        """The file of a row group, opened anew: several are read at the same time, each at its own place."""
+        url, meta = self.files[group.file], self._file(group.file).metadata
+        file = _Ranges(self.source, url, self._sizes[group.file], ahead)
+        return _guarded(url, lambda: pq.ParquetFile(file, metadata=meta, pre_buffer=False, buffer_size=_FOOTER))
+
+    def _rows(self, shard: int, columns: Sequence[str], first: int = 0) -> Iterator[tuple[int, dict[str, Any]]]:
+        """The values of some columns of a row group, row by row from one on, with its number."""
+        group = self.groups[shard]
+        url, number = self.files[group.file], 0
+        file = self._fresh(group, _AHEAD)
+        batches = file.iter_batches(_ROWS, row_groups=[group.number], columns=list(columns), use_threads=False)
+        while (batch := _guarded(url, lambda: next(batches, None))) is not None:
+            end = number + batch.num_rows
+            if end > first:
+                start = max(0, first - number)
+                yield from enumerate(batch.slice(start).to_pylist(), number + start)
+            number = end
+
+    def _table(self, shard: int, columns: Sequence[str]) -> pa.Table:
+        group = self.groups[shard]
+        file = self._fresh(group)
+        return _guarded(
+            self.files[group.file], lambda: file.read_row_group(group.number, columns=list(columns), use_threads=False)
+        )
+
+    def _scanned(self, shard: int) -> pa.Table:
+        """The sizes of the images of a row group, remembered."""
+        group = self.groups[shard]
+        path = local_path(self.files[group.file]) or ""
+        stat = os.stat(path)
+        identity = f"parquet\0{os.path.abspath(path)}\0{stat.st_size}\0{stat.st_mtime_ns}\0{group.number}"
+        finder = Finder(Source(), Limits())
+        return finder.noted(identity, self.shards[shard], lambda: self._scan(shard)).table
+
+    def _scan(self, shard: int) -> ShardIndex:
+        images = [field.name for field in self.schema if _is_image(field.type)]
+        if not images:
+            raise ConfigError(f"{redact(self.files[0])} has no column of images ({{bytes, path}}), so none has a size")
+        name = main_image(images)
+        rows = []
+        for number, row in self._rows(shard, [name]):
+            width, height = image_size(_fields(row, self.shards[shard]))
+            row = {"key": str(number), "offset": number * BLOCK, "size": BLOCK, "crc32": None, "fields": []}
+            rows.append({**row, "width": width, "height": height})
+        return make(rows, Columns({} for _ in rows), {"bytes": len(rows) * BLOCK})
+
+
+def _files(urls: str | os.PathLike[str] | Sequence[str], source: Source) -> list[str]:
+    given = [str(urls)] if isinstance(urls, (str, os.PathLike)) else [str(url) for url in urls]
+    names = []
+    for url in given:
+        path = local_path(url)
+        folder = url.endswith("/") or (path is not None and os.path.isdir(os.path.expanduser(path)))
+        names.append(f"{url.rstrip('/')}/*.parquet" if folder else url)
+    return [url for url in expand(names, lambda: source) if not url.endswith(_NOT_DATA)]
+
+
+def _stems(files: Sequence[str]) -> list[str]:
+    """The names of files without their ending, with as many folders as are needed to tell them apart.
+
+    >>> _stems(["a/train/0.parquet", "a/test/0.parquet"]), _stems(["a/0.parquet", "a/1.parquet"])
+    (['train/0', 'test/0'], ['0', '1'])
+    """
+    parts = [redact(url).partition("?")[0].rpartition(".")[0].split("/") for url in files]
+    for depth in range(1, max(map(len, parts)) + 1):
+        found = [posixpath.join(*each[-depth:]) for each in parts]
+        if max(Counter(found).values()) == 1:
+            return found
+    raise ConfigError(f"{redact(files[0])} and so on: a file comes twice in the list")
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def _is_image(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_struct(kind)) and any(field.name == "bytes" and _is_bytes(field.type) for field in kind)
+
+
+def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A column of facts in the kinds that an index has: texts, whole numbers, floats, truth values; no long texts."""
+    kind = column.type
+    if _is_text(kind):
+        texts = [value if value is None or is_scalar(value) else None for value in column.to_pylist()]
+        return pa.chunked_array([pa.array(texts, pa.string())])
+    if pa.types.is_unsigned_integer(kind) and kind.bit_width == 64:
+        return column.cast(pa.float64(), safe=False)
+    if pa.types.is_integer(kind):
+        return column.cast(pa.int64())
+    return column.cast(pa.float64()) if pa.types.is_floating(kind) else column
+
+
+def _fields(row: dict[str, Any], place: str) -> dict[str, Any]:
+    """A row's values as fields.
+
+    Raises:
+        CorruptShard: an image is a path without its bytes.
+    """
+    fields: dict[str, Any] = {}
+    for name, value in row.items():
+        several = isinstance(value, list) and bool(value) and all(_holds_image(each) for each in value)
+        for number, each in enumerate(value if several else [value]):
+            field = f"{name}{number}" if several else name
+            if _holds_image(each):
+                if each["bytes"] is None:
+                    raise CorruptShard(
+                        f"{place}: column {name!r} holds the path {str(each.get('path'))!r:.80}, not the bytes of an "
+                        f"image; write the table with its images in it (datasets: embed_external_files)"
+                    )
+                each = each["bytes"]
+            if each is not None:
+                fields[field] = each
+    return fields
+
+
+def _holds_image(value: Any) -> bool:
+    held = value.get("bytes", 0) if isinstance(value, dict) else 0
+    return isinstance(held, bytes) or (held is None and "path" in value)
+
+
+def _guarded(url: str, read: Callable[[], Any]) -> Any:
+    """What reading a file gives.
+
+    Raises:
+        CorruptShard: it is damaged.
+    """
+    try:
+        return read()
+    except StreampipeError:
+        raise
+    except (pa.ArrowException, OSError, ValueError, KeyError, OverflowError) as error:
+        raise CorruptShard(
+            f"{redact(url)} cannot be read as Parquet ({type(error).__name__}: {error}); fetch or write it again"
+        ) from error
+
+
+class _Ranges(io.RawIOBase):
+    """An object as a file that is read in pieces; where ``ahead`` is given, the next one is fetched meanwhile."""
+
+    def __init__(self, source: Source, url: str, size: int, ahead: int = 0) -> None:
+        self._source, self._url, self._size, self._ahead = source, url, size, ahead
+        self._local = source.file(url) if local_path(url) is not None or source.cache is not None else None
+        if self._local is None and source.cache is not None and ahead:
+            for _ in source.chunks(url):  # it is kept as a whole
+                pass
+            self._local = source.file(url)
+        self._at = 0
+        self._start, self._piece = 0, b""
+        self._coming: tuple[int, Future[bytes]] | None = None
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        self._at = offset + (0, self._at, self._size)[whence]
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def read(self, size: int = -1) -> bytes:
+        end = self._size if size is None or size < 0 else min(self._size, self._at + size)
+        start, self._at = self._at, max(self._at, end)
+        if end <= start:
+            return b""
+        if self._local is not None:
+            return self._local.read(start, end)
+        if not self._start <= start < end <= self._start + len(self._piece):
+            self._piece, self._start = self._fetched(start, end), start
+        return self._piece[start - self._start : end - self._start]
+
+    def _fetched(self, start: int, end: int) -> bytes:
+        """The bytes from ``start`` on, to ``end`` at least. What comes behind them is asked for."""
+        have, at = b"", start
+        if self._start <= start < self._start + len(self._piece):
+            have = self._piece[start - self._start :]
+            at = start + len(have)
+        if self._coming is not None and self._coming[0] == at:
+            have, self._coming = have + self._coming[1].result(), None
+            at = start + len(have)
+        if at < end:
+            wanted = max(end, min(self._size, at + (self._ahead or _FOOTER)))
+            have += self._source.read(self._url, at, wanted)
+            at = start + len(have)
+        if self._ahead and at < self._size and self._coming is None:
+            until = min(self._size, at + self._ahead)
+            self._coming = at, self._source.traffic.submit(lambda: self._source.read(self._url, at, until))
+        return have

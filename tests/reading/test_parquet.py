@@ -1,0 +1,179 @@
+"""Parquet files with images in them, as Hugging Face's datasets are stored: planned from footers, asked by columns."""
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import streampipe as sp
+from streampipe.testing import FaultServer, Status, check_source
+from tests.data import photo
+
+SIZES = [(60 + 20 * (i % 3), 40 + 10 * (i % 4)) for i in range(11)]  # width, height
+JPEGS = [photo(i, *size) for i, size in enumerate(SIZES)]
+ROWS = [
+    {
+        "image": {"bytes": data, "path": f"{i}.jpg"},
+        "text": f"photo {i}",
+        "score": float(i),
+        "n": i,
+        "boxes": [i, 2 * i],
+    }
+    for i, data in enumerate(JPEGS)
+]
+
+
+@pytest.fixture(autouse=True)
+def own_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("STREAMPIPE_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Two files, of row groups of four rows and of three."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for number, (rows, group) in enumerate(((ROWS[:6], 4), (ROWS[6:], 3))):
+        write(folder / f"train-{number}.parquet", rows, row_group_size=group)
+    return folder
+
+
+def write(path, rows, **options):
+    pq.write_table(pa.Table.from_pylist(rows), path, **options)
+
+
+def numbers(pipe):
+    return [sample["n"] for sample in pipe]
+
+
+def test_it_keeps_what_a_sample_source_promises(data):
+    source = sp.Parquet(data)
+    assert source.counts() == [4, 2, 3, 2]
+    check_source(source)
+
+
+@pytest.mark.parametrize("tier", [None, "sequential"])
+def test_a_row_is_a_sample_and_its_columns_are_fields(data, tier):
+    samples = list(sp.stream(data / "*.parquet", tier=tier))
+    assert [{name: sample[name] for name in ROWS[0]} for sample in samples] == [
+        {**row, "image": row["image"]["bytes"]} for row in ROWS
+    ]
+    assert [sample["__key__"] for sample in samples][5:7] == ["train-0/00000005", "train-1/00000000"]
+    assert samples[6]["__url__"] == str(data / "train-1.parquet")
+
+
+def test_images_and_captions_are_found_where_datasets_put_them(data):
+    (batch,) = sp.stream(data).where("n == 4").decode(32).caption().batch(1)
+    assert tuple(batch["image"].shape) == (1, 3, 32, 32)
+    assert batch["caption"] == ["photo 4"]
+
+
+def test_batches_are_planned_from_the_footers_and_resume(data):
+    pipe = sp.stream(data, shuffle=True, seed=1, tier="planned").select("n").batch(2)
+    loader = pipe.loader()
+    assert len(loader) == 6
+    assert "indexed: it is known where each sample is" in pipe.explain()
+    assert "each shard front to back" in pipe.explain()
+    whole = []
+    for batch in loader:
+        whole.append(batch["n"])
+        if len(whole) == 2:
+            state = loader.state_dict()
+    again = pipe.loader(num_workers=2)
+    again.load_state_dict(state)
+    assert [batch["n"] for batch in again] == whole[2:]
+    assert sorted(n for batch in whole for n in batch) == list(range(11))
+
+
+def test_conditions_are_answered_by_the_columns_that_they_name_alone(data, monkeypatch):
+    asked = []
+    table = sp.Parquet._table
+    monkeypatch.setattr(
+        sp.Parquet, "_table", lambda self, shard, names: asked.append(names) or table(self, shard, names)
+    )
+    pipe = sp.stream(data, tier="planned").where("score >= 3 and n != 7")
+    assert len(pipe.loader()) == 7
+    assert {frozenset(each) for each in asked} == {frozenset(("score", "n"))}
+    assert numbers(pipe) == [3, 4, 5, 6, 8, 9, 10]
+    assert numbers(sp.stream(data, tier="sequential").where("score >= 3 and n != 7")) == [3, 4, 5, 6, 8, 9, 10]
+
+
+@pytest.mark.parametrize("stated", [False, True], ids=["by their headers", "by columns"])
+def test_buckets_know_the_sizes_of_images(tmp_path, stated, monkeypatch):
+    sizes = [{"width": w, "height": h} if stated else {} for w, h in SIZES]
+    write(tmp_path / "a.parquet", [row | size for row, size in zip(ROWS, sizes, strict=True)], row_group_size=4)
+    if stated:
+        monkeypatch.setattr(sp.Parquet, "_scan", None)
+    pipe = sp.stream(tmp_path, shuffle=True, tier="planned").bucket([(40, 60), (50, 100)], tail="merge")
+    batches = list(pipe.decode().batch(2))
+    assert sorted(n for batch in batches for n in batch["n"]) == list(range(11))
+    assert {tuple(batch["image"].shape[2:]) for batch in batches} == {(40, 60), (50, 100)}
+
+
+def test_only_the_columns_that_are_named_are_fields_and_one_is_the_key(data):
+    (sample, *_) = sp.stream(sp.Parquet(data, columns=["n"], key="text"))
+    assert (sample["__key__"], sample["n"], len(sample)) == ("photo 0", 0, 4)
+    with pytest.raises(sp.ConfigError, match="columns='m' is no column; there are image, text"):
+        sp.Parquet(data, columns=["m"])
+    with pytest.raises(sp.ConfigError, match="key='n' is no column of texts"):
+        sp.Parquet(data, key="n")
+
+
+def test_several_images_in_a_column_and_nulls(tmp_path):
+    image = {"bytes": JPEGS[0], "path": None}
+    write(tmp_path / "a.parquet", [{"images": [image, image], "text": None}, {"images": [image], "text": "b"}])
+    first, second = sp.stream(tmp_path)
+    assert (first["images0"], first["images1"], "text" in first) == (JPEGS[0], JPEGS[0], False)
+    assert (second["images0"], "images1" in second, second["text"]) == (JPEGS[0], False, "b")
+
+
+def test_a_remote_file_is_read_in_ranges_that_are_tried_again(data):
+    with FaultServer({path.name: path.read_bytes() for path in data.iterdir()}) as server:
+        server.script("train-1.parquet", Status(503))
+        pipe = sp.stream([server.url(f"train-{i}.parquet") for i in range(2)], shuffle=True, seed=2)
+        assert sorted(numbers(pipe.where("n > 3"))) == list(range(4, 11))
+        assert "no columns width and height" in pipe.bucket([(40, 60)]).batch(2).explain()
+        assert all(request.range for request in server.requests if request.method == "GET")
+
+
+def test_a_remote_file_is_kept_in_the_cache(data, tmp_path):
+    with FaultServer({path.name: path.read_bytes() for path in data.iterdir()}) as server:
+        urls = [server.url(f"train-{i}.parquet") for i in range(2)]
+        pipe = sp.stream(urls, shuffle=True, seed=2, epochs=2, cache=tmp_path / "kept")
+        assert sorted(numbers(pipe)) == sorted([*range(11), *range(11)])
+        before = len(server.requests)
+        assert sorted(numbers(pipe.where("n > 3"))) == sorted([*range(4, 11)] * 2)
+        assert len([each for each in server.requests[before:] if each.method == "GET"]) == 0
+
+
+def test_files_that_are_damaged_changed_or_of_other_columns_are_errors(data, tmp_path):
+    pipe = sp.stream(data)
+    whole = (data / "train-1.parquet").read_bytes()
+    write(data / "train-1.parquet", ROWS[6:9])
+    with pytest.raises(sp.ShardChanged, match="had .* bytes when its rows were counted.*make the stream anew"):
+        list(pipe)
+    (data / "train-1.parquet").write_bytes(whole[:-100])
+    with pytest.raises(sp.CorruptShard, match="train-1.parquet cannot be read as Parquet"):
+        sp.stream(data)
+    write(data / "train-1.parquet", [{"n": 1}])
+    with pytest.raises(sp.ConfigError, match="train-1.parquet has columns n, .* stream them one by one"):
+        sp.stream(data)
+
+
+def test_a_damaged_page_is_an_error_or_the_rest_of_its_row_group_is_skipped(data):
+    path = data / "train-0.parquet"
+    whole = bytearray(path.read_bytes())
+    at = whole.index(JPEGS[1][:40])
+    whole[at - 4 : at] = b"\xff\xff\xff\x7f"  # the length of a value
+    path.write_bytes(whole)
+    with pytest.raises(sp.CorruptShard, match="train-0.parquet"):
+        list(sp.stream(data))
+    found = numbers(sp.stream(data, on_error=sp.ErrorPolicy("skip")))
+    assert found == [4, 5, 6, 7, 8, 9, 10]
+
+
+def test_paths_without_bytes_are_an_error_that_says_so(tmp_path):
+    write(
+        tmp_path / "a.parquet", [{"image": {"bytes": None, "path": "x/1.jpg"}}, {"image": {"bytes": b"1", "path": ""}}]
+    )
+    with pytest.raises(sp.CorruptShard, match="row 0: column 'image' holds the path 'x/1.jpg', not the bytes"):
+        list(sp.stream(tmp_path))
