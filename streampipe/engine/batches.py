@@ -100,9 +100,7 @@ def read_steps(plan: Plan, run: Run, cursor: Cursor, first: int, stride: int, vi
 
 
 def reader_of(plan: Plan, most: int, shared: OpenShards | None = None, readers: int = 1) -> Reader:
-    """What reads a plan's samples, with so many shards open at most, which may be ``shared`` with others. It is one of so
-    many ``readers`` of a process.
-    """
+    """What reads a plan's samples, with so many shards open at most, maybe ``shared`` with others; one of ``readers``."""
     return Reader(plan.dataset.parts(), most, plan.window, shared, readers)
 
 
