@@ -33,11 +33,13 @@ from streampipe.errors import (
     UnsupportedMember,
 )
 from streampipe.index import index
+from streampipe.lineage import Lineage
 from streampipe.loader import Loader
 from streampipe.pack import pack
 from streampipe.pipeline import Pipeline
 from streampipe.plan.buckets import Buckets
 from streampipe.policy import ErrorPolicy
+from streampipe.replay import replay
 from streampipe.source import Answer, Cache, Network, Pin, Store, register_store
 from streampipe.stages.stage import Stage, stage
 from streampipe.stream import concat, from_iterable, mix, split, stream
@@ -62,6 +64,7 @@ __all__ = [
     "IndexMismatch",
     "LimitExceeded",
     "Limits",
+    "Lineage",
     "Loader",
     "NameCollision",
     "Network",
@@ -98,6 +101,7 @@ __all__ = [
     "on_error",
     "pack",
     "register_store",
+    "replay",
     "retry",
     "split",
     "stage",

@@ -25,6 +25,7 @@ from streampipe.errors import ShardError, SourceUnavailable
 from streampipe.plan.dataset import Dataset
 from streampipe.plan.planned import Place
 from streampipe.reading.remote import RemoteShard
+from streampipe.source.local import DISK
 from streampipe.source.ranges import Answer, Part
 
 T = TypeVar("T")
@@ -319,7 +320,7 @@ class Prefetch(Generic[T]):
         self._ask()
         if wanted.answer is None:
             if remote.file is not None:
-                return remote.file.read(*wanted.span)
+                return remote.file.watched(*wanted.span, counters.tally(DISK))
             if remote.cached:
                 with _waiting():
                     data = remote.from_copy(*wanted.span)

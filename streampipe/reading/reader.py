@@ -14,7 +14,7 @@ from streampipe.plan.planned import Place
 from streampipe.reading.forward import ForwardReader
 from streampipe.reading.indexed import IndexedShard
 from streampipe.reading.prefetch import Prefetch, Steps
-from streampipe.source.local import LocalFile
+from streampipe.source.local import DISK, LocalFile
 
 T = TypeVar("T")
 
@@ -36,6 +36,7 @@ class Reader:
         self._datasets = datasets
         self._most = open_shards
         self._window = window
+        self._disk = counters.tally(DISK)
         self._open: OrderedDict[tuple[int, int], _Open] = OrderedDict()
 
     def read(self, steps: Iterable[tuple[T, Sequence[Place]]], views: bool) -> Steps[T]:
@@ -64,7 +65,7 @@ class Reader:
         try:
             shard, file = self._opened(place)
             row = shard.row(place.number)
-            return shard.sample(row, file.read(*shard.span(row)), place.epoch, views)
+            return shard.sample(row, file.watched(*shard.span(row), self._disk), place.epoch, views)
         except ShardError as error:
             return error
 
