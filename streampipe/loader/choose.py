@@ -115,14 +115,14 @@ def choose(spec: Spec, measure: Callable[[Setting], float], world_size: int = 1)
     return Choice(best.setting, tuple(tried))
 
 
-def rate_of(batches: Any, number_of: Callable[[Any], int], seconds: float = _SECONDS) -> float:
+def rate_of(batches: Any, number_of: Callable[[Any], int], seconds: float | None = None) -> float:
     """Samples a second that come from an iterator, without the first batch: with it workers and threads start."""
     for _ in islice(batches, 1):
         pass
     samples, taken, start = 0, 0, monotonic()
     for batch in batches:
         samples, taken = samples + number_of(batch), taken + 1
-        if taken >= _FEWEST and monotonic() - start >= seconds:
+        if taken >= _FEWEST and monotonic() - start >= (_SECONDS if seconds is None else seconds):
             break
     return samples / max(monotonic() - start, 1e-9)
 
