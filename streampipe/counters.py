@@ -210,7 +210,7 @@ class OfProcess(Counters):
         work_for(None)
 
     def add(self, name: str, what: str, amount: float = 1, example: object = None) -> None:
-        """Add to the sum of the process, and of the loader that this thread works for."""
+        """Add for the loader that this thread works for, which is a part of the process's sum; else for that alone."""
         if scope.own is None:
             super().add(name, what, amount, example)
         else:
@@ -244,11 +244,6 @@ class OfLoader(Counters):
     def __init__(self, trace: Trace | None = None) -> None:
         super().__init__(trace)
         counters.adopt(self)
-
-    def add(self, name: str, what: str, amount: float = 1, example: object = None) -> None:
-        """Add here and to the sum of the process."""
-        super().add(name, what, amount, example)
-        Counters.add(counters, name, what, amount, example)
 
     def fold(self) -> None:
         """Add what is new here and to the sum of the process."""
