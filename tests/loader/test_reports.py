@@ -114,3 +114,18 @@ def test_ranks_are_merged_into_one_report(folder):
     found = summarize(seen, loaders[0]._facts())
     assert found.samples == 40
     assert found.batches == 10
+
+
+def one_in_twenty_is_slow(text):
+    time.sleep(0.05 if int(text[-4:]) % 20 == 3 else 0.005)
+    return text
+
+
+def test_slow_samples_stop_nobody_and_change_no_batch(tmp_path):
+    write_shards(tmp_path, [160, 160])
+    pipe = sp.stream(str(tmp_path), shuffle=True)
+    plain = [batch["__key__"] for batch in pipe.batch(8).loader()]
+    loader = pipe.map(one_in_twenty_is_slow, "txt").batch(8).loader(threads=4, prefetch=8)
+    assert [batch["__key__"] for batch in loader] == plain
+    found = loader.summary()
+    assert found.idle_seconds / (found.idle_seconds + found.making_seconds) < 0.2
