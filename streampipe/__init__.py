@@ -34,6 +34,7 @@ from streampipe.errors import (
 )
 from streampipe.index import index
 from streampipe.index.learn import Learn
+from streampipe.lineage import Lineage
 from streampipe.loader import Loader
 from streampipe.pack import pack
 from streampipe.pipeline import Pipeline
@@ -41,6 +42,7 @@ from streampipe.plan.buckets import Buckets
 from streampipe.policy import ErrorPolicy
 from streampipe.reading.folder import Folder
 from streampipe.reading.parquet import Parquet
+from streampipe.replay import replay
 from streampipe.samplesource import SampleSource, register_source
 from streampipe.source import Answer, Cache, Network, Pin, Store, register_store
 from streampipe.stages.stage import Stage, stage
@@ -68,6 +70,7 @@ __all__ = [
     "Learn",
     "LimitExceeded",
     "Limits",
+    "Lineage",
     "Loader",
     "NameCollision",
     "Network",
@@ -107,6 +110,7 @@ __all__ = [
     "pack",
     "register_source",
     "register_store",
+    "replay",
     "retry",
     "split",
     "stage",

@@ -181,6 +181,18 @@ def where(sample: Mapping[str, Any]) -> str:
     return f"sample {key!r}" + (f" of {url}" if url else "")
 
 
+def key_of(sample: Any) -> Any:
+    """The key of a sample, or of a batch's first; None where there is none.
+
+    >>> key_of({"__key__": "0001"}), key_of(({"__key__": ["0001", "0002"]}, 5)), key_of(3)
+    ('0001', '0001', None)
+    """
+    if isinstance(sample, tuple) and sample:
+        sample = sample[0]
+    key = sample.get("__key__") if isinstance(sample, dict) else None
+    return key[0] if isinstance(key, list) and key else key
+
+
 def blame(error: Exception, stage: str, sample: Mapping[str, Any] | None) -> StreampipeError:
     """An exception from a user's function or a stage as a ``StageError`` that names stage and sample.
 
@@ -194,4 +206,4 @@ def blame(error: Exception, stage: str, sample: Mapping[str, Any] | None) -> Str
     return StageError(f"stage {stage!r}{place}: {type(error).__name__}: {error}")
 
 
-__all__ = ["Consumer", "Position", "Run", "Sample", "SampleError", "blame", "where"]
+__all__ = ["Consumer", "Position", "Run", "Sample", "SampleError", "blame", "key_of", "where"]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing.context import get_spawning_popen
 from typing import Any, NoReturn
 
@@ -26,6 +27,7 @@ from streampipe.index.beside import Beside
 from streampipe.loader.loader import Loader
 from streampipe.policy import ErrorPolicy
 from streampipe.reading.protocol import Samples
+from streampipe.report.metrics import HasScalars, Logger
 from streampipe.source import Source
 from streampipe.spec import AnyStage, Job, Spec
 from streampipe.stages.stage import StageDefinition
@@ -147,6 +149,7 @@ class Pipeline(Fluent, IterableDataset[Any]):
         num_workers: int = 0,
         *,
         threads: int = 0,
+        auto: bool = False,
         rank: int | None = None,
         world_size: int | None = None,
         steps_per_epoch: int | None = None,
@@ -158,6 +161,11 @@ class Pipeline(Fluent, IterableDataset[Any]):
         persistent_workers: bool = False,
         multiprocessing_context: Any = None,
         worker_init_fn: Callable[[int], None] | None = None,
+        trace: bool = False,
+        log: str | os.PathLike[str] | None = None,
+        callbacks: Sequence[Logger | HasScalars] = (),
+        callback_every: int = 50,
+        progress: str | None = None,
         **unknown: NoReturn,
     ) -> Loader:
         """A DataLoader over this pipeline; see ``sp.Loader`` for the options. A state that was loaded goes along."""
@@ -167,6 +175,7 @@ class Pipeline(Fluent, IterableDataset[Any]):
             self,
             num_workers,
             threads=threads,
+            auto=auto,
             rank=rank,
             world_size=world_size,
             steps_per_epoch=steps_per_epoch,
@@ -178,6 +187,11 @@ class Pipeline(Fluent, IterableDataset[Any]):
             persistent_workers=persistent_workers,
             multiprocessing_context=multiprocessing_context,
             worker_init_fn=worker_init_fn,
+            trace=trace,
+            log=log,
+            callbacks=callbacks,
+            callback_every=callback_every,
+            progress=progress,
             **unknown,
         )
         if self._resume is not None:
@@ -252,7 +266,10 @@ class Pipeline(Fluent, IterableDataset[Any]):
         return explain(compile(self.spec, job), job)
 
     def report(self) -> str:
-        """What happened so far in this process and its loaders' workers, as a table."""
+        """What happened so far in this process and its loaders' workers, as a table: of all pipelines together.
+
+        ``loader.report()`` is of one loader, and says what to change.
+        """
         return report.render(counters.snapshot())
 
     def state_dict(self) -> dict[str, Any]:

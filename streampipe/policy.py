@@ -143,7 +143,7 @@ class ErrorPolicy:
             raise error
         self._account[0] += 1
         reason = type(error).__name__
-        counters.add("skipped", reason)
+        counters.add("skipped", reason, 1, error)
         seen = self._logged[reason] = self._logged.get(reason, 0) + 1
         if seen & (seen - 1) == 0:
             log.warning("skipped (%s, number %d of its kind): %s", reason, seen, error)

@@ -10,6 +10,7 @@ ORDER = [  # each may import from those before it, and from itself
     "errors",
     "spelling",
     "traits",
+    "observe",
     "counters",
     "rng",
     "lifeline",
@@ -44,9 +45,11 @@ ORDER = [  # each may import from those before it, and from itself
     "spec",
     "engine",
     "write",
+    "lineage",
     "loader",
     "device",
     "pipeline",
+    "replay",
     "stream",
     "commands",
     "cli",
@@ -68,8 +71,11 @@ INSIDE = {  # and in a folder, each file from those before it
     "engine": "engine chain division learnt planning mix batches indexed lanes turns streams state interleaved bounds "
     "compile life clock plain explain",
     "write": "draft encode spec job work workers run",
-    "loader": "ahead handover feed loader",
     "device": "codec transfer images feed",
+    "observe": "histogram trace tally",
+    "report": "seen summary verdict summarize text metrics chrome page live prometheus",
+    "lineage": "log read",
+    "loader": "ahead handover making recorder feed watchers passes reports choose loader",
     "commands": "say arguments look bench cat index info ls pack preview verify",
 }
 ONLY = {

@@ -58,7 +58,7 @@ def test_hidden_and_odd_members_are_passed_over_and_counted():
     counters.take()
     found = samples("a.jpg", "._a.jpg", "d/._b.jpg", ".DS_Store", "README", "__meta__/x.json", "a.txt")
     assert [sorted(s) for s in found] == [["__key__", "__position__", "__url__", "jpg", "txt"]]
-    counted = {what: n for (name, what), n in counters.take().items() if name == "ignored members"}
+    counted = {what: n for (name, what), n in counters.take().sums.items() if name == "ignored members"}
     assert counted == {"._*": 2, ".DS_Store": 1, "without a field": 1, "reserved names": 1}
 
 

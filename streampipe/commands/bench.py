@@ -23,11 +23,16 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", type=positive, default=16, metavar="N", help="samples of a batch (16)")
     parser.add_argument("--workers", type=whole, default=0, metavar="N", help="worker processes (0)")
     parser.add_argument("--threads", type=whole, default=0, metavar="N", help="threads that decode (0)")
+    parser.add_argument("--auto", action="store_true", help="try a few numbers of workers and threads first")
+    parser.add_argument("--report", metavar="FILE", help="write a page (HTML) with stages and a timeline")
     parser.add_argument("--seconds", type=positive, default=10, metavar="S", help="how long (10)")
 
 
 def run(given: argparse.Namespace) -> int:
-    """Measure, in shuffled order as in training. The first batch is not counted: with it workers and threads start."""
+    """Measure, in shuffled order as in training. The first batch is not counted: with it workers and threads start.
+
+    The sentence says what limits the rate, and what to change.
+    """
     pipe = stream(
         given.urls,
         shuffle=True,
@@ -38,7 +43,8 @@ def run(given: argparse.Namespace) -> int:
     )
     if given.size:
         pipe = pipe.rename(image=";".join(sorted(IMAGES))).select("image").decode(given.size)
-    loader = Loader(pipe.batch(given.batch), given.workers, threads=given.threads)
+    trace = given.report is not None
+    loader = Loader(pipe.batch(given.batch), given.workers, threads=given.threads, auto=given.auto, trace=trace)
     batches = iter(loader)
     next(batches)
     samples, start = 0, time.perf_counter()
@@ -47,6 +53,11 @@ def run(given: argparse.Namespace) -> int:
         if time.perf_counter() - start >= given.seconds:
             break
     seconds = time.perf_counter() - start
+    if given.auto:
+        print(loader.explain().splitlines()[-1])
     what = f"images decoded to {given.size} x {given.size}" if given.size else "samples of bytes"
     print(f"{samples / seconds:,.0f} {what} a second ({samples:,} in {seconds:.1f} s)")
+    print(loader.summary().verdict)
+    if trace:
+        loader.report("html", given.report)
     return 0

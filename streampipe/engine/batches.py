@@ -22,6 +22,7 @@ from streampipe.plan.planned import Cursor, Place, Plan
 from streampipe.reading.prefetch import Steps
 from streampipe.reading.reader import OpenShards, Reader
 from streampipe.spec import AnyStage
+from streampipe.stages.guard import watched
 
 _FEW_OPEN, _MOST_OPEN, _MOST_KNOWN = 64, 256, 1024  # shards; the last are those whose index is held
 _MOST_TRIED, _UNLIKE_TRIED = 100, 10  # other steps, for one of which all samples are bad; of any bucket
@@ -44,7 +45,7 @@ def make_batches(
     equal = division.batch is not None or run.consumer.world_size > 1  # each step must give an item
     with closing(read_steps(plan, run, cursor, first, stride, views is not None and chains is None)) as steps:
         for at, places, found in steps:
-            samples = good(places, found, run, chains)
+            samples = watched(good(places, found, run, chains), counters.tally("reading"))
             if division.batch and run.fill != len(places):
                 run = replace(run, fill=len(places))
             items = list(through(stages, samples, run, views)) if stages else list(samples)
@@ -100,7 +101,7 @@ def read_steps(plan: Plan, run: Run, cursor: Cursor, first: int, stride: int, vi
 
 
 def reader_of(plan: Plan, most: int, shared: OpenShards | None = None, readers: int = 1) -> Reader:
-    """What reads a plan's samples, with so many shards open at most, maybe ``shared`` with others; one of ``readers``."""
+    """What reads a plan's samples, one of ``readers``, with so many shards open at most, maybe ``shared`` with others."""
     return Reader(plan.dataset.parts(), most, plan.window, shared, readers)
 
 

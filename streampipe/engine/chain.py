@@ -138,6 +138,12 @@ def _counts(stage: AnyStage) -> bool:
     return traits_of(stage).state is Keeps.OFFSET
 
 
+def named(chain: Sequence[AnyStage]) -> list[tuple[str, AnyStage]]:
+    """The stages as they run, with the names under which they are counted."""
+    seen: dict[str, int] = {}
+    return [(_numbered(stage, seen), stage) for stage in fuse(chain)]
+
+
 def name_of(stage: AnyStage, parameters: bool = False) -> str:
     """A stage's name for messages: ``map(augment)``; with ``parameters`` as it would be written."""
     if not isinstance(stage, Stage):
@@ -165,4 +171,4 @@ def takes_views(chain: tuple[AnyStage, ...]) -> int | None:
     return None
 
 
-__all__ = ["AnyStage", "describe", "name_of", "takes_views", "through", "unwind"]
+__all__ = ["AnyStage", "describe", "name_of", "named", "takes_views", "through", "unwind"]

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from streampipe.context import Consumer
 from streampipe.policy import ErrorPolicy
-from streampipe.spec import Spec
+from streampipe.spec import AnyStage, Spec
 
 At = TypeVar("At")
 """A place in a rank's stream: small, immutable, picklable."""
@@ -37,6 +37,11 @@ class Engine(ABC, Generic[At]):
     """Names the kind of state: ``planned`` or ``lanes``."""
     spec: Spec
     level: Level
+
+    @property
+    @abstractmethod
+    def chain(self) -> Sequence[AnyStage]:
+        """The stages that run as generators: those that the planner does not decide instead."""
 
     @property
     @abstractmethod

@@ -13,7 +13,7 @@ from streampipe.engine.engine import Engine, Level
 from streampipe.errors import ConfigError
 from streampipe.plan.planned import Cursor, Plan
 from streampipe.policy import ErrorPolicy
-from streampipe.spec import Spec
+from streampipe.spec import AnyStage, Spec
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,11 @@ class IndexedEngine(Engine[Cursor]):
     plan: Plan
     division: Division
     level: Level = Level.INDEXED
+
+    @property
+    def chain(self) -> tuple[AnyStage, ...]:
+        """The stages that run on each batch."""
+        return self.division.tail
 
     @property
     def why(self) -> str:

@@ -13,7 +13,7 @@ from streampipe.engine.state import checked_state
 from streampipe.engine.turns import Turns, too_few
 from streampipe.errors import ConfigError
 from streampipe.policy import ErrorPolicy
-from streampipe.spec import Spec
+from streampipe.spec import AnyStage, Spec
 
 _MUST_AGREE = {
     "seed": "the seed",
@@ -41,6 +41,11 @@ class LaneEngine(Engine[LanePoint]):
     reason: str
     facts: Mapping[str, Any]
     elastic: bool
+
+    @property
+    def chain(self) -> tuple[AnyStage, ...]:
+        """The stages of the lanes, and those on each batch."""
+        return (*self.work.head.chain, *self.work.tail.chain)
 
     @property
     def why(self) -> str:

@@ -22,6 +22,7 @@ from streampipe.context import Consumer, Mark, Run, Sample, Trail
 from streampipe.counters import counters
 from streampipe.engine.chain import through
 from streampipe.spec import AnyStage
+from streampipe.stages.guard import watched
 
 _MOST_EMPTY = 64
 """Epochs without an item, one after the other, after which a lane of an endless pass is given up."""
@@ -208,7 +209,8 @@ class Work:
             trail = Trail()
             begin, marks = self.unwind(mark)
             of_lane = replace(run, consumer=me, trail=trail, resumed=bool(given), in_lane=True, lanes=lanes)
-            items = self.head(self.stream(of_lane, epoch, self.views, begin[1:] if begin else ()), of_lane, marks)
+            samples = self.stream(of_lane, epoch, self.views, begin[1:] if begin else ())
+            items = self.head(watched(samples, counters.tally("reading")), of_lane, marks)
             if mark is None and given:
                 counters.add("lanes", "items replayed", given)
                 items = islice(items, given, None)
@@ -233,7 +235,7 @@ class Work:
             empty = 0
             for each in count(epoch) if until is None else range(epoch, until):
                 empty += 1
-                for sample in self.stream(run, each, self.views):
+                for sample in watched(self.stream(run, each, self.views), counters.tally("reading")):
                     empty = 0
                     yield sample
                 if empty > _MOST_EMPTY:

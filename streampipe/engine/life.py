@@ -52,6 +52,7 @@ class Life:
         self.rank, self.ranks = rank, ranks
         self.name = 0  # of the pass that runs, or comes next
         self.taken = 0  # items of it that were received
+        self.received_in_all = 0  # items, of all passes since training began, those before a loaded state too
         self.at: Any = None  # where the stream stands; None: at the beginning of the pass
         self.running = False  # the pass was begun, and has not ended
         self.loaded = False  # the pass that comes next was loaded
@@ -91,6 +92,7 @@ class Life:
         """An item was received; whether the pass has more, as far as that is known."""
         self.at = self.engine.behind(self.at, moved)
         self.taken += 1
+        self.received_in_all += 1
         if self.left == 0 or self.engine.ended(self.at, self.until) or not more:
             self._over()
             return False
@@ -149,6 +151,7 @@ class Life:
             "step": self.taken,
             "epochs": self.epochs,
             "steps": self.steps,
+            "batches": self.received_in_all,
             **self.engine.state(at, self.rank, self.ranks),
         }
 
@@ -160,6 +163,7 @@ class Life:
         """
         found = [checked_state(state) for state in states]
         first = found[0]
+        self.received_in_all = first.get("batches") or 0
         if first["kind"] == "new":
             self._reset(first["epoch"])
             return

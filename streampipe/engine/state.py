@@ -36,6 +36,8 @@ def checked_state(state: Any) -> dict[str, Any]:
         raise wrong(f"its version is {found.get('streampipe')!r}, this release reads {VERSION}")
     if not is_number(found.get("epoch")) or found["epoch"] > _LAST_EPOCH:
         raise wrong(f"its epoch is {found.get('epoch')!r}")
+    if not is_number(found.setdefault("batches", 0)):
+        raise wrong(f"its number of batches is {found['batches']!r}")
     if found.get("kind") == "new":
         return found
     if not is_number(found.get("step")):

@@ -8,11 +8,13 @@ import threading
 import weakref
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
+from itertools import count
 from typing import Any
 
 import torch
 
 _Made = tuple[str, Any]
+_numbers = count(1)
 
 
 class Ahead(Iterator[Any]):
@@ -31,7 +33,7 @@ class Ahead(Iterator[Any]):
         self._over = False
         stop, ready = threading.Event(), threading.Event()
         arguments = items, self._made, stop, ready
-        thread = threading.Thread(target=_make, args=arguments, name="streampipe-ahead", daemon=True)
+        thread = threading.Thread(target=_make, args=arguments, name=f"streampipe-ahead-{next(_numbers)}", daemon=True)
         self._end = weakref.finalize(self, _end, self._made, stop, thread, os.getpid())  # when the process ends, too
         before = torch.get_num_threads()
         thread.start()

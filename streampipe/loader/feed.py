@@ -7,23 +7,26 @@ parcel is taken from each: so whose turn it is follows from the number of items 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from time import perf_counter
 from typing import Any, NamedTuple
 
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from streampipe.context import Consumer
-from streampipe.counters import Counts, counters
+from streampipe.counters import Counted, OfLoader
 from streampipe.engine.engine import Engine, is_nothing
 from streampipe.errors import ConfigError
 from streampipe.lifeline import end_with_parent
 from streampipe.loader.ahead import in_turn
 from streampipe.loader.handover import Packed, Shelf
+from streampipe.loader.making import Sender, made_for
+from streampipe.loader.recorder import Recorder
 from streampipe.memory import share_with_parent
+from streampipe.observe import Trace
 from streampipe.policy import Counts as Tallies
 from streampipe.policy import ErrorPolicy, Fate
 
@@ -36,12 +39,13 @@ class Parcel(NamedTuple):
     """
 
     item: Any
-    counts: Counts
+    counted: Counted | None
     moved: Any = None
     consumer: int = 0
     more: bool = True
     skipped: Tallies | None = None  # at the end: what this consumer skipped
     dropped: Mapping[str, Fate] | None = None  # and what its stages kept and dropped
+    made: float = 0.0  # when, by the clock that all processes of a machine share
 
     def pin_memory(self) -> Parcel:
         """With the item's tensors in pinned memory; torch calls this where ``pin_memory`` was asked for."""
@@ -102,7 +106,9 @@ class Feed(IterableDataset[Parcel]):
     before it asks them to begin again.
     """
 
-    def __init__(self, rank: int, world_size: int, ahead: int) -> None:
+    def __init__(self, rank: int, world_size: int, ahead: int, recorder: Recorder) -> None:
+        self._counts: OfLoader | None = recorder.counts
+        self._trace = recorder.trace
         self.rank = rank
         self.world_size = world_size
         self.ahead = ahead
@@ -133,13 +139,14 @@ class Feed(IterableDataset[Parcel]):
         else:
             end_with_parent()
         self._passes += 1
-        counters.take()  # what a forked worker was born with is the parent's
+        self._counts = OfLoader(Trace(f"worker {info.id}") if self._trace else None)
         self.shelf.blocks.clear()
         worker, crew = info.id, task.crew
         if worker >= crew.processes:
             return iter(())  # it takes no turns
         numbers = range(worker, crew.consumers, crew.processes)
-        return self._of_process([self._of_worker(task, number, worker) for number in numbers], crew, True)
+        sender = Sender(self._counts)
+        return self._of_process([self._of_worker(task, number, worker, sender) for number in numbers], crew, True)
 
     def parcels(self, pin: bool = False) -> Generator[Parcel, None, None]:
         """The parcels of a pass that has no workers; ``pin``: in pinned memory."""
@@ -157,25 +164,30 @@ class Feed(IterableDataset[Parcel]):
         if not crew.threads:
             yield from streams[0]
             return
-        ended = (Parcel(END, {}),) if in_worker else ()  # it has turns among the workers, whoever makes something
+        ended = (Parcel(END, None),) if in_worker else ()  # it has turns among the workers, whoever makes something
         yield from in_turn(streams, max(1, self.ahead // len(streams)), ended)
 
-    def _of_worker(self, task: Task, number: int, worker: int) -> Iterator[Parcel]:
+    def _of_worker(self, task: Task, number: int, worker: int, sender: Sender) -> Iterator[Parcel]:
         """What a consumer in a worker makes, with what was counted there, ready to be sent."""
         blocks = share_with_parent()
         for parcel in self._of_consumer(task, number):
             item = Packed(parcel.item, self.shelf.name, worker, blocks)
-            yield parcel._replace(item=item, counts=counters.take())
+            yield parcel._replace(item=item, counted=sender.take(_is(parcel.item, END)))
             del item, parcel
 
     def _of_consumer(self, task: Task, number: int) -> Iterator[Parcel]:
         crew = task.crew
         consumer = Consumer(self.rank, self.world_size, number, crew.consumers)
         policy = task.engine.spec.policy.fresh()
-        for item, moved, more in task.engine.items(task.at, task.until, consumer, crew.inner, policy=policy):
-            yield Parcel(item, {}, moved, number, more)
+        items = task.engine.items(task.at, task.until, consumer, crew.inner, policy=policy)
+        assert self._counts is not None
+        for item, moved, more in made_for(self._counts, items):
+            yield Parcel(item, None, moved, number, more, made=perf_counter())
             del item
-        yield Parcel(END, {}, skipped=policy.take(), dropped=policy.fates)
+        yield Parcel(END, None, skipped=policy.take(), dropped=policy.fates)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_counts": None}  # the parent's stay with it
 
 
 class Received(NamedTuple):
@@ -187,34 +199,32 @@ class Received(NamedTuple):
 
 
 def unpack(
-    parcels: Generator[Parcel, None, None], consumers: int, judge: ErrorPolicy
+    parcels: Generator[Parcel, None, None], consumers: int, judge: ErrorPolicy, recorder: Recorder
 ) -> Generator[Received, None, None]:
     """The items of a pass, in the parent; turns without an item come too, because they move the place.
 
-    ``judge`` hears in the end what was skipped and dropped by all consumers.
+    ``judge`` hears in the end what was skipped and dropped by all consumers, ``recorder`` what is waited for and comes.
     """
     done: set[int] = set()
     with closing(parcels):
-        for parcel in _waited(parcels):
-            counters.merge(parcel.counts)
+        for parcel in _waited(parcels, recorder):
             if _is(parcel.item, END):
                 judge.merge(parcel.skipped or {}, parcel.dropped or {})
                 continue
             if not parcel.more:
                 done.add(parcel.consumer)
             if not is_nothing(parcel.item):
-                counters.add("loader", "batches")
-                counters.add("loader", "samples", _length(parcel.item))
+                recorder.gives(length_of(parcel.item), parcel.made)
             yield Received(parcel.item, parcel.moved, len(done) < consumers)
             del parcel
 
 
-def _waited(parcels: Iterator[Parcel]) -> Iterator[Parcel]:
+def _waited(parcels: Iterator[Parcel], recorder: Recorder) -> Iterator[Parcel]:
     """The parcels; how long they are waited for is counted."""
     while True:
-        start = time.perf_counter()
+        recorder.asks()
         parcel = next(parcels, None)
-        counters.add("loader", "wait seconds", time.perf_counter() - start)
+        recorder.came(None if parcel is None else parcel.counted)
         if parcel is None:
             return
         yield parcel
@@ -225,7 +235,8 @@ def _is(item: Any, mark: str) -> bool:
     return isinstance(item, str) and item == mark
 
 
-def _length(batch: Any) -> int:
+def length_of(batch: Any) -> int:
+    """The samples of a batch, as far as it says."""
     if isinstance(batch, dict) and isinstance(batch.get("__key__"), list):
         return len(batch["__key__"])
     return 1

@@ -3,30 +3,39 @@
 from __future__ import annotations
 
 import inspect
+import os
 import traceback
 import warnings
 import weakref
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import replace
+from contextlib import closing
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch.distributed
 from torch.utils.data import DataLoader
 
-from streampipe import memory, report
-from streampipe.counters import counters
+from streampipe import memory
 from streampipe.engine.compile import compile
-from streampipe.engine.engine import Engine, is_nothing
+from streampipe.engine.engine import Engine
 from streampipe.engine.explain import explain
 from streampipe.engine.interleaved import merge_states
 from streampipe.engine.learnt import learns
 from streampipe.engine.life import Life
 from streampipe.engine.plain import refuse_splitters
 from streampipe.engine.state import VERSION, checked_state
-from streampipe.engine.turns import LEFT_OUT
 from streampipe.errors import ConfigError
-from streampipe.loader.feed import Feed, Parcel, Received, Task, crew_of, unpack
+from streampipe.lineage import Log
+from streampipe.loader.choose import Choice, Setting, choose, rate_of
+from streampipe.loader.feed import Crew, Feed, Parcel, Received, Task, crew_of, length_of, unpack
 from streampipe.loader.handover import Shelf
+from streampipe.loader.passes import Pass
+from streampipe.loader.recorder import Recorder
+from streampipe.loader.reports import facts_of, look, report_of
+from streampipe.loader.watchers import Watchers
+from streampipe.report import Facts, Summary
+from streampipe.report.metrics import HasScalars, Logger
+from streampipe.report.prometheus import show
 from streampipe.spec import Job, Spec
 from streampipe.spelling import meant
 from streampipe.world import check_world, find_world
@@ -83,6 +92,8 @@ class Loader(DataLoader[Any]):
             process: each of them whole batches, as a worker does, so stages run in several threads at once. Where
             batches can only be made one after the other (a stream in its listed order, buckets that are not counted),
             the stages that decode or map share the threads instead, unless they were given their own number.
+        auto: num_workers and threads are the fastest of a few, by a trial of some seconds, which is remembered for this
+            pipeline and machine; ``explain()`` says what was tried. On several ranks the first one's choice holds.
         rank, world_size: this process among all that train together; found in torch.distributed or the environment
             (RANK, WORLD_SIZE) if not given. Decided here, in the parent, so it holds under every start method.
         steps_per_epoch: a pass is so many batches on every rank, and the next pass goes on where it stopped. Needed for
@@ -91,6 +102,11 @@ class Loader(DataLoader[Any]):
             epoch's first samples; if not given, what ``batch(tail=)`` says.
         fixed_epoch: every pass is the same one, as validation wants it.
         prefetch: batches made ahead: by each worker, or by all ``threads`` together, but at least one by each.
+        trace: keep what each thread and worker did when, for ``report(format="html")`` and ``"trace"``.
+        log: a folder, into which goes which samples each step was made of; see ``sp.Lineage`` and ``sp.replay``.
+        callbacks: functions of (metrics, step), as ``wandb.log`` is, or writers with ``add_scalar``, as TensorBoard's;
+            they are called every ``callback_every`` batches.
+        progress: shows a ``"line"`` while a pass runs, or the report as a ``"table"`` (needs ``streampipe[rich]``).
         pin_memory, timeout, persistent_workers, multiprocessing_context, worker_init_fn: as in torch's DataLoader.
 
     Codecs release the GIL, and a worker must hand every batch over to the parent: on a few cores ``threads=`` with
@@ -103,6 +119,7 @@ class Loader(DataLoader[Any]):
         num_workers: int = 0,
         *,
         threads: int = 0,
+        auto: bool = False,
         rank: int | None = None,
         world_size: int | None = None,
         steps_per_epoch: int | None = None,
@@ -114,13 +131,24 @@ class Loader(DataLoader[Any]):
         persistent_workers: bool = False,
         multiprocessing_context: Any = None,
         worker_init_fn: Callable[[int], None] | None = None,
+        trace: bool = False,
+        log: str | os.PathLike[str] | None = None,
+        callbacks: Sequence[Logger | HasScalars] = (),
+        callback_every: int = 50,
+        progress: str | None = None,
         **unknown: Any,
     ) -> None:
         check_options(unknown)
-        if threads < 0 or prefetch < 1 or (steps_per_epoch is not None and steps_per_epoch < 1):
+        self._choice: Choice | None = None
+        if auto:
+            if num_workers or threads:
+                raise ConfigError("auto=True chooses num_workers and threads; leave them out, or leave out auto")
+            self._choice = _chosen(pipe, find_world(rank, world_size), prefetch, multiprocessing_context)
+            num_workers, threads = self._choice.setting
+        if threads < 0 or prefetch < 1 or callback_every < 1 or (steps_per_epoch is not None and steps_per_epoch < 1):
             raise ConfigError(
-                f"threads is 0 or more, prefetch and steps_per_epoch 1 or more, not {threads}, {prefetch} and "
-                f"{steps_per_epoch}"
+                f"threads is 0 or more, prefetch, callback_every and steps_per_epoch 1 or more, not {threads}, "
+                f"{prefetch}, {callback_every} and {steps_per_epoch}"
             )
         self.pipe = pipe
         self.prefetch = prefetch
@@ -128,7 +156,9 @@ class Loader(DataLoader[Any]):
         self.fixed_epoch = fixed_epoch
         self._world_was_found = rank is None
         self.threads = threads
-        self._feed = Feed(*find_world(rank, world_size), prefetch)
+        self._recorder = Recorder(trace)
+        self._feed = Feed(*find_world(rank, world_size), prefetch, self._recorder)
+        self._watchers = self._watched_by(log, callbacks, callback_every, progress)
         self._tail = tail
         self._found: Life | None = None  # once the pipeline is compiled, which may count samples
         self._named = 0  # the epoch that was set before that
@@ -170,12 +200,21 @@ class Loader(DataLoader[Any]):
             steps = self.steps_per_epoch
 
             def compiled(learnt: bool | None) -> Engine[Any]:
-                return compile(spec, replace(job, learnt=learnt))
+                return self._recorder.counts.during(compile, spec, replace(job, learnt=learnt))
 
             again = compiled if learns(spec) else None
             self._found = Life(compiled(None), spec.epochs, steps, feed.rank, feed.world_size, self.fixed_epoch, again)
             self._found.name = self._named
         return self._found
+
+    def _watched_by(
+        self, log: Any, callbacks: Sequence[Logger | HasScalars], every: int, progress: str | None
+    ) -> Watchers | None:
+        def make() -> Log:
+            return Log(log, self._feed.rank, self._feed.world_size, lambda: self._life.state())
+
+        watchers = Watchers(callbacks, every, progress, None if log is None else make, self.summary)
+        return watchers if watchers.any else None
 
     def set_epoch(self, epoch: int) -> None:
         """The next pass is the one of this epoch. Where that comes next anyway nothing changes.
@@ -188,13 +227,56 @@ class Loader(DataLoader[Any]):
         elif self._life.set_epoch(epoch):
             self._close()
 
-    def report(self) -> str:
-        """What happened so far, as a table: the same as ``pipe.report()``."""
-        return report.render(counters.snapshot())
+    def report(
+        self, format: str = "text", path: str | os.PathLike[str] | None = None, *, all_ranks: bool = False
+    ) -> str:
+        """What this loader did so far, and where the time went; the first sentence says what to change.
+
+        Args:
+            format: ``"text"``; ``"json"``; ``"html"``, a page that needs nothing else, with a timeline if the loader
+                was made with ``trace=True``; or ``"trace"``, that timeline for Perfetto (ui.perfetto.dev).
+            path: a file to write it to as well.
+            all_ranks: of all ranks together; all of them must call this.
+
+        ``pipe.report()`` is the sum of the whole process.
+
+        >>> import streampipe as sp
+        >>> loader = sp.from_iterable([{"n": i} for i in range(9)]).batch(2).loader()
+        >>> batches = list(loader)
+        >>> "5 batches" in loader.report()
+        True
+        """
+        return report_of(self._recorder, self._facts(), format, path, all_ranks)
+
+    def summary(self) -> Summary:
+        """The numbers of the report, as values."""
+        return look(self._recorder, self._facts())
+
+    def _facts(self) -> Facts:
+        feed = self._feed
+        if self._found is None:
+            return facts_of(None, Crew(self.num_workers, self.threads, 0), self.prefetch)
+        engine = self._found.engine
+        crew = crew_of(engine, feed.rank, feed.world_size, self.num_workers, self.threads)
+        return facts_of(engine, crew, self.prefetch)
+
+    def prometheus(self, registry: Any = None, **labels: str) -> None:
+        """Show this loader's numbers to Prometheus: ``prometheus_client.start_http_server(9000)`` serves them.
+
+        Args:
+            registry: of ``prometheus_client``; its default one if not given.
+            labels: put on every number, as in ``loader.prometheus(loader="train")``.
+
+        Raises:
+            ConfigError: prometheus_client is not installed.
+        """
+        show(self.summary, labels, registry)
 
     def explain(self) -> str:
         """What a pass of this loader will do, as a table."""
-        return explain(self.engine, Job(self._feed.world_size, self.num_workers, self._tail), self.steps_per_epoch)
+        job = Job(self._feed.world_size, self.num_workers, self._tail)
+        text = explain(self.engine, job, self.steps_per_epoch)
+        return text if self._choice is None else f"{text}\nchosen  {self._choice}"
 
     def __len__(self) -> int:
         """Batches of a whole pass: of the one that runs, or else of the next one.
@@ -239,6 +321,8 @@ class Loader(DataLoader[Any]):
             new = {"kind": "new", "epoch": self._named, "step": 0, "epochs": epochs, "steps": self.steps_per_epoch}
             return {"streampipe": VERSION, **new}
         state = self._life.state()
+        if self._watchers is not None:
+            self._watchers.state_taken()
         return self.gathered(state) if all_ranks else state
 
     def gathered(self, state: dict[str, Any]) -> dict[str, Any]:
@@ -277,9 +361,18 @@ class Loader(DataLoader[Any]):
         goes_on = self._flow is not None and life.epochs is None and not life.loaded and not life.fixed
         self._close(keep_flow=goes_on)
         life.begin()
+        self._recorder.begin()
+        if self._watchers is not None:
+            self._watchers.begins(self._length())
         found = Pass(self, life)
         self._open = weakref.ref(found)
         return found
+
+    def _length(self) -> int | None:
+        try:
+            return len(self)
+        except TypeError:
+            return None
 
     def _close(self, keep_flow: bool = False) -> None:
         """End the iterator that is open."""
@@ -295,6 +388,10 @@ class Loader(DataLoader[Any]):
         if flow is not None:
             flow.close()
             memory.trim()
+
+    def _forget(self) -> None:
+        """What comes has ended."""
+        self._flow = None
 
     def _received(self) -> Iterator[Received]:
         """What comes from here on; begun when the first item is wanted."""
@@ -315,7 +412,7 @@ class Loader(DataLoader[Any]):
             feed.begin(Task(engine, at, life.until, crew))
             parcels = self._from_workers() if self.num_workers else feed.parcels(self._pins)
             self._judge = engine.spec.policy.fresh()
-            self._flow = unpack(parcels, crew.consumers, self._judge)
+            self._flow = unpack(parcels, crew.consumers, self._judge, self._recorder)
         return self._flow
 
     def _from_workers(self) -> Generator[Parcel, None, None]:
@@ -334,90 +431,29 @@ class Loader(DataLoader[Any]):
         return self.pin_memory and torch.accelerator.is_available()
 
 
-class Pass:
-    """The iterator of one pass."""
+def _chosen(pipe: HasSpec, world: tuple[int, int], prefetch: int, context: Any) -> Choice:
+    """The fastest setting for a pipeline; the first rank's, where all of them ask."""
 
-    def __init__(self, loader: Loader, life: Life) -> None:
-        self._loader = loader
-        self._life = life
-        self.name = life.name
-        self.valid = True
-        self.over = False  # all items were received, and it was asked for one more
-        self._complete = False  # all items were received
-        self._given = 0
-        self._left_out = counters.get("batch", LEFT_OUT)
-        self._resumed = life.taken > 0 or life.at != life.engine.first(life.name)
+    def measure(setting: Setting) -> float:
+        endless = replace(pipe.spec, epochs=None)
+        loader = Loader(_Bare(endless), *setting[:1], threads=setting.threads, rank=world[0], world_size=world[1],
+                        prefetch=prefetch, multiprocessing_context=context)  # fmt: skip
+        with closing(iter(loader)) as batches:
+            return rate_of(batches, length_of)
 
-    def __iter__(self) -> Pass:
-        return self
+    together = world[1] > 1 and torch.distributed.is_available() and torch.distributed.is_initialized()
+    found: list[Any] = [choose(pipe.spec, measure, world[1]) if not together or world[0] == 0 else None]
+    if together:
+        torch.distributed.broadcast_object_list(found, src=0)
+    choice: Choice = found[0]
+    return choice
 
-    def close(self) -> None:
-        """Leave the pass: what runs in the background for it ends. With steps_per_epoch the next pass goes on there."""
-        if self.valid and not self.over:
-            self.over = True
-            if self._life.epochs is not None:
-                self._loader._stop()
 
-    def __del__(self) -> None:
-        self.close()
+@dataclass(frozen=True)
+class _Bare:
+    """A spec without a face."""
 
-    def __next__(self) -> Any:
-        if not self.valid:
-            raise ConfigError(
-                "this iterator of the loader has ended: since then a newer one was begun, or load_state_dict or "
-                "set_epoch was called; use a newer one, and a loader for each of the loops that run at the same time"
-            )
-        life = self._life
-        if self.over or (self._complete and life.steps is not None):
-            self.over = True
-            raise StopIteration
-        while True:
-            try:
-                found = next(self._loader._received(), None)
-            except BaseException:
-                self._loader._flow = None
-                raise
-            if found is None:
-                return self._at_end()
-            if self._complete:
-                continue  # only counts follow
-            nothing = is_nothing(found.item)
-            if nothing:
-                life.at = life.engine.behind(life.at, found.moved)
-                if not found.more:
-                    self._complete = True
-                    life.ended()
-                continue
-            self._complete = not life.received(found.moved, found.more)
-            self._given += 1
-            return found.item
-
-    def _at_end(self) -> Any:
-        """The stream has ended. A resumed pass of which nothing was left is over at once: the next one follows."""
-        life, loader = self._life, self._loader
-        loader._stop()
-        if life.until is None:
-            raise ConfigError(
-                f"rank {life.rank} of {life.ranks} is given no samples, so the endless pass has no more steps; check "
-                f"filters and damaged shards (report() counts what was skipped), and that there are as many samples as "
-                f"ranks"
-            )
-        if not self._resumed:
-            loader._judge.end()
-            left_out = counters.get("batch", LEFT_OUT) - self._left_out
-            dropped = loader._judge.judge() if life.ranks == 1 else None
-            if not self._given and (error := dropped or life.engine.nothing(int(left_out))) is not None:
-                raise error
-        if not self._complete:
-            life.ended()
-        if self._resumed and not self._given:
-            self._resumed = False
-            self._complete = False
-            life.begin()
-            self.name = life.name
-            return self.__next__()
-        self.over = True
-        raise StopIteration
+    spec: Spec
 
 
 def _let_go(parcels: Iterator[Parcel]) -> Generator[Parcel, None, None]:

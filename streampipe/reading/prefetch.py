@@ -25,6 +25,7 @@ from streampipe.plan.planned import Place
 from streampipe.reading.pace import Pace
 from streampipe.reading.remote import RemoteShard
 from streampipe.reading.wanted import Wanted, WantedShard
+from streampipe.source.local import DISK
 from streampipe.source.ranges import Part
 
 T = TypeVar("T")
@@ -294,7 +295,7 @@ class Prefetch(Generic[T]):
         self._ask()
         if wanted.answer is None:
             if remote.file is not None:
-                return remote.file.read(*wanted.span)
+                return remote.file.watched(*wanted.span, counters.tally(DISK))
             if remote.cached:
                 with self._pace.waiting():
                     data = remote.from_copy(*wanted.span)

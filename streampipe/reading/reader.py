@@ -19,7 +19,7 @@ from streampipe.reading.indexed import IndexedShard, kept_rows
 from streampipe.reading.prefetch import Prefetch, Steps
 from streampipe.reading.shards import placed
 from streampipe.samplesource import RandomAccess
-from streampipe.source.local import LocalFile
+from streampipe.source.local import DISK, LocalFile
 
 T = TypeVar("T")
 Find = Callable[[Place], "Sample | ShardError | SampleError"]
@@ -40,6 +40,7 @@ class OpenShards:
         self._most = most
         self._shards: OrderedDict[tuple[int, int], IndexedShard] = OrderedDict()
         self._files: OrderedDict[tuple[int, int], LocalFile] = OrderedDict()
+        self._disk = counters.tally(DISK)
 
     def sample(self, dataset: Dataset, place: Place, views: bool) -> Sample | ShardError:
         """The sample at a place, or the error that it is."""
@@ -54,7 +55,7 @@ class OpenShards:
             assert file is not None  # it is local
             _use(self._files, at, file, _FILES)
             row = shard.row(place.number)
-            return shard.sample(row, file.read(*shard.span(row)), place.epoch, views)
+            return shard.sample(row, file.watched(*shard.span(row), self._disk), place.epoch, views)
         except ShardError as error:
             return error
 

@@ -11,10 +11,15 @@ import mmap
 import os
 import stat
 from collections.abc import Iterator
+from time import perf_counter
 
+from streampipe.counters import counters
 from streampipe.errors import ShardChanged
+from streampipe.observe import Tally
 from streampipe.source.location import redact
 
+DISK = "reading files"
+"""The name under which reading files is counted."""
 BLOCK = 512 << 10
 """Bytes of a piece: what a processor keeps near itself, so that a further copy costs little."""
 
@@ -58,10 +63,20 @@ class LocalFile:
             data += more
         return data
 
+    def watched(self, start: int, end: int, tally: Tally) -> bytes:
+        """``read``, with what it reads counted, and while times are taken timed."""
+        began = perf_counter() if tally.stack.on else 0.0
+        data = self.read(start, end)
+        if began:
+            tally.busy += perf_counter() - began
+        tally.bytes += len(data)
+        return data
+
     def pieces(self, start: int = 0) -> Iterator[bytes]:
         """All bytes from ``start`` on."""
+        tally = counters.tally(DISK)
         for at in range(start, self.size, BLOCK):
-            yield self.read(at, at + BLOCK)
+            yield self.watched(at, at + BLOCK, tally)
 
     def mapped(self) -> memoryview:
         """All bytes as memory, for who looks at headers only, once."""

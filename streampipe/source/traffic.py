@@ -9,7 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
-from streampipe.counters import counters
+from streampipe.counters import OfLoader, counters, scope, work_for
 from streampipe.source.buffers import Buffers
 from streampipe.source.link import Link
 from streampipe.source.network import Network
@@ -37,7 +37,7 @@ class Traffic:
         self._ahead = _AHEAD * network.window
         self._most = network.requests
         self._lock = threading.Lock()
-        self._work: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
+        self._work: deque[tuple[Future[Any], Callable[[], Any], OfLoader | None]] = deque()
         self._waiting = threading.Semaphore(0)  # counts the work
         self._threads = 0
         self._idle = 0  # threads that wait for work, less work that waits for threads
@@ -52,6 +52,7 @@ class Traffic:
     def submit(self, function: Callable[[], T], first: bool = False) -> Future[T]:
         """Run in one of the threads; ``first``: before what waits already."""
         future: Future[T] = Future()
+        loader = scope.own
         with self._lock:
             start = self._idle <= 0 and self._threads < self._most
             if start:
@@ -59,9 +60,9 @@ class Traffic:
             else:
                 self._idle -= 1
         if first:
-            self._work.appendleft((future, function))
+            self._work.appendleft((future, function, loader))
         else:
-            self._work.append((future, function))
+            self._work.append((future, function, loader))
         self._waiting.release()
         if start:
             threading.Thread(target=self._run, name="streampipe-network", daemon=True).start()
@@ -73,13 +74,15 @@ class Traffic:
                 if self._ends():
                     return
                 continue
-            future, function = self._work.popleft()
+            future, function, loader = self._work.popleft()
             if future.set_running_or_notify_cancel():
+                work_for(loader)
                 try:
                     future.set_result(function())
                 except BaseException as error:
                     future.set_exception(error)
-            del future, function  # or the last result is held until there is more to do
+                work_for(None)
+            del future, function, loader  # or the last result is held until there is more to do
             with self._lock:
                 self._idle += 1
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from streampipe import traits
-from streampipe.context import FILLED_IN, Run, Sample, where
+from streampipe.context import FILLED_IN, Run, Sample, key_of, where
 from streampipe.counters import counters
 from streampipe.errors import ConfigError, SampleError, StageError
 from streampipe.index.facts import facts_of
@@ -88,7 +88,7 @@ def assigned(samples: Iterable[Sample], buckets: Buckets, run: Run) -> Iterator[
         run.policy.passed(run.stage)
         number = buckets.of(h, w)
         if number < 0:
-            counters.add(run.stage, f"dropped ({buckets.outside})")
+            counters.add(run.stage, f"dropped ({buckets.outside})", example=key_of(sample))
             continue
         yield Assigned(sample, number, log(w) - log(h))
 

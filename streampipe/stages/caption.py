@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from streampipe.captions import Recipe, Tags
-from streampipe.context import FILLED_IN, Run, Sample, blame, where
+from streampipe.context import FILLED_IN, Run, Sample, blame, key_of, where
 from streampipe.counters import counters
 from streampipe.errors import ConfigError, DecodeError, StageError
 from streampipe.query.aliases import CAPTION_KEYS
@@ -107,7 +107,8 @@ def caption(
             continue
         run.policy.passed(run.stage)
         if made is None:
-            counters.add(run.stage, f"captions missing ({'sample dropped' if missing == 'drop' else 'empty'})")
+            what = f"captions missing ({'sample dropped' if missing == 'drop' else 'empty'})"
+            counters.add(run.stage, what, example=key_of(sample))
             if missing == "drop":
                 drops.drop()
                 continue

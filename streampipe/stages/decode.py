@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from streampipe.context import FILLED_IN, Run, Sample, where
+from streampipe.context import FILLED_IN, Run, Sample, key_of, where
+from streampipe.counters import counters
 from streampipe.decoding import (
     MAX_PIXELS,
     MEMORY,
@@ -26,7 +27,7 @@ from streampipe.decoding import (
 )
 from streampipe.decorators.skip import SKIP
 from streampipe.errors import ConfigError, DecodeError, SampleError, StageError, StreampipeError, UnsafeFormat
-from streampipe.stages.framing import Crop, Frame, Framing, Sizes, main_of, passed
+from streampipe.stages.framing import TOO_SMALL, Crop, Frame, Framing, Sizes, main_of, passed
 from streampipe.stages.stage import stage
 from streampipe.stages.values import check_number
 from streampipe.threads import ordered
@@ -174,9 +175,7 @@ def decode(
         decoders=decoders,
         fields=fields,
     )
-    yield from passed(
-        ordered(decoder.attempt, samples, run.threads if threads is None else threads, trail=run.trail), run
-    )
+    yield from passed(ordered(decoder.attempt, samples, threads, run=run), run)
 
 
 class FieldDecoder:
@@ -263,6 +262,7 @@ class FieldDecoder:
                 images[name] = found
             decoded[name] = found  # an image's place among the fields, until its pixels come
         if images and not self._decode_images(decoded, images, rows or {}):
+            counters.add(self.run.stage, TOO_SMALL, 0, key_of(sample))
             return SKIP
         return decoded
 

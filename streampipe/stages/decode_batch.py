@@ -73,7 +73,7 @@ def decode_batch(
 
     ready: list[Row] = []
     placed = _placed(samples, size, decoder)
-    for row in passed(ordered(attempt, placed, run.threads if threads is None else threads, trail=run.trail), run):
+    for row in passed(ordered(attempt, placed, threads, run=run), run):
         ready.append(row)
         del row
         if len(ready) == size:

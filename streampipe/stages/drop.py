@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from streampipe.context import FILLED_IN, Run
+from streampipe.context import FILLED_IN, Run, key_of
 from streampipe.counters import counters
 from streampipe.errors import ConfigError, StageError
 from streampipe.stages.fields import find
@@ -46,7 +46,8 @@ def drop(
             if missing == "error":
                 run.policy.failed(error, run.stage)
                 continue
-            counters.add(run.stage, f"fields missing (sample {'dropped' if missing == 'drop' else 'kept'})")
+            what = f"fields missing (sample {'dropped' if missing == 'drop' else 'kept'})"
+            counters.add(run.stage, what, example=key_of(sample))
             if missing == "drop":
                 drops.drop()
                 continue

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from streampipe.context import FILLED_IN, Run, blame
+from streampipe.context import FILLED_IN, Run, blame, key_of
 from streampipe.counters import counters
 from streampipe.stages.nothing import Drops
 from streampipe.stages.stage import stage
@@ -27,20 +27,17 @@ def filter(samples: Iterable[Any], fn: Callable[[Any], Any], *, run: Run = FILLE
     >>> list(filter(fn=lambda s: s["n"] > 1)([{"n": 1}, {"n": 2}]))
     [{'n': 2}]
     """
-    drops, dropped = Drops(run, "; check the condition against one sample"), 0
-    try:
-        for sample in samples:
-            try:
-                keep = fn(sample)
-            except Exception as error:
-                run.policy.failed(blame(error, run.stage, sample if isinstance(sample, dict) else None), run.stage)
-                continue
-            if keep:
-                drops.keep()
-                yield sample
-            else:
-                dropped += 1
-                drops.drop()
-    finally:
-        counters.add(run.stage, "dropped", dropped)
+    drops = Drops(run, "; check the condition against one sample")
+    for sample in samples:
+        try:
+            keep = fn(sample)
+        except Exception as error:
+            run.policy.failed(blame(error, run.stage, sample if isinstance(sample, dict) else None), run.stage)
+            continue
+        if keep:
+            drops.keep()
+            yield sample
+        else:
+            counters.add(run.stage, "dropped", example=key_of(sample))
+            drops.drop()
     drops.end()

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from streampipe.context import FILLED_IN, Run, Sample, where
+from streampipe.context import FILLED_IN, Run, Sample, key_of, where
+from streampipe.counters import counters
 from streampipe.decoding import fit_image, is_image, size_of
 from streampipe.decorators.skip import SKIP
 from streampipe.errors import DecodeError, StageError, StreampipeError
-from streampipe.stages.framing import Crop, Framing, Sizes, main_of, passed
+from streampipe.stages.framing import TOO_SMALL, Crop, Framing, Sizes, main_of, passed
 from streampipe.stages.stage import stage
 from streampipe.stages.values import check_names, check_number
 from streampipe.threads import ordered
@@ -75,7 +76,7 @@ def fit(
         except StreampipeError as error:
             return error
 
-    yield from passed(ordered(attempt, samples, run.threads if threads is None else threads, trail=run.trail), run)
+    yield from passed(ordered(attempt, samples, threads, run=run), run)
 
 
 def _fitted(sample: Sample, framing: Framing, fields: tuple[str, ...] | None) -> Any:
@@ -94,6 +95,7 @@ def _fitted(sample: Sample, framing: Framing, fields: tuple[str, ...] | None) ->
     except DecodeError as error:
         raise StageError(f"stage {framing.run.stage!r}, {where(sample)}, {error}") from error
     if frames is None:
+        counters.add(framing.run.stage, TOO_SMALL, 0, key_of(sample))
         return SKIP
     fitted = dict(sample)
     for name, frame in frames.items():

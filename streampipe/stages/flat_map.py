@@ -43,7 +43,7 @@ def flat_map(
     """
     call, drops = _caller(fn, run), Drops(run, ": the function gave nothing for any")
     given, before = run.at or (0, None)  # of the sample that comes first
-    for result in ordered(call, samples, run.threads if threads is None else threads, trail=run.trail):
+    for result in ordered(call, samples, threads, run=run):
         behind = run.trail.mark
         if isinstance(result, StreampipeError):
             run.policy.failed(result, run.stage)

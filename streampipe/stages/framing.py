@@ -341,7 +341,7 @@ def passed(results: Iterable[T | StreampipeError], run: Run) -> Iterator[T]:
         if isinstance(result, StreampipeError):
             run.policy.failed(result, run.stage)
         elif result is SKIP:
-            counters.add(run.stage, "dropped, too small")
+            counters.add(run.stage, TOO_SMALL)
             drops.drop()
         else:
             drops.keep()
@@ -351,6 +351,8 @@ def passed(results: Iterable[T | StreampipeError], run: Run) -> Iterator[T]:
     drops.end()
 
 
+TOO_SMALL = "dropped, too small"
+"""What is counted; who drops a sample gives its key as an example."""
 _TOO_SMALL = (
     ", because their images would have to be enlarged more than upscale= allows; use a smaller size, or upscale='allow'"
 )

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
+from time import perf_counter, thread_time
 from typing import Any
 
-from streampipe.context import Run, blame
+from streampipe.context import Run, blame, key_of
+from streampipe.counters import counters
 from streampipe.errors import StageError, StreampipeError
+from streampipe.observe import Tally
 from streampipe.stages.stage import Stage, traits_of
 from streampipe.traits import Rows
 
@@ -15,26 +18,24 @@ AnyStage = Callable[[Iterable[Any]], Iterable[Any]]
 
 
 def guarded(stage: AnyStage, items: Iterable[Any], run: Run) -> Iterator[Any]:
-    """The stage over the items. What it raises names the stage and the last sample that it was given.
+    """The stage over the items. What it raises names the stage and the last sample that it was given; what it yields is
+    counted, and while times are taken, so is its time.
 
     Raises:
         StageError: it raised; or it yielded more or fewer than its traits say.
     """
-    pulled = _Pulled(items)
+    tally = counters.tally(run.stage)
+    pulled = _Pulled(items, tally)
     rows = traits_of(stage).rows
-    try:
-        if rows not in (Rows.EACH, Rows.FEWER):
-            for item in _started(stage, pulled, run):
-                run.policy.yielded(run.stage)
-                yield item
-                del item
-            return
+    checked = rows in (Rows.EACH, Rows.FEWER)
+    if checked:
         run = replace(run, policy=run.policy.of_stage())
-        yielded = 0
-        for item in _started(stage, pulled, run):
+    yielded = 0
+    try:
+        for item in watched(_started(stage, pulled.stream, run), tally, pulled):
             yielded += 1
             run.policy.yielded(run.stage)
-            if yielded > pulled.number:
+            if checked and yielded > pulled.number:
                 raise _too_many(rows, yielded, pulled.number, run)
             yield item
             del item
@@ -44,6 +45,27 @@ def guarded(stage: AnyStage, items: Iterable[Any], run: Run) -> Iterator[Any]:
         raise
     except Exception as error:
         raise blame(error, run.stage, None if error is pulled.error else pulled.place) from error
+
+
+def watched(items: Iterable[Any], tally: Tally, pulled: _Pulled | None = None) -> Iterator[Any]:
+    """The items of a stage, counted, and while times are taken timed; of a source nothing was ``pulled``."""
+    made, stack = iter(items), tally.stack
+    while True:
+        if stack.on:
+            outer, outer_cpu = stack.inner, stack.cpu
+            stack.inner = stack.cpu = 0.0
+            began, cpu = perf_counter(), thread_time()
+            item = next(made, _END)
+            seconds, cpu = perf_counter() - began, thread_time() - cpu
+            tally.took(began, seconds, cpu, pulled.key if pulled else key_of(item))
+            stack.inner, stack.cpu = outer + seconds, outer_cpu + cpu
+        else:
+            item = next(made, _END)
+        if item is _END:
+            return
+        tally.yielded += 1
+        yield item
+        del item
 
 
 def _started(stage: AnyStage, items: Iterable[Any], run: Run) -> Iterable[Any]:
@@ -68,34 +90,34 @@ def _not_each(yielded: int, pulled: int, run: Run) -> StageError:
 
 
 class _Pulled:
-    """Items that a stage pulls: how many there were, and where the last one came from; it is not kept alive."""
+    """Items that a stage pulls (``stream``): how many, and where the last one came from; none is kept alive."""
 
-    __slots__ = ("_items", "_key", "_url", "error", "number")
+    __slots__ = ("_url", "error", "key", "number", "stream")
 
-    def __init__(self, items: Iterable[Any]) -> None:
-        self._items = iter(items)
-        self._key: Any = None
+    def __init__(self, items: Iterable[Any], tally: Tally) -> None:
+        self.key: Any = None
         self._url: Any = None
         self.number = 0
         self.error: Exception | None = None  # of whatever is in front of the stage
+        self.stream = self._pull(items, tally)
 
-    def __iter__(self) -> _Pulled:
-        return self
-
-    def __next__(self) -> Any:
+    def _pull(self, items: Iterable[Any], tally: Tally) -> Iterator[Any]:
         try:
-            item = next(self._items)
-        except StopIteration:
-            raise
+            for item in items:
+                self.number += 1
+                tally.given += 1
+                if isinstance(item, dict):
+                    self.key, self._url = item.get("__key__"), item.get("__url__")
+                yield item
+                del item
         except Exception as error:
             self.error = error
             raise
-        self.number += 1
-        if isinstance(item, dict):
-            self._key, self._url = item.get("__key__"), item.get("__url__")
-        return item
 
     @property
     def place(self) -> Mapping[str, Any] | None:
         """What a message needs to name the last item."""
-        return None if self._key is None else {"__key__": self._key, "__url__": self._url}
+        return None if self.key is None else {"__key__": self.key, "__url__": self._url}
+
+
+_END = object()

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from streampipe.context import FILLED_IN, Run, Sample, where
+from streampipe.context import FILLED_IN, Run, Sample, key_of, where
 from streampipe.counters import counters
 from streampipe.errors import ConfigError, DecodeError, StageError
 from streampipe.index.beside import Beside
@@ -94,11 +94,11 @@ def join(
             run.policy.failed(rows_of.no_row(sample, key, rows), run.stage)
             continue
         if found is None and missing == "drop":
-            counters.add(run.stage, "without a row (sample dropped)")
+            counters.add(run.stage, "without a row (sample dropped)", example=key_of(sample))
             drops.drop()
             continue
         if found is None:
-            counters.add(run.stage, "without a row (kept)")
+            counters.add(run.stage, "without a row (kept)", example=key_of(sample))
             found = rows_of.nothing(sample, rows)
         run.policy.passed(run.stage)
         drops.keep()

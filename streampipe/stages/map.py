@@ -6,7 +6,8 @@ import inspect
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from streampipe.context import FILLED_IN, Run, blame
+from streampipe.context import FILLED_IN, Run, blame, key_of
+from streampipe.counters import counters
 from streampipe.decorators.skip import SKIP
 from streampipe.errors import ConfigError, StageError, StreampipeError
 from streampipe.stages.fields import find, metadata
@@ -62,10 +63,11 @@ def map(
     [{'__key__': 'a', 'txt': 'X'}]
     """
     call, drops = _caller(fn, field, run), Drops(run, ": the function returned sp.SKIP for all")
-    for sample, result in ordered(call, samples, run.threads if threads is None else threads, trail=run.trail):
+    for sample, result in ordered(call, samples, threads, run=run):
         if isinstance(result, StreampipeError):
             run.policy.failed(result, run.stage)
         elif result is SKIP:
+            counters.add(run.stage, "dropped", example=key_of(sample))
             drops.drop()
         else:
             drops.keep()

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from streampipe.context import FILLED_IN, Run, Sample, blame, where
+from streampipe.context import FILLED_IN, Run, Sample, blame, key_of, where
+from streampipe.counters import counters
 from streampipe.decorators.skip import SKIP
 from streampipe.errors import StageError, StreampipeError
 from streampipe.memory import empty, fill
@@ -101,13 +102,16 @@ def map_batch(
             value = _value(fn(sample[name], out=row, **extra), row, sample, run)
             if row is None and value is not SKIP:
                 block.begin(value)
-            return value if value is SKIP else _Row(sample, name, value, block, number)
+            if value is SKIP:
+                counters.add(run.stage, "dropped", example=key_of(sample))
+                return SKIP
+            return _Row(sample, name, value, block, number)
         except Exception as error:
             return caused(blame(error, run.stage, sample), error)
 
     ready: list[_Row] = []
     placed = _placed(samples, size)
-    for row in ordered(attempt, placed, run.threads if threads is None else threads, trail=run.trail):
+    for row in ordered(attempt, placed, threads, run=run):
         if isinstance(row, StreampipeError):
             run.policy.failed(row, run.stage)
         elif row is SKIP:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from streampipe.counters import Counts, counters
+from streampipe.counters import Counted, counters
 from streampipe.processes import Tell, ordered
 from streampipe.write.work import Work
 
@@ -20,7 +20,7 @@ class _Maker:
         self._work = work
         self._process = 0
 
-    def __call__(self, number: int, tell: Tell) -> Counts:
+    def __call__(self, number: int, tell: Tell) -> Counted:
         if self._process != os.getpid():  # this worker's first shard
             self._process = os.getpid()
             torch.set_num_threads(1)

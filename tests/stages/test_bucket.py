@@ -51,7 +51,7 @@ def test_every_sample_comes_out_once_in_a_group_of_one_size_or_is_counted(shapes
         assert len({each["__size__"] for each in group}) == 1
     given_out = Counter(each["__key__"] for group in found for each in group)
     assert max(given_out.values(), default=1) == 1
-    left = sum(n for (_, what), n in counters.take().items() if what == "left out")
+    left = sum(n for (_, what), n in counters.take().sums.items() if what == "left out")
     assert len(given_out) + left == len(shapes)
     if leftover == "drop":
         assert all(len(group) == size for group in found)

@@ -185,7 +185,7 @@ def test_on_error_around_decode_is_asked_and_loses_no_other_sample(tmp_path, thr
     pipe = sp.stream(str(tmp_path), tier=tier, on_error=policy).apply(stage)
     good = [i for i in range(8) if i not in (1, 2, 5)]
     assert [int(sample["__key__"]) for sample in pipe] == (good if action == "skip" else list(range(8)))
-    assert sum(n for (place, what), n in counters.take().items() if place == "mine" and "DecodeError" in what) == 3
+    assert sum(n for (place, what), n in counters.take().sums.items() if place == "mine" and "DecodeError" in what) == 3
     if action == "skip":
         (batch,) = pipe.batch(8)
         assert {int(key) for key in batch["__key__"]} == set(good)

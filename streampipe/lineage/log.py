@@ -1,0 +1,120 @@
+"""Writes which samples each batch had, as Parquet files in a folder that appear whole.
+
+Strategy: rows wait in memory and become a file now and then, at the end of a pass, and where a state is taken, so that
+a checkpoint and the log agree. A killed job loses what it did since. When it goes on from a checkpoint it does some
+steps again: a file says when it was written, and readers believe the newest one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from time import monotonic, time_ns
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from streampipe.atomic import AtomicFile
+from streampipe.context import Position
+from streampipe.errors import ConfigError
+
+SCHEMA = pa.schema(
+    [
+        ("step", pa.int64()),  # batches that this rank had received before, since training began
+        ("epoch", pa.int32()),
+        ("rank", pa.int32()),
+        ("slot", pa.int32()),
+        ("shard", pa.int32()),
+        ("number", pa.int64()),  # of the sample in its shard
+        ("key", pa.string()),
+        ("url", pa.string()),
+    ]
+)
+NAME, END = "trained-on-", ".parquet"
+ABOUT = b"streampipe"
+_ROWS = 200_000
+_SECONDS = 60.0
+_SOON = 5.0  # where states are taken all the time
+
+
+class Log:
+    """The log of one rank.
+
+    Args:
+        folder: where the files go; it is made if need be.
+        state: gives the loader's state, of which each file keeps the one at its beginning.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], rank: int, ranks: int, state: Callable[[], Any]) -> None:
+        self._folder = Path(folder)
+        if "://" in str(folder) or self._folder.is_file():
+            raise ConfigError(f"loader(log=) is a folder of this machine, as in log='trained_on', not {folder!r}")
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._rank, self._ranks = rank, ranks
+        self._state = state
+        self._columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
+        self._begun: Any = None  # the state before the first row that waits
+        self._written = monotonic()
+
+    def begins(self) -> None:
+        """A batch comes next."""
+        if self._begun is None:
+            self._begun = self._state()
+
+    def batch(self, step: int, item: Any) -> None:
+        """One batch was received, the ``step``-th.
+
+        Raises:
+            ConfigError: it does not say which samples it was made of.
+        """
+        keys, urls, positions = _samples(item)
+        columns = self._columns
+        number = len(keys)
+        columns["step"] += [step] * number
+        columns["rank"] += [self._rank] * number
+        columns["slot"] += range(number)
+        columns["key"] += keys
+        columns["url"] += urls
+        columns["epoch"] += [each[0] for each in positions]
+        columns["shard"] += [each[1] for each in positions]
+        columns["number"] += [each[2] for each in positions]
+        if len(columns["step"]) >= _ROWS or monotonic() - self._written > _SECONDS:
+            self.write()
+
+    def soon(self) -> None:
+        """A state was taken: what came before it should be on the disk."""
+        if monotonic() - self._written > _SOON:
+            self.write()
+
+    def write(self) -> None:
+        """Write what waits."""
+        columns, self._written = self._columns, monotonic()
+        if not columns["step"]:
+            return
+        first, last = columns["step"][0], columns["step"][-1]
+        about = {"rank": self._rank, "ranks": self._ranks, "first": first, "last": last, "written": time_ns()}
+        schema = SCHEMA.with_metadata({ABOUT: json.dumps({**about, "state": self._begun})})
+        name = f"{NAME}{first:012d}-rank{self._rank:05d}-{about['written']:x}{END}"
+        with AtomicFile(self._folder / name) as draft:
+            pq.write_table(pa.table(columns, schema=schema), draft.file, compression="zstd")
+            draft.publish()
+        self._columns = {name: [] for name in SCHEMA.names}
+        self._begun = None
+
+
+def _samples(item: Any) -> tuple[Sequence[Any], Sequence[Any], Sequence[Any]]:
+    """Keys, URLs and positions of a batch's samples."""
+    if isinstance(item, Mapping) and "__key__" in item:
+        fields = [item.get(name) for name in ("__key__", "__url__", "__position__")]
+        keys, urls, positions = fields if isinstance(fields[0], list) else [[each] for each in fields]
+        whole = isinstance(positions, list) and isinstance(keys, list) and len(positions) == len(keys)
+        if whole and all(isinstance(each, (Position, tuple, list)) for each in positions or ()):
+            return list(map(str, keys or ())), urls or [None] * len(keys or ()), positions or []
+    raise ConfigError(
+        "loader(log=) needs batches that say which samples they were made of: dicts with __key__, __url__ and "
+        "__position__, which a collate function or a stage behind batch has dropped; let it keep the fields that "
+        "begin with two underscores"
+    )

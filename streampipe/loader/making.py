@@ -1,0 +1,113 @@
+"""The side of a loader that makes items: in a worker process, in a background thread, or in the caller's own thread.
+
+Times are taken of some items only, where taking them would cost more than a small share of the time that an item takes:
+what is told of the stages is then a sample of what happened, and scaled up by the report.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from math import ceil
+from time import perf_counter, thread_time
+from typing import TypeVar
+
+from streampipe.counters import Counted, OfLoader, work_for
+from streampipe.observe import Stack
+
+T = TypeVar("T")
+
+READER = "making batches"
+"""Under this name stand the times of who makes items: ``busy``, ``waiting`` (until somebody takes the item),
+and as ``own seconds`` the part of the busy time in which the stages were timed."""
+_MOST, _MOST_TRACED = 0.004, 0.03
+"""The share of the time that looking at the clock may take; where spans are kept for a timeline, more."""
+_SOON = 0.25
+"""Seconds between the times when a worker sends what only its stages know."""
+
+
+class Duty:
+    """Which items are timed: all of them, or every so many-th."""
+
+    def __init__(self, clock: Stack, most: float) -> None:
+        self._clock = clock
+        self._most = most
+        self.first = True
+        self._left = 1  # the first item opens shards and starts codecs: what goes on is another thing
+
+    def begin(self) -> None:
+        """An item begins."""
+        self._clock.on = self._left <= 0
+        self._left -= 1
+        self._clock.looks = 0
+
+    def end(self, seconds: float) -> None:
+        """It took so long."""
+        if self._clock.on:
+            self._clock.on = False
+            self._left = ceil(self._clock.looks * _cost_of_a_look() / max(seconds, 1e-9) / self._most) - 1
+
+
+@cache
+def _cost_of_a_look() -> float:
+    """Seconds that one look at the clocks costs on this machine, with what is written down then."""
+    began = perf_counter()
+    for _ in range(20):
+        perf_counter(), thread_time()
+    return 2 * (perf_counter() - began) / 20 + 1e-6
+
+
+def made_for(counts: OfLoader, items: Iterator[T]) -> Iterator[T]:
+    """The items. While they are made, the thread works for the loader of these counters."""
+    tally = counts.tally(READER)
+    duty = Duty(tally.stack, _MOST_TRACED if counts.trace else _MOST)
+    ended = perf_counter()
+    try:
+        while True:
+            began = perf_counter()
+            tally.waiting += began - ended
+            work_for(counts)
+            duty.begin()
+            tally.stack.inner = tally.stack.cpu = 0.0
+            timed = tally.stack.on
+            try:
+                item = next(items, None)
+            finally:
+                work_for(None)
+                ended = perf_counter()
+                seconds = ended - began
+                duty.end(seconds)
+                if duty.first:
+                    duty.first = False
+                else:
+                    tally.busy += seconds
+                    tally.own += seconds if timed else 0
+                if counts.trace is not None:
+                    counts.trace.add("batch", began, seconds, seconds - tally.stack.inner)
+            if item is None:
+                return
+            tally.yielded += 1
+            yield item
+            del item
+    finally:
+        work_for(counts)
+        close = getattr(items, "close", None)
+        if close is not None:
+            close()
+        work_for(None)
+
+
+class Sender:
+    """Sends what a worker counted: events at once, the times of stages a few times a second."""
+
+    def __init__(self, counts: OfLoader) -> None:
+        self._counts = counts
+        self._last = 0.0
+
+    def take(self, all: bool = False) -> Counted:
+        """What goes with the next item."""
+        now = perf_counter()
+        fold = all or now - self._last > _SOON
+        if fold:
+            self._last = now
+        return self._counts.take(fold)

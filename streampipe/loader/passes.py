@@ -1,0 +1,130 @@
+"""One pass over a loader: its iterator."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+from streampipe.engine.engine import is_nothing
+from streampipe.engine.life import Life
+from streampipe.engine.turns import LEFT_OUT
+from streampipe.errors import ConfigError
+from streampipe.loader.feed import Received
+from streampipe.loader.recorder import Recorder
+from streampipe.loader.watchers import Watchers
+from streampipe.policy import ErrorPolicy
+
+
+class Flows(Protocol):
+    """A loader, as far as a pass looks at it."""
+
+    _recorder: Recorder
+    _watchers: Watchers | None
+    _judge: ErrorPolicy
+
+    def _received(self) -> Iterator[Received]:
+        """What comes from here on."""
+
+    def _forget(self) -> None:
+        """What comes has ended."""
+
+    def _stop(self) -> None:
+        """End what makes items ahead."""
+
+
+class Pass:
+    """The iterator of one pass."""
+
+    def __init__(self, loader: Flows, life: Life) -> None:
+        self._loader = loader
+        self._life = life
+        self.name = life.name
+        self.valid = True
+        self.over = False  # all items were received, and it was asked for one more
+        self._complete = False  # all items were received
+        self._given = 0
+        self._left_out = loader._recorder.counts.get("batch", LEFT_OUT)
+        self._resumed = life.taken > 0 or life.at != life.engine.first(life.name)
+
+    def __iter__(self) -> Pass:
+        return self
+
+    def close(self) -> None:
+        """Leave the pass: what runs in the background for it ends. With steps_per_epoch the next pass goes on there."""
+        if self.valid and not self.over:
+            self.over = True
+            self._ends()
+            if self._life.epochs is not None:
+                self._loader._stop()
+
+    def __del__(self) -> None:
+        self.close()
+
+    def _ends(self) -> None:
+        if self._loader._watchers is not None:
+            self._loader._watchers.ends()
+
+    def __next__(self) -> Any:
+        if not self.valid:
+            raise ConfigError(
+                "this iterator of the loader has ended: since then a newer one was begun, or load_state_dict or "
+                "set_epoch was called; use a newer one, and a loader for each of the loops that run at the same time"
+            )
+        life = self._life
+        if self.over or (self._complete and life.steps is not None):
+            self.over = True
+            self._ends()
+            raise StopIteration
+        watchers = self._loader._watchers
+        if watchers is not None:
+            watchers.asks()
+        while True:
+            try:
+                found = next(self._loader._received(), None)
+            except BaseException:
+                self._loader._forget()
+                raise
+            if found is None:
+                return self._at_end()
+            if self._complete:
+                continue  # only counts follow
+            nothing = is_nothing(found.item)
+            if nothing:
+                life.at = life.engine.behind(life.at, found.moved)
+                if not found.more:
+                    self._complete = True
+                    life.ended()
+                continue
+            self._complete = not life.received(found.moved, found.more)
+            self._given += 1
+            if watchers is not None:
+                watchers.batch(life.received_in_all - 1, found.item)
+            return found.item
+
+    def _at_end(self) -> Any:
+        """The stream has ended. A resumed pass of which nothing was left is over at once: the next one follows."""
+        life, loader = self._life, self._loader
+        loader._stop()
+        if life.until is None:
+            raise ConfigError(
+                f"rank {life.rank} of {life.ranks} is given no samples, so the endless pass has no more steps; check "
+                f"filters and damaged shards (report() counts what was skipped), and that there are as many samples as "
+                f"ranks"
+            )
+        if not self._resumed:
+            loader._judge.end()
+            left_out = self._loader._recorder.counts.get("batch", LEFT_OUT) - self._left_out
+            dropped = loader._judge.judge() if life.ranks == 1 else None
+            if not self._given and (error := dropped or life.engine.nothing(int(left_out))) is not None:
+                raise error
+        if not self._complete:
+            life.ended()
+        if self._resumed and not self._given:
+            self._resumed = False
+            self._complete = False
+            life.begin()
+            self.name = life.name
+            return self.__next__()
+        self.over = True
+        self._ends()
+        raise StopIteration

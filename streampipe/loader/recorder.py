@@ -1,0 +1,71 @@
+"""What a loader's consumer sees: how long it waits for a batch, how long its steps take, how many batches lie ready."""
+
+from __future__ import annotations
+
+from time import perf_counter
+
+from streampipe.counters import Counted, OfLoader
+from streampipe.observe import Histogram, Trace
+from streampipe.report.seen import Seen
+
+LOADER = "loader"
+"""The name under which it is counted."""
+_READY = 1e-3
+"""Seconds: a batch that came sooner lay ready."""
+
+
+class Recorder:
+    """Of one loader, for its whole life. It is used by the thread that iterates the loader."""
+
+    def __init__(self, trace: bool) -> None:
+        self.trace = trace
+        self.counts = OfLoader(Trace("loader") if trace else None)
+        self.waits = Histogram()
+        self._sums = self.counts.meter(LOADER)
+        self.first: list[float] = []
+        """Seconds from the beginning of each pass to its first batch."""
+        self._began: float | None = None  # of a pass whose first batch has not come
+        self._asked = 0.0
+        self._gave: float | None = None
+
+    def begin(self) -> None:
+        """A pass begins: what lies between passes is no step."""
+        self._gave, self._began = None, perf_counter()
+
+    def asks(self) -> None:
+        """The consumer wants the next item: its step has ended."""
+        self._asked = now = perf_counter()
+        if self._gave is not None:
+            self._sums["step seconds"] += now - self._gave
+            if self.counts.trace is not None:
+                self.counts.trace.add("step", self._gave, now - self._gave, now - self._gave)
+            self._gave = None
+
+    def came(self, counted: Counted | None) -> None:
+        """Something came, with what its worker counted."""
+        wait = perf_counter() - self._asked
+        self._sums["wait seconds"] += wait
+        if counted is not None:
+            self.counts.merge(counted)
+
+    def gives(self, samples: int, made: float) -> None:
+        """It is an item, made at that time, which is given to the consumer."""
+        now, sums = perf_counter(), self._sums
+        wait = now - self._asked
+        if self._began is not None:
+            self.first.append(now - self._began)
+            self._began = None
+        else:
+            self.waits.add(wait)
+            if wait < _READY:
+                sums["ready"] += 1
+        sums["batches"] += 1
+        sums["samples"] += samples
+        sums["lay ready seconds"] += max(0.0, self._asked - made)
+        if self.counts.trace is not None:
+            self.counts.trace.add("wait", self._asked, wait, wait)
+        self._gave = now
+
+    def seen(self) -> Seen:
+        """All that was seen so far."""
+        return Seen(self.counts.counted(), Histogram(self.waits.counts), list(self.first))

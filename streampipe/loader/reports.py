@@ -1,0 +1,80 @@
+"""The reports of a loader: what its recorder saw, with how it runs, in the form that is asked for."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch.distributed
+
+from streampipe import report
+from streampipe.engine.chain import named
+from streampipe.engine.engine import Engine
+from streampipe.errors import ConfigError
+from streampipe.loader.feed import Crew
+from streampipe.loader.recorder import Recorder
+from streampipe.report import Facts, Seen, StageFacts, Summary
+from streampipe.spec import AnyStage
+from streampipe.stages.stage import Stage
+
+FORMATS = ("text", "json", "html", "trace")
+
+
+def facts_of(engine: Engine[Any] | None, crew: Crew, prefetch: int) -> Facts:
+    """How a loader runs, for its reports."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    stages = [] if engine is None else [_stage(name, stage, crew.inner) for name, stage in named(engine.chain)]
+    shards: Any = None if engine is None else getattr(engine.spec.source, "shards", None)
+    remote = bool(shards) and "://" in str(shards[0])
+    return Facts(tuple(stages), crew.workers, crew.threads, prefetch, 1, cores, remote)
+
+
+def _stage(name: str, stage: AnyStage, threads: int) -> StageFacts:
+    options: Mapping[str, Any] = stage.options if isinstance(stage, Stage) else {}
+    both = options.get("decode", options.get("map"))  # with batch in one
+    options = both if isinstance(both, Mapping) else options
+    if "threads" not in options:
+        return StageFacts(name, foreign=not _is_own(stage), python="fn" in options)
+    own = options["threads"]
+    return StageFacts(name, threads if own is None else own, True, "fn" in options)
+
+
+def _is_own(stage: AnyStage) -> bool:
+    """Whether the library has the stage."""
+    return isinstance(stage, Stage) and stage.define.function.__module__.startswith("streampipe.")
+
+
+def look(recorder: Recorder, facts: Facts) -> Summary:
+    """The numbers of this rank as they are now."""
+    return report.summarize(recorder.seen(), facts)
+
+
+def report_of(
+    recorder: Recorder, facts: Facts, format: str, path: str | os.PathLike[str] | None, all_ranks: bool
+) -> str:
+    """The report in one of its formats; also written to ``path``."""
+    if format not in FORMATS:
+        raise ConfigError(f"report(format=) is one of {', '.join(FORMATS)}, not {format!r}")
+    seen = recorder.seen()
+    if all_ranks and torch.distributed.is_available() and torch.distributed.is_initialized():
+        every: list[Any] = [None] * torch.distributed.get_world_size()
+        torch.distributed.all_gather_object(every, seen)
+        seen, facts = report.merged(every), Facts(**{**vars(facts), "ranks": len(every)})
+    text = _text(seen, facts, format)
+    if path is not None:
+        Path(path).write_text(text + "\n", encoding="utf-8")
+    return text
+
+
+def _text(seen: Seen, facts: Facts, format: str) -> str:
+    if format == "trace":
+        if not seen.counted.spans:
+            raise ConfigError("there is no trace: make the loader with loader(trace=True), and run it")
+        return report.chrome_trace(seen.counted.spans)
+    found = report.summarize(seen, facts)
+    if format == "json":
+        return json.dumps(found.as_dict(), indent=1)
+    return report.page(found, seen.counted.spans) if format == "html" else report.table(found)

@@ -1,0 +1,80 @@
+"""Who is told of each batch that a loader gives out: loggers of metrics, a line or table, the log of samples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from streampipe.lineage import Log
+from streampipe.report.live import Live, live
+from streampipe.report.metrics import HasScalars, Logger, logger_of, metrics
+from streampipe.report.summary import Summary
+
+
+class Watchers:
+    """Of one loader. They run in the thread that iterates it.
+
+    Args:
+        callbacks: called with metrics and the number of the step, every ``every`` batches.
+        progress: ``"line"`` or ``"table"``; None shows nothing.
+        log: which samples each batch had; made with the first pass.
+        look: gives the report's numbers.
+    """
+
+    def __init__(
+        self,
+        callbacks: Sequence[Logger | HasScalars],
+        every: int,
+        progress: str | None,
+        log: Callable[[], Log] | None,
+        look: Callable[[], Summary],
+    ) -> None:
+        self._loggers = [logger_of(each) for each in callbacks]
+        self._every = every
+        self._progress = progress
+        self._make_log = log
+        self._log: Log | None = None
+        self._look = look
+        self._live: Live | None = None
+
+    @property
+    def any(self) -> bool:
+        """Whether there is anybody."""
+        return bool(self._loggers or self._progress or self._make_log)
+
+    def begins(self, total: int | None) -> None:
+        """A pass of so many batches begins."""
+        self.ends()
+        if self._progress is not None:
+            self._live = live(self._progress, self._look, total)
+        if self._make_log is not None and self._log is None:
+            self._log = self._make_log()
+
+    def asks(self) -> None:
+        """A batch comes next."""
+        if self._log is not None:
+            self._log.begins()
+
+    def batch(self, number: int, item: Any) -> None:
+        """A batch is given out, the ``number``-th since training began."""
+        if self._log is not None:
+            self._log.batch(number, item)
+        if self._live is not None:
+            self._live.batch(1)
+        if self._loggers and (number + 1) % self._every == 0:
+            found = metrics(self._look())
+            for log in self._loggers:
+                log(found, number + 1)
+
+    def state_taken(self) -> None:
+        """A state was taken."""
+        if self._log is not None:
+            self._log.soon()
+
+    def ends(self) -> None:
+        """A pass is over, or was left."""
+        if self._live is not None:
+            self._live.close()
+            self._live = None
+        if self._log is not None:
+            self._log.write()

@@ -1,0 +1,126 @@
+"""``replay``: the batch of a step again, to look at."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from streampipe.context import Consumer
+from streampipe.engine.compile import compile
+from streampipe.engine.engine import Engine, is_nothing
+from streampipe.engine.indexed import IndexedEngine
+from streampipe.engine.state import checked_state
+from streampipe.errors import ConfigError
+from streampipe.lineage import Lineage
+from streampipe.pipeline import Pipeline
+from streampipe.plan.planned import Cursor
+from streampipe.spec import Job
+
+State = Mapping[str, Any]
+
+
+def replay(
+    pipe: Pipeline,
+    where: State | Sequence[State] | str | os.PathLike[str],
+    step: int,
+    *,
+    rank: int = 0,
+    world_size: int | None = None,
+) -> Any:
+    """The batch of a step again, exactly as training got it: same samples, same pixels, same captions.
+
+    Args:
+        pipe: the pipeline of then.
+        where: a state of the loader's (``state_dict()``), or the states of all ranks; or the folder that
+            ``loader(log=...)`` wrote. Where batches are planned, any state of the run will do, of an earlier or a later
+            step, and only that batch is read. Else the batches from the state (or the beginning of the log's file)
+            up to the step are made again.
+        step: the batches that each rank had received before, since training began: 0 is the first.
+        rank, world_size: whose batch; of how many, if it is not what the state or the log says.
+
+    Raises:
+        ConfigError: the state or log is of another dataset, seed or pipeline; or does not reach to that step.
+
+    >>> import streampipe as sp
+    >>> pipe = sp.from_iterable([{"n": i} for i in range(9)]).batch(2)
+    >>> loader = pipe.loader()
+    >>> state = loader.state_dict()
+    >>> [batch["n"] for batch in loader][3], replay(pipe, state, 3)["n"]
+    ([6, 7], [6, 7])
+    """
+    if step < 0:
+        raise ConfigError(f"replay: steps count from 0, not {step}")
+    keys = None
+    if isinstance(where, (str, os.PathLike)):
+        log = Lineage(where)
+        part = log.part_of(step, rank)
+        world_size, keys = world_size or part.ranks, log.step(step, rank)["key"].to_pylist()
+        states: list[dict[str, Any]] = [checked_state(part.state)]
+    else:
+        states = [checked_state(each) for each in ([where] if isinstance(where, Mapping) else where)]
+    ranks = world_size or _ranks_of(pipe, states[0])
+    item = _batch(pipe, states, step, rank, ranks)
+    if keys is not None and isinstance(item, Mapping) and item.get("__key__", keys) not in (keys, keys[0]):
+        raise ConfigError(
+            f"step {step} of rank {rank} is made of other samples now than the log says: the pipeline or its data "
+            f"changed since, or samples that were bad then are good now; restore them to see that batch"
+        )
+    return item
+
+
+def _batch(pipe: Pipeline, states: Sequence[Mapping[str, Any]], step: int, rank: int, ranks: int) -> Any:
+    engine: Engine[Any] = compile(pipe.spec, Job(ranks, 0))
+    state = states[0]
+    before = step - (state.get("batches") or 0)
+    if state["kind"] == "new":
+        at: Any = engine.first(state["epoch"])
+    elif state["kind"] != engine.kind:
+        raise ConfigError(f"the state was saved by a {state['kind']} pipeline, this one is {engine.kind}; restore it")
+    else:
+        engine, at = engine.load(states, rank, ranks)
+    if isinstance(engine, IndexedEngine):
+        return next(_items(engine, _place(engine, at, before, step), None, rank, ranks))
+    if before < 0:
+        raise ConfigError(
+            f"the state stands behind step {step}, and the batches of this pipeline cannot be planned: give a state "
+            f"from before that step, or the folder that loader(log=...) wrote"
+        )
+    until = None if state["epochs"] is None else state["epoch"] + state["epochs"]
+    for number, item in enumerate(_items(engine, at, until, rank, ranks)):
+        if number == before:
+            return item
+    raise ConfigError(f"the pass that the state stands in has ended before step {step}; give a later state, or the log")
+
+
+def _place(engine: IndexedEngine, at: Cursor, steps: int, step: int) -> Cursor:
+    """The place so many steps later than another one, or earlier."""
+    plan = engine.plan
+    if steps >= 0:
+        return plan.after(at, steps)
+    number = plan.length(0, at.epoch) + at.step + steps
+    found = plan.after(Cursor(0, 0, None), max(number, 0))
+    begun = plan.begun
+    if number < 0 or (begun is not None and (found.epoch, found.step) < (begun.epoch, begun.steps)):
+        raise ConfigError(
+            f"step {step} lies before this run began or went on with another global batch: give a state from before "
+            f"that, or the folder that loader(log=...) wrote"
+        )
+    return found
+
+
+def _items(engine: Engine[Any], at: Any, until: int | None, rank: int, ranks: int) -> Iterator[Any]:
+    for item, _, _ in engine.items(at, until, Consumer(rank, ranks)):
+        if not is_nothing(item):
+            yield item
+
+
+def _ranks_of(pipe: Pipeline, state: Mapping[str, Any]) -> int:
+    """How many ranks the job had, as far as its state says."""
+    if state["kind"] == "lanes":
+        return int(state["rank"][1]) if state.get("rank") else 1
+    engine = compile(pipe.spec, Job(1, 0))
+    size = state.get("batch")
+    if isinstance(engine, IndexedEngine) and isinstance(size, int):
+        return max(1, size // (engine.division.batch or 1))
+    return 1

@@ -1,0 +1,151 @@
+"""From what was counted to the numbers of a report."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from streampipe.counters import Counts
+from streampipe.observe.tally import SUMS
+from streampipe.report.seen import Seen
+from streampipe.report.summary import READING, Facts, StageFacts, StageRow, Summary
+from streampipe.report.verdict import judge
+
+DISK, READER, LOADER, BUCKET = "reading files", "making batches", "loader", "bucket "  # no stage is named so
+_SLOW = 4  # times the median, from which on a call is slow
+
+
+def summarize(seen: Seen, facts: Facts) -> Summary:
+    """The numbers and the verdict."""
+    found = _consumer(seen, facts)
+    sums = seen.counted.sums
+    found.stages = _stages(seen, facts, found)
+    inside = sum(row.own_seconds for row in found.stages)
+    found.other_seconds = max(0.0, found.making_seconds - inside)
+    found.network_bytes = int(sums.get(("network", "bytes"), 0))
+    found.network_wait_seconds = sums.get((READING, "wait seconds"), 0.0)
+    found.requests = int(sums.get(("network", "requests"), 0))
+    found.cache_hits = int(sums.get(("cache", "hits"), 0))
+    found.cache_downloads = int(sums.get(("cache", "downloads"), 0))
+    found.slots_filled = int(sum(n for (_, what), n in sums.items() if what == "slots filled"))
+    found.disk_bytes = int(sums.get((DISK, "bytes"), 0))
+    found.disk_seconds = sums.get((DISK, "busy seconds"), 0.0) / max(found.timed_share, 1e-9)
+    found.drops = _reasons(
+        seen, lambda name, what: name != "skipped" and "dropped" in what and what != "captions dropped"
+    )
+    found.errors = _reasons(seen, lambda name, what: name == "skipped" or what == "errors")
+    found.counts, found.buckets = _counts(sums, [row.name for row in found.stages])
+    found.limit, found.verdict = judge(found)
+    return found
+
+
+def _consumer(seen: Seen, facts: Facts) -> Summary:
+    sums = seen.counted.sums
+    mine = {what: n for (name, what), n in sums.items() if name == LOADER}
+    reader = {what: n for (name, what), n in sums.items() if name == READER}
+    batches, samples = int(mine.get("batches", 0)), int(mine.get("samples", 0))
+    wait, step = mine.get("wait seconds", 0.0), mine.get("step seconds", 0.0)
+    making, idle = reader.get("busy seconds", 0.0), reader.get("waiting seconds", 0.0)
+    wall = max((wait + step) / facts.ranks, 1e-9)
+    steady = max(0.0, wait - sum(seen.first)) if batches > 4 else wait
+    after = max(1, batches - len(seen.first))
+    found = Summary(
+        batches=batches,
+        samples=samples,
+        wait_seconds=wait,
+        step_seconds=step,
+        wait_share=steady / max(steady + step, 1e-9),
+        wait_p50=seen.waits.quantile(0.5),
+        wait_p95=seen.waits.quantile(0.95),
+        wait_p99=seen.waits.quantile(0.99),
+        first_batch_seconds=[round(each, 4) for each in seen.first],
+        rate=samples / wall,
+        consumer_rate=samples * facts.ranks / step if step > 1e-6 else None,
+        readers=facts.readers,
+        workers=facts.workers,
+        threads=facts.threads,
+        cores=facts.cores,
+        background=facts.background,
+        making_seconds=making,
+        idle_seconds=idle if facts.background else 0.0,
+        timed_share=min(1.0, reader.get("own seconds", 0.0) / making) if making else 0.0,
+        queue_fill=mine.get("lay ready seconds", 0.0) / wall if facts.background else 0.0,
+        queue_size=max(facts.prefetch, facts.threads) * max(1, facts.workers) if facts.background else 0,
+        ready_share=mine.get("ready", 0) / after,
+        remote=facts.remote,
+    )
+    if making and facts.background:
+        found.capacity = samples / making * facts.readers
+    elif making:
+        found.capacity = samples / making
+    return found
+
+
+def _stages(seen: Seen, facts: Facts, found: Summary) -> list[StageRow]:
+    """Reading, and then the stages in their order; behind them those that only a part of a mixture has."""
+    sums, scale = seen.counted.sums, 1 / max(found.timed_share, 1e-9)
+    known = {each.name: each for each in facts.stages}
+    there = [name for name, what in sums if what == "samples out" and name not in (READER, READING)]
+    names = [READING, *known, *sorted(set(there) - set(known))]
+    rows = []
+    for name in names:
+        of = {what: sums.get((name, what), 0) for what in SUMS}
+        if not any(of.values()):
+            continue
+        stage = known.get(name, StageFacts(name))
+        row = StageRow(
+            name,
+            int(of["samples in"]),
+            int(of["samples out"]),
+            of["own seconds"] * scale,
+            of["waiting seconds"] * scale,
+            of["busy seconds"] * scale,
+            of["cpu seconds"] * scale,
+            stage.threads,
+            stage.can_thread,
+            stage.python,
+            stage.foreign,
+        )
+        row.share = min(1.0, row.own_seconds / max(found.making_seconds, 1e-9))
+        if stage.threads and row.busy_seconds:
+            row.utilisation = min(1.0, row.busy_seconds / max(stage.threads * found.making_seconds, 1e-9))
+        _slow_calls(row, seen)
+        rows.append(row)
+    return rows
+
+
+def _slow_calls(row: StageRow, seen: Seen) -> None:
+    """How long its calls take, and which share of the time those have that take several times as long as the others."""
+    every_took = seen.counted.took
+    took = every_took.get((row.name, "calls")) or every_took.get((row.name, "own"))
+    if took is None:
+        return
+    times = took.durations
+    row.p50, row.p99 = times.quantile(0.5), times.quantile(0.99)
+    row.slowest = [(slow.seconds, slow.key) for slow in took.slowest]
+    number, seconds, every = times.above(_SLOW * row.p50)
+    row.slow_calls, row.slow_share = number / max(1, times.number), seconds / max(every, 1e-9)
+
+
+def _reasons(seen: Seen, wanted: Callable[[str, str], bool]) -> list[dict[str, Any]]:
+    found = [
+        {"stage": name, "reason": what, "samples": int(n), "examples": seen.counted.examples.get((name, what), [])}
+        for (name, what), n in seen.counted.sums.items()
+        if n and wanted(name, what)
+    ]
+    return sorted(found, key=lambda each: (-int(str(each["samples"])), str(each["stage"])))
+
+
+def _counts(sums: Counts, stages: Sequence[str]) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, float]]]:
+    """What else was counted, and the buckets."""
+    others: defaultdict[str, dict[str, float]] = defaultdict(dict)
+    buckets: defaultdict[str, dict[str, float]] = defaultdict(dict)
+    for (name, what), n in sums.items():
+        if name.startswith(BUCKET):
+            buckets[name.removeprefix(BUCKET)][what] = n
+        elif name in (LOADER, READER, DISK) or (name in stages and what in SUMS):
+            continue
+        else:
+            others[name][what] = n
+    return dict(others), dict(buckets)

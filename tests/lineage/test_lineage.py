@@ -1,0 +1,170 @@
+"""Which samples each step had, and the batch of a step again."""
+
+import itertools
+import json
+
+import pytest
+
+import streampipe as sp
+from streampipe.errors import ConfigError
+from tests.data import write_photos, write_shards
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("shards")
+    write_shards(folder, [20, 17])
+    return str(folder)
+
+
+def planned(folder, **options):
+    return sp.stream(folder, shuffle=True, seed=3, **{"epochs": 2, **options}).batch(4)
+
+
+def streamed(folder, **options):
+    """Lanes, and a stage that drops."""
+    source = sp.stream(folder, shuffle=True, seed=3, tier="sequential", **{"epochs": 2, **options})
+    return source.filter(lambda sample: not sample["__key__"].endswith("3")).batch(4)
+
+
+KINDS = pytest.mark.parametrize("make", [planned, streamed])
+
+
+@KINDS
+@pytest.mark.parametrize("options", [{}, {"num_workers": 2}, {"threads": 2}], ids=str)
+def test_the_log_says_what_each_step_had(folder, tmp_path, make, options):
+    batches = list(make(folder).loader(log=tmp_path, **options))
+    rows = sp.Lineage(tmp_path).table().to_pylist()
+    expected = [
+        (step, 0, slot, key, *position)
+        for step, batch in enumerate(batches)
+        for slot, (key, position) in enumerate(zip(batch["__key__"], batch["__position__"], strict=True))
+    ]
+    found = [(r["step"], r["rank"], r["slot"], r["key"], r["epoch"], r["shard"], r["number"]) for r in rows]
+    assert found == expected
+    assert rows[0]["url"] == batches[0]["__url__"][0]
+
+
+@KINDS
+def test_a_step_is_replayed_from_the_log(folder, tmp_path, make):
+    batches = list(make(folder).loader(log=tmp_path))
+    for step in (0, 5, len(batches) - 1):
+        assert sp.replay(make(folder), tmp_path, step) == batches[step]
+
+
+@KINDS
+def test_a_step_is_replayed_from_a_state(folder, make):
+    loader = make(folder).loader()
+    begin = loader.state_dict()
+    batches = list(loader)
+    for step in (0, 7, 13):
+        assert sp.replay(make(folder), begin, step) == batches[step]
+
+
+def test_where_batches_are_planned_a_later_state_will_do(folder):
+    loader = planned(folder).loader(num_workers=2)
+    batches = list(itertools.islice(loader, 15))
+    state = json.loads(json.dumps(loader.state_dict()))
+    for step in (0, 9, 14):
+        assert sp.replay(planned(folder), state, step) == batches[step]
+    assert sp.replay(planned(folder), state, 17) == list(planned(folder).loader())[17]
+
+
+def test_elsewhere_a_later_state_says_what_is_needed(folder):
+    loader = streamed(folder).loader()
+    list(itertools.islice(loader, 5))
+    with pytest.raises(ConfigError, match=r"from before that step, or the folder that loader\(log=\.\.\.\) wrote"):
+        sp.replay(streamed(folder), loader.state_dict(), 2)
+
+
+def test_pixels_and_crops_are_those_of_training(tmp_path):
+    write_photos(tmp_path / "shards", [8, 8])
+    pipe = sp.stream(str(tmp_path / "shards"), shuffle=True, epochs=None).rename(image="jpg")
+    pipe = pipe.decode(32, crop="random", flip=0.5).batch(4)
+    loader = pipe.loader(threads=2)
+    batches = list(itertools.islice(loader, 7))
+    again = sp.replay(pipe, loader.state_dict(), 5)
+    assert again["image"].equal(batches[5]["image"])
+    assert again["crop_top_left"] == batches[5]["crop_top_left"]
+
+
+@pytest.mark.parametrize("make", [planned, streamed])
+def test_each_rank_has_its_own(folder, tmp_path, make):
+    def loader(rank):
+        return make(folder, epochs=None).loader(rank=rank, world_size=2, steps_per_epoch=6, log=tmp_path)
+
+    batches = [list(loader(rank)) for rank in range(2)]
+    log = sp.Lineage(tmp_path)
+    assert log.ranks == 2
+    for rank in range(2):
+        assert log.step(3, rank)["key"].to_pylist() == batches[rank][3]["__key__"]
+        assert sp.replay(make(folder, epochs=None), tmp_path, 3, rank=rank) == batches[rank][3]
+
+
+def test_steps_that_were_done_again_count_once(folder, tmp_path):
+    first = planned(folder).loader(log=tmp_path)
+    passed = iter(first)
+    batches = [next(passed) for _ in range(5)]
+    state = first.state_dict()
+    next(passed)
+    next(passed)
+    passed.close()
+    resumed = planned(folder).loader(log=tmp_path)
+    resumed.load_state_dict(state)
+    batches += list(resumed)
+    table = sp.Lineage(tmp_path).table()
+    assert table["step"].to_pylist() == [step for step, batch in enumerate(batches) for _ in batch["__key__"]]
+    assert table["key"].to_pylist() == [key for batch in batches for key in batch["__key__"]]
+
+
+def test_a_state_and_the_log_agree(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("streampipe.lineage.log._SOON", 0.0)
+    passed = iter(loader := planned(folder).loader(log=tmp_path))
+    for _ in range(4):
+        next(passed)
+    loader.state_dict()
+    assert sp.Lineage(tmp_path).table()["step"].to_pylist()[-1] == 3
+
+
+def test_other_data_than_those_of_the_log_are_noticed(folder, tmp_path):
+    list(planned(folder).loader(log=tmp_path))
+    with pytest.raises(ConfigError, match="seed"):
+        sp.replay(sp.stream(folder, shuffle=True, seed=4, epochs=2).batch(4), tmp_path, 2)
+
+
+def test_batches_that_do_not_say_their_samples_are_refused(folder, tmp_path):
+    loader = sp.stream(folder).batch(4, collate=lambda rows: len(rows)).loader(log=tmp_path)
+    with pytest.raises(ConfigError, match="__key__, __url__ and __position__"):
+        list(loader)
+
+
+def test_folders_and_files_that_are_no_log_are_refused(folder, tmp_path):
+    with pytest.raises(ConfigError, match=r"loader\(log=folder\) writes one"):
+        sp.Lineage(tmp_path)
+    (tmp_path / "trained-on-0.parquet").write_bytes(b"PAR1")
+    with pytest.raises(ConfigError, match="no part of a log"):
+        sp.Lineage(tmp_path)
+    with pytest.raises(ConfigError, match="a folder of this machine"):
+        iter(planned(folder).loader(log="s3://bucket/log"))
+
+
+def test_steps_that_are_not_there_are_told(folder, tmp_path):
+    list(planned(folder).loader(log=tmp_path))
+    with pytest.raises(ConfigError, match="no step 99 of rank 0: it has 0 to"):
+        sp.replay(planned(folder), tmp_path, 99)
+    with pytest.raises(ConfigError, match="no step 1 of rank 5: it has none"):
+        sp.Lineage(tmp_path).step(1, rank=5)
+    with pytest.raises(ConfigError, match="steps count from 0"):
+        sp.replay(planned(folder), tmp_path, -1)
+
+
+def test_a_step_before_another_global_batch_is_refused(folder):
+    loader = sp.stream(folder, shuffle=True, seed=3).batch(4).loader()
+    list(itertools.islice(loader, 3))
+    other = sp.stream(folder, shuffle=True, seed=3).batch(2).loader()
+    other.load_state_dict(loader.state_dict())
+    batches = list(itertools.islice(other, 4))
+    pipe, state = sp.stream(folder, shuffle=True, seed=3).batch(2), other.state_dict()
+    assert sp.replay(pipe, state, 4) == batches[1]
+    with pytest.raises(ConfigError, match="another global batch"):
+        sp.replay(pipe, state, 1)

@@ -1,0 +1,131 @@
+"""What a loader counts is its own, merged over threads and workers."""
+
+import time
+
+import pytest
+
+import streampipe as sp
+from streampipe.counters import counters
+from tests.data import shard, write_shards
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("shards")
+    write_shards(folder, [20, 20])
+    return str(folder)
+
+
+def keep_even(sample):
+    return int(sample["__key__"]) % 2 == 0
+
+
+def length(text):
+    return len(text)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"threads": 2}, {"num_workers": 2}, {"num_workers": 2, "trace": True}], ids=str
+)
+def test_counts_are_the_same_however_the_loader_runs(folder, options):
+    before = counters.get("filter(keep_even)", "dropped")
+    loader = sp.stream(folder, shuffle=True).filter(keep_even).map(length, "txt").batch(4).loader(**options)
+    batches = list(loader)
+    found = loader.summary()
+    assert found.batches == len(batches)
+    assert found.samples == 20
+    rows = {row.name: row for row in found.stages}
+    assert (rows["filter(keep_even)"].samples_in, rows["filter(keep_even)"].samples_out) == (40, 20)
+    assert (rows["map(length)"].samples_in, rows["map(length)"].samples_out) == (20, 20)
+    (drop,) = found.drops
+    assert drop["samples"] == 20
+    assert drop["examples"]
+    assert all(int(key) % 2 for key in drop["examples"])
+    assert counters.get("filter(keep_even)", "dropped") == before + 20
+    assert len(found.first_batch_seconds) == 1
+
+
+def test_training_and_validation_are_counted_apart(folder):
+    train = sp.stream(folder, shuffle=True).batch(4).loader(threads=1)
+    validate = sp.stream(folder).take(8).batch(4).loader(threads=1)
+    seen = []
+    for number, _ in enumerate(train):
+        if number == 5:
+            seen = list(validate)
+    assert len(seen) == 2
+    assert (train.summary().batches, train.summary().samples) == (10, 40)
+    assert (validate.summary().batches, validate.summary().samples) == (2, 8)
+    assert "2 batches" in validate.report()
+
+
+def test_the_step_is_measured_by_the_loader_and_pauses_between_passes_are_none(folder):
+    loader = sp.stream(folder).batch(10).loader()
+    for _ in loader:
+        time.sleep(0.01)
+    time.sleep(0.5)
+    for _ in loader:
+        time.sleep(0.01)
+    found = loader.summary()
+    assert 8 * 0.01 <= found.step_seconds < 0.5
+    assert len(found.first_batch_seconds) == 2
+
+
+def test_errors_are_told_with_their_sample(tmp_path):
+    samples = [(f"{n:04d}", {"cls": str(n) if n % 5 else "no number"}) for n in range(20)]
+    (tmp_path / "00000.tar").write_bytes(shard(samples))
+    policy = sp.ErrorPolicy("skip", max_share=0.5)
+    loader = sp.stream(str(tmp_path), on_error=policy).decode().batch(4).loader()
+    list(loader)
+    found = loader.summary()
+    (error,) = [each for each in found.errors if each["reason"] == "DecodeError"]
+    assert error["samples"] == 4
+    assert "sample '0000'" in error["examples"][0]
+    assert found.slots_filled == 4
+    assert "DecodeError" in loader.report()
+
+
+def test_batches_that_lie_ready_are_counted(folder):
+    loader = sp.stream(folder).batch(2).loader(threads=1, prefetch=3)
+    for _ in loader:
+        time.sleep(0.02)
+    found = loader.summary()
+    assert found.ready_share > 0.5
+    assert 1 < found.queue_fill <= found.queue_size + 1
+    assert found.queue_size == 3
+
+
+def test_only_some_items_are_timed_where_looking_at_the_clock_would_cost(folder):
+    loader = sp.stream(folder, epochs=None).rename(text="txt").batch(2).loader()
+    for number, _ in enumerate(loader):
+        if number == 400:
+            break
+    found = loader.summary()
+    assert 0 < found.timed_share < 0.9
+    assert sum(row.own_seconds for row in found.stages) < 1.5 * found.making_seconds
+
+
+def test_ranks_are_merged_into_one_report(folder):
+    from streampipe.report import merged, summarize
+
+    loaders = [sp.stream(folder).batch(4).loader(rank=rank, world_size=2) for rank in range(2)]
+    for each in loaders:
+        list(each)
+    seen = merged([each._recorder.seen() for each in loaders])
+    found = summarize(seen, loaders[0]._facts())
+    assert found.samples == 40
+    assert found.batches == 10
+
+
+def one_in_twenty_is_slow(text):
+    time.sleep(0.05 if int(text[-4:]) % 20 == 3 else 0.005)
+    return text
+
+
+def test_slow_samples_stop_nobody_and_change_no_batch(tmp_path):
+    write_shards(tmp_path, [160, 160])
+    pipe = sp.stream(str(tmp_path), shuffle=True)
+    plain = [batch["__key__"] for batch in pipe.batch(8).loader()]
+    loader = pipe.map(one_in_twenty_is_slow, "txt").batch(8).loader(threads=4, prefetch=8)
+    assert [batch["__key__"] for batch in loader] == plain
+    found = loader.summary()
+    assert found.idle_seconds / (found.idle_seconds + found.making_seconds) < 0.2
