@@ -101,7 +101,7 @@ def read_steps(plan: Plan, run: Run, cursor: Cursor, first: int, stride: int, vi
 
 
 def reader_of(plan: Plan, most: int, shared: OpenShards | None = None, readers: int = 1) -> Reader:
-    """What reads a plan's samples, one of ``readers``, with so many shards open at most, maybe ``shared`` with others."""
+    """What reads a plan's samples, with so many shards open at most, maybe ``shared``; it is one of ``readers``."""
     return Reader(plan.dataset.parts(), most, plan.window, shared, readers)
 
 
