@@ -12,7 +12,7 @@ from streampipe.counters import counters
 from streampipe.errors import ConfigError, CorruptShard, IndexMismatch, ShardMissing, SourceError
 from streampipe.index.columns import Columns
 from streampipe.index.scan import HasLinks, scan
-from streampipe.index.table import NEEDS, NESTED, ShardIndex, make
+from streampipe.index.table import NEEDS, NESTED, SUMS, ShardIndex, make
 from streampipe.source import Source, has_query, local_path, planted, redact
 from streampipe.tar import Limits, compression_of
 from streampipe.urls import stem_of
@@ -160,7 +160,7 @@ class Finder:
             folder = self._memory()
         except OSError:
             return scan(url, self.source, self.limits, checksums=False)  # which says what is wrong with it
-        identity = f"{os.path.abspath(path)}\0{stat.st_size}\0{stat.st_mtime_ns}\0{self.limits}"
+        identity = f"2\0{os.path.abspath(path)}\0{stat.st_size}\0{stat.st_mtime_ns}\0{self.limits}"
         if folder is None:
             return scan(url, self.source, self.limits, checksums=False)
         place = os.path.join(folder, hashlib.sha256(os.fsencode(identity)).hexdigest()[:32] + SUFFIX)
@@ -169,7 +169,7 @@ class Finder:
         if data is not None:
             try:
                 noted = ShardIndex.from_bytes(data, place, most, columns)
-                if NESTED in noted.facts:
+                if {NESTED, SUMS} <= set(noted.facts):
                     return noted
             except IndexMismatch:
                 pass  # our own notes, damaged or of an older version: make them again

@@ -47,8 +47,8 @@ def read_table(
         said = _said(plain.metadata, wanted)
         batches, size = [], said if said > most else 0
         texts, rows = _texts(plain.metadata, most, said)
-        file = pq.ParquetFile(pa.BufferReader(data), read_dictionary=texts)
-        for batch in file.iter_batches(batch_size=rows, columns=wanted) if not size else ():
+        file = pq.ParquetFile(pa.BufferReader(data), read_dictionary=texts, metadata=plain.metadata)
+        for batch in file.iter_batches(batch_size=rows, columns=wanted, use_threads=False) if not size else ():
             size += sum(map(_written_out, batch.columns)) + row_bytes * batch.num_rows
             if size > most:
                 break

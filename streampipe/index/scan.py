@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from typing import Any
 
+from streampipe.checksum import crc32, headers_crc32
 from streampipe.errors import ConfigError, UnsupportedMember
 from streampipe.index.columns import Columns
 from streampipe.index.facts import image_size, scalars_of
 from streampipe.index.known import Known, columns_beside
-from streampipe.index.table import NEEDS, ShardIndex, make
+from streampipe.index.table import NEEDS, SUMS, ShardIndex, make
 from streampipe.samples import group
 from streampipe.source import Source, redact
 from streampipe.tar import Limits, Member, compression_of, read_members, stream_members
@@ -26,7 +26,8 @@ def scan(url: str, source: Source, limits: Limits, *, checksums: bool = True) ->
     """Read a shard once, front to back, strictly: damage is an error as in any other reading of it.
 
     Columns of img2dataset's Parquet file beside it are taken over. With ``checksums`` all bytes are read; without, of a
-    local shard only headers, image headers and json members. A local shard is read through before a byte is hashed.
+    local shard only headers, whose checksums are kept, image headers and json members. A local shard is read through
+    before a byte is hashed.
 
     Raises:
         ConfigError: the shard is compressed: single samples of it cannot be read.
@@ -43,6 +44,10 @@ def scan(url: str, source: Source, limits: Limits, *, checksums: bool = True) ->
         facts: dict[str, Any] = {"bytes": len(data)}
         if checksums:
             facts["sha256"] = _hashed(data, rows)
+        else:
+            facts[SUMS] = "headers"
+            for row in rows:
+                row["crc32"] = _of_headers(data, row)
     else:
         chunks = iter(source.chunks(url))
         head = next(chunks, b"")
@@ -97,11 +102,19 @@ def _hashed(data: memoryview, rows: list[dict[str, Any]]) -> str:
     for row in rows:
         end = row["offset"] + row["size"]
         digest.update(data[at : row["offset"]])
-        row["crc32"] = zlib.crc32(data[row["offset"] : end])
+        row["crc32"] = crc32(data[row["offset"] : end])
         digest.update(data[row["offset"] : end])
         at = end
     digest.update(data[at:])
     return digest.hexdigest()
+
+
+def _of_headers(data: memoryview, row: dict[str, Any]) -> int:
+    """The checksum of a sample's headers."""
+    begin, fields = row["offset"], row["fields"]
+    starts = [each["offset"] - begin for each in fields]
+    ends = [start + each["size"] for start, each in zip(starts, fields, strict=True)]
+    return headers_crc32(data[begin : begin + row["size"]], starts, ends)
 
 
 def _rows(
@@ -110,7 +123,7 @@ def _rows(
     limits: Limits,
     known: Known,
     needs: set[str],
-    crc32: Callable[[int, int], int] | None = None,
+    sum_of: Callable[[int, int], int] | None = None,
 ) -> tuple[list[dict[str, Any]], Columns]:
     rows: list[dict[str, Any]] = []
     columns = Columns()
@@ -135,7 +148,7 @@ def _rows(
                 "key": sample["__key__"],
                 "offset": start,
                 "size": end - start,
-                "crc32": crc32(start, end) if crc32 else None,
+                "crc32": sum_of(start, end) if sum_of else None,
                 "fields": [{"name": f, "offset": m.data_offset, "size": m.size} for m, f in own],
                 "width": width,
                 "height": height,
@@ -172,7 +185,7 @@ class _Tape:
     def crc32(self, start: int, end: int) -> int:
         """Of the bytes [start, end), which are then let go."""
         with memoryview(self._held) as view:
-            found = zlib.crc32(view[start - self._start : end - self._start])
+            found = crc32(view[start - self._start : end - self._start])
         del self._held[: end - self._start]
         self._start = end
         return found

@@ -20,7 +20,7 @@ from streampipe.index import Finder, ShardIndex
 from streampipe.index.manifest import NAME
 from streampipe.index.manifest import counts as read_manifest
 from streampipe.plan.deal import shard_seed
-from streampipe.plan.lanes import rank_reader
+from streampipe.plan.lanes import RankReader
 from streampipe.plan.planned import Place, Plan
 from streampipe.query.condition import Keep
 from streampipe.rng import derive, permutation
@@ -42,6 +42,7 @@ class Select(Protocol):
 
 
 _THREADS = 16
+_AT_ONCE = 64  # places that are found in one go, where batches are small
 
 
 class Uncounted(Exception):
@@ -123,7 +124,7 @@ class Dataset:
         return EpochStream(self.counts, seed, self.first)
 
     def places(self, plan: Plan, rank: int, ranks: int, repeat: bool = True) -> RankPlaces:
-        """A rank's places, step by step; see ``rank_reader``."""
+        """A rank's places, step by step; see ``RankReader``."""
         return RankPlaces(self, plan, rank, ranks, repeat)
 
     def parts(self) -> tuple[Dataset, ...]:
@@ -174,16 +175,34 @@ class RankPlaces:
         self._plan = plan
         self._rank = (rank, ranks)
         self._repeat = repeat
-        self._epoch = -1
+        self._epoch = self._asked = self._stride = -1
+        self._ahead: dict[int, list[Place]] = {}
 
     def __call__(self, epoch: int, step: int) -> list[Place]:
-        """Where the rank's samples of a batch are."""
+        """Where the rank's samples of a batch are.
+
+        Who asks for steps one after the other is told of several at once: numpy costs as much for one sample as for 64.
+        """
         if epoch != self._epoch:
             plan = self._plan
             self._stream = self._dataset.stream(shard_seed(plan.seed, epoch) if plan.shuffled else None)
-            self._read = rank_reader(plan.order(epoch), *self._rank, plan.cut(epoch), self._repeat)
-            self._epoch = epoch
-        return [Place(shard, number, epoch) for shard, number in self._stream.find(self._read(step))]
+            self._read = RankReader(plan.order(epoch), *self._rank, plan.cut(epoch), self._repeat)
+            self._epoch, self._ahead = epoch, {}
+        found = self._ahead.pop(step, None)
+        stride, self._asked = step - self._asked, step
+        if found is None:
+            in_a_row, self._stride = stride == self._stride and stride > 0, stride
+            many = max(1, _AT_ONCE // self._read.slots) if in_a_row else 1
+            end = min(step + stride * many, self._read.cut.batches) if many > 1 else step + 1
+            self._find(range(step, end, stride if many > 1 else 1))
+            found = self._ahead.pop(step)
+        return found
+
+    def _find(self, steps: range) -> None:
+        """Find the places of these steps."""
+        positions, slots = self._read.several(steps)
+        found = (Place(shard, number, self._epoch) for shard, number in self._stream.find(positions))
+        self._ahead = {step: list(islice(found, each)) for step, each in zip(steps, slots, strict=True)}
 
 
 def within(samples: int, first: int, last: int | None) -> tuple[int, int]:

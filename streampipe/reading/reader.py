@@ -14,9 +14,13 @@ from streampipe.plan.planned import Place
 from streampipe.reading.forward import ForwardReader
 from streampipe.reading.indexed import IndexedShard
 from streampipe.reading.prefetch import Prefetch, Steps
+from streampipe.source.buffers import Buffers
 from streampipe.source.local import LocalFile
 
 T = TypeVar("T")
+_LARGE = 64 << 10
+"""Bytes of a sample from which on new memory for each costs more than to look for some that can be used again."""
+_KEPT = 256 << 20  # bytes of memory that is used again
 
 
 class _Open(NamedTuple):
@@ -36,6 +40,7 @@ class Reader:
         self._datasets = datasets
         self._most = open_shards
         self._window = window
+        self._buffers = Buffers(_KEPT)
         self._open: OrderedDict[tuple[int, int], _Open] = OrderedDict()
 
     def read(self, steps: Iterable[tuple[T, Sequence[Place]]], views: bool) -> Steps[T]:
@@ -62,18 +67,23 @@ class Reader:
 
     def _sample(self, place: Place, views: bool) -> Sample | ShardError:
         try:
-            shard, file = self._opened(place)
+            shard, file = self._opened(place.part, place.shard)
             row = shard.row(place.number)
-            return shard.sample(row, file.read(*shard.span(row)), place.epoch, views)
+            start, end = shard.span(row)
+            if not views or end - start < _LARGE or end > file.size:
+                return shard.sample(row, file.read(start, end), place.epoch, views)
+            memory = self._buffers.take(end - start)
+            file.read_into(memory, start)
+            return shard.sample(row, memory, place.epoch, views)
         except ShardError as error:
             return error
 
-    def _opened(self, place: Place) -> _Open:
-        at = place.part, place.shard
+    def _opened(self, part: int, number: int) -> _Open:
+        at = part, number
         opened = self._open.get(at)
         if opened is None:
-            dataset = self._datasets[place.part]
-            shard = IndexedShard(dataset, place.shard)
+            dataset = self._datasets[part]
+            shard = IndexedShard(dataset, number)
             file = dataset.finder.source.file(shard.url)
             assert file is not None  # it is local
             opened = self._open[at] = _Open(shard, file)

@@ -200,11 +200,3 @@ def with_next(items: Iterable[T], most: int) -> Iterator[tuple[T, list[T]]]:
             yield coming.popleft(), list(coming)
     while coming:
         yield coming.popleft(), list(coming)
-
-
-def to_bytes(sample: Sample) -> Sample:
-    """The sample with every memoryview copied into bytes, in place."""
-    for name, value in sample.items():
-        if type(value) is memoryview:
-            sample[name] = bytes(value)
-    return sample

@@ -50,13 +50,29 @@ class LocalFile:
         while len(data) < end - start:  # the kernel gives 2 GB at a time
             more = os.pread(self._file, end - start - len(data), start + len(data))
             if not more:
-                raise ShardChanged(
-                    f"{redact(self.url)} was cut off while it was read: it had {self.size} bytes, and has "
-                    f"{os.fstat(self._file).st_size} now; write shards under another name and rename them when they "
-                    f"are whole, then begin the epoch anew"
-                )
+                raise self._cut_off()
             data += more
         return data
+
+    def read_into(self, memory: memoryview, start: int) -> None:
+        """Fill memory with the bytes from ``start`` on.
+
+        Raises:
+            ShardChanged: there are not so many any more.
+        """
+        at = 0
+        while at < len(memory):
+            came = os.preadv(self._file, [memory[at:]], start + at)
+            if not came:
+                raise self._cut_off()
+            at += came
+
+    def _cut_off(self) -> ShardChanged:
+        return ShardChanged(
+            f"{redact(self.url)} was cut off while it was read: it had {self.size} bytes, and has "
+            f"{os.fstat(self._file).st_size} now; write shards under another name and rename them when they are whole, "
+            f"then begin the epoch anew"
+        )
 
     def pieces(self, start: int = 0) -> Iterator[bytes]:
         """All bytes from ``start`` on."""
