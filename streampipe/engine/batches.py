@@ -18,7 +18,7 @@ from streampipe.counters import counters
 from streampipe.engine.chain import keeps_nothing, repeatable, takes_views, through
 from streampipe.engine.division import Division
 from streampipe.engine.engine import NOTHING
-from streampipe.errors import ShardError, TooManyErrors
+from streampipe.errors import ShardError, StageError, TooManyErrors
 from streampipe.plan.planned import Cursor, Place, Plan
 from streampipe.reading.prefetch import Steps
 from streampipe.reading.reader import Reader
@@ -100,6 +100,12 @@ def _one_chain(
         more = False
         for item in over(samples()):
             at = Cursor(*run.trail.mark or ())
+            if all(step != at for step, _ in taken):
+                raise StageError(
+                    f"behind the stages there is a sample of step {at.step} of epoch {at.epoch} where that is not due: "
+                    f"one of them takes in samples ahead of what it yields, and does not set run.trail.mark to where the "
+                    f"yielded one came from; do so, or declare it state='opaque'"
+                )
             yield from given(at)
             plan.delivered(*taken.popleft(), run.consumer.rank)
             yield Made(item, plan.after(at))
