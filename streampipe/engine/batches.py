@@ -103,8 +103,8 @@ def _one_chain(
             if all(step != at for step, _ in taken):
                 raise StageError(
                     f"behind the stages there is a sample of step {at.step} of epoch {at.epoch} where that is not due: "
-                    f"one of them takes in samples ahead of what it yields, and does not set run.trail.mark to where the "
-                    f"yielded one came from; do so, or declare it state='opaque'"
+                    f"one of them takes in samples ahead of what it yields, and does not set run.trail.mark to where "
+                    f"the yielded one came from; do so, or declare it state='opaque'"
                 )
             yield from given(at)
             plan.delivered(*taken.popleft(), run.consumer.rank)
