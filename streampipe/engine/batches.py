@@ -81,8 +81,8 @@ def _one_chain(
 
     def samples() -> Iterator[Sample]:
         nonlocal more
-        for at, places, found in islice(steps, _STEPS_OF_A_CHAIN):
-            more = True
+        for number, (at, places, found) in enumerate(islice(steps, _STEPS_OF_A_CHAIN), 1):
+            more = number == _STEPS_OF_A_CHAIN
             taken.append((at, places))
             for sample in good(places, found, run, None):
                 run.trail.mark = at
