@@ -58,7 +58,8 @@ INSIDE = {  # and in a folder, each file from those before it
     "buffers link traffic forward ranges local disk part cache download source",
     "tar": "limits foreign extended header compression entries reader writer",
     "decoding": "extensions inflate geometry text arrays budget exif codec segments icc resize boxes pillow "
-    "jpeg_damage jpeg png web more codecs image deferred fields",
+    "decoding": "extensions inflate geometry text arrays budget exif codec segments icc resize boxes pillow "
+    "jpeg_damage jpeg fast png web more codecs image deferred fields",
     "reading": "indexed remote prefetch shards forward reader",
     "pack": "names split metadata layouts duplicates walk listing change shard job run",
     "engine": "engine chain division mix batches indexed lanes turns streams state interleaved compile life clock "
@@ -74,6 +75,8 @@ ONLY = {
     "urllib3": {"source"},
     "PIL": {"decoding", "pack.change", "write", "commands.preview"},
     "simplejpeg": {"decoding"},
+    "imagecodecs": {"decoding.fast"},
+    "zlib_ng": {"checksum"},
     "webdataset": {"decoding"},
 }
 
