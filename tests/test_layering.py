@@ -58,7 +58,6 @@ INSIDE = {  # and in a folder, each file from those before it
     "buffers link traffic forward ranges local disk part cache download source",
     "tar": "limits foreign extended header compression entries reader writer",
     "decoding": "extensions inflate geometry text arrays budget exif codec segments icc resize boxes pillow "
-    "decoding": "extensions inflate geometry text arrays budget exif codec segments icc resize boxes pillow "
     "jpeg_damage jpeg fast png web more codecs image deferred fields",
     "reading": "indexed remote prefetch shards forward reader",
     "pack": "names split metadata layouts duplicates walk listing change shard job run",
