@@ -9,14 +9,16 @@ from functools import partial
 from itertools import chain, dropwhile
 from typing import TypeVar
 
+from streampipe.atomic import unique
 from streampipe.context import Run, Sample
 from streampipe.counters import counters
 from streampipe.errors import ConfigError, ShardError, ShardMissing
 from streampipe.index import Finder
 from streampipe.index.known import known_counts
+from streampipe.plan.ask import Uncounted, none_there
 from streampipe.plan.bucketed import BucketDataset, count_buckets
 from streampipe.plan.buckets import Buckets
-from streampipe.plan.dataset import Dataset, Uncounted, count, none_there
+from streampipe.plan.dataset import Dataset, count
 from streampipe.plan.deal import Portion, deal, sample_seed, shard_order, shard_seed
 from streampipe.plan.lanes import sensible_window
 from streampipe.plan.order import traceable
@@ -56,6 +58,7 @@ class ShardSamples:
         self.finder = Finder(source, limits, index, missing_shards)
         self._datasets: dict[tuple[str, Buckets | None], Dataset | BucketDataset] = {}  # by filter and buckets
         self._by_others: Dataset | None = None
+        self._job = unique()  # as long as this lives, it means the same data: in its copies in workers, too
         self._shared = True  # the shards that are left over are shared by readers, sample by sample
 
     def in_lanes(self, places: int) -> ShardSamples:
@@ -90,7 +93,7 @@ class ShardSamples:
         text = (keep.text if keep else "", buckets)
         if text not in self._datasets:
             counted = count if buckets is None else partial(count_buckets, buckets=buckets)
-            self._datasets[text] = counted(self.shards, self.finder, keep=keep)
+            self._datasets[text] = counted(self.shards, self.finder, keep=keep, job=self._job)
         return self._datasets[text]
 
     def __call__(self, run: Run, epoch: int, views: bool = False, at: Sequence[int] = ()) -> Iterator[Sample]:
