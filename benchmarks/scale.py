@@ -120,7 +120,7 @@ def remote(shards: int, rows: int, what: str) -> None:
     weights = {name: len(data) / 1e6 for name, data in objects.items()}
     print(f"{shards:,} shards, {shards * rows:,} samples; manifest {weights[NAME]:.1f} MB")
     with FaultServer(objects) as server, tempfile.TemporaryDirectory() as memory:
-        url = server.url(f"{{0000000..{shards - 1:07d}}}.tar")
+        url = server.url("") + f"{{0000000..{shards - 1:07d}}}.tar"
         for start in ("first start", "later start"):
             server.requests.clear()
             print(f"{start}: ", end="", flush=True)

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import io
 import json
 import logging
 import os
@@ -29,22 +28,21 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from streampipe.atomic import is_same, lock, unlink, write_atomic
 from streampipe.errors import IndexMismatch, StreampipeError
 from streampipe.index.memory import memory, own_folder
-from streampipe.index.parquet import read_table
 from streampipe.source import Source, local_path, redact
 from streampipe.source.location import scheme_of
 
 log = logging.getLogger("streampipe")
-PREFIX, SUFFIX, LOCK = "answer-", ".parquet", ".lock"
+PREFIX, SUFFIX, LOCK = "answer-", ".bin", ".lock"
 VERSION = 1
-_FACTS = b"streampipe.answer"
+_MARK = b"streampipe answer 1, crc32 %010d\n"
+_LENGTH = len(_MARK % 0)
+_CODEC = pa.Codec("zstd")
 _POLL, _LONGEST = 0.05, 900.0  # seconds between two looks at a lock, and after which nobody waits any longer
 _MOST_KEPT = 500  # answers in a folder of this machine; of more, those that were used last stay
-_MOST_FACTS = 1 << 24
 _READ_ONLY = ("http", "https")
 
 
@@ -65,15 +63,12 @@ class Tally:
     whole: int = 0
 
     def to_bytes(self) -> bytes:
-        """As a Parquet file."""
+        """As a file: a line that says what it is, with a checksum of all that follows; JSON in a line; the counts."""
         counts = np.ascontiguousarray(self.counts, np.int32)
-        about: dict[str, Any] = {"version": VERSION, "shape": counts.shape, "sums": self.sums.tolist()}
-        about |= {"numbers": self.numbers, "first": self.first, "wanted": self.wanted, "whole": self.whole}
-        about["crc32"] = _crc(about, counts)
-        schema = pa.schema([("counts", pa.int32())], {_FACTS: json.dumps(about).encode()})
-        sink = io.BytesIO()
-        pq.write_table(pa.table([counts.ravel()], schema=schema), sink, compression="zstd")
-        return sink.getvalue()
+        about: dict[str, Any] = {"shape": counts.shape, "sums": self.sums.tolist(), "numbers": self.numbers}
+        about |= {"first": self.first, "wanted": self.wanted, "whole": self.whole}
+        rest = json.dumps(about).encode() + b"\n" + _CODEC.compress(counts.tobytes(), asbytes=True)
+        return bytes(_MARK % zlib.crc32(rest) + rest)
 
     @classmethod
     def from_bytes(cls, data: bytes, name: str, shape: tuple[int, int]) -> Tally:
@@ -82,21 +77,16 @@ class Tally:
         Raises:
             IndexMismatch: it is none of this version and shape, or damaged.
         """
-        table = read_table(data, name, 4 * shape[0] * shape[1] + _MOST_FACTS)
-        try:
-            about = json.loads((table.schema.metadata or {})[_FACTS])
-            counts = table.column("counts").to_numpy().reshape(shape)
-            if about["version"] == VERSION and about.pop("crc32") == _crc(about, counts):
-                first = about["first"] and tuple(about["first"])
-                numbers, sums = Counter(about["numbers"]), np.array(about["sums"], float)
-                return cls(counts, sums, numbers, first, about["wanted"], about["whole"])
-        except (KeyError, TypeError, ValueError, AttributeError, RecursionError, pa.ArrowException):
-            pass
+        mark, rest = data[:_LENGTH], data[_LENGTH:]
+        if mark == _MARK % zlib.crc32(rest):
+            text, _, packed = rest.partition(b"\n")
+            about = json.loads(text)
+            if about["shape"] == list(shape):
+                held = _CODEC.decompress(packed, decompressed_size=4 * shape[0] * shape[1], asbytes=True)
+                counts, first = np.frombuffer(held, np.int32).reshape(shape), about["first"]
+                sums, numbers = np.array(about["sums"], float), Counter(about["numbers"])
+                return cls(counts, sums, numbers, first and (first[0], first[1]), about["wanted"], about["whole"])
         raise IndexMismatch(f"{name} is damaged, or of another version; delete it")
-
-
-def _crc(about: dict[str, Any], counts: np.ndarray) -> int:
-    return zlib.crc32(json.dumps(about, sort_keys=True).encode(), zlib.crc32(counts.tobytes()))
 
 
 class Answers:

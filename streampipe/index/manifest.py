@@ -45,13 +45,14 @@ class Entry(NamedTuple):
 class Part(NamedTuple):
     """The next ``shards`` rows of a manifest, and the file beside it that has the facts of their samples, if one has.
 
-    ``bytes`` and ``footer`` are the file's size and that of what it says at its end of itself.
+    ``bytes`` and ``footer`` are the file's size and that of what it says at its end of itself; ``crc32`` is of this.
     """
 
     shards: int
     file: str | None = None
     bytes: int = 0
     footer: int = 0
+    crc32: int = 0
 
 
 class Manifest(NamedTuple):
@@ -101,7 +102,7 @@ def _parts(about: Any, shards: int) -> tuple[Part, ...]:
     try:
         parts = tuple(Part(*each) for each in about.get("parts", ()))
         sound = all(
-            all(type(n) is int and 0 <= n < 1 << 50 for n in (each.shards, each.bytes, each.footer))
+            all(type(n) is int and 0 <= n < 1 << 50 for n in (each.shards, each.bytes, each.footer, each.crc32))
             and (each.file is None or _FILE.fullmatch(each.file))
             for each in parts
         )

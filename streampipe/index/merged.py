@@ -16,6 +16,7 @@ import io
 import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
+from zlib import crc32
 
 import numpy as np
 import pyarrow as pa
@@ -36,7 +37,7 @@ _FACTS = b"streampipe.facts"
 _NO_FACTS = ("offset", "size", "crc32", "fields")
 _GROUP_ROWS, _GROUP_BYTES = 1 << 20, 128 << 20
 _PART_GROUPS, _PART_BYTES = 64, 64 << 20
-_SLICE_ROWS = 1 << 18  # looked at together: more would leave a processor's cache
+_SLICE_ROWS = 1 << 17  # looked at together: more would leave a processor's cache
 _TAIL = 1 << 16  # what pyarrow reads first
 
 
@@ -97,7 +98,11 @@ def facts_of(
     stored = _Stored(source, place, wanted.part)
     shown = redact(place)
     file = Bounded(
-        lambda texts: pq.ParquetFile(pa.PythonFile(stored, mode="r"), read_dictionary=texts), shown, wanted.part.bytes
+        lambda texts: pq.ParquetFile(
+            pa.PythonFile(stored, mode="r"), read_dictionary=texts, page_checksum_verification=True
+        ),
+        shown,
+        wanted.part.bytes,
     )
     about = _about(file, shown, limits)
     names, complete = file.schema.names, bool(about["complete"])
@@ -151,7 +156,7 @@ class _Stored(io.RawIOBase):
 
     def __init__(self, source: Source, place: str, part: Part) -> None:
         self._source, self._place, self._size = source, place, part.bytes
-        self._at = 0
+        self._part, self._at = part, 0
         self._start = max(0, part.bytes - max(_TAIL, part.footer))
         self._tail: bytes | None = None
 
@@ -177,6 +182,8 @@ class _Stored(io.RawIOBase):
             return self._source.read(self._place, start, end)
         if self._tail is None:
             self._tail = self._source.read(self._place, self._start, self._size)
+            if crc32(self._tail[-self._part.footer :]) != self._part.crc32:  # pyarrow may crash on a damaged one
+                raise IndexMismatch(f"{redact(self._place)} is damaged (crc32); run streampipe index again")
         return self._tail[start - self._start : end - self._start]
 
 
@@ -237,7 +244,9 @@ class _File:
     def __init__(self, schema: pa.Schema) -> None:
         self._schema = schema
         self._sink = io.BytesIO()
-        self._writer = pq.ParquetWriter(self._sink, schema, compression="zstd", write_statistics=False)
+        self._writer = pq.ParquetWriter(
+            self._sink, schema, compression="zstd", write_statistics=False, write_page_checksum=True
+        )
         self._groups = self._shards = 0
 
     def takes(self, table: pa.Table) -> bool:
@@ -258,7 +267,8 @@ class _File:
         data = self._sink.getvalue()
         name = f"facts-{hashlib.sha256(data).hexdigest()[:32]}.parquet"
         put(name, data)
-        return Part(self._shards, name, len(data), 8 + int.from_bytes(data[-8:-4], "little"))
+        footer = 8 + int.from_bytes(data[-8:-4], "little")
+        return Part(self._shards, name, len(data), footer, crc32(data[-footer:]))
 
 
 def together(indexes: Sequence[ShardIndex]) -> pa.Table:

@@ -22,6 +22,7 @@ from streampipe.errors import IndexMismatch, ShardMissing, SourceError
 from streampipe.index import Finder, ShardIndex
 from streampipe.index.answers import Answers, Tally, fingerprint
 from streampipe.index.dataset import Known, known_of
+from streampipe.index.known import known_counts
 from streampipe.index.merged import Untold, Wanted, facts_of
 from streampipe.source import local_path, redact
 from streampipe.urls import ShardList, is_shard
@@ -84,7 +85,12 @@ def per_shard(mask: np.ndarray, ends: np.ndarray) -> np.ndarray:
     >>> per_shard(np.array([True, False, True]), np.array([2, 2, 3])).tolist()
     [1, 0, 1]
     """
-    return np.asarray(np.diff(np.concatenate([[0], np.cumsum(mask)])[ends], prepend=0))
+    starts = np.concatenate([[0], ends[:-1]])
+    some = ends > starts
+    found = np.zeros(len(ends), np.int64)
+    if some.any():
+        found[some] = np.add.reduceat(mask.view(np.int8), starts[some], dtype=np.int64)
+    return found
 
 
 def ask(shards: ShardList, finder: Finder, question: Question, job: str = "") -> Tally:
@@ -116,17 +122,46 @@ def _kept(shards: ShardList, finder: Finder, question: Question, known: Known, j
     identity = known.identity or (job if finder.missing_shards == "error" else "")
     if not identity:
         return _made(shards, finder, question, known)
-    answers = Answers(finder.source, known.beside if known.identity else None)
+    beside = known.beside if known.identity else None
+    mark = fingerprint(identity, (len(shards), question.groups), question.text, repr(finder.limits))
     shape = (len(shards), question.groups)
-    mark = fingerprint(identity, shape, question.text, repr(finder.limits))
+    found = once(finder, beside, mark, shape, lambda: _made(shards, finder, question, known))
+    assert found is not None
+    return found
+
+
+def once(
+    finder: Finder, beside: str | None, mark: str, shape: tuple[int, int], make: Callable[[], Tally | None]
+) -> Tally | None:
+    """The answer that is kept under ``mark``; if there is none, that which ``make`` gives, which is kept then."""
+    answers = Answers(finder.source, beside)
     found = answers.find(mark, shape)
     if found is None:
         with answers.alone(mark):
             found = answers.find(mark, shape)  # somebody else may have made it meanwhile
-            if found is None:
-                found = _made(shards, finder, question, known)
+            if found is None and (found := make()) is not None:
                 answers.keep(mark, found)
     return found
+
+
+def counted_by_others(shards: ShardList, finder: Finder, job: str) -> np.ndarray:
+    """The samples of each shard, by what other tools left beside them; looked up once in a job.
+
+    Raises:
+        Uncounted: nobody counted them.
+    """
+
+    def make() -> Tally | None:
+        counts = known_counts(shards, finder.source) if finder.source.opener is None else None
+        return None if counts is None else Tally(counts[:, None].astype(np.int64), np.zeros(1))
+
+    if local_path(shards[0]) is None and finder.source.opener is None:
+        found = once(finder, None, fingerprint(job, "by others"), (len(shards), 1), make)
+    else:
+        found = make()
+    if found is None:
+        raise Uncounted("nobody counted the samples of its shards")
+    return found.counts[:, 0].astype(np.int64)
 
 
 def _made(shards: ShardList, finder: Finder, question: Question, known: Known) -> Tally:

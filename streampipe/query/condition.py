@@ -282,9 +282,11 @@ def _column(values: Any) -> Column:
     """A column of an index: an arrow array, or a list of what one of mixed kinds holds."""
     if isinstance(values, list):
         return column(values)
-    known = values.is_valid().to_numpy()
+    known = values.is_valid().to_numpy() if values.null_count else np.ones(len(values), bool)
     if pa.types.is_string(values.type):
         return Column(values.to_numpy(), known)
-    numbers = values.fill_null(False if pa.types.is_boolean(values.type) else 0).to_numpy()
+    if values.null_count:
+        values = values.fill_null(False if pa.types.is_boolean(values.type) else 0)
+    numbers = values.to_numpy()
     known = known & ~np.isnan(numbers) if numbers.dtype.kind == "f" else known
     return Column(numbers, known)

@@ -14,8 +14,7 @@ from streampipe.context import Run, Sample
 from streampipe.counters import counters
 from streampipe.errors import ConfigError, ShardError, ShardMissing
 from streampipe.index import Finder
-from streampipe.index.known import known_counts
-from streampipe.plan.ask import Uncounted, none_there
+from streampipe.plan.ask import counted_by_others, none_there
 from streampipe.plan.bucketed import BucketDataset, count_buckets
 from streampipe.plan.buckets import Buckets
 from streampipe.plan.dataset import Dataset, count
@@ -76,9 +75,7 @@ class ShardSamples:
             Uncounted: nobody counted them.
         """
         if self._by_others is None:
-            counts = known_counts(self.shards, self.source) if self.source.opener is None else None
-            if counts is None:
-                raise Uncounted("nobody counted the samples of its shards")
+            counts = counted_by_others(self.shards, self.finder, self._job)
             self._by_others = Dataset(self.shards, self.finder, counts, forward=True)
         return self._by_others
 
