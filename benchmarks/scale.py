@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import io
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -74,14 +73,20 @@ def dataset(shards: int, rows: int, at_once: int = 400) -> dict[str, bytes]:
     return objects
 
 
+def peak() -> float:
+    """The most memory that this process ever had, in MB; what its parent had is no part of it."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+
+
 def plan(url: str, what: str) -> None:
     """One start of a job: from the URL to the plan."""
     begun, used = time.perf_counter(), time.process_time()
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    before = peak()
     pipe = WHAT[what](sp.stream(url, shuffle=1000, seed=0)).batch(256)
     dataset = compile(pipe.spec, Job()).plan.dataset
     seconds, cpu = time.perf_counter() - begun, time.process_time() - used
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    memory = peak()
     more = f"{memory:.0f} MB ({memory - before:.0f} of it by this)"
     print(f"{dataset.samples:,} samples; {seconds:.2f} s, CPU {cpu:.2f} s, {more}")
 
@@ -90,20 +95,20 @@ def first_batch(folder: str) -> None:
     """One start of a job over local shards: from the folder to the first batch."""
     begun = time.perf_counter()
     batch = next(iter(sp.stream(folder, shuffle=1000, seed=0).batch(16)))
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    memory = peak()
     print(f"first batch ({len(batch['__key__'])} samples) {time.perf_counter() - begun:.2f} s, {memory:.0f} MB")
 
 
 def names(count: int, folder: str) -> None:
     """A long brace range, and a folder of many files."""
     begun = time.perf_counter()
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    before = peak()
     total = sum(1 for _ in sp.stream(f"s3://bucket/{{0000000..{count - 1:07d}}}.tar").source.shards)
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before
+    memory = peak() - before
     print(f"brace range of {total:,}: {time.perf_counter() - begun:.2f} s, {memory:.0f} MB")
     begun = time.perf_counter()
     found = len(sp.stream(folder).source.shards)
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before
+    memory = peak() - before
     print(f"folder of {found:,}: {time.perf_counter() - begun:.2f} s, {memory:.0f} MB")
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from streampipe.errors import IndexMismatch
+from streampipe.index import answers as module
 from streampipe.index.answers import Answers, Tally, fingerprint
 from streampipe.index.memory import memory
 from streampipe.source import Cache, Source
@@ -120,7 +121,7 @@ def test_a_folder_that_others_can_write_to_is_not_used(own, caplog):
 
 
 def test_old_answers_go_when_there_are_a_great_many(own, monkeypatch):
-    monkeypatch.setattr("streampipe.index.answers._MOST_KEPT", 4)
+    monkeypatch.setattr(module, "_MOST_KEPT", 4)
     answers = Answers(Source(), None)
     marks = [fingerprint(number) for number in range(6)]
     for mark in marks:

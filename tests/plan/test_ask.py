@@ -67,7 +67,7 @@ def test_other_questions_shards_and_manifests_are_asked_anew(folder):
         assert engine_of(stream(server).where("n < 2").batch(2)).plan.dataset.samples == 2 * SHARDS
         some = sp.stream(f"{server.url('')}{{00004..00002}}.tar").where("n < 3").batch(2)
         assert engine_of(some).plan.dataset.counts.tolist() == [3, 3, 3]
-        rows = [("x", {"json": '{"n": 0}'})]
+        rows = [("x", {"json": '{"n": 0}', "txt": "x" * 20_000})]
         (folder / "00003.tar").write_bytes(shard(rows))
         sp.index(str(folder), progress=False)
         for each in folder.iterdir():
@@ -81,7 +81,7 @@ def test_what_is_dropped_is_counted_whether_the_answer_is_new_or_kept(folder):
     with served(folder) as server:
         seen = []
         for _ in range(2):
-            counters.clear()
+            counters.take()
             engine_of(stream(server).where("n < 3").batch(2))
             seen.append((counters.get("where", "dropped"), counters.get("where", "dropped because n < 3 is false")))
         assert seen == [(SHARDS, SHARDS)] * 2
@@ -139,7 +139,7 @@ def test_local_shards_are_remembered_together_and_looked_at_again_when_one_chang
 def test_a_local_shard_that_is_newer_than_its_manifest_is_counted_by_its_own_index(folder, monkeypatch):
     monkeypatch.setattr("streampipe.plan.ask._FEW", 0)
     assert engine_of(sp.stream(str(folder)).batch(2)).plan.dataset.samples == 4 * SHARDS
-    (folder / "00007.tar").write_bytes(shard([("x", {"json": '{"n": 0}'})]))
+    (folder / "00007.tar").write_bytes(shard([("x", {"json": '{"n": 0}', "txt": "x" * 20_000})]))
     with pytest.raises(sp.IndexMismatch, match="does not fit"):
         engine_of(sp.stream(str(folder)).batch(2))
     (folder / "00007.index.parquet").unlink()
@@ -152,6 +152,6 @@ def test_a_shard_that_is_missing_and_skipped_is_looked_for_each_time(folder):
     with served(folder, without="00007") as server:
         for _ in range(2):
             pipe = sp.stream(f"{server.url('')}{{00000..{SHARDS - 1:05d}}}.tar", missing_shards="skip").where("n < 3")
-            counters.clear()
+            counters.take()
             assert engine_of(pipe.batch(2)).plan.dataset.samples == 3 * (SHARDS - 1)
             assert counters.get("reading", "missing shards") == 1
