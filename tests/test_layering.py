@@ -51,9 +51,10 @@ ORDER = [  # each may import from those before it, and from itself
     "testing",
 ]
 INSIDE = {  # and in a folder, each file from those before it
-    "plan": "order shapes buckets spread groups cut rotation lanes deal planned dataset streams bucketed",
+    "plan": "order shapes buckets spread groups cut rotation lanes deal planned ask dataset streams bucketed",
     "query": "aliases expression arrow condition split own",
-    "index": "beside stated facts columns parquet known manifest separated sidecar table layout scan find build",
+    "index": "beside stated facts columns parquet memory known manifest separated sidecar table layout scan find "
+    "merged answers dataset whole build",
     "source": "location address connections network failures store http web retry fetch s3 gcs hub rust stores "
     "buffers link traffic forward ranges local disk part cache download source",
     "tar": "limits foreign extended header compression entries reader writer",

@@ -22,8 +22,9 @@ from streampipe.engine.lanes import Head, Shape, Stream, Tail, Work
 from streampipe.engine.mix import ConcatDataset, MixDataset, MixedBuckets, MixSamples, Part
 from streampipe.engine.streams import PlannedStream
 from streampipe.errors import ConfigError, ShardError
+from streampipe.plan.ask import Uncounted
 from streampipe.plan.bucketed import BucketDataset, Bucketed, BucketPlan, make_plan
-from streampipe.plan.dataset import Dataset, Uncounted
+from streampipe.plan.dataset import Dataset
 from streampipe.plan.lanes import Lanes, sensible_window
 from streampipe.plan.planned import Plan, make
 from streampipe.plan.streams import choose_streams

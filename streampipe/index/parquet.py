@@ -7,7 +7,8 @@ a way that cannot be read so (each as a difference to the one before) is unpacke
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,6 +18,7 @@ from streampipe.errors import IndexMismatch
 
 _ROWS = 4096  # unpacked at once
 _FEW_ROWS = 16
+_MANY_ROWS = 1 << 16  # of numbers alone
 _INDEX = "delete it and run: streampipe index"
 
 
@@ -35,53 +37,114 @@ def read_table(
     Raises:
         IndexMismatch: it is damaged, or unpacks to more than ``most`` bytes.
     """
-    try:
-        plain = pq.ParquetFile(pa.BufferReader(data))
-        schema = pa.schema([field.with_type(_plain(field.type)) for field in plain.schema_arrow])
-        schema = schema.with_metadata(plain.schema_arrow.metadata)
-        wanted = None
-        if columns is not None:
-            chosen = set(columns(schema))
-            wanted = [each for each in schema.names if each in chosen]
-            schema = pa.schema([schema.field(each) for each in wanted], metadata=schema.metadata)
-        said = _said(plain.metadata, wanted)
-        batches, size = [], said if said > most else 0
-        texts, rows = _texts(plain.metadata, most, said)
-        file = pq.ParquetFile(pa.BufferReader(data), read_dictionary=texts, metadata=plain.metadata)
-        for batch in file.iter_batches(batch_size=rows, columns=wanted, use_threads=False) if not size else ():
-            size += sum(map(_written_out, batch.columns)) + row_bytes * batch.num_rows
-            if size > most:
-                break
-            batches.append(batch.cast(schema) if texts else batch)
-        if size <= most:
-            return pa.Table.from_batches(batches, schema=schema)
-    except IndexMismatch:
-        raise
-    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, OverflowError) as error:
-        raise IndexMismatch(f"{name} is damaged ({error}); {advice}") from error
-    raise IndexMismatch(
-        f"{name} of {len(data)} bytes unpacks to {size} or more, at most {most} are read; raise "
-        f"Limits.max_index_bytes if it is meant, or {advice}"
-    )
+    file = Bounded(lambda **how: pq.ParquetFile(pa.BufferReader(data), **how), name, len(data), advice)
+    with file.sound():
+        chosen = None if columns is None else columns(file.schema)
+    return file.read(most, chosen, row_bytes)
 
 
-def _said(metadata: pq.FileMetaData, wanted: Sequence[str] | None) -> int:
+class Bounded:
+    """A Parquet file called ``name``, whose columns are read within bounds.
+
+    Args:
+        opened: opens it, with options of ``ParquetFile``.
+        size: its bytes, for messages.
+
+    Raises:
+        IndexMismatch: it is damaged.
+    """
+
+    def __init__(self, opened: Callable[..., pq.ParquetFile], name: str, size: int, advice: str = _INDEX) -> None:
+        self._opened = opened
+        self._name, self._size, self._advice = name, size, advice
+        with self.sound():
+            plain = opened()
+            self.metadata = plain.metadata
+            schema = pa.schema([field.with_type(_plain(field.type)) for field in plain.schema_arrow])
+            self.schema = schema.with_metadata(plain.schema_arrow.metadata)
+
+    def read(
+        self,
+        most: int,
+        columns: Collection[str] | None = None,
+        row_bytes: int = 0,
+        group: int | None = None,
+    ) -> pa.Table:
+        """All rows, or those of one row group, of all columns or of those that are named.
+
+        Raises:
+            IndexMismatch: it is damaged, or that unpacks to more than ``most`` bytes.
+        """
+        schema, wanted = self.schema, None
+        with self.sound():
+            if columns is not None:
+                chosen = frozenset(columns)
+                wanted = [each for each in schema.names if each in chosen]
+                schema = pa.schema([schema.field(each) for each in wanted], metadata=schema.metadata)
+            groups = range(self.metadata.num_row_groups) if group is None else [group]
+            said = _said(self.metadata, wanted, groups)
+            batches, size = [], said if said > most else 0
+            texts, rows = _texts(self.metadata, most, said, wanted, groups)
+            file = self._opened(read_dictionary=texts, metadata=self.metadata)
+            how = {"batch_size": rows, "columns": wanted, "row_groups": list(groups)}
+            how["use_threads"] = group is not None  # a whole file is small, mostly: threads would take longer to start
+            for batch in file.iter_batches(**how) if not size else ():
+                size += sum(map(_written_out, batch.columns)) + row_bytes * batch.num_rows
+                if size > most:
+                    break
+                batches.append(batch.cast(schema) if texts else batch)
+            if size <= most:
+                return pa.Table.from_batches(batches, schema=schema)
+        raise IndexMismatch(
+            f"{self._name} of {self._size} bytes unpacks to {size} or more, at most {most} are read; raise "
+            f"Limits.max_index_bytes if it is meant, or {self._advice}"
+        )
+
+    @contextmanager
+    def sound(self) -> Iterator[None]:
+        """What goes wrong in here is damage of the file."""
+        try:
+            yield
+        except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, OverflowError) as error:
+            raise IndexMismatch(f"{self._name} is damaged ({error}); {self._advice}") from error
+
+
+def _said(metadata: pq.FileMetaData, wanted: Sequence[str] | None, groups: Iterable[int]) -> int:
     """What a file says that its wanted columns unpack to."""
-    groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+    found = [metadata.row_group(i) for i in groups]
     if wanted is None:
-        return sum(int(group.total_byte_size) for group in groups)
-    chunks = (group.column(i) for group in groups for i in range(metadata.num_columns))
-    return sum(int(each.total_uncompressed_size) for each in chunks if each.path_in_schema.partition(".")[0] in wanted)
+        return sum(int(group.total_byte_size) for group in found)
+    return sum(int(each.total_uncompressed_size) for group in found for each in _chunks(group, wanted))
 
 
-def _texts(metadata: pq.FileMetaData, most: int, said: int) -> tuple[list[str], int]:
+def _chunks(group: pq.RowGroupMetaData, wanted: Sequence[str] | None) -> Iterator[pq.ColumnChunkMetaData]:
+    """The wanted columns of a row group."""
+    for chunk in map(group.column, range(group.num_columns)):
+        if _is_wanted(chunk.path_in_schema, wanted):
+            yield chunk
+
+
+def _is_wanted(path: str, wanted: Sequence[str] | None) -> bool:
+    """Whether a path is that of a wanted column, whose name may hold dots, or within one."""
+    return wanted is None or path in wanted or path.partition(".")[0] in wanted
+
+
+def _texts(
+    metadata: pq.FileMetaData, most: int, said: int, wanted: Sequence[str] | None, groups: Iterable[int]
+) -> tuple[list[str], int]:
     """The paths of the columns of texts that can be read as dictionaries, and how many rows are unpacked at once."""
     paths: dict[str, bool] = {}
-    for group in (metadata.row_group(i) for i in range(metadata.num_row_groups)):
-        for chunk in (group.column(i) for i in range(metadata.num_columns)):
-            if chunk.physical_type == "BYTE_ARRAY":
-                by_differences = any(each.startswith("DELTA") for each in chunk.encodings)
-                paths[chunk.path_in_schema] = paths.get(chunk.path_in_schema, True) and not by_differences
+    flat, wide = True, 0
+    for i in range(metadata.num_columns):
+        column = metadata.schema.column(i)
+        if _is_wanted(column.path, wanted):
+            flat, wide = flat and not column.max_repetition_level, wide + 1
+    for chunk in (chunk for i in groups for chunk in _chunks(metadata.row_group(i), wanted)):
+        if chunk.physical_type == "BYTE_ARRAY":
+            by_differences = any(each.startswith("DELTA") for each in chunk.encodings)
+            paths[chunk.path_in_schema] = paths.get(chunk.path_in_schema, True) and not by_differences
+    if not paths and flat:
+        return [], max(_ROWS, _MANY_ROWS // max(1, wide // 4))
     rows = _ROWS if all(paths.values()) else max(1, min(_FEW_ROWS, most // max(said, 1)))
     return [path for path, can in paths.items() if can], rows
 

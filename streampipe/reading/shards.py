@@ -9,14 +9,15 @@ from functools import partial
 from itertools import chain, dropwhile
 from typing import TypeVar
 
+from streampipe.atomic import unique
 from streampipe.context import Run, Sample
 from streampipe.counters import counters
 from streampipe.errors import ConfigError, ShardError, ShardMissing
 from streampipe.index import Finder
-from streampipe.index.known import known_counts
+from streampipe.plan.ask import counted_by_others, none_there
 from streampipe.plan.bucketed import BucketDataset, count_buckets
 from streampipe.plan.buckets import Buckets
-from streampipe.plan.dataset import Dataset, Uncounted, count, none_there
+from streampipe.plan.dataset import Dataset, count
 from streampipe.plan.deal import Portion, deal, sample_seed, shard_order, shard_seed
 from streampipe.plan.lanes import sensible_window
 from streampipe.plan.order import traceable
@@ -56,6 +57,7 @@ class ShardSamples:
         self.finder = Finder(source, limits, index, missing_shards)
         self._datasets: dict[tuple[str, Buckets | None], Dataset | BucketDataset] = {}  # by filter and buckets
         self._by_others: Dataset | None = None
+        self._job = unique()  # as long as this lives, it means the same data: in its copies in workers, too
         self._shared = True  # the shards that are left over are shared by readers, sample by sample
 
     def in_lanes(self, places: int) -> ShardSamples:
@@ -73,9 +75,7 @@ class ShardSamples:
             Uncounted: nobody counted them.
         """
         if self._by_others is None:
-            counts = known_counts(self.shards, self.source) if self.source.opener is None else None
-            if counts is None:
-                raise Uncounted("nobody counted the samples of its shards")
+            counts = counted_by_others(self.shards, self.finder, self._job)
             self._by_others = Dataset(self.shards, self.finder, counts, forward=True)
         return self._by_others
 
@@ -90,7 +90,7 @@ class ShardSamples:
         text = (keep.text if keep else "", buckets)
         if text not in self._datasets:
             counted = count if buckets is None else partial(count_buckets, buckets=buckets)
-            self._datasets[text] = counted(self.shards, self.finder, keep=keep)
+            self._datasets[text] = counted(self.shards, self.finder, keep=keep, job=self._job)
         return self._datasets[text]
 
     def __call__(self, run: Run, epoch: int, views: bool = False, at: Sequence[int] = ()) -> Iterator[Sample]:

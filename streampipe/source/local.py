@@ -7,8 +7,10 @@ read. A read of what is gone is a short read, which is an error. It costs one co
 
 from __future__ import annotations
 
+import glob
 import mmap
 import os
+import re
 import stat
 from collections.abc import Iterator
 
@@ -17,6 +19,7 @@ from streampipe.source.location import redact
 
 BLOCK = 512 << 10
 """Bytes of a piece: what a processor keeps near itself, so that a further copy costs little."""
+_ESCAPED = re.compile(r"\[([*?[])\]")
 
 
 class LocalFile:
@@ -98,3 +101,18 @@ def open_local(path: str, url: str) -> LocalFile | None:
     if not stat.S_ISREG(os.stat(path).st_mode):
         return None
     return LocalFile(url, os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+
+
+def folder_of_all(pattern: str) -> list[str] | None:
+    """What is in a local folder, sorted, if a glob means just that (``/data/shards/*``); else None.
+
+    It is the usual one, and a folder may hold 10^5 files: it is read, and nothing is asked of each.
+    """
+    folder, _, name = pattern.rpartition("/")
+    plain = _ESCAPED.sub(r"\1", folder)
+    if name != "*" or not os.path.isabs(folder) or glob.escape(plain) != folder:
+        return None
+    try:
+        return sorted(f"{plain}/{each}" for each in os.listdir(plain))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
