@@ -7,7 +7,7 @@ a way that cannot be read so (each as a difference to the one before) is unpacke
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 
 import pyarrow as pa
@@ -40,6 +40,7 @@ def read_table(
     file = Bounded(lambda **how: pq.ParquetFile(pa.BufferReader(data), **how), name, len(data), advice)
     with file.sound():
         chosen = None if columns is None else columns(file.schema)
+    file.open_columns(chosen)
     return file.read(most, chosen, row_bytes)
 
 
@@ -63,6 +64,23 @@ class Bounded:
             schema = pa.schema([field.with_type(_plain(field.type)) for field in plain.schema_arrow])
             self.schema = schema.with_metadata(plain.schema_arrow.metadata)
 
+    def open_columns(self, columns: Collection[str] | None) -> None:
+        """Have pyarrow look at the columns of each row group, all or those that are named, without reading a page.
+
+        What it finds wrong is an exception here. It would end the process where Python first asks for what the file
+        says of a column (``RowGroupMetaData.column``). Files in stores have a checksum of their metadata instead:
+        opening a column would fetch it.
+
+        Raises:
+            IndexMismatch: the file is damaged.
+        """
+        with self.sound():
+            chosen = _columns(self.metadata, columns)
+            reader = self._opened(metadata=self.metadata).reader
+            for group in range(self.metadata.num_row_groups):
+                no_rows = reader.iter_batches(0, row_groups=[group], column_indices=chosen, use_threads=False)
+                next(no_rows, None)
+
     def read(
         self,
         most: int,
@@ -82,9 +100,11 @@ class Bounded:
                 wanted = [each for each in schema.names if each in chosen]
                 schema = pa.schema([schema.field(each) for each in wanted], metadata=schema.metadata)
             groups = range(self.metadata.num_row_groups) if group is None else [group]
-            said = _said(self.metadata, wanted, groups)
+            found, numbers = [self.metadata.row_group(i) for i in groups], _columns(self.metadata, wanted)
+            chunks = [each.column(i) for each in found for i in numbers]
+            said = sum(each.total_uncompressed_size for each in chunks)
             batches, size = [], said if said > most else 0
-            texts, rows = _texts(self.metadata, most, said, wanted, groups)
+            texts, rows = _texts(self.metadata, numbers, chunks, most, said)
             file = self._opened(read_dictionary=texts, metadata=self.metadata)
             how = {"batch_size": rows, "columns": wanted, "row_groups": list(groups)}
             how["use_threads"] = group is not None  # a whole file is small, mostly: threads would take longer to start
@@ -94,7 +114,9 @@ class Bounded:
                     break
                 batches.append(batch.cast(schema) if texts else batch)
             if size <= most:
-                return pa.Table.from_batches(batches, schema=schema)
+                table = pa.Table.from_batches(batches, schema=schema)
+                table.validate(full=True)  # what is read is not looked at: a text may be no UTF-8
+                return table
         raise IndexMismatch(
             f"{self._name} of {self._size} bytes unpacks to {size} or more, at most {most} are read; raise "
             f"Limits.max_index_bytes if it is meant, or {self._advice}"
@@ -105,46 +127,27 @@ class Bounded:
         """What goes wrong in here is damage of the file."""
         try:
             yield
-        except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, OverflowError) as error:
+        except (pa.ArrowException, OSError, ValueError, LookupError, TypeError, OverflowError) as error:
             raise IndexMismatch(f"{self._name} is damaged ({error}); {self._advice}") from error
 
 
-def _said(metadata: pq.FileMetaData, wanted: Sequence[str] | None, groups: Iterable[int]) -> int:
-    """What a file says that its wanted columns unpack to."""
-    found = [metadata.row_group(i) for i in groups]
-    if wanted is None:
-        return sum(int(group.total_byte_size) for group in found)
-    return sum(int(each.total_uncompressed_size) for group in found for each in _chunks(group, wanted))
-
-
-def _chunks(group: pq.RowGroupMetaData, wanted: Sequence[str] | None) -> Iterator[pq.ColumnChunkMetaData]:
-    """The wanted columns of a row group."""
-    for chunk in map(group.column, range(group.num_columns)):
-        if _is_wanted(chunk.path_in_schema, wanted):
-            yield chunk
-
-
-def _is_wanted(path: str, wanted: Sequence[str] | None) -> bool:
-    """Whether a path is that of a wanted column, whose name may hold dots, or within one."""
-    return wanted is None or path in wanted or path.partition(".")[0] in wanted
+def _columns(metadata: pq.FileMetaData, wanted: Collection[str] | None) -> list[int]:
+    """The numbers of the wanted columns, whose names may hold dots, and of those within them."""
+    paths = [metadata.schema.column(i).path for i in range(metadata.num_columns)]
+    return [i for i, path in enumerate(paths) if wanted is None or path in wanted or path.partition(".")[0] in wanted]
 
 
 def _texts(
-    metadata: pq.FileMetaData, most: int, said: int, wanted: Sequence[str] | None, groups: Iterable[int]
+    metadata: pq.FileMetaData, columns: Sequence[int], chunks: Sequence[pq.ColumnChunkMetaData], most: int, said: int
 ) -> tuple[list[str], int]:
     """The paths of the columns of texts that can be read as dictionaries, and how many rows are unpacked at once."""
     paths: dict[str, bool] = {}
-    flat, wide = True, 0
-    for i in range(metadata.num_columns):
-        column = metadata.schema.column(i)
-        if _is_wanted(column.path, wanted):
-            flat, wide = flat and not column.max_repetition_level, wide + 1
-    for chunk in (chunk for i in groups for chunk in _chunks(metadata.row_group(i), wanted)):
+    for chunk in chunks:
         if chunk.physical_type == "BYTE_ARRAY":
             by_differences = any(each.startswith("DELTA") for each in chunk.encodings)
             paths[chunk.path_in_schema] = paths.get(chunk.path_in_schema, True) and not by_differences
-    if not paths and flat:
-        return [], max(_ROWS, _MANY_ROWS // max(1, wide // 4))
+    if not paths and not any(metadata.schema.column(i).max_repetition_level for i in columns):
+        return [], max(_ROWS, _MANY_ROWS // max(1, len(columns) // 4))
     rows = _ROWS if all(paths.values()) else max(1, min(_FEW_ROWS, most // max(said, 1)))
     return [path for path, can in paths.items() if can], rows
 
