@@ -84,6 +84,8 @@ class Finder:
                 self.check_size(found.shard_bytes, url, self.source.size(url))
             return self._allowed(found, url)
         path = local_path(url)
+        if path is None and self.missing_shards == "skip":
+            self.source.size(url)  # which says if the shard is not there either: it has no samples then
         if path is None or self._compression(url, path) is not None:
             return None
         try:
