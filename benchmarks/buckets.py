@@ -22,7 +22,8 @@ import numpy as np
 
 from streampipe.context import Run
 from streampipe.counters import counters
-from streampipe.plan.bucketed import BucketDataset, BucketPlaces, Census, make_plan
+from streampipe.index.answers import Tally
+from streampipe.plan.bucketed import BucketDataset, BucketPlaces, make_plan
 from streampipe.plan.buckets import Buckets, cut, log_ratios
 from streampipe.plan.dataset import Dataset
 from streampipe.plan.groups import GroupOrder, Groups
@@ -175,9 +176,9 @@ def scale(samples: int, shards: int, ranks: int, window: int) -> None:
     rng = np.random.default_rng(0)
     shares = np.bincount(assigned(buckets, photo(1_000_000, rng)), minlength=len(buckets)) / 1e6
     matrix = rng.multinomial(samples // shards, shares, shards).astype(np.int32)
-    census = [Census(row, np.zeros(len(buckets))) for row in matrix]
+    tally = Tally(matrix, np.zeros(len(buckets)))
     whole = Dataset([f"{i}.tar" for i in range(shards)], None, matrix.sum(1, dtype=np.int64))  # type: ignore[arg-type]
-    dataset = BucketDataset(whole, buckets, census)
+    dataset = BucketDataset(whole, buckets, tally)
     plan = make_plan(dataset, (BATCH,) * len(buckets), ranks, window, 0, "")
     print(
         f"{samples:.0e} samples in {shards:.0e} shards, {len(buckets)} buckets, {ranks} ranks, "

@@ -16,7 +16,7 @@ import numpy as np
 
 from streampipe.plan.dataset import EpochStream
 from streampipe.plan.deal import shard_seed
-from streampipe.plan.lanes import EpochOrder, Lanes, batch_seed, choose, rank_reader, sensible_window
+from streampipe.plan.lanes import EpochOrder, Lanes, RankReader, batch_seed, choose, sensible_window
 
 
 def simulate(samples: int, shards: int, ranks: int, workers: int, per_rank: int, window: int) -> None:
@@ -31,7 +31,7 @@ def simulate(samples: int, shards: int, ranks: int, workers: int, per_rank: int,
     for what, step in (("first batch", 0), ("resume in the middle", lanes.batches // 2)):
         start = time.perf_counter()
         stream = EpochStream(counts, shard_seed(0, 3))
-        read = rank_reader(EpochOrder(lanes, batch_seed(0, 3)), 5, ranks)
+        read = RankReader(EpochOrder(lanes, batch_seed(0, 3)), 5, ranks)
         stream.find(read(step))
         print(f"time to {what}: {time.perf_counter() - start:.3f} s")
     start = time.perf_counter()

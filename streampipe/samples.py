@@ -50,6 +50,14 @@ def size_of(item: object) -> int:
     return size if isinstance(size, int) else 8
 
 
+def to_bytes(sample: Sample) -> Sample:
+    """The sample with every memoryview copied into bytes, in place."""
+    for name, value in sample.items():
+        if type(value) is memoryview:
+            sample[name] = bytes(value)
+    return sample
+
+
 def group(
     members: Iterable[Member],
     url: str,

@@ -11,7 +11,7 @@ import logging
 import os
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fnmatch import fnmatch
 from typing import Protocol, overload
 
@@ -45,6 +45,8 @@ def stem_of(url: str) -> str:
     >>> stem_of("s3://b/00000.tar.gz"), stem_of("00000.TAR")
     ('s3://b/00000', '00000')
     """
+    if url.endswith(".tar"):  # nearly all; no other ending ends so
+        return url[:-4]
     lower = url.lower()
     suffix = max((each for each in SHARD_SUFFIXES if lower.endswith(each)), key=len, default="")
     return url[: len(url) - len(suffix)]
@@ -73,6 +75,9 @@ class _Range:
     def __getitem__(self, i: int) -> str:
         return f"{self.values[i]:0{self.width}d}"
 
+    def __iter__(self) -> Iterator[str]:
+        return map(f"%0{self.width}d".__mod__, self.values)
+
 
 class _Product:
     """A pattern: its parts one after the other, each a choice of texts. The last part turns fastest, as in a shell."""
@@ -93,6 +98,14 @@ class _Product:
             texts.append(part[digit])
         return "".join(reversed(texts))
 
+    def __iter__(self) -> Iterator[str]:
+        """The same one after the other, as fast as it goes: where one part is a choice it is not held as a whole."""
+        choices = [part for part in self.parts if len(part) != 1]
+        if len(choices) != 1:
+            return map("".join, itertools.product(*self.parts))
+        texts = (part if part is choices[0] else itertools.repeat(part[0]) for part in self.parts)
+        return map("".join, zip(*texts, strict=False))
+
 
 class _Union:
     """Several choices, one after the other."""
@@ -107,6 +120,9 @@ class _Union:
     def __getitem__(self, i: int) -> str:
         which = bisect_right(self.ends, i)
         return self.choices[which][i - (self.ends[which - 1] if which else 0)]
+
+    def __iter__(self) -> Iterator[str]:
+        return itertools.chain.from_iterable(self.choices)
 
 
 class ShardList(Sequence[str]):
@@ -152,6 +168,9 @@ class ShardList(Sequence[str]):
         if isinstance(i, slice):
             return [self._urls[j] for j in range(len(self))[i]]
         return self._urls[range(len(self))[i]]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._urls)
 
     def __repr__(self) -> str:
         if not len(self):
@@ -274,7 +293,7 @@ def _runs(found: Iterable[str | list[str]]) -> Iterable[str | list[str]]:
 
 
 def _each(pattern: _Product) -> Iterable[str]:
-    return (pattern[i] for i in range(len(pattern)))
+    return pattern
 
 
 def _is_there(name: str) -> bool:

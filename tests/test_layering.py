@@ -9,6 +9,7 @@ ORDER = [  # each may import from those before it, and from itself
     "printable",
     "errors",
     "spelling",
+    "checksum",
     "traits",
     "observe",
     "counters",
@@ -56,14 +57,15 @@ ORDER = [  # each may import from those before it, and from itself
     "testing",
 ]
 INSIDE = {  # and in a folder, each file from those before it
-    "plan": "order shapes buckets spread groups cut rotation lanes deal planned dataset streams bucketed",
+    "plan": "order shapes buckets spread groups cut rotation lanes deal planned ask dataset streams bucketed",
     "query": "aliases expression arrow condition split own",
-    "index": "beside stated facts columns parquet known manifest separated sidecar table scan note find build learn",
+    "index": "beside stated facts columns parquet memory known manifest separated sidecar table layout scan note find "
+    "merged answers dataset whole build learn",
     "source": "location address connections network failures store http web retry fetch s3 gcs hub rust stores "
     "buffers link traffic forward ranges local disk part cache download source",
     "tar": "limits foreign extended header compression entries reader writer",
-    "decoding": "extensions inflate geometry text budget exif codec segments icc resize boxes pillow jpeg_damage jpeg "
-    "png web more codecs image deferred fields",
+    "decoding": "extensions inflate geometry text arrays budget exif codec segments icc resize boxes pillow "
+    "jpeg_damage jpeg fast png web more codecs image deferred fields",
     "reading": "protocol iterable finder members shards tars folder parquet formats indexed forward remote wanted pace "
     "prefetch reader",
     "folders": "names files metadata layouts duplicates walk listing",
@@ -84,6 +86,8 @@ ONLY = {
     "urllib3": {"source"},
     "PIL": {"decoding", "pack.change", "write", "commands.preview"},
     "simplejpeg": {"decoding"},
+    "imagecodecs": {"decoding.fast"},
+    "zlib_ng": {"checksum"},
     "webdataset": {"decoding"},
 }
 

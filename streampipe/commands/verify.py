@@ -11,7 +11,6 @@ import argparse
 import json
 import os
 import time
-import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -19,6 +18,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from streampipe.checksum import crc32
 from streampipe.commands.arguments import add_index, add_urls, positive
 from streampipe.commands.look import samples
 from streampipe.decoding import decode_field
@@ -233,7 +233,7 @@ def _bad_samples(url: str, finder: Finder, index: ShardIndex) -> Iterator[str]:
     whole = [row for row in rows if size is None or row["offset"] + row["size"] <= size]
     for row in whole:
         start, end, wanted = row["offset"], row["offset"] + row["size"], row["crc32"]
-        if wanted is not None and zlib.crc32(finder.source.read(url, start, end)) != wanted:
+        if wanted is not None and crc32(finder.source.read(url, start, end)) != wanted:
             yield (
                 f"{redact(url)}, sample {row['key']!r}, byte {start}: its {row['size']} bytes are not those that were "
                 f"indexed (crc32); fetch the shard again"

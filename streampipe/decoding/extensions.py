@@ -3,6 +3,8 @@ codecs."""
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 TEXTS = frozenset(("txt", "text", "transcript", "caption"))
 JSONS = frozenset(("json", "jsn"))
 NUMBERS = frozenset(("cls", "cls2", "index", "inx", "id"))
@@ -10,6 +12,7 @@ UNSAFE = frozenset(("pkl", "pickle", "pyd", "pth", "pt", "ckpt", "bin", "joblib"
 """Formats that can run code when they are read."""
 
 
+@lru_cache(1024)
 def extension_of(name: str) -> str:
     """The last part of a field's name, in lower case.
 

@@ -5,23 +5,22 @@ Only formats that cannot run code are here. The others are refused, and a user w
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
+from streampipe.decoding.arrays import UNREAD, npy, npz, safetensors
 from streampipe.decoding.codec import Codec
 from streampipe.decoding.codecs import DEFAULT, codecs_of, recognise
 from streampipe.decoding.extensions import JSONS, NUMBERS, TEXTS, UNSAFE
 from streampipe.decoding.extensions import extension_of as _extension
 from streampipe.decoding.image import decode_image
-from streampipe.decoding.inflate import MAX_INFLATED, unwrapped
+from streampipe.decoding.inflate import unwrapped
 from streampipe.decoding.text import decode_json, decode_text
 from streampipe.errors import ConfigError, DecodeError, UnsafeFormat
 
-ALONE = "tensor"
-"""The name of a tensor that is alone in a .safetensors field."""
 IMAGES = frozenset().union(*(each.extensions for each in DEFAULT))
 """Extensions of the image formats that are always decoded."""
 MASKS = frozenset(("mask", "masklabel", "seg"))
@@ -41,14 +40,19 @@ def is_image_field(name: str, data: bytes | memoryview, codecs: Iterable[Codec] 
     >>> is_image_field("image", b""), is_image_field("picture", b"")
     (True, False)
     """
+    known = _by_name(name)
+    if known or (codecs is not DEFAULT and any(_extension(name) in each.extensions for each in codecs)):
+        return True
+    return known is None and recognise(data, codecs) is not None
+
+
+@lru_cache(1024)
+def _by_name(name: str) -> bool | None:
+    """Whether a name says that a field is an image; None: it says nothing."""
     extension = _extension(name)
     if extension in IMAGES or name in RENAMED:
         return True
-    if codecs is not DEFAULT and any(extension in each.extensions for each in codecs):
-        return True
-    if extension in _DECODERS or extension in UNSAFE or extension == "gz":
-        return False
-    return recognise(data, codecs) is not None
+    return False if extension in _DECODERS or extension in UNSAFE or extension == "gz" else None
 
 
 def is_mask(name: str) -> bool:
@@ -74,7 +78,11 @@ def main_image(names: Iterable[str]) -> str:
 
 
 def decode_field(
-    name: str, data: bytes | memoryview, *, decoders: Mapping[str, Decoder] | None = None, **image_options: Any
+    name: str,
+    data: bytes | memoryview,
+    *,
+    decoders: Mapping[str, Decoder] | None = None,
+    **image_options: Any,
 ) -> Any:
     """The value of a field. Names may have several parts (``seg.png``, ``txt.gz``): the last one counts, after ``.gz``.
 
@@ -96,6 +104,18 @@ def decode_field(
         return decode_image(data, labels=is_mask(name), **image_options)
     if extension == "gz":
         return decode_field(*unwrapped(name, data), decoders=decoders, **image_options)
+    return decode_by_name(name, data)
+
+
+def decode_by_name(name: str, data: bytes | memoryview, unread: bool = False) -> Any:
+    """The value of a field that is neither an image nor compressed, by the last part of its name.
+
+    With ``unread`` an array may stay in ``data`` (``arrays.Unread``).
+
+    Raises:
+        DecodeError, UnsafeFormat: as ``decode_field``.
+    """
+    extension = _extension(name)
     if extension in UNSAFE:
         raise UnsafeFormat(
             f"a .{extension} file can run code when it is read; if you trust this data, register a decoder: "
@@ -105,6 +125,8 @@ def decode_field(
     if decoder is None:
         return bytes(data)
     try:
+        if extension in UNREAD:
+            return UNREAD[extension](data, unread)
         return decoder(bytes(data))
     except (ConfigError, UnsafeFormat, DecodeError):
         raise
@@ -114,36 +136,6 @@ def decode_field(
 
 def _number(data: bytes) -> int:
     return int(data.decode("ascii").strip())
-
-
-def _npy(data: bytes) -> np.ndarray:
-    file = io.BytesIO(data)
-    version = np.lib.format.read_magic(file)
-    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(version)
-    if read is None:
-        raise DecodeError(f"an .npy file of version {version}, which is not supported; save it as version 1 or 2")
-    shape, _, dtype = read(file)
-    if dtype.hasobject:
-        raise UnsafeFormat(
-            "an .npy file of Python objects can run code when it is read; save plain numbers, or register a decoder: "
-            "decode(decoders={'npy': my_function})"
-        )
-    wanted = int(np.prod(shape, dtype=object)) * dtype.itemsize if shape else dtype.itemsize
-    present = len(data) - file.tell()
-    if wanted != present:
-        raise DecodeError(f"an .npy header of {dtype} {shape} wants {wanted} bytes, {present} are there")
-    file.seek(0)
-    return np.asarray(np.lib.format.read_array(file, allow_pickle=False))
-
-
-def _npz(data: bytes) -> dict[str, np.ndarray]:
-    import zipfile
-
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        total = sum(entry.file_size for entry in archive.infolist())
-        if total > MAX_INFLATED:
-            raise DecodeError(f"an .npz file inflates to {total} bytes, more than the {MAX_INFLATED} allowed")
-        return {entry.filename.removesuffix(".npy"): _npy(archive.read(entry)) for entry in archive.infolist()}
 
 
 def _msgpack(data: bytes) -> Any:
@@ -162,16 +154,6 @@ def _cbor(data: bytes) -> Any:
     return cbor2.loads(data)
 
 
-def _safetensors(data: bytes) -> Any:
-    """Tensors by name. One that is alone and called ``tensor`` comes without the dict: ``write`` stores it so."""
-    try:
-        from safetensors.torch import load
-    except ImportError:
-        raise ConfigError("safetensors fields need one more package: pip install 'streampipe[safetensors]'") from None
-    tensors = load(data)  # offsets, shapes and sizes are checked there against the bytes that are there
-    return tensors[ALONE] if tensors.keys() == {ALONE} else tensors
-
-
 def _tenbin(data: bytes) -> list[np.ndarray]:
     from webdataset import tenbin
 
@@ -182,11 +164,11 @@ _DECODERS: dict[str, Decoder] = {
     **dict.fromkeys(TEXTS, decode_text),
     **dict.fromkeys(JSONS, decode_json),
     **dict.fromkeys(NUMBERS, _number),
-    "npy": _npy,
-    "npz": _npz,
+    "npy": npy,
+    "npz": npz,
     **dict.fromkeys(("mp", "msg", "msgpack"), _msgpack),
     "cbor": _cbor,
-    "safetensors": _safetensors,
+    "safetensors": safetensors,
     **dict.fromkeys(("ten", "tb"), _tenbin),
 }
 KNOWN = IMAGES | frozenset(_DECODERS)

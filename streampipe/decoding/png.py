@@ -1,4 +1,4 @@
-"""PNG: its header by walking the chunks, its pixels by Pillow, and what Pillow gets wrong of transparency."""
+"""PNG: its header by walking the chunks, its pixels by Pillow or imagecodecs, and what Pillow gets wrong of them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from streampipe.decoding.codec import Data, ImageHeader, Pixels, Wanted
 from streampipe.decoding.exif import orientation_of
+from streampipe.decoding.fast import decode_fast
 from streampipe.decoding.pillow import damaged, load_pillow, open_pillow, pillow_memory
 from streampipe.errors import DecodeError
 
@@ -52,6 +53,10 @@ class Png:
     def decode(self, data: Data, header: ImageHeader, wanted: Wanted) -> Pixels:
         """See ``Codec``."""
         depth, colour = data[24], data[25]
+        if depth == 8 and colour == _RGB and not data[28] and not wanted.labels and _is_plain(data, wanted.icc):
+            fast = decode_fast(self.name, data, header)
+            if fast is not None:
+                return Pixels(fast)
         with open_pillow(self.name, data) as image:
             clear = image.info.get("transparency")
             if isinstance(clear, int) and depth < 8 and not colour:  # Pillow scales the pixels, but not this value
@@ -81,6 +86,12 @@ class Png:
                     raise damaged(self.name, data, error) from error
         high, low = np.array([each >> 8 for each in colour]), np.array([each & 255 for each in colour])
         return np.asarray(((halves[0] == high) & (halves[1] == low)).all(-1))
+
+
+def _is_plain(data: Data, icc: str) -> bool:
+    """Whether a file of colours has one frame, nothing transparent, and no profile that is asked for."""
+    odd = {b"tRNS", b"acTL"} | ({b"iCCP"} if icc == "srgb" else set())
+    return odd.isdisjoint(kind for kind, _, _ in _chunks(data))
 
 
 def _without(pixels: Pixels, clear: np.ndarray, background: tuple[int, int, int]) -> Pixels:

@@ -1,4 +1,4 @@
-"""WebP, GIF and AVIF: pixels by Pillow."""
+"""WebP, GIF and AVIF: pixels by Pillow, those of plain WebP by imagecodecs where it is installed."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from streampipe.decoding.boxes import brands, without_exif
 from streampipe.decoding.codec import Data, ImageHeader, Pixels, Wanted
 from streampipe.decoding.exif import orientation_of
+from streampipe.decoding.fast import decode_fast
 from streampipe.decoding.pillow import decode_pillow, pillow_header, pillow_memory
 from streampipe.errors import ConfigError, DecodeError
 
 _AVIF = frozenset((b"avif", b"avis"))
+_PROFILE, _ALPHA, _ANIMATION = 0x20, 0x10, 0x02  # of a file's flags
 _CONTAINERS = frozenset((b"mif1", b"msf1", b"miaf"))
 
 
@@ -43,6 +45,10 @@ class Webp:
 
     def decode(self, data: Data, header: ImageHeader, wanted: Wanted) -> Pixels:
         """See ``Codec``."""
+        if not wanted.labels and _is_plain_webp(data, wanted.icc):
+            fast = decode_fast(self.name, data, header)
+            if fast is not None:
+                return Pixels(fast)
         return decode_pillow(self.name, data, wanted)
 
 
@@ -113,6 +119,13 @@ def _webp_size(head: bytes) -> tuple[int, int] | None:
         width, height = (int.from_bytes(head[at : at + 2], "little") & 0x3FFF for at in (26, 28))
         return (height, width) if width and height else None
     return None
+
+
+def _is_plain_webp(data: Data, icc: str) -> bool:
+    """Whether a file has one frame, nothing transparent, and no profile that is asked for. (RFC 9649, 2.7)"""
+    if bytes(data[12:16]) == b"VP8X":
+        return not data[20] & (_ALPHA | _ANIMATION | (_PROFILE if icc == "srgb" else 0))
+    return bytes(data[12:16]) == b"VP8 "
 
 
 def _chunks(data: Data) -> Iterator[tuple[bytes, int, int]]:

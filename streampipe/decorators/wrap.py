@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar, cast
 
-from streampipe.context import Run
+from streampipe.context import Mark, Run, Trail
 from streampipe.errors import ConfigError
 from streampipe.stages.stage import Stage, StageDefinition, importable, traits_of
 from streampipe.traits import Rows, Traits
@@ -128,7 +128,8 @@ class Upstream:
     """The samples that a stage pulls, watched: the last one, the error if pulling raised, and the time it took.
 
     A stage that works ahead (in threads) fails on a sample that is not the last it pulled. One that yields one for each
-    answers them in order, so the sample is known: the first that was not answered.
+    answers them in order, so the sample is known: the first that was not answered. The trail is then at its mark, also
+    where samples are given again.
     """
 
     def __init__(self, samples: Iterable[Any], run: Run | None, each: bool, parameters: Mapping[str, Any]) -> None:
@@ -139,10 +140,11 @@ class Upstream:
         self.ended = False
         self.seconds = 0.0
         self._samples = iter(samples)
-        self._policy = (run or Run()).policy
+        self._policy, self._trail = (run.policy, run.trail) if run else (Run().policy, Trail())
+        self._mark: Mark = None  # behind the last one
         self._each = each
-        self._waiting: deque[Any] = deque()  # pulled, and not answered yet
-        self._again: deque[Any] = deque()
+        self._waiting: deque[tuple[Any, Mark]] = deque()  # pulled, and not answered yet
+        self._again: deque[tuple[Any, Mark]] = deque()
         self._left_out = self._policy.left_out  # as far as it was taken out of what waits
 
     def __iter__(self) -> Upstream:
@@ -150,9 +152,14 @@ class Upstream:
 
     def __next__(self) -> Any:
         self._settle()
-        self.last = self._again.popleft() if self._again else self._pull()
+        if self._again:
+            self.last, self._mark = self._again.popleft()
+            self._trail.mark = self._mark
+        else:
+            self.last = self._pull()
+            self._mark = self._trail.mark
         if self._each:
-            self._waiting.append(self.last)
+            self._waiting.append((self.last, self._mark))
         return self.last
 
     def _pull(self) -> Any:
@@ -178,7 +185,7 @@ class Upstream:
         """The stage yielded an item."""
         self._settle()
         if self._waiting:
-            self._waiting.popleft()
+            _, self._trail.mark = self._waiting.popleft()
 
     def drop(self) -> None:
         """A sample is left out."""
@@ -197,14 +204,15 @@ class Upstream:
             return NO_SAMPLE if self.ended else self.last
         if not self._waiting:
             return NO_SAMPLE
-        sample = self._waiting.popleft()
+        sample, self._mark = self._waiting.popleft()
+        self._trail.mark = self._mark
         self._again.extendleft(reversed(self._waiting))
         self._waiting.clear()
         return sample
 
     def push_back(self, sample: Any) -> None:
         """Give a sample once more."""
-        self._again.appendleft(sample)
+        self._again.appendleft((sample, self._mark))
 
     def caused(self, error: BaseException) -> bool:
         """Whether an error came out of the source, through the stage, and not from the stage itself."""

@@ -6,18 +6,19 @@ batch needs nothing but its number, and a sample that fails is replaced inside i
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
-from itertools import chain
+from itertools import chain, islice
 from typing import Any, NamedTuple
 
-from streampipe.context import Consumer, Run, Sample
+from streampipe.context import Consumer, Run, Sample, Trail
 from streampipe.counters import counters
-from streampipe.engine.chain import takes_views, through
+from streampipe.engine.chain import keeps_nothing, repeatable, takes_views, through
 from streampipe.engine.division import Division
 from streampipe.engine.engine import NOTHING
-from streampipe.errors import SampleError, ShardError, TooManyErrors
+from streampipe.errors import SampleError, ShardError, StageError, TooManyErrors
 from streampipe.plan.planned import Cursor, Place, Plan
 from streampipe.reading.prefetch import Steps
 from streampipe.reading.reader import OpenShards, Reader
@@ -25,6 +26,7 @@ from streampipe.spec import AnyStage
 from streampipe.stages.guard import watched
 
 _FEW_OPEN, _MOST_OPEN, _MOST_KNOWN = 64, 256, 1024  # shards; the last are those whose index is held
+_STEPS_OF_A_CHAIN = 1024
 _MOST_TRIED, _UNLIKE_TRIED = 100, 10  # other steps, for one of which all samples are bad; of any bucket
 
 
@@ -43,12 +45,17 @@ def make_batches(
     stages, chains = division.tail, plan.dataset.chains
     views = takes_views(stages)
     equal = division.batch is not None or run.consumer.world_size > 1  # each step must give an item
+    over = repeatable(stages, run, views)
     with closing(read_steps(plan, run, cursor, first, stride, views is not None and chains is None)) as steps:
+        if stages and not equal and chains is None and keeps_nothing(stages):
+            yield from _one_chain(plan, stages, run, views, steps)
+            return
         for at, places, found in steps:
             samples = watched(good(places, found, run, chains), counters.tally("reading"))
             if division.batch and run.fill != len(places):
                 run = replace(run, fill=len(places))
-            items = list(through(stages, samples, run, views)) if stages else list(samples)
+                over = repeatable(stages, run, views)
+            items = list(over(samples)) if stages else list(samples)
             if equal and not items:
                 items = _in_place_of(plan, stages, run, at, places)
             if equal and len(items) != 1:
@@ -59,6 +66,52 @@ def make_batches(
                 )
             plan.delivered(at, places, run.consumer.rank)
             yield Made(items[0] if items else NOTHING, plan.after(at))
+
+
+def _one_chain(
+    plan: Plan, stages: tuple[AnyStage, ...], run: Run, views: int | None, steps: Steps[Cursor]
+) -> Iterator[Made]:
+    """Steps of one sample each, for one rank, through one chain: stages may take in samples ahead of what they yield.
+
+    The mark of the trail says of which step an item is. Steps without an item, whose samples were skipped, give none.
+    The chain is begun anew now and then, because what a stage's rows are is checked at its end.
+    """
+    run = replace(run, trail=Trail())
+    taken: deque[tuple[Cursor, Sequence[Place]]] = deque()  # steps whose samples are in the chain
+    more = True
+
+    def samples() -> Iterator[Sample]:
+        nonlocal more
+        for number, (at, places, found) in enumerate(islice(steps, _STEPS_OF_A_CHAIN), 1):
+            more = number == _STEPS_OF_A_CHAIN
+            taken.append((at, places))
+            for sample in good(places, found, run, None):
+                run.trail.mark = at
+                yield sample
+
+    def given(until: Cursor | None) -> Iterator[Made]:
+        """Steps that gave nothing, before one of which there is an item or (None) all that were taken."""
+        while taken and taken[0][0] != until:
+            at, places = taken.popleft()
+            plan.delivered(at, places, run.consumer.rank)
+            yield Made(NOTHING, plan.after(at))
+
+    over = repeatable(stages, run, views)
+    while more:
+        more = False
+        for item in over(samples()):
+            at = Cursor(*run.trail.mark or ())
+            if all(step != at for step, _ in taken):
+                raise StageError(
+                    f"behind the stages there is a sample of step {at.step} of epoch {at.epoch} where that is not due: "
+                    f"one of them takes in samples ahead of what it yields, and does not set run.trail.mark to where "
+                    f"the yielded one came from; do so, or declare it state='opaque'"
+                )
+            yield from given(at)
+            plan.delivered(*taken.popleft(), run.consumer.rank)
+            yield Made(item, plan.after(at))
+            del item
+        yield from given(None)
 
 
 def _in_place_of(plan: Plan, stages: tuple[AnyStage, ...], run: Run, at: Cursor, places: Sequence[Place]) -> list[Any]:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial, reduce
 from itertools import islice
 from typing import Any
 
 from streampipe.context import Mark, Memory, Run, Trail
 from streampipe.errors import ConfigError
-from streampipe.reading.shards import to_bytes
+from streampipe.samples import to_bytes
 from streampipe.stages.bucket import Pools, count_batch
 from streampipe.stages.fuse import fuse
 from streampipe.stages.grouping import bucket_sizes, find_groups
-from streampipe.stages.guard import AnyStage, guarded
+from streampipe.stages.guard import AnyStage, guarded, run_of
 from streampipe.stages.nothing import Drops
 from streampipe.stages.stage import Stage, pushdown_of, traits_of
 from streampipe.traits import Group, Keeps
@@ -61,13 +62,26 @@ def _plain(
             items = map(to_bytes, items)
         name = _numbered(stage, seen)
         if not _counts(stage):
-            items = guarded(stage, items, run.in_stage(name))
+            items = guarded(stage, items, run_of(stage, run.in_stage(name)))
             continue
         mark = next(marks, None)
         memory = Memory(run.trail, mark)
-        items = guarded(stage, memory.watched(items), run.in_stage(name, mark, memory))
+        items = guarded(stage, memory.watched(items), run_of(stage, run.in_stage(name, mark, memory)))
         items = _marked(items, run.trail, mark, memory)
     return items
+
+
+def repeatable(chain: Sequence[AnyStage], run: Run, views: int | None) -> Callable[[Iterable[Any]], Iterator[Any]]:
+    """``through`` for one batch after the other: what does not depend on the items is made once."""
+    if find_groups(chain)[1] is not None or any(map(_counts, chain)):
+        return lambda items: through(chain, items, run, views)
+    seen: dict[str, int] = {}
+    links: list[Callable[[Any], Any]] = []
+    for i, stage in enumerate(fuse(chain)):
+        if i == views:
+            links.append(partial(map, to_bytes))
+        links.append(partial(guarded, stage, run=run_of(stage, run.in_stage(_numbered(stage, seen)))))
+    return lambda items: iter(reduce(lambda before, link: link(before), links, items))
 
 
 def _marked(items: Iterable[Any], trail: Trail, mark: Mark, memory: Memory | None = None) -> Iterator[Any]:
@@ -144,6 +158,11 @@ def named(chain: Sequence[AnyStage]) -> list[tuple[str, AnyStage]]:
     return [(_numbered(stage, seen), stage) for stage in fuse(chain)]
 
 
+def keeps_nothing(chain: Iterable[AnyStage]) -> bool:
+    """Whether no stage keeps anything between items: one instance over many batches yields what one for each does."""
+    return all(traits_of(stage).state is Keeps.NOTHING for stage in chain)
+
+
 def name_of(stage: AnyStage, parameters: bool = False) -> str:
     """A stage's name for messages: ``map(augment)``; with ``parameters`` as it would be written."""
     if not isinstance(stage, Stage):
@@ -171,4 +190,14 @@ def takes_views(chain: tuple[AnyStage, ...]) -> int | None:
     return None
 
 
-__all__ = ["AnyStage", "describe", "name_of", "named", "takes_views", "through", "unwind"]
+__all__ = [
+    "AnyStage",
+    "describe",
+    "keeps_nothing",
+    "name_of",
+    "named",
+    "repeatable",
+    "takes_views",
+    "through",
+    "unwind",
+]

@@ -21,8 +21,8 @@ from streampipe.engine.lanes import Head, Shape, Stream, Tail, Work
 from streampipe.engine.planning import OnlyCounted, plan_of, tail_of
 from streampipe.engine.streams import PlannedStream
 from streampipe.errors import ConfigError
+from streampipe.plan.ask import Uncounted
 from streampipe.plan.bucketed import BucketPlan
-from streampipe.plan.dataset import Uncounted
 from streampipe.plan.planned import Plan
 from streampipe.plan.streams import choose_streams
 from streampipe.spec import AnyStage, Job, Spec

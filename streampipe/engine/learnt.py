@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch.distributed
 
 from streampipe.errors import ConfigError
-from streampipe.plan.dataset import Uncounted
+from streampipe.plan.ask import Uncounted
 from streampipe.reading.protocol import Samples
 from streampipe.rng import derive
 from streampipe.spec import Job, Spec

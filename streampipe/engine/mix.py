@@ -143,7 +143,7 @@ class MixDataset:
         return Shares(self.weights)
 
     def places(self, plan: Plan, rank: int, ranks: int, repeat: bool = True) -> MixPlaces:
-        """A rank's places, step by step; see ``rank_reader``."""
+        """A rank's places, step by step; see ``RankReader``."""
         return MixPlaces(self, plan, rank, ranks, repeat)
 
     @property

@@ -10,8 +10,8 @@ from typing import Any
 from streampipe.engine.division import Division, divide
 from streampipe.engine.learnt import check_learnt
 from streampipe.errors import ConfigError, ShardError
+from streampipe.plan.ask import Uncounted
 from streampipe.plan.bucketed import BucketDataset, Bucketed, BucketPlan, make_plan
-from streampipe.plan.dataset import Uncounted
 from streampipe.plan.lanes import sensible_window
 from streampipe.plan.planned import Plan, make
 from streampipe.plan.streams import choose_streams

@@ -47,9 +47,16 @@ class Turns:
             column: [Lane(work, lane, at.standing(lane), until, run) for lane in self._columns[column]]
             for column in map(self._turn_column, columns)
         }
+        self._lanes = [lane for lanes in self._mine.values() for lane in lanes]
+        self._next_first = {column: self._behind(column) for column in self._mine}
+        self._run = replace(run, in_lane=True)
 
     def _turn_column(self, k: int) -> int:
         return (self._turn + k * self._stride) % len(self._columns)
+
+    def _behind(self, column: int) -> list[Lane]:
+        """All lanes, those of the columns behind one first."""
+        return [lane for c in sorted(self._mine, key=lambda c: (c <= column, c)) for lane in self._mine[c]]
 
     def __iter__(self) -> Iterator[tuple[Any, Moved, bool]]:
         """Items with what they move, and whether more can follow; ``None`` for a column that has ended."""
@@ -58,7 +65,7 @@ class Turns:
         try:
             for turn in count(self._turn, self._stride):
                 column = turn % len(self._columns)
-                if not any(lane.has_more() for lanes in self._mine.values() for lane in lanes):
+                if not any(map(Lane.has_more, self._lanes)):
                     self._judge()
                     return
                 item = self._batch(self._mine[column], turn // len(self._columns))
@@ -88,8 +95,7 @@ class Turns:
 
     def _has_more(self, column: int) -> bool:
         """Whether any lane has an item; those of the next column are asked first, which needs them next."""
-        order = sorted(self._mine, key=lambda c: (c <= column, c))
-        return any(lane.has_more() for c in order for lane in self._mine[c])
+        return any(map(Lane.has_more, self._next_first[column]))
 
     def _batch(self, lanes: Sequence[Lane], round: int) -> list[Any]:
         """The next item of a column, in a list; an empty one where its lanes have ended.
@@ -106,7 +112,9 @@ class Turns:
                 return []
             self._left_out = None
             fill = work.share if work.fill_short else len(rows)
-            items = list(work.tail(rows, replace(self._run, fill=fill, in_lane=True)))
+            if fill != self._run.fill:
+                self._run = replace(self._run, fill=fill)
+            items = list(work.tail(rows, self._run))
             if items:
                 return items
         raise self._run.policy.judge() or TooManyErrors(
@@ -118,6 +126,11 @@ class Turns:
         """The samples of a batch: slot by slot from the lanes in turn; one that has ended is passed over."""
         rows: list[Any] = []
         first = round * self._work.share
+        if len(lanes) == 1:
+            lane = lanes[0]
+            while len(rows) < self._work.share and lane.has_more():
+                rows.append(lane.take())
+            return rows
         for slot in range(first, first + self._work.share):
             found = next((lane for lane in _from(lanes, slot % len(lanes)) if lane.has_more()), None)
             if found is None:

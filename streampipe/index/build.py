@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import glob
 import logging
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 from tqdm import tqdm
 
 from streampipe.atomic import sweep
+from streampipe.checksum import crc32
 from streampipe.errors import ConfigError, CorruptShard, IndexMismatch, ShardError, StreampipeError
 from streampipe.index.find import index_url
-from streampipe.index.manifest import NAME, Entry, to_bytes
+from streampipe.index.manifest import NAME, Entry
 from streampipe.index.scan import check, scan
 from streampipe.index.table import NESTED, ShardIndex
+from streampipe.index.whole import Indexed, Whole
 from streampipe.source import Source, has_query, local_path, redact
 from streampipe.tar import Limits
 from streampipe.urls import ShardList, expand
@@ -98,15 +102,19 @@ def index(
     if len(set(places)) < len(places):
         twice = next(place for place in places if places.count(place) > 1)
         raise ConfigError(f"two shards would have the index {redact(twice)}: index their folders one by one")
-    target = index_url(shards[0], folder).rpartition("/")
-    summary = Summary(redact(f"{target[0]}{target[1]}{NAME}"), shards=len(shards))
+    base = "".join(index_url(shards[0], folder).rpartition("/")[:2])
+    summary = Summary(redact(base + NAME), shards=len(shards))
 
     _check(shards, places, opened, limits or Limits(), threads, progress, on_error)
     _sweep(places)
+    jobs = {_name(url): (url, place) for url, place in zip(shards, places, strict=True)}
+    whole = Whole(opened, base, list(jobs))
+    staying = _still_there(whole.others, shards, opened)
 
-    def one(job: tuple[str, str]) -> tuple[Entry | None, bool]:
-        url, place = job
-        found = _fitting(opened, url, place)
+    def one(name: str) -> Indexed:
+        url, place = jobs[name]
+        data = opened.read_if_there(place)
+        found = None if data is None else _fitting(data, opened, url, place)
         kept = found is not None
         try:
             found = found if found is not None else scan(url, opened, limits or Limits())
@@ -114,26 +122,30 @@ def index(
             if on_error == "raise":
                 raise
             summary.failed.append(str(error))
-            return None, False
-        if not kept:
-            opened.write(place, found.to_bytes())
-        return Entry(redact(url).rpartition("/")[2], found.shard_bytes, len(found), found.facts.get("sha256")), kept
+            return Indexed(name, None)
+        if data is None or not kept:
+            opened.write(place, data := found.to_bytes())
+        digest = found.facts.get("sha256")
+        return Indexed(name, Entry(name, found.shard_bytes, len(found), digest, crc32(data)), kept, found)
 
-    entries = []
+    def counted(done: Iterator[Indexed]) -> Iterator[Indexed]:
+        for each in tqdm(done, total=len(shards), unit=" shards", desc="index", disable=not progress):
+            if each.entry is not None:
+                summary.kept += each.kept
+                summary.samples += each.entry.samples
+                summary.bytes += each.entry.bytes
+            if len(summary.failed) == len(shards):
+                raise CorruptShard(
+                    f"none of the {len(shards)} shards could be indexed; the first: {min(summary.failed)}"
+                )
+            yield each
+
     pool = ThreadPoolExecutor(threads)
     try:
-        done = pool.map(one, zip(shards, places, strict=True))
-        for entry, kept in tqdm(done, total=len(shards), unit=" shards", desc="index", disable=not progress):
-            entries += [entry] if entry is not None else []
-            summary.kept += kept
+        whole.update(counted(_ahead(pool, one, whole.order, threads)), staying)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
     summary.failed.sort()
-    if not entries:
-        raise CorruptShard(f"none of the {len(shards)} shards could be indexed; the first: {summary.failed[0]}")
-    opened.write(f"{target[0]}{target[1]}{NAME}", to_bytes(entries))
-    summary.samples = sum(entry.samples for entry in entries)
-    summary.bytes = sum(entry.bytes for entry in entries)
     summary.seconds = time.perf_counter() - start
     return summary
 
@@ -150,6 +162,33 @@ def check_folders(places: Iterable[str], advice: str) -> None:
             there = os.path.dirname(there) or "."
         if not os.path.isdir(there) or not os.access(there, os.W_OK):
             raise ConfigError(f"{folder or '.'} cannot be written: {advice}")
+
+
+def _ahead(
+    pool: ThreadPoolExecutor, one: Callable[[str], Indexed], names: Sequence[str], threads: int
+) -> Iterator[Indexed]:
+    """Each shard indexed, in order; a few are done ahead, because their indexes are held until then."""
+    futures: deque[Future[Indexed]] = deque()
+    for name in names:
+        futures.append(pool.submit(one, name))
+        if len(futures) > 2 * threads:
+            yield futures.popleft().result()
+    while futures:
+        yield futures.popleft().result()
+
+
+def _name(url: str) -> str:
+    return redact(url).rpartition("/")[2]
+
+
+def _still_there(names: Sequence[str], urls: Sequence[str], source: Source) -> set[str]:
+    """Those of the names that are still in the folders of the shards that are indexed now."""
+    if not names:
+        return set()
+    folders = dict.fromkeys(url.rpartition("/")[0] for url in urls if not has_query(url))
+    patterns = [f"{each if '://' in each else glob.escape(each or '.')}/*" for each in folders]
+    there = {url.rpartition("/")[2] for pattern in patterns for url in source.glob(pattern)}
+    return there & set(names)
 
 
 def _check(
@@ -184,10 +223,8 @@ def _sweep(places: Sequence[str]) -> None:
         sweep(folder or ".", names.__contains__)
 
 
-def _fitting(source: Source, url: str, place: str) -> ShardIndex | None:
-    data = source.read_if_there(place)
-    if data is None:
-        return None
+def _fitting(data: bytes, source: Source, url: str, place: str) -> ShardIndex | None:
+    """The index that is there, if it fits its shard."""
     try:
         found = ShardIndex.from_bytes(data, redact(place))
     except IndexMismatch:

@@ -7,22 +7,20 @@ import logging
 import os
 from collections.abc import Callable, Collection
 
-from streampipe.atomic import sweep
 from streampipe.counters import counters
 from streampipe.errors import ConfigError, CorruptShard, IndexMismatch, ShardMissing, SourceError
 from streampipe.index.columns import Columns
+from streampipe.index.memory import memory, own_folder
 from streampipe.index.note import Note
 from streampipe.index.scan import HasLinks, scan
 from streampipe.index.table import NEEDS, NESTED, ShardIndex, make
-from streampipe.source import Source, has_query, local_path, planted, redact
+from streampipe.source import Source, has_query, local_path, redact
 from streampipe.tar import Limits, compression_of
 from streampipe.urls import stem_of
 
 log = logging.getLogger("streampipe")
 SUFFIX = ".index.parquet"
 MISSING_SHARDS = ("error", "skip")
-_swept: set[str] = set()
-"""Folders of remembered scans in which this process has deleted what killed ones left."""
 
 
 def index_url(url: str, folder: str | None = None) -> str:
@@ -35,13 +33,6 @@ def index_url(url: str, folder: str | None = None) -> str:
         url = url.partition("?")[0]
     stem = stem_of(url)
     return f"{folder.rstrip('/')}/{stem.rpartition('/')[2]}{SUFFIX}" if folder else stem + SUFFIX
-
-
-def memory() -> str:
-    """The folder of remembered scans: ``STREAMPIPE_CACHE``, else in the user's cache folder."""
-    given = os.environ.get("STREAMPIPE_CACHE")
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return os.path.join(given or os.path.join(base, "streampipe"), "index")
 
 
 class Finder:
@@ -104,6 +95,8 @@ class Finder:
                 self.check_size(found.shard_bytes, url, self.source.size(url))
             return self._allowed(found, url)
         path = local_path(url)
+        if path is None and self.missing_shards == "skip":
+            self.source.size(url)  # which says if the shard is not there either: it has no samples then
         if path is None or not self.scans or self._compression(url, path) is not None:
             return None
         try:
@@ -151,29 +144,13 @@ class Finder:
                 f"{size}: it does not fit; run streampipe index again, or fetch the shard again"
             )
 
-    def _memory(self) -> str | None:
-        """The folder of remembered scans, made if it is not there; None if it is not ours alone to write to."""
-        folder = memory()
-        try:
-            os.makedirs(folder, mode=0o700, exist_ok=True)
-            why = planted(os.stat(folder))
-        except OSError as error:
-            why = f"cannot be made ({error})"
-        if why:
-            log.warning("%s %s: scans of local shards are not remembered", folder, why)
-            return None
-        if folder not in _swept:
-            _swept.add(folder)
-            sweep(folder, lambda name: name.endswith(SUFFIX))
-        return folder
-
     def _remembered(self, url: str, path: str, columns: Collection[str] | None) -> ShardIndex:
         try:
             stat = os.stat(path)
             folder = self._memory()
         except OSError:
             return scan(url, self.source, self.limits, checksums=False)  # which says what is wrong with it
-        identity = f"{os.path.abspath(path)}\0{stat.st_size}\0{stat.st_mtime_ns}\0{self.limits}"
+        identity = f"2\0{os.path.abspath(path)}\0{stat.st_size}\0{stat.st_mtime_ns}\0{self.limits}"
         return self._noted(folder, identity, url, lambda: scan(url, self.source, self.limits, checksums=False), columns)
 
     def noted(
@@ -188,6 +165,9 @@ class Finder:
         except OSError:
             folder = None
         return self._noted(folder, identity, what, make, columns)
+
+    def _memory(self) -> str | None:
+        return own_folder(memory(), lambda name: name.endswith(SUFFIX), "scans of local shards are not remembered")
 
     def _noted(
         self,

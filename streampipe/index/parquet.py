@@ -7,7 +7,8 @@ a way that cannot be read so (each as a difference to the one before) is unpacke
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,6 +18,7 @@ from streampipe.errors import IndexMismatch
 
 _ROWS = 4096  # unpacked at once
 _FEW_ROWS = 16
+_MANY_ROWS = 1 << 16  # of numbers alone
 _INDEX = "delete it and run: streampipe index"
 
 
@@ -35,53 +37,117 @@ def read_table(
     Raises:
         IndexMismatch: it is damaged, or unpacks to more than ``most`` bytes.
     """
-    try:
-        plain = pq.ParquetFile(pa.BufferReader(data))
-        schema = pa.schema([field.with_type(_plain(field.type)) for field in plain.schema_arrow])
-        schema = schema.with_metadata(plain.schema_arrow.metadata)
-        wanted = None
-        if columns is not None:
-            chosen = set(columns(schema))
-            wanted = [each for each in schema.names if each in chosen]
-            schema = pa.schema([schema.field(each) for each in wanted], metadata=schema.metadata)
-        said = _said(plain.metadata, wanted)
-        batches, size = [], said if said > most else 0
-        texts, rows = _texts(plain.metadata, most, said)
-        file = pq.ParquetFile(pa.BufferReader(data), read_dictionary=texts, metadata=plain.metadata)
-        for batch in file.iter_batches(batch_size=rows, columns=wanted, use_threads=False) if not size else ():
-            size += sum(map(_written_out, batch.columns)) + row_bytes * batch.num_rows
-            if size > most:
-                break
-            batches.append(batch.cast(schema) if texts else batch)
-        if size <= most:
-            return pa.Table.from_batches(batches, schema=schema)
-    except IndexMismatch:
-        raise
-    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, OverflowError) as error:
-        raise IndexMismatch(f"{name} is damaged ({error}); {advice}") from error
-    raise IndexMismatch(
-        f"{name} of {len(data)} bytes unpacks to {size} or more, at most {most} are read; raise "
-        f"Limits.max_index_bytes if it is meant, or {advice}"
-    )
+    file = Bounded(lambda **how: pq.ParquetFile(pa.BufferReader(data), **how), name, len(data), advice)
+    with file.sound():
+        chosen = None if columns is None else columns(file.schema)
+    file.open_columns(chosen)
+    return file.read(most, chosen, row_bytes)
 
 
-def _said(metadata: pq.FileMetaData, wanted: Sequence[str] | None) -> int:
-    """What a file says that its wanted columns unpack to."""
-    groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
-    if wanted is None:
-        return sum(int(group.total_byte_size) for group in groups)
-    chunks = (group.column(i) for group in groups for i in range(metadata.num_columns))
-    return sum(int(each.total_uncompressed_size) for each in chunks if each.path_in_schema.partition(".")[0] in wanted)
+class Bounded:
+    """A Parquet file called ``name``, whose columns are read within bounds.
+
+    Args:
+        opened: opens it, with options of ``ParquetFile``.
+        size: its bytes, for messages.
+
+    Raises:
+        IndexMismatch: it is damaged.
+    """
+
+    def __init__(self, opened: Callable[..., pq.ParquetFile], name: str, size: int, advice: str = _INDEX) -> None:
+        self._opened = opened
+        self._name, self._size, self._advice = name, size, advice
+        with self.sound():
+            plain = opened()
+            self.metadata = plain.metadata
+            schema = pa.schema([field.with_type(_plain(field.type)) for field in plain.schema_arrow])
+            self.schema = schema.with_metadata(plain.schema_arrow.metadata)
+
+    def open_columns(self, columns: Collection[str] | None) -> None:
+        """Have pyarrow look at the columns of each row group, all or those that are named, without reading a page.
+
+        What it finds wrong is an exception here. It would end the process where Python first asks for what the file
+        says of a column (``RowGroupMetaData.column``). Files in stores have a checksum of their metadata instead:
+        opening a column would fetch it.
+
+        Raises:
+            IndexMismatch: the file is damaged.
+        """
+        with self.sound():
+            chosen = _columns(self.metadata, columns)
+            reader = self._opened(metadata=self.metadata).reader
+            for group in range(self.metadata.num_row_groups):
+                no_rows = reader.iter_batches(0, row_groups=[group], column_indices=chosen, use_threads=False)
+                next(no_rows, None)
+
+    def read(
+        self,
+        most: int,
+        columns: Collection[str] | None = None,
+        row_bytes: int = 0,
+        group: int | None = None,
+    ) -> pa.Table:
+        """All rows, or those of one row group, of all columns or of those that are named.
+
+        Raises:
+            IndexMismatch: it is damaged, or that unpacks to more than ``most`` bytes.
+        """
+        schema, wanted = self.schema, None
+        with self.sound():
+            if columns is not None:
+                chosen = frozenset(columns)
+                wanted = [each for each in schema.names if each in chosen]
+                schema = pa.schema([schema.field(each) for each in wanted], metadata=schema.metadata)
+            groups = range(self.metadata.num_row_groups) if group is None else [group]
+            found, numbers = [self.metadata.row_group(i) for i in groups], _columns(self.metadata, wanted)
+            chunks = [each.column(i) for each in found for i in numbers]
+            said = sum(each.total_uncompressed_size for each in chunks)
+            batches, size = [], said if said > most else 0
+            texts, rows = _texts(self.metadata, numbers, chunks, most, said)
+            file = self._opened(read_dictionary=texts, metadata=self.metadata)
+            how = {"batch_size": rows, "columns": wanted, "row_groups": list(groups)}
+            how["use_threads"] = group is not None  # a whole file is small, mostly: threads would take longer to start
+            for batch in file.iter_batches(**how) if not size else ():
+                size += sum(map(_written_out, batch.columns)) + row_bytes * batch.num_rows
+                if size > most:
+                    break
+                batches.append(batch.cast(schema) if texts else batch)
+            if size <= most:
+                table = pa.Table.from_batches(batches, schema=schema)
+                table.validate(full=True)  # what is read is not looked at: a text may be no UTF-8
+                return table
+        raise IndexMismatch(
+            f"{self._name} of {self._size} bytes unpacks to {size} or more, at most {most} are read; raise "
+            f"Limits.max_index_bytes if it is meant, or {self._advice}"
+        )
+
+    @contextmanager
+    def sound(self) -> Iterator[None]:
+        """What goes wrong in here is damage of the file."""
+        try:
+            yield
+        except (pa.ArrowException, OSError, ValueError, LookupError, TypeError, OverflowError) as error:
+            raise IndexMismatch(f"{self._name} is damaged ({error}); {self._advice}") from error
 
 
-def _texts(metadata: pq.FileMetaData, most: int, said: int) -> tuple[list[str], int]:
+def _columns(metadata: pq.FileMetaData, wanted: Collection[str] | None) -> list[int]:
+    """The numbers of the wanted columns, whose names may hold dots, and of those within them."""
+    paths = [metadata.schema.column(i).path for i in range(metadata.num_columns)]
+    return [i for i, path in enumerate(paths) if wanted is None or path in wanted or path.partition(".")[0] in wanted]
+
+
+def _texts(
+    metadata: pq.FileMetaData, columns: Sequence[int], chunks: Sequence[pq.ColumnChunkMetaData], most: int, said: int
+) -> tuple[list[str], int]:
     """The paths of the columns of texts that can be read as dictionaries, and how many rows are unpacked at once."""
     paths: dict[str, bool] = {}
-    for group in (metadata.row_group(i) for i in range(metadata.num_row_groups)):
-        for chunk in (group.column(i) for i in range(metadata.num_columns)):
-            if chunk.physical_type == "BYTE_ARRAY":
-                by_differences = any(each.startswith("DELTA") for each in chunk.encodings)
-                paths[chunk.path_in_schema] = paths.get(chunk.path_in_schema, True) and not by_differences
+    for chunk in chunks:
+        if chunk.physical_type == "BYTE_ARRAY":
+            by_differences = any(each.startswith("DELTA") for each in chunk.encodings)
+            paths[chunk.path_in_schema] = paths.get(chunk.path_in_schema, True) and not by_differences
+    if not paths and not any(metadata.schema.column(i).max_repetition_level for i in columns):
+        return [], max(_ROWS, _MANY_ROWS // max(1, len(columns) // 4))
     rows = _ROWS if all(paths.values()) else max(1, min(_FEW_ROWS, most // max(said, 1)))
     return [path for path, can in paths.items() if can], rows
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from typing import Any
 
+from streampipe.checksum import crc32, headers_crc32
 from streampipe.context import Sample
 from streampipe.errors import ConfigError, UnsupportedMember
 from streampipe.index.columns import Columns
 from streampipe.index.facts import image_size, scalars_of
 from streampipe.index.known import Known, columns_beside
-from streampipe.index.table import NEEDS, ShardIndex, make
+from streampipe.index.table import NEEDS, SUMS, ShardIndex, make
 from streampipe.samples import group
 from streampipe.source import Source, redact
 from streampipe.tar import Limits, Member, compression_of, read_members, stream_members
@@ -27,7 +27,8 @@ def scan(url: str, source: Source, limits: Limits, *, checksums: bool = True) ->
     """Read a shard once, front to back, strictly: damage is an error as in any other reading of it.
 
     Columns of img2dataset's Parquet file beside it are taken over. With ``checksums`` all bytes are read; without, of a
-    local shard only headers, image headers and json members. A local shard is read through before a byte is hashed.
+    local shard only headers, whose checksums are kept, image headers and json members. A local shard is read through
+    before a byte is hashed.
 
     Raises:
         ConfigError: the shard is compressed: single samples of it cannot be read.
@@ -44,6 +45,9 @@ def scan(url: str, source: Source, limits: Limits, *, checksums: bool = True) ->
         facts: dict[str, Any] = {"bytes": len(data)}
         if checksums:
             facts["sha256"] = _hashed(data, rows)
+        else:
+            facts[SUMS] = "headers"
+            rows.sum_headers(data)
     else:
         chunks = iter(source.chunks(url))
         head = next(chunks, b"")
@@ -86,7 +90,7 @@ def _hashed(data: memoryview, rows: Rows) -> str:
     digest, at = hashlib.sha256(), 0
     for number, (start, size) in enumerate(rows.spans):
         digest.update(data[at:start])
-        rows.sums[number] = zlib.crc32(data[start : start + size])
+        rows.sums[number] = crc32(data[start : start + size])
         digest.update(data[start : start + size])
         at = start + size
     digest.update(data[at:])
@@ -159,6 +163,13 @@ class Rows:
         scalars = scalars_of(sample["json"]) if "json" in sample else {}
         self._columns.add({**self._known.get(key), **scalars})
 
+    def sum_headers(self, data: memoryview) -> None:
+        """The checksums of the samples' headers alone, in a shard's bytes."""
+        for number, ((begin, size), fields) in enumerate(zip(self.spans, self._fields, strict=True)):
+            starts = [start - begin for _, start, _ in fields]
+            ends = [start - begin + length for _, start, length in fields]
+            self.sums[number] = headers_crc32(data[begin : begin + size], starts, ends)
+
     def to_index(self, facts: dict[str, Any], needs: set[str]) -> ShardIndex:
         """The index of the shard that has these samples."""
         columns = zip(self._keys, self.spans, self.sums, self._fields, self._sizes, strict=True)
@@ -218,7 +229,7 @@ class Tape:
     def crc32(self, start: int, end: int) -> int:
         """Of the bytes [start, end), which are then let go."""
         with memoryview(self._held) as view:
-            found = zlib.crc32(view[start - self._start : end - self._start])
+            found = crc32(view[start - self._start : end - self._start])
         del self._held[: end - self._start]
         self._start = end
         return found

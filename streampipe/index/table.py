@@ -1,9 +1,10 @@
 """A shard's index: the table, how it is stored, and what is read back from it.
 
 Columns: ``key``, ``offset`` and ``size`` (the sample's bytes in the shard, headers included), ``crc32`` (of those
-bytes; null where only headers were read), ``fields`` (name, offset, size of each), ``width`` and ``height`` of the
-main image as shown (after EXIF orientation), and the scalars of the json member (``streampipe.index.facts``), at most
-1,000 columns (``streampipe.index.columns``): if names were left out, the index says so.
+bytes; null where there is none; in a remembered scan of its headers alone), ``fields`` (name, offset, size of each),
+``width`` and ``height`` of the main image as shown (after EXIF orientation), and the scalars of the json member
+(``streampipe.index.facts``), at most 1,000 columns (``streampipe.index.columns``): if names were left out, the index
+says so.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import json
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -25,13 +25,17 @@ from streampipe.tar import Limits
 from streampipe.tar.header import BLOCK
 
 VERSION = 1
-PLACES = ("key", "offset", "size", "crc32")
+PLACES = ("key", "offset", "size")
 """The columns that are always read."""
+BYTES = frozenset(("crc32", "fields"))
+"""Those that samples are read by."""
 _FIELDS = pa.list_(pa.struct([("name", pa.string()), ("offset", pa.int64()), ("size", pa.int64())]))
 _TYPES = (pa.string(), pa.int64(), pa.int64(), pa.uint32(), _FIELDS, pa.int32(), pa.int32())
 _FACTS = b"streampipe"
 NESTED = "nested"
 """The fact whether columns of objects inside the json are there; older indexes say nothing, and have none."""
+SUMS = "crc32_of"
+"""The fact that checksums are of headers alone, as where a scan read nothing else: ``"headers"``."""
 NEEDS = "needs"
 """The options of ``Limits`` without which the shard is refused, by name; where there are none, it does not say so."""
 LEFT_OUT = "left_out"
@@ -66,15 +70,15 @@ class ShardIndex:
         inside = "." in name and not (name.startswith("json.") and name.removeprefix("json.") in OWN)
         return bool(self.facts.get(LEFT_OUT)) or (inside and not self.facts.get(NESTED))
 
+    @property
+    def sums_headers(self) -> bool:
+        """Whether checksums are those of the samples' headers alone."""
+        return self.facts.get(SUMS) == "headers"
+
     def keys(self) -> list[str]:
         """The samples' keys, in the order of the shard."""
         keys: list[str] = self.table.column("key").to_pylist()
         return keys
-
-    def places(self) -> tuple[np.ndarray, np.ndarray, list[int | None]]:
-        """Offsets, sizes and checksums of the samples."""
-        column = self.table.column
-        return column("offset").to_numpy(), column("size").to_numpy(), column("crc32").to_pylist()
 
     @property
     def fact_names(self) -> frozenset[str]:
@@ -140,7 +144,7 @@ def _is_sound(table: pa.Table, shard_bytes: int) -> bool:
         column = table.column(name)
         if name in ("key", "offset", "size") and column.null_count:
             return False
-        if not (pa.types.is_list(column.type) if name == "fields" else column.type == kind):
+        if not (_has_fields(column.type) if name == "fields" else column.type == kind):
             return False
     starts, sizes = table.column("offset").to_numpy(), table.column("size").to_numpy()
     if not len(starts):
@@ -148,6 +152,11 @@ def _is_sound(table: pa.Table, shard_bytes: int) -> bool:
     ends = starts + sizes  # sizes are bounded first, so this cannot overflow
     bounded = starts.min() >= 0 and sizes.min() >= BLOCK and max(starts.max(), sizes.max()) <= shard_bytes < 1 << 62
     return bool(bounded and ends.max() <= shard_bytes and (starts[1:] >= ends[:-1]).all())
+
+
+def _has_fields(kind: pa.DataType) -> bool:
+    """Whether a column's type is that of fields; writers name a list's items in their own ways."""
+    return bool(pa.types.is_list(kind) and kind.value_type == _FIELDS.value_type)
 
 
 def make(rows: list[dict[str, Any]], columns: Columns, facts: Mapping[str, Any]) -> ShardIndex:

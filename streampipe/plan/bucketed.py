@@ -12,7 +12,7 @@ import zlib
 from collections import Counter, OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -20,9 +20,11 @@ import pyarrow as pa
 from streampipe.counters import counters
 from streampipe.errors import ConfigError, StageError
 from streampipe.index import Finder, ShardIndex
+from streampipe.index.answers import Tally
 from streampipe.index.stated import MOST_SIDE, differs, whole
+from streampipe.plan.ask import Found, ask
 from streampipe.plan.buckets import MISSTATED, Buckets, cut, cut_between, log_ratios, name_of
-from streampipe.plan.dataset import Dataset, EpochStream, Size, check_countable, of_indexes
+from streampipe.plan.dataset import Dataset, EpochStream, Size
 from streampipe.plan.deal import shard_seed
 from streampipe.plan.groups import GroupOrder, Groups, Origin
 from streampipe.plan.lanes import EpochOrder, Lanes, batch_seed, sensible_window
@@ -33,6 +35,8 @@ from streampipe.source import redact
 from streampipe.urls import ShardList
 
 NO_SIZE = "without the size of an image"
+BEYOND, UNSIZED, WRONG = "beyond", "unsized", "misstated"
+"""Under what a tally has the samples without a bucket, those without a size, and those whose json is wrong."""
 _PLACES = 48
 _FORWARD_PLACES = 8  # where shards are read front to back: what is passed of each waits for its bucket
 _NO_SIZE = -2
@@ -69,32 +73,39 @@ class Sorter:
         ratios[sound] = np.log(w[sound]) - np.log(h[sound])
         return found, ratios, misstated
 
-    def census(self, index: ShardIndex) -> Census:
-        """How many samples of a shard go to each bucket, and what of them is cut away."""
-        rows = np.arange(len(index)) if self.keep is None else self.keep.counted(index)
+    @property
+    def text(self) -> str:
+        """All that decides about a sample, in words."""
+        kept = "" if self.keep is None else self.keep.text
+        return f"{self.buckets.text} {self.buckets.sizes} where {kept}"
+
+    @property
+    def groups(self) -> int:
+        """How many buckets there are."""
+        return len(self.buckets)
+
+    def find(self, index: ShardIndex, ends: np.ndarray) -> Found:
+        """How many samples of each shard go to each bucket, and what of them is cut away."""
+        numbers = Counter[str]()
+        rows = np.arange(len(index))
+        if self.keep is not None:
+            kept, numbers = self.keep.judged(index)
+            rows = np.flatnonzero(kept)
         found, ratios, misstated = self.assign(index, rows)
         inside = found >= 0
+        shard, size = np.searchsorted(ends, rows, side="right"), len(self.buckets)
+        counts = np.bincount(shard[inside] * size + found[inside], minlength=len(ends) * size).reshape(-1, size)
         lost = cut(ratios[inside], log_ratios(self.buckets.sizes)[found[inside]])
         unsized = np.flatnonzero(found == _NO_SIZE)
-        return Census(
-            np.bincount(found[inside], minlength=len(self.buckets)).astype(np.int32),
-            np.bincount(found[inside], lost, minlength=len(self.buckets)),
-            int((found == -1).sum()),
-            len(unsized),
-            index.keys()[rows[unsized[0]]] if len(unsized) else None,
-            int(misstated.sum()),
-        )
-
-
-class Census(NamedTuple):
-    """What one shard has for the buckets."""
-
-    counts: np.ndarray
-    cut: np.ndarray  # summed over the samples: the share of each that is cut away
-    beyond: int = 0
-    unsized: int = 0
-    unsized_key: str | None = None
-    misstated: int = 0
+        first = None
+        if len(unsized):
+            at = int(shard[unsized[0]])
+            first = at, int(rows[unsized[0]] - (ends[at - 1] if at else 0))
+        # Not counted here: a plan says them at the end of each epoch.
+        numbers[BEYOND] += int((found == -1).sum())
+        numbers[UNSIZED] += len(unsized)
+        numbers[WRONG] += int(misstated.sum())
+        return Found(counts, +numbers, np.bincount(found[inside], lost, minlength=size), first)
 
 
 def sizes_in(index: ShardIndex) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -144,19 +155,16 @@ class BucketDataset:
 
     chains = None
 
-    def __init__(self, whole: Dataset, buckets: Buckets, census: Sequence[Census]) -> None:
+    def __init__(self, whole: Dataset, buckets: Buckets, tally: Tally) -> None:
         self.whole = whole
         self._buckets = buckets
-        self.counts = np.stack([each.counts for each in census])
+        self.counts = tally.counts
         self.by_bucket = tuple(int(n) for n in self.counts.sum(0, dtype=np.int64))
         self.sample_bytes = whole.sample_bytes
-        self.cut = np.sum([each.cut for each in census], 0) / np.maximum(self.by_bucket, 1)
-        self.dropped = Counter(
-            {buckets.outside: sum(each.beyond for each in census), NO_SIZE: sum(each.unsized for each in census)}
-        )
-        first = next((i for i, each in enumerate(census) if each.unsized), None)
-        self._unsized_at = None if first is None else (whole.shards[first], census[first].unsized_key)
-        self.misstated = sum(each.misstated for each in census)
+        self.cut = tally.sums / np.maximum(self.by_bucket, 1)
+        self.dropped = Counter({buckets.outside: tally.numbers[BEYOND], NO_SIZE: tally.numbers[UNSIZED]})
+        self._unsized_at = tally.first
+        self.misstated = tally.numbers[WRONG]
         self.samples = whole.samples
 
     @property
@@ -182,7 +190,10 @@ class BucketDataset:
             StageError: it names the first.
         """
         if self._unsized_at is not None:
-            url, key = self._unsized_at
+            shard, row = self._unsized_at
+            url = self.shards[shard]
+            index = self.whole.finder.find(url, columns=())
+            key = index.keys()[row] if index is not None and row < len(index) else f"sample {row}"
             raise StageError(
                 f"stage 'bucket': {self.dropped[NO_SIZE]} samples have no image whose size can be read, nor width and "
                 f"height in their json; the first is {key!r} of {redact(url)}; leave them out by on_error='skip'"
@@ -214,22 +225,14 @@ class BucketDataset:
         return (self.whole,)
 
 
-def count_buckets(shards: ShardList, finder: Finder, buckets: Buckets, keep: Keep | None = None) -> BucketDataset:
-    """Count the samples of shards by bucket from their indexes; local shards without one are scanned.
-
-    Raises:
-        Uncounted: they cannot be counted.
-    """
-    check_countable(shards, finder)
+def count_buckets(
+    shards: ShardList, finder: Finder, buckets: Buckets, keep: Keep | None = None, job: str | None = ""
+) -> BucketDataset:
+    """Count the samples of shards by bucket; raises as ``ask`` does."""
     sorter = Sorter(buckets, keep)
-    found = of_indexes(
-        shards, finder, lambda index: (sorter.census(index), len(index), index.shard_bytes), sorter.columns
-    )
-    census = [each for each, _, _ in found]
-    totals = np.array([each.counts.sum() for each in census], np.int64)
-    wanted = sum(int(kept) * size // max(1, rows) for kept, (_, rows, size) in zip(totals, found, strict=True))
-    size = Size(wanted, sum(size for _, _, size in found))
-    return BucketDataset(Dataset(shards, finder, totals, sorter, size), buckets, census)
+    tally = ask(shards, finder, sorter, job)
+    totals = tally.counts.sum(1, dtype=np.int64)
+    return BucketDataset(Dataset(shards, finder, totals, sorter, Size(tally.wanted, tally.whole)), buckets, tally)
 
 
 @dataclass(frozen=True)

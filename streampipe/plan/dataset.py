@@ -7,29 +7,21 @@ and let go with the shard.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from copy import copy
-from itertools import chain, islice
-from typing import NamedTuple, Protocol, TypeVar
+from itertools import islice
+from typing import NamedTuple, Protocol
 
 import numpy as np
-from tqdm import tqdm
 
-from streampipe.errors import ShardMissing
 from streampipe.index import Finder, ShardIndex
-from streampipe.index.manifest import NAME
-from streampipe.index.manifest import counts as read_manifest
+from streampipe.plan.ask import All, Found, ask, per_shard, some_of
 from streampipe.plan.deal import shard_seed
-from streampipe.plan.lanes import rank_reader
+from streampipe.plan.lanes import RankReader
 from streampipe.plan.planned import Place, Plan
 from streampipe.query.condition import Keep
 from streampipe.rng import derive, permutation
 from streampipe.samplesource import SampleSource
-from streampipe.source import has_query, redact
-from streampipe.urls import ShardList, is_shard
-
-T = TypeVar("T")
+from streampipe.urls import ShardList
 
 
 class Select(Protocol):
@@ -43,11 +35,7 @@ class Select(Protocol):
     def __call__(self, index: ShardIndex) -> np.ndarray: ...
 
 
-_THREADS = 16
-
-
-class Uncounted(Exception):
-    """Why the samples of a dataset cannot be counted without reading it: planning must do without."""
+_AT_ONCE = 64  # places that are found in one go, where batches are small
 
 
 class Size(NamedTuple):
@@ -124,14 +112,14 @@ class Dataset:
     @property
     def is_remote(self) -> bool:
         """Whether some of its shards must be fetched."""
-        return any(self.finder.source.is_remote(url) for url in _some(self.shards))
+        return any(self.finder.source.is_remote(url) for url in some_of(self.shards))
 
     def stream(self, seed: int | None) -> EpochStream:
         """The order of one epoch's shards: as listed, or shuffled by ``seed``."""
         return EpochStream(self.counts, seed, self.first)
 
     def places(self, plan: Plan, rank: int, ranks: int, repeat: bool = True) -> RankPlaces:
-        """A rank's places, step by step; see ``rank_reader``."""
+        """A rank's places, step by step; see ``RankReader``."""
         return RankPlaces(self, plan, rank, ranks, repeat)
 
     def parts(self) -> tuple[Dataset, ...]:
@@ -182,16 +170,34 @@ class RankPlaces:
         self._plan = plan
         self._rank = (rank, ranks)
         self._repeat = repeat
-        self._epoch = -1
+        self._epoch = self._asked = self._stride = -1
+        self._ahead: dict[int, list[Place]] = {}
 
     def __call__(self, epoch: int, step: int) -> list[Place]:
-        """Where the rank's samples of a batch are."""
+        """Where the rank's samples of a batch are.
+
+        Who asks for steps one after the other is told of several at once: numpy costs as much for one sample as for 64.
+        """
         if epoch != self._epoch:
             plan = self._plan
             self._stream = self._dataset.stream(shard_seed(plan.seed, epoch) if plan.shuffled else None)
-            self._read = rank_reader(plan.order(epoch), *self._rank, plan.cut(epoch), self._repeat)
-            self._epoch = epoch
-        return [Place(shard, number, epoch) for shard, number in self._stream.find(self._read(step))]
+            self._read = RankReader(plan.order(epoch), *self._rank, plan.cut(epoch), self._repeat)
+            self._epoch, self._ahead = epoch, {}
+        found = self._ahead.pop(step, None)
+        stride, self._asked = step - self._asked, step
+        if found is None:
+            in_a_row, self._stride = stride == self._stride and stride > 0, stride
+            many = max(1, _AT_ONCE // self._read.slots) if in_a_row else 1
+            end = min(step + stride * many, self._read.cut.batches) if many > 1 else step + 1
+            self._find(range(step, end, stride if many > 1 else 1))
+            found = self._ahead.pop(step)
+        return found
+
+    def _find(self, steps: range) -> None:
+        """Find the places of these steps."""
+        positions, slots = self._read.several(steps)
+        found = (Place(shard, number, self._epoch) for shard, number in self._stream.find(positions))
+        self._ahead = {step: list(islice(found, each)) for step, each in zip(steps, slots, strict=True)}
 
 
 def within(samples: int, first: int, last: int | None) -> tuple[int, int]:
@@ -204,98 +210,23 @@ def within(samples: int, first: int, last: int | None) -> tuple[int, int]:
     return start, max(start, samples if last is None else min(last, samples))
 
 
-def count(shards: ShardList, finder: Finder, keep: Keep | None = None) -> Dataset:
-    """Count the samples of shards from their manifest or indexes; local shards without one are scanned.
-
-    Raises:
-        Uncounted: a shard cannot be counted, or single samples of it cannot be read: it is compressed, read through
-            an ``opener``, or remote without an index.
-        IndexMismatch, ShardError: an index or a shard is damaged.
-    """
-    check_countable(shards, finder)
-    known = _from_manifest(shards, finder) if keep is None else None
-    if known is None:
-
-        def facts(found: ShardIndex) -> tuple[int, int, int]:
-            if keep is None:
-                return len(found), found.shard_bytes, found.shard_bytes
-            rows = keep.counted(found)
-            return len(rows), int(found.table.column("size").to_numpy()[rows].sum()), found.shard_bytes
-
-        columns = frozenset[str]() if keep is None else keep.columns
-        known = np.array(of_indexes(shards, finder, facts, columns), np.int64).T
-    return Dataset(shards, finder, known[0], keep, Size(int(known[1].sum()), int(known[2].sum())))
+def count(shards: ShardList, finder: Finder, keep: Keep | None = None, job: str | None = "") -> Dataset:
+    """Count the samples of shards that ``keep`` keeps; raises as ``ask`` does."""
+    tally = ask(shards, finder, All() if keep is None else Kept(keep), job)
+    return Dataset(shards, finder, tally.counts[:, 0].astype(np.int64), keep, Size(tally.wanted, tally.whole))
 
 
-def check_countable(shards: ShardList, finder: Finder) -> None:
-    """Refuse shards of which single samples cannot be read.
+class Kept:
+    """Which samples conditions keep, as a question to a dataset."""
 
-    Raises:
-        Uncounted: they are compressed, or read through an ``opener``.
-    """
-    if finder.source.opener is not None:
-        raise Uncounted("shards come from opener=, which reads forward only")
-    for url in _some(shards):
-        if is_shard(url) and not url.lower().endswith(".tar"):
-            raise Uncounted(f"{redact(url)} is compressed: single samples of it cannot be read")
+    groups = 1
 
+    def __init__(self, keep: Keep) -> None:
+        self._keep = keep
+        self.text = keep.text
+        self.columns = keep.columns
 
-def of_indexes(
-    shards: ShardList, finder: Finder, fact: Callable[[ShardIndex], T], columns: frozenset[str] | None
-) -> list[T]:
-    """A fact of each shard from some columns of its index, several at once, in the order of the shards.
-
-    Raises:
-        Uncounted: a shard has no index and cannot be scanned.
-    """
-
-    there: list[bool] = []
-
-    def one(url: str) -> T:
-        found = finder.find(url, columns=columns)
-        if found is None:
-            raise Uncounted(finder.why_not(url))
-        there.append(found.shard_bytes > 0)
-        return fact(found)
-
-    first = one(shards[0])  # the usual case of no index at all costs one look, not sixteen
-    pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="streampipe-index")
-    try:
-        rest = chain([first], pool.map(one, islice(shards, 1, None)))  # the first is not looked at, or counted, twice
-        facts = list(tqdm(rest, total=len(shards), unit=" shards", desc="counting samples", delay=2))
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-    if finder.missing_shards == "skip" and not any(there):
-        raise none_there(shards)
-    return facts
-
-
-def none_there(shards: ShardList) -> ShardMissing:
-    """The error where missing shards are skipped, and all are missing."""
-    return ShardMissing(f"none of the {len(shards)} shards is there, {redact(shards[0])} and so on; check the URL")
-
-
-def _some(shards: ShardList) -> Iterator[str]:
-    """All shards of a short list; of a long one (a pattern, mostly) the first and last."""
-    yield from shards if len(shards) <= 10_000 else (shards[0], shards[len(shards) - 1])
-
-
-def _from_manifest(shards: ShardList, finder: Finder) -> np.ndarray | None:
-    """The counts of the shards, and twice their bytes, where one manifest beside the first has all; remote shards only.
-
-    Local shards are cheap to look at, and may have changed since.
-    """
-    first = shards[0]
-    if "://" not in first or first.startswith("file://") or (has_query(first) and not finder.folder):
-        return None
-    folder = finder.folder.rstrip("/") if finder.folder else first.rpartition("/")[0]
-    most = finder.limits.max_index_bytes
-    data = finder.source.read_if_there(f"{folder}/{NAME}", most)
-    if data is None:
-        return None
-    names, numbers, sizes = read_manifest(data, redact(f"{folder}/{NAME}"), most)
-    row = {name: i for i, name in enumerate(names)}
-    rows = [row.get(redact(url).rpartition("/")[2]) for url in shards]
-    if any(each is None for each in rows):
-        return None
-    return np.stack([numbers, sizes, sizes])[:, np.array(rows, np.int64)]
+    def find(self, index: ShardIndex, ends: np.ndarray) -> Found:
+        """How many of each shard are kept; why the others are not is to be counted."""
+        kept, numbers = self._keep.judged(index)
+        return Found(per_shard(kept, ends)[:, None], numbers, np.zeros(1))

@@ -8,7 +8,7 @@ say which slots are whose.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -205,17 +205,27 @@ def lane_seed(seed: int, lane: int) -> int:
     return derive(seed, "lane", lane)
 
 
-ReadRank = Callable[[int], np.ndarray]
-
-
-def rank_reader(order: EpochOrder, rank: int, ranks: int, cut: Cut | None = None, repeat: bool = True) -> ReadRank:
-    """A function from the number of a batch to the positions of this rank's samples in it, in the order of its slots.
+class RankReader:
+    """From the number of a batch to the positions of a rank's samples in it, in the order of its slots.
 
     ``cut``: the batches, where they are not those of the order's own lanes. ``repeat``: as in ``Cut.numbers``.
 
     Raises:
         ConfigError: the global batch cannot be divided among the ranks.
     """
-    batches = cut or order.lanes.cut
-    check_ranks(batches.size, ranks)
-    return lambda t: order.draws(batches.numbers(t, rank, ranks, repeat))
+
+    def __init__(self, order: EpochOrder, rank: int, ranks: int, cut: Cut | None = None, repeat: bool = True) -> None:
+        self.cut = cut or order.lanes.cut
+        check_ranks(self.cut.size, ranks)
+        self.slots = self.cut.size // ranks
+        self._order = order
+        self._options = rank, ranks, repeat
+
+    def __call__(self, t: int) -> np.ndarray:
+        """The positions of one batch."""
+        return self._order.draws(self.cut.numbers(t, *self._options))
+
+    def several(self, batches: Iterable[int]) -> tuple[np.ndarray, list[int]]:
+        """Those of several, at least one, one after the other; and how many each has."""
+        numbers = [self.cut.numbers(t, *self._options) for t in batches]
+        return self._order.draws(np.concatenate(numbers)), list(map(len, numbers))

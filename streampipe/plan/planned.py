@@ -118,7 +118,7 @@ class Plan:
 
     def batches_in(self, epoch: int) -> int:
         """Batches of that epoch, the same on every rank, those before a change of the global batch too."""
-        return self.cut(epoch).batches
+        return self.batches if self.begun is None else self.cut(epoch).batches
 
     def length(self, epoch: int, epochs: int) -> int:
         """Batches of so many epochs from ``epoch`` on."""

@@ -33,14 +33,21 @@ class Verdict(NamedTuple):
     reasons: Counter[str]
     unknown: int = 0
 
-    def record(self, stage: str) -> None:
-        """Count what was dropped, in all and by reason, and what was kept for want of a value."""
+    def numbers(self, stage: str) -> Counter[str]:
+        """What was dropped, in all and by reason, and what was kept for want of a value: by stage, line end, reason."""
+        found: Counter[str] = Counter()
         if self.reasons:
-            counters.add(stage, "dropped", self.reasons.total())
+            found[f"{stage}\ndropped"] = self.reasons.total()
         for reason, times in self.reasons.items():
-            counters.add(stage, f"dropped because {reason}", times)
+            found[f"{stage}\ndropped because {reason}"] = times
         if self.unknown:
-            counters.add(stage, "kept without a value", self.unknown)
+            found[f"{stage}\nkept without a value"] = self.unknown
+        return found
+
+    def record(self, stage: str) -> None:
+        """Count them."""
+        for name, times in self.numbers(stage).items():
+            counters.add(stage, name.partition("\n")[2], times)
 
 
 class Condition:
@@ -235,12 +242,13 @@ class Keep:
         """The numbers of the samples that every condition keeps, ascending."""
         return np.flatnonzero(self._verdicts(index)[-1].kept)
 
-    def counted(self, index: ShardIndex) -> np.ndarray:
-        """The same; and what was dropped is counted by its reasons, as the stages would."""
+    def judged(self, index: ShardIndex) -> tuple[np.ndarray, Counter[str]]:
+        """Which samples every condition keeps, as a mask; and what is to be counted of the others, as stages would."""
         verdicts = self._verdicts(index)
+        numbers: Counter[str] = Counter()
         for i, verdict in enumerate(verdicts):
-            verdict.record("where" if i == 0 else f"where#{i + 1}")
-        return np.flatnonzero(verdicts[-1].kept)
+            numbers += verdict.numbers("where" if i == 0 else f"where#{i + 1}")
+        return verdicts[-1].kept, numbers
 
     def reasons(self, index: ShardIndex) -> Counter[str]:
         """Why samples are dropped."""
@@ -274,9 +282,11 @@ def _column(values: Any) -> Column:
     """A column of an index: an arrow array, or a list of what one of mixed kinds holds."""
     if isinstance(values, list):
         return column(values)
-    known = values.is_valid().to_numpy()
+    known = values.is_valid().to_numpy() if values.null_count else np.ones(len(values), bool)
     if pa.types.is_string(values.type):
         return Column(values.to_numpy(), known)
-    numbers = values.fill_null(False if pa.types.is_boolean(values.type) else 0).to_numpy()
+    if values.null_count:
+        values = values.fill_null(False if pa.types.is_boolean(values.type) else 0)
+    numbers = values.to_numpy()
     known = known & ~np.isnan(numbers) if numbers.dtype.kind == "f" else known
     return Column(numbers, known)

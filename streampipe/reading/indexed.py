@@ -1,26 +1,36 @@
-"""A shard whose index is known: where each sample is, and a sample made of its bytes, checked against the index."""
+"""A shard whose index is known: where each sample is, and a sample made of its bytes, checked against the index.
+
+Strategy: a sample whose bytes have the checksum that the index says is cut out by the index's own places, which were
+looked at once for the whole shard (``index.layout``); nothing is parsed again. Where a checksum is of headers alone, it
+is compared with those. Only what has none, or is no plain sample, or whose headers changed, is parsed.
+"""
 
 from __future__ import annotations
 
-import zlib
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 
+from streampipe.checksum import crc32, headers_crc32
 from streampipe.context import Position, Sample
+from streampipe.counters import counters
 from streampipe.errors import CorruptShard, IndexMismatch
 from streampipe.index import ShardIndex
+from streampipe.index.layout import Layout
+from streampipe.index.table import BYTES
 from streampipe.plan.dataset import Dataset
-from streampipe.samples import group
+from streampipe.samples import group, to_bytes
 from streampipe.source import redact
-from streampipe.tar import read_range
+from streampipe.tar import BLOCK, read_range
 
-_NO_SUM = -1
+Data = bytes | memoryview
 
 
 def columns_of(dataset: Dataset) -> frozenset[str] | None:
     """The columns of an index that are needed to read the samples that are kept."""
-    return frozenset() if dataset.keep is None else dataset.keep.columns
+    if dataset.keep is None:
+        return BYTES
+    return None if dataset.keep.columns is None else BYTES | dataset.keep.columns
 
 
 def index_of(dataset: Dataset, number: int) -> ShardIndex:
@@ -59,13 +69,6 @@ def kept_rows(dataset: Dataset, number: int) -> np.ndarray | None:
     return None if dataset.keep is None else rows_in(dataset, number, index_of(dataset, number))
 
 
-class Span(NamedTuple):
-    """The bytes [start, end) of a shard."""
-
-    start: int
-    end: int
-
-
 class IndexedShard:
     """What the index of a shard says, in arrays: some bytes a sample, so many shards can be open at once.
 
@@ -82,45 +85,69 @@ class IndexedShard:
         self.kept = rows_in(dataset, number, found)
         self._is_kept = None if self.kept is None else np.bincount(self.kept, minlength=len(found)).astype(bool)
         self.size = found.shard_bytes
-        offsets, sizes, sums = found.places()
-        self.offsets, self.ends = offsets, offsets + sizes
-        self._sums = np.array([_NO_SUM if each is None else each for each in sums], np.int64)
-        self._keys = found.table.column("key").combine_chunks()
+        self._layout = Layout(found, self.limits)
 
     def row(self, number: int) -> int:
         """The row of the index of the ``number``-th sample that is kept."""
         return number if self.kept is None else int(self.kept[number])
 
-    def span(self, row: int) -> Span:
+    def span(self, row: int) -> tuple[int, int]:
         """Where a sample's bytes are."""
-        return Span(int(self.offsets[row]), int(self.ends[row]))
+        return self._layout.row(row)[:2]
 
     def neighbour(self, row: int, step: int, gap: int) -> int | None:
         """The next row behind (``step`` 1) or before (-1) that is kept, if at most ``gap`` bytes lie between."""
         other = row + step
-        while 0 <= other < len(self.offsets):
+        while 0 <= other < len(self._layout):
             first, second = (row, other) if step > 0 else (other, row)
-            if not 0 <= self.offsets[second] - self.ends[first] <= gap:
+            if not 0 <= self.span(second)[0] - self.span(first)[1] <= gap:
                 return None
             if self._is_kept is None or self._is_kept[other]:
                 return other
             other += step
         return None
 
-    def sample(self, row: int, data: bytes | memoryview, epoch: int, views: bool = False) -> Sample:
+    def sample(self, row: int, data: Data, epoch: int, views: bool = False) -> Sample:
         """The sample of its bytes. Fields are bytes; with ``views`` they may be views of ``data``.
 
         Raises:
             IndexMismatch: there is another sample at that place.
             CorruptShard: its bytes are not those that the index has a checksum of.
         """
-        start, wanted = int(self.offsets[row]), int(self._sums[row])
-        key = self._keys[row].as_py()
-        if wanted != _NO_SUM and zlib.crc32(data) != wanted:
+        layout = self._layout
+        at, _, checksum, key_at, key_end, first, last, plain = layout.row(row)
+        key, of_headers = layout.key(key_at, key_end), layout.of_headers
+        if checksum >= 0 and not of_headers and crc32(data) != checksum:
             raise CorruptShard(
-                f"{self.shown}, sample {key!r}, byte {start}: its {len(data)} bytes are not those that were indexed "
-                f"(crc32); fetch the shard again, or run streampipe index if it was rewritten"
+                f"{self.shown}, sample {key.decode()!r}, byte {at}: its {len(data)} bytes are not "
+                f"those that were indexed (crc32); fetch the shard again, or run streampipe index if it was rewritten"
             )
+        if checksum < 0 or not plain:
+            return self._parsed(row, data, epoch, views)
+        places = layout.places(first, last)
+        starts, ends = places[::2], places[1::2]
+        if of_headers and headers_crc32(data, starts, ends) != checksum:
+            return self._parsed(row, data, epoch, views)
+        name = starts[0] - BLOCK
+        if data[name : name + len(key) + 1] != key + b".":  # of an extended header, or of another sample
+            return self._parsed(row, data, epoch, views)
+        sample: Sample = {
+            "__key__": key.decode(),
+            "__url__": self.shown,
+            "__position__": Position(epoch, self.number, row),
+        }
+        whole: Any = memoryview(data) if views else data
+        for field, start, end in zip(layout.names(first, last), starts, ends, strict=True):
+            sample[field] = whole[start:end]
+        if not views and type(data) is not bytes:
+            to_bytes(sample)
+        counters.add("reading", "samples")
+        return sample
+
+    def _parsed(self, row: int, data: Data, epoch: int, views: bool) -> Sample:
+        """The same by the strict parser, which says what is wrong."""
+        start, _, _, key_at, key_end, *_ = self._layout.row(row)
+        key = self._layout.key(key_at, key_end).decode()
         members = read_range(data, shard=self.shown, base=start, limits=self.limits)
         samples = list(group(members, self.shown, epoch=epoch, shard=self.number, views=views, limits=self.limits))
         if len(samples) != 1 or samples[0]["__key__"] != key:

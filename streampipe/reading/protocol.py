@@ -15,8 +15,8 @@ from streampipe.context import Run
 from streampipe.index import ShardIndex
 from streampipe.index.beside import Beside
 from streampipe.index.learn import LearningFinder
+from streampipe.plan.ask import Uncounted
 from streampipe.plan.buckets import Buckets
-from streampipe.plan.dataset import Uncounted
 from streampipe.query.condition import Keep
 from streampipe.urls import ShardList
 

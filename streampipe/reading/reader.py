@@ -19,11 +19,15 @@ from streampipe.reading.indexed import IndexedShard, kept_rows
 from streampipe.reading.prefetch import Prefetch, Steps
 from streampipe.reading.shards import placed
 from streampipe.samplesource import RandomAccess
+from streampipe.source.buffers import Buffers
 from streampipe.source.local import DISK, LocalFile
 
 T = TypeVar("T")
 Find = Callable[[Place], "Sample | ShardError | SampleError"]
 """The sample at a place, or the error that it is."""
+_LARGE = 64 << 10
+"""Bytes of a sample from which on new memory for each costs more than to look for some that can be used again."""
+_KEPT = 256 << 20  # bytes of memory that is used again
 
 
 _FILES = 256
@@ -41,6 +45,7 @@ class OpenShards:
         self._shards: OrderedDict[tuple[int, int], IndexedShard] = OrderedDict()
         self._files: OrderedDict[tuple[int, int], LocalFile] = OrderedDict()
         self._disk = counters.tally(DISK)
+        self._buffers = Buffers(_KEPT)
 
     def sample(self, dataset: Dataset, place: Place, views: bool) -> Sample | ShardError:
         """The sample at a place, or the error that it is."""
@@ -55,7 +60,12 @@ class OpenShards:
             assert file is not None  # it is local
             _use(self._files, at, file, _FILES)
             row = shard.row(place.number)
-            return shard.sample(row, file.watched(*shard.span(row), self._disk), place.epoch, views)
+            start, end = shard.span(row)
+            if not views or end - start < _LARGE or end > file.size:
+                return shard.sample(row, file.watched(start, end, self._disk), place.epoch, views)
+            memory = self._buffers.take(end - start)
+            file.watched_into(memory, start, self._disk)
+            return shard.sample(row, memory, place.epoch, views)
         except ShardError as error:
             return error
 

@@ -12,13 +12,15 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from streampipe.atomic import unique
 from streampipe.context import Position, Run, Sample
 from streampipe.counters import counters
 from streampipe.errors import ConfigError, SampleError, ShardError, ShardMissing
 from streampipe.index import Finder, ShardIndex
+from streampipe.plan.ask import Uncounted, none_there
 from streampipe.plan.bucketed import BucketDataset, count_buckets
 from streampipe.plan.buckets import Buckets
-from streampipe.plan.dataset import Dataset, Uncounted, count, none_there
+from streampipe.plan.dataset import Dataset, count
 from streampipe.plan.deal import Portion, deal, sample_seed, shard_order, shard_seed
 from streampipe.plan.lanes import sensible_window
 from streampipe.plan.order import traceable, window_bytes
@@ -64,6 +66,7 @@ class ShardSamples(Samples):
         self.tier = tier
         self.finder = finder or SourceFinder(given)
         self._datasets: dict[tuple[str, Buckets | None], Dataset | BucketDataset] = {}  # by filter and buckets
+        self._job = unique()  # as long as this lives, it means the same data: in its copies in workers, too
         self._lanes = 1
         self._shared = True  # the shards that are left over are shared by readers, sample by sample
 
@@ -119,7 +122,7 @@ class ShardSamples(Samples):
             )
             raise Uncounted(f"{type(given).__name__} does not know {what}")
         counted = count if buckets is None else partial(count_buckets, buckets=buckets)
-        found: Dataset | BucketDataset = counted(self.shards, self.finder, keep=keep)
+        found: Dataset | BucketDataset = counted(self.shards, self.finder, keep=keep, job=None)
         for dataset in found.parts():
             dataset.given, dataset.forward = given, self._forward
         return found
@@ -284,11 +287,3 @@ def with_next(items: Iterable[T], most: int) -> Iterator[tuple[T, list[T]]]:
             yield coming.popleft(), list(coming)
     while coming:
         yield coming.popleft(), list(coming)
-
-
-def to_bytes(sample: Sample) -> Sample:
-    """The sample with every memoryview copied into bytes, in place."""
-    for name, value in sample.items():
-        if type(value) is memoryview:
-            sample[name] = bytes(value)
-    return sample

@@ -12,11 +12,11 @@ from streampipe.context import Run, Sample
 from streampipe.errors import ShardError
 from streampipe.index import Finder
 from streampipe.index.beside import Beside
-from streampipe.index.known import known_counts
 from streampipe.index.learn import Learn, LearningFinder
+from streampipe.plan.ask import counted_by_others
 from streampipe.plan.bucketed import BucketDataset, count_buckets
 from streampipe.plan.buckets import Buckets
-from streampipe.plan.dataset import Dataset, Uncounted, count
+from streampipe.plan.dataset import Dataset, count
 from streampipe.plan.deal import Portion
 from streampipe.query.condition import Keep
 from streampipe.reading.members import samples_of
@@ -61,8 +61,8 @@ class TarSamples(ShardSamples):
     def _counted(self, keep: Keep | None, buckets: Buckets | None) -> Dataset | BucketDataset:
         """By their manifest, their indexes, or a scan."""
         if buckets is not None:
-            return count_buckets(self.shards, self.finder, buckets, keep)
-        return count(self.shards, self.finder, keep)
+            return count_buckets(self.shards, self.finder, buckets, keep, self._job)
+        return count(self.shards, self.finder, keep, self._job)
 
     def counted(self) -> Dataset:
         """The samples of the shards by the counts that another tool left beside them: they can only be read forward.
@@ -71,9 +71,7 @@ class TarSamples(ShardSamples):
             Uncounted: nobody counted them.
         """
         if self._by_others is None:
-            counts = known_counts(self.shards, self.source) if self.source.opener is None else None
-            if counts is None:
-                raise Uncounted("nobody counted the samples of its shards")
+            counts = counted_by_others(self.shards, self.finder, self._job)
             self._learn_empty(counts)
             self._by_others = Dataset(self.shards, self.finder, counts, forward=True, indexed=False, given=self.given)
         return self._by_others

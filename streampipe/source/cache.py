@@ -18,12 +18,12 @@ import logging
 import os
 import stat
 import time
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from streampipe.atomic import PART, is_same, lock, open_regular, unlink
+from streampipe.checksum import crc32
 from streampipe.counters import counters
 from streampipe.errors import ConfigError
 from streampipe.source.disk import (
@@ -246,5 +246,5 @@ class Cache:
 def _crc_of(file: LocalFile) -> int:
     found = 0
     for piece in file.pieces():
-        found = zlib.crc32(piece, found)
+        found = crc32(piece, found)
     return found

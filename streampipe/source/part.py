@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import zlib
 from pathlib import Path
 
 from streampipe.atomic import AtomicFile
+from streampipe.checksum import crc32
 from streampipe.counters import counters
 from streampipe.source.disk import MARK, TAIL, reserve
 
@@ -39,7 +39,7 @@ class Part:
         view = memoryview(data)
         while view:
             done = os.pwrite(self._file, view, self.written)
-            self._crc = zlib.crc32(view[:done], self._crc)
+            self._crc = crc32(view[:done], self._crc)
             self.written += done
             view = view[done:]
 

@@ -16,7 +16,7 @@ from streampipe.source.failures import cause, failure
 from streampipe.source.fetch import Fetch, attempt
 from streampipe.source.forward import Forward, fetched
 from streampipe.source.hub import HubStore
-from streampipe.source.local import BLOCK, LocalFile, open_local
+from streampipe.source.local import BLOCK, LocalFile, folder_of_all, open_local
 from streampipe.source.location import check_scheme, is_chain, local_path, redact, scheme_of
 from streampipe.source.network import Network
 from streampipe.source.ranges import Ranges
@@ -251,6 +251,8 @@ class Source:
     def glob(self, pattern: str) -> list[str]:
         """The URLs that match a glob, sorted, as the store has them now."""
         try:
+            if (names := folder_of_all(pattern)) is not None:
+                return names
             return self._folders(pattern).glob(pattern)
         except Exception as error:
             raise failure(error, pattern, "listed").error from cause(error, pattern)

@@ -25,6 +25,9 @@ from streampipe.decoding import (
     is_mask,
     unwrapped,
 )
+from streampipe.decoding.arrays import owned
+from streampipe.decoding.extensions import extension_of
+from streampipe.decoding.fields import decode_by_name
 from streampipe.decorators.skip import SKIP
 from streampipe.errors import ConfigError, DecodeError, SampleError, StageError, StreampipeError, UnsafeFormat
 from streampipe.stages.framing import TOO_SMALL, Crop, Frame, Framing, Sizes, main_of, passed
@@ -224,6 +227,7 @@ class FieldDecoder:
         self.memory = memory
         self.decoders = decoders
         self.fields = fields
+        self.unread = False  # whether arrays may stay in the bytes that they were found in, for who copies them
 
     def image_fields(self, sample: Sample) -> list[str]:
         """The fields of a sample that will become images."""
@@ -261,6 +265,8 @@ class FieldDecoder:
             if isinstance(found, EncodedImage):
                 images[name] = found
             decoded[name] = found  # an image's place among the fields, until its pixels come
+        if images and self.unread:  # functions of the user's may look at them
+            decoded = {name: owned(value) for name, value in decoded.items()}
         if images and not self._decode_images(decoded, images, rows or {}):
             counters.add(self.run.stage, TOO_SMALL, 0, key_of(sample))
             return SKIP
@@ -274,6 +280,8 @@ class FieldDecoder:
                 name, data = unwrapped(name, data)
             if is_image_field(name, data, self.codecs):
                 return EncodedImage(data, max_pixels=self.max_pixels, codecs=self.codecs, memory=self.memory)
+            if extension_of(name) != "gz":
+                return decode_by_name(name, data, self.unread)
         return decode_field(name, data, decoders=self.decoders)
 
     def _decode_images(self, sample: Sample, images: dict[str, EncodedImage], rows: Rows) -> bool:
@@ -342,7 +350,7 @@ class FieldDecoder:
         )
 
     def _wanted(self, name: str, data: Any) -> bool:
-        if name.startswith("__") or not isinstance(data, (bytes, bytearray, memoryview)):
+        if not isinstance(data, (bytes, bytearray, memoryview)) or name.startswith("__"):
             return False
         return self.fields is None or name in self.fields
 

@@ -17,8 +17,14 @@ from streampipe.traits import Rows
 AnyStage = Callable[[Iterable[Any]], Iterable[Any]]
 
 
+def run_of(stage: AnyStage, run: Run) -> Run:
+    """The run for ``guarded``: what a stage leaves out is counted for itself where its rows are checked."""
+    checked = traits_of(stage).rows in (Rows.EACH, Rows.FEWER)
+    return replace(run, policy=run.policy.of_stage()) if checked else run
+
+
 def guarded(stage: AnyStage, items: Iterable[Any], run: Run) -> Iterator[Any]:
-    """The stage over the items. What it raises names the stage and the last sample that it was given; what it yields is
+    """The stage over the items, with a run from ``run_of``. What it raises names the stage and the last sample that it was given; what it yields is
     counted, and while times are taken, so is its time.
 
     Raises:
@@ -28,9 +34,7 @@ def guarded(stage: AnyStage, items: Iterable[Any], run: Run) -> Iterator[Any]:
     pulled = _Pulled(items, tally)
     rows = traits_of(stage).rows
     checked = rows in (Rows.EACH, Rows.FEWER)
-    if checked:
-        run = replace(run, policy=run.policy.of_stage())
-    yielded = 0
+    before, yielded = run.policy.left_out, 0
     try:
         for item in watched(_started(stage, pulled.stream, run), tally, pulled):
             yielded += 1
@@ -39,8 +43,8 @@ def guarded(stage: AnyStage, items: Iterable[Any], run: Run) -> Iterator[Any]:
                 raise _too_many(rows, yielded, pulled.number, run)
             yield item
             del item
-        if rows is Rows.EACH and yielded + run.policy.left_out != pulled.number:
-            raise _not_each(yielded, pulled.number, run)
+        if rows is Rows.EACH and yielded + (left_out := run.policy.left_out - before) != pulled.number:
+            raise _not_each(yielded, left_out, pulled.number, run)
     except StreampipeError:
         raise
     except Exception as error:
@@ -79,8 +83,7 @@ def _too_many(rows: Rows, yielded: int, pulled: int, run: Run) -> StageError:
     )
 
 
-def _not_each(yielded: int, pulled: int, run: Run) -> StageError:
-    left_out = run.policy.left_out
+def _not_each(yielded: int, left_out: int, pulled: int, run: Run) -> StageError:
     but = f" and left out {left_out}" if left_out else ""
     return StageError(
         f"stage {run.stage!r} is declared with rows='each', but yielded {yielded}{but} for {pulled} that it was given: "

@@ -31,6 +31,7 @@ _NOT_FILES = {b"3": "character device", b"4": "block device", b"6": "fifo", b"S"
 _TERMINATORS = (0, 32)
 _USED = frozenset(("path", "size", "mtime", "linkpath"))
 _SPARSE = "GNU.sparse."
+_MOST_PAX = 64  # headers that are remembered
 _NO_RECORDS: dict[str, bytes] = {}
 
 
@@ -97,9 +98,9 @@ class Entries:
         self.common: dict[str, bytes] = _NO_RECORDS  # of PAX global headers
         self.earlier: Callable[[str], Member | None] | None = None  # finds what a hard link leads to
         self._target = b""  # of a link with a long one
-        self._pax_block = b"no header"  # the last sound one of a short PAX header: writers repeat it byte for byte
-        self._pax_start = b""  # how a lone mtime record of its size begins
-        self._pax_size = 0
+        # Sound blocks of short PAX headers, which writers repeat byte for byte: how a lone mtime record of that size
+        # begins, and the size. One for each number of digits that a time has.
+        self._pax: dict[bytes, tuple[bytes, int]] = {}
 
     def next(self, view: memoryview, raw: Any, at: int, base: int) -> tuple[Member | None, int]:
         """The entry at ``view[at]`` (None for a directory) and where the next one begins. Raises Short or End.
@@ -110,19 +111,21 @@ class Entries:
         records, long_name, mtime = self.common, None, b""
         while True:
             blocks = raw[at : at + 3 * BLOCK]
-            if blocks.startswith(self._pax_block) and len(blocks) == 3 * BLOCK:
-                end = BLOCK + self._pax_size
+            block = blocks[:BLOCK]
+            pax = self._pax.get(block)
+            if pax is not None and len(blocks) == 3 * BLOCK:
+                begins, pax_size = pax
+                end = BLOCK + pax_size
                 record = blocks[BLOCK:end]
                 if (
-                    record.startswith(self._pax_start)
+                    record.startswith(begins)
                     and is_mtime_end(record)
-                    and blocks[end : 2 * BLOCK] == ZERO_BLOCK[self._pax_size :]
+                    and blocks[end : 2 * BLOCK] == ZERO_BLOCK[pax_size:]
                 ):
-                    mtime, at, blocks = record[8:-1], at + 2 * BLOCK, blocks[2 * BLOCK :]
+                    mtime, at, block = record[8:-1], at + 2 * BLOCK, blocks[2 * BLOCK :]
             data_at = at + BLOCK
             if data_at > total:
                 raise Short(data_at - start, "in a header")
-            block = blocks[:BLOCK]
             # All bytes below 128: the sum of the block is below 65521, so adler32 gives it exactly.
             if not block.isascii() or adler32(block) & 0xFFFF != EXPECTED_SUMS[block[148:156]]:
                 if block == ZERO_BLOCK:
@@ -142,7 +145,8 @@ class Entries:
             payload = self._payload(view, data_at, size, after, start, base)
             if kind == b"x" and is_plain_mtime(payload):
                 mtime = payload[8:-1]
-                self._pax_block, self._pax_start, self._pax_size = block, payload[:9], size
+                if len(self._pax) < _MOST_PAX:
+                    self._pax[block] = payload[:9], size
             else:
                 records, long_name = self._extended(kind, payload, records, long_name, base + at)
             at = after

@@ -18,8 +18,9 @@ import torch
 from PIL import Image
 
 from streampipe.context import where
+from streampipe.decoding.arrays import ALONE
 from streampipe.decoding.extensions import NUMBERS, TEXTS, UNSAFE
-from streampipe.decoding.fields import ALONE, KNOWN
+from streampipe.decoding.fields import KNOWN
 from streampipe.errors import StageError
 
 QUALITY = 95

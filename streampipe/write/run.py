@@ -22,7 +22,7 @@ from streampipe.errors import ConfigError, IndexMismatch, StageError
 from streampipe.index import ShardIndex
 from streampipe.index.find import index_url
 from streampipe.index.manifest import NAME, Entry, to_bytes
-from streampipe.plan.dataset import Uncounted
+from streampipe.plan.ask import Uncounted
 from streampipe.policy import ErrorPolicy
 from streampipe.source import Source, redact
 from streampipe.spec import Spec

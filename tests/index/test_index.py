@@ -14,8 +14,9 @@ import pytest
 import streampipe as sp
 from streampipe.cli import main
 from streampipe.index import Finder, ShardIndex, index, scan
-from streampipe.index.find import index_url, memory
-from streampipe.index.manifest import counts
+from streampipe.index.find import index_url
+from streampipe.index.manifest import read
+from streampipe.index.memory import memory
 from streampipe.source import Source
 from streampipe.tar import Limits
 from streampipe.urls import ShardList
@@ -123,8 +124,8 @@ def test_the_command_writes_indexes_and_manifest_and_keeps_what_is_done(tmp_path
     for number in range(3):
         written(tmp_path, [(f"{number}{i}", {"txt": "x"}) for i in range(number + 2)], f"{number:05d}.tar")
     assert main(["index", str(tmp_path / "{00000..00002}.tar"), "--quiet"]) == 0
-    names, samples, _ = counts((tmp_path / "manifest.parquet").read_bytes(), "manifest")
-    assert (names, samples.tolist()) == (["00000.tar", "00001.tar", "00002.tar"], [2, 3, 4])
+    found = read((tmp_path / "manifest.parquet").read_bytes(), "manifest")
+    assert (found.names.to_pylist(), found.samples.tolist()) == (["00000.tar", "00001.tar", "00002.tar"], [2, 3, 4])
     before = {each.name: each.stat().st_mtime_ns for each in tmp_path.glob("*.index.parquet")}
     written(tmp_path, [("new", {"txt": "y" * 20_000})], "00001.tar")
     assert main(["index", str(tmp_path)]) == 0

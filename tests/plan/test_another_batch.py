@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from streampipe.engine.mix import MixDataset, Part
 from streampipe.engine.state import VERSION, checked_state
 from streampipe.errors import ConfigError
-from streampipe.plan.bucketed import BucketDataset, Census, make_plan
+from streampipe.index.answers import Tally
+from streampipe.plan.bucketed import BucketDataset, make_plan
 from streampipe.plan.buckets import Buckets
 from streampipe.plan.dataset import Dataset
 from streampipe.plan.lanes import Lanes
@@ -140,8 +141,8 @@ matrices = st.lists(st.tuples(*[st.integers(0, 9)] * 3), min_size=1, max_size=5)
 
 def bucketed(matrix, window, leftover, same=True, ranks=1):
     """From a rank's batch to the plan of a new run."""
-    census = [Census(np.array(row, np.int32), np.zeros(3)) for row in matrix]
-    dataset = BucketDataset(dataset_of([sum(row) for row in matrix]), Buckets(SHAPES), census)
+    tally = Tally(np.array(matrix, np.int32), np.zeros(3))
+    dataset = BucketDataset(dataset_of([sum(row) for row in matrix]), Buckets(SHAPES), tally)
 
     def plan_of(size, ranks=ranks):
         each = size if isinstance(size, tuple) else (size,) * 3

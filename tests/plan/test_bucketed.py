@@ -13,7 +13,8 @@ from torch.utils.data import DataLoader
 
 import streampipe as sp
 from streampipe.counters import counters
-from streampipe.plan.bucketed import BucketDataset, BucketPlaces, Census, make_plan
+from streampipe.index.answers import Tally
+from streampipe.plan.bucketed import BucketDataset, BucketPlaces, make_plan
 from streampipe.plan.dataset import Dataset
 from tests.data import shard
 
@@ -344,7 +345,7 @@ def test_places_cover_epochs_in_equal_steps_on_any_ranks(matrix, sizes, window, 
     """In integers alone: over ranks every sample of the matrix stands where the policy says, slot by slot the same."""
     counts = np.array(matrix)
     whole = Dataset([f"{i}.tar" for i in range(len(counts))], None, counts.sum(1))
-    dataset = BucketDataset(whole, sp.Buckets(SIZES), [Census(row.astype(np.int32), np.zeros(4)) for row in counts])
+    dataset = BucketDataset(whole, sp.Buckets(SIZES), Tally(counts.astype(np.int32), np.zeros(4)))
     wanted = Counter((shard, i) for shard, n in enumerate(counts.sum(1)) for i in range(n))
     seen = {}
     for ranks in (1, 2, 4) if same else (3,):

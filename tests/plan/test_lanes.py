@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streampipe.errors import ConfigError
-from streampipe.plan.lanes import EpochOrder, Lanes, choose, rank_reader
+from streampipe.plan.lanes import EpochOrder, Lanes, RankReader, choose
 from streampipe.plan.order import window_slice
 from streampipe.rng import derive
 
@@ -19,7 +19,7 @@ shapes = st.tuples(
 
 
 def all_ranks(lanes, seed, ranks):
-    readers = [rank_reader(EpochOrder(lanes, seed), rank, ranks) for rank in range(ranks)]
+    readers = [RankReader(EpochOrder(lanes, seed), rank, ranks) for rank in range(ranks)]
     return [[reader(t).tolist() for t in range(lanes.batches)] for reader in readers]
 
 
@@ -116,7 +116,7 @@ def test_sixteen_job_sizes_continue_the_same_batches(size, ranks):
         merged = {}
         for rank in range(ranks):
             merged.update(
-                zip(range(rank, size, ranks), rank_reader(EpochOrder(lanes, 3), rank, ranks)(t).tolist(), strict=True)
+                zip(range(rank, size, ranks), RankReader(EpochOrder(lanes, 3), rank, ranks)(t).tolist(), strict=True)
             )
         assert [merged[q] for q in range(size)] == whole[t]
 
@@ -146,7 +146,7 @@ def test_places_must_divide_the_batch_and_ranks_too():
     with pytest.raises(ConfigError, match="5 places do not divide a global batch of 12"):
         Lanes(10, 12, 5)
     with pytest.raises(ConfigError, match="12 samples cannot be divided among 5 ranks"):
-        rank_reader(EpochOrder(Lanes(100, 12), 0), 0, 5)
+        RankReader(EpochOrder(Lanes(100, 12), 0), 0, 5)
     with pytest.raises(ConfigError, match="tail is one of short, drop, pad, not 'cut'"):
         Lanes(10, 2, tail="cut")
 

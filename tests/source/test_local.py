@@ -1,15 +1,17 @@
 """Local files: exact ranges, and a file that shrinks is an error, not the end of the process."""
 
+import glob
 import os
 import subprocess
 import sys
 
+import fsspec
 import pytest
 
 import streampipe as sp
 from streampipe.index import index
 from streampipe.source import Source
-from streampipe.source.local import BLOCK, open_local
+from streampipe.source.local import BLOCK, folder_of_all, open_local
 from streampipe.urls import ShardList
 from tests.data import shard
 
@@ -87,3 +89,17 @@ def test_what_an_index_knows_is_read_from_a_shard_that_grew_shorter_behind_it(tm
         for sample in samples:
             got.append(sample["__key__"])
     assert got == [f"{i:04d}" for i in range(len(got))]
+
+
+@pytest.mark.parametrize("name", ["plain", "with [brackets] and *", ".hidden"])
+def test_all_that_is_in_a_folder_is_what_any_glob_finds(tmp_path, name):
+    folder = tmp_path / name
+    (folder / "inside").mkdir(parents=True)
+    for each in ("b.tar", "a.tar", ".c.tar", "d[1].tar"):
+        (folder / each).touch()
+    pattern = f"{glob.escape(str(folder))}/*"
+    found = folder_of_all(pattern)
+    assert found == sorted(f"{folder}/{each.name}" for each in folder.iterdir())
+    assert found == Source().glob(pattern) == sorted(fsspec.filesystem("file").glob(pattern))
+    assert folder_of_all(f"{tmp_path}/none/*") == []
+    assert folder_of_all(f"{tmp_path}/*/*") is folder_of_all("s3://bucket/*") is folder_of_all("here/*") is None
