@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from streampipe.atomic import write_atomic
 from streampipe.engine.chain import describe
 from streampipe.engine.compile import compile
-from streampipe.index.find import memory
+from streampipe.index.memory import memory
 from streampipe.loader.feed import Crew
 from streampipe.loader.reports import facts_of
 from streampipe.report import Facts

@@ -24,8 +24,8 @@ def run_of(stage: AnyStage, run: Run) -> Run:
 
 
 def guarded(stage: AnyStage, items: Iterable[Any], run: Run) -> Iterator[Any]:
-    """The stage over the items, with a run from ``run_of``. What it raises names the stage and the last sample that it was given; what it yields is
-    counted, and while times are taken, so is its time.
+    """The stage over the items, with a run from ``run_of``. What it raises names the stage and the last sample that it
+    was given; what it yields is counted, and while times are taken, so is its time.
 
     Raises:
         StageError: it raised; or it yielded more or fewer than its traits say.
