@@ -196,7 +196,7 @@ def test_buckets_go_on_alike_on_any_number_of_ranks(matrix, window, leftover, st
     plan_of = bucketed(matrix, window, leftover)
     plan = plan_of(4)
     assume(not plan.is_empty and not plan_of(6).is_empty)
-    at = plan.after(Cursor(0, 0, 2), stop)
+    at = plan.after(Cursor(0, 0, 2), stop % (plan.batches_in(0) + plan.batches_in(1)))
     state = json.loads(json.dumps(state_of(plan, at)))
     wanted = None
     for ranks in (1, 2, 3):
