@@ -8,6 +8,7 @@ the number of items alone, also after a resume.
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -18,12 +19,20 @@ from torch.utils.data import IterableDataset, get_worker_info
 from streampipe.context import Consumer
 from streampipe.counters import Counts, counters
 from streampipe.engine.engine import Engine, is_nothing
-from streampipe.errors import ConfigError
+from streampipe.errors import ConfigError, StreampipeError
 from streampipe.lifeline import end_with_parent
 from streampipe.policy import Counts as Tallies
 from streampipe.policy import ErrorPolicy
 
 END = "streampipe: no more items"
+FAILED = "streampipe: an error of a worker"
+
+
+class WorkerTraceback(Exception):
+    """Where in a worker an error came from: shown in front of it, as the cause."""
+
+    def __str__(self) -> str:
+        return f"in a worker\n{self.args[0]}" if self.args else ""
 
 
 class Parcel(NamedTuple):
@@ -100,8 +109,14 @@ class Feed(IterableDataset[Parcel]):
             counters.take()  # what a forked worker was born with is the parent's
         consumer = Consumer(self.rank, self.world_size, worker, num_workers)
         policy = task.engine.spec.policy.fresh()
-        for item, moved, more in task.engine.items(task.at, task.until, consumer, self.threads, policy=policy):
-            yield Parcel(item, counters.take() if in_worker else {}, moved, worker, more)
+        try:
+            for item, moved, more in task.engine.items(task.at, task.until, consumer, self.threads, policy=policy):
+                yield Parcel(item, counters.take() if in_worker else {}, moved, worker, more)
+        except StreampipeError as error:
+            if not in_worker:
+                raise
+            yield Parcel(FAILED, counters.take(), (type(error), str(error), _origin(error)), worker)
+            return
         yield Parcel(END, counters.take() if in_worker else {}, skipped=policy.take())
 
 
@@ -126,6 +141,9 @@ def unpack(parcels: Iterator[Parcel], workers: int, judge: ErrorPolicy) -> Itera
         if parcel is None:
             return
         counters.merge(parcel.counts)
+        if _is(parcel.item, FAILED):
+            kind, text, origin = parcel.moved
+            raise kind(text) from (WorkerTraceback(origin) if origin else None)
         if _is(parcel.item, END):
             judge.merge(parcel.skipped or {})
             continue
@@ -136,6 +154,11 @@ def unpack(parcels: Iterator[Parcel], workers: int, judge: ErrorPolicy) -> Itera
             counters.add("loader", "samples", _length(parcel.item))
         yield Received(parcel.item, parcel.moved, len(done) < workers)
         del parcel
+
+
+def _origin(error: StreampipeError) -> str:
+    """The traceback of what a user's function raised, as text; the library's own errors say all in a sentence."""
+    return "".join(traceback.format_exception(error.__cause__)) if error.__cause__ is not None else ""
 
 
 def _is(item: Any, mark: str) -> bool:

@@ -28,6 +28,8 @@ from streampipe.loader.ahead import ahead
 from streampipe.loader.feed import Feed, Parcel, Received, Task, unpack
 from streampipe.spec import Job, Spec
 from streampipe.spelling import meant
+from streampipe.stages.grouping import check_decoded
+from streampipe.stages.values import TAILS, check_choice, check_number
 from streampipe.world import check_world, find_world
 
 _ELSEWHERE = {
@@ -114,11 +116,15 @@ class Loader(DataLoader[Any]):
         **unknown: Any,
     ) -> None:
         check_options(unknown)
-        if threads < 0 or prefetch < 1 or (steps_per_epoch is not None and steps_per_epoch < 1):
-            raise ConfigError(
-                f"threads is 0 or more, prefetch and steps_per_epoch 1 or more, not {threads}, {prefetch} and "
-                f"{steps_per_epoch}"
-            )
+        check_number("loader", "num_workers", num_workers, 0)
+        check_number("loader", "threads", threads, 0)
+        check_number("loader", "prefetch", prefetch, 1)
+        check_number("loader", "steps_per_epoch", steps_per_epoch, 1, optional=True)
+        check_choice("loader", "tail", tail, (None, *TAILS))
+        if not isinstance(timeout, (int, float)) or timeout < 0:
+            raise ConfigError(f"loader: timeout is seconds, 0 (none) or more, not {timeout!r}")
+        if persistent_workers and not num_workers:
+            raise ConfigError("loader: persistent_workers=True needs num_workers=1 or more: without them none persists")
         self.pipe = pipe
         self.prefetch = prefetch
         self.steps_per_epoch = steps_per_epoch
@@ -174,6 +180,7 @@ class Loader(DataLoader[Any]):
         A state that was loaded stands in the epoch ``state["epoch"]``: naming that one goes on where the state is,
         naming another gives the state up, with a warning.
         """
+        check_number("set_epoch", "epoch", epoch, 0)
         if self._found is None:
             self._named = epoch
         elif self._life.set_epoch(epoch):
@@ -219,11 +226,11 @@ class Loader(DataLoader[Any]):
         >>> import itertools, streampipe as sp
         >>> loader = sp.from_iterable([{"n": i} for i in range(9)]).batch(2).loader()
         >>> [batch["n"] for batch in itertools.islice(loader, 2)]
-        [[0, 1], [2, 3]]
+        [tensor([0, 1]), tensor([2, 3])]
         >>> resumed = sp.from_iterable([{"n": i} for i in range(9)]).batch(2).loader()
         >>> resumed.load_state_dict(loader.state_dict())
         >>> next(iter(resumed))["n"]
-        [4, 5]
+        tensor([4, 5])
         """
         if self._found is None and not all_ranks:
             epochs = self.pipe.spec.epochs if self.steps_per_epoch is None else None
@@ -264,6 +271,7 @@ class Loader(DataLoader[Any]):
     def __iter__(self) -> Any:
         if self._world_was_found:
             check_world(self._feed.rank, self._feed.world_size)
+        check_decoded(self.pipe.spec.chain)
         life = self._life
         goes_on = self._flow is not None and life.epochs is None and not life.loaded and not life.fixed
         self._close(keep_flow=goes_on)

@@ -46,6 +46,23 @@ def find_groups(chain: Sequence[Any], needed: bool = False) -> tuple[Sequence[An
     return chain, (start, end)
 
 
+def check_decoded(chain: Sequence[Any]) -> None:
+    """Refuse a pass whose batches would be images as they are stored, though they have buckets: decode was forgotten.
+
+    Whatever else stands behind ``bucket`` may decode them, or be there to read the texts alone.
+
+    Raises:
+        ConfigError: nothing but ``batch`` does.
+    """
+    start = next((i for i, stage in enumerate(chain) if isinstance(pushdown_of(stage), Group)), len(chain))
+    pushes = [pushdown_of(stage) for stage in chain[start + 1 :]]
+    if None not in pushes and any(isinstance(push, Batch) for push in pushes):
+        raise ConfigError(
+            "bucket gives each image a size, and no stage brings it there: put decode() between bucket and batch, or "
+            "select(...) what is wanted besides images"
+        )
+
+
 def _sees_more_than_a_group(stage: Any) -> bool:
     """Whether a stage counts or buckets samples of the whole stream."""
     return traits_of(stage).state is Keeps.OFFSET or isinstance(pushdown_of(stage), (Group, Limit))

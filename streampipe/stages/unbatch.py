@@ -10,7 +10,7 @@ from streampipe.errors import StageError
 from streampipe.stages.stage import stage
 
 
-@stage(rows="split", state="offset")
+@stage(rows="split", state="offset", takes="batches")
 def unbatch(batches: Iterable[Mapping[str, Any]], *, run: Run = FILLED_IN) -> Iterator[dict[str, Any]]:
     """The samples of each batch: row i of every tensor, item i of every list. Rows are views of the batch's tensors.
 
