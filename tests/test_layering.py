@@ -45,6 +45,7 @@ ORDER = [  # each may import from those before it, and from itself
     "device",
     "pipeline",
     "stream",
+    "compat",
     "commands",
     "cli",
     "testing",
@@ -65,6 +66,7 @@ INSIDE = {  # and in a folder, each file from those before it
     "write": "draft encode spec job work workers run",
     "loader": "ahead feed loader",
     "device": "codec transfer images feed",
+    "compat": "checkpoint accelerate transformers webdataset",
     "commands": "say arguments look bench cat index info ls pack preview verify",
 }
 ONLY = {

@@ -83,8 +83,8 @@ def test_a_wrong_source_is_refused_at_once(folder, urls, options, words):
 
 
 NAMES = (
-    "to_tuple map_tuple map_dict batched unbatched listed with_epoch with_length resampled slice extract_keys rename_keys "
-    "rsample compose associate mcached"
+    "to_tuple map_tuple map_dict batched unbatched listed with_epoch with_length resampled slice extract_keys "
+    "rename_keys rsample compose associate mcached"
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 import traceback
 import warnings
 import weakref
@@ -89,6 +90,8 @@ class Loader(DataLoader[Any]):
         tail: what becomes of an epoch's last batch: ``"short"`` (the default), ``"drop"``, or ``"pad"`` with the
             epoch's first samples; if not given, what ``batch(tail=)`` says.
         fixed_epoch: every pass is the same one, as validation wants it.
+        state_of: whose place ``state_dict()`` says: this ``"rank"``'s, or the whole ``"job"``'s, the same on every
+            rank, for trainers that keep one state for all. All ranks must then call it at the same step.
         prefetch: batches made ahead: by each worker, or in the background with ``threads``.
         pin_memory, timeout, persistent_workers, multiprocessing_context, worker_init_fn: as in torch's DataLoader.
 
@@ -107,6 +110,7 @@ class Loader(DataLoader[Any]):
         steps_per_epoch: int | None = None,
         tail: str | None = None,
         fixed_epoch: bool = False,
+        state_of: str = "rank",
         prefetch: int = 2,
         pin_memory: bool = False,
         timeout: float = 0,
@@ -121,6 +125,7 @@ class Loader(DataLoader[Any]):
         check_number("loader", "prefetch", prefetch, 1)
         check_number("loader", "steps_per_epoch", steps_per_epoch, 1, optional=True)
         check_choice("loader", "tail", tail, (None, *TAILS))
+        check_choice("loader", "state_of", state_of, ("rank", "job"))
         if not isinstance(timeout, (int, float)) or timeout < 0:
             raise ConfigError(f"loader: timeout is seconds, 0 (none) or more, not {timeout!r}")
         if persistent_workers and not num_workers:
@@ -129,6 +134,7 @@ class Loader(DataLoader[Any]):
         self.prefetch = prefetch
         self.steps_per_epoch = steps_per_epoch
         self.fixed_epoch = fixed_epoch
+        self.state_of = state_of
         self._world_was_found = rank is None
         self._feed = Feed(*find_world(rank, world_size), threads)
         self._tail = tail
@@ -158,6 +164,11 @@ class Loader(DataLoader[Any]):
     @batch_size.setter
     def batch_size(self, value: object) -> None:
         """Torch's own bookkeeping: there is nothing to remember."""
+
+    @property
+    def world_size(self) -> int:
+        """How many ranks it is made for."""
+        return self._feed.world_size
 
     @property
     def engine(self) -> Engine[Any]:
@@ -212,12 +223,19 @@ class Loader(DataLoader[Any]):
             raise TypeError(f"this loader has no length, because {life.engine.why}; give steps_per_epoch=")
         return found
 
+    @property
+    def at_end(self) -> bool:
+        """Whether the batch received last is known to be the last of its pass."""
+        open_pass = self._open() if self._open is not None else None
+        return open_pass is not None and open_pass.complete
+
     def state_dict(self, all_ranks: bool = False) -> dict[str, Any]:
         """Where training stands: after the batch received last, whatever was made ahead. Small, plain JSON.
 
         In the indexed level it is the same on every rank. Else each rank has its own, which may be loaded by the same
         rank; a list of them, or what ``sp.merge_states`` makes of it, by any number of ranks. With ``all_ranks`` that
-        is made here, and is the same on every rank: all ranks must then call this at the same step.
+        is made here, and is the same on every rank: all ranks must then call this at the same step. A loader that was
+        made with ``state_of="job"`` does so whenever it is asked.
 
         It counts every batch that the iterator gave out. ``zip(loader, range(n))`` asks for one batch more than it
         hands on, and drops it; a state taken then stands behind that batch. Write ``zip(range(n), loader)``, or
@@ -232,6 +250,9 @@ class Loader(DataLoader[Any]):
         >>> next(iter(resumed))["n"]
         tensor([4, 5])
         """
+        all_ranks = all_ranks or self.state_of == "job"
+        if self._open is not None and not self.at_end:
+            refuse_reading_ahead(self)
         if self._found is None and not all_ranks:
             epochs = self.pipe.spec.epochs if self.steps_per_epoch is None else None
             new = {"kind": "new", "epoch": self._named, "step": 0, "epochs": epochs, "steps": self.steps_per_epoch}
@@ -334,7 +355,7 @@ class Pass:
         self.name = life.name
         self.valid = True
         self.over = False  # all items were received, and it was asked for one more
-        self._complete = False  # all items were received
+        self.complete = False  # all items were received
         self._given = 0
         self._left_out = counters.get("batch", LEFT_OUT)
         self._resumed = life.taken > 0 or life.at != life.engine.first(life.name)
@@ -359,7 +380,7 @@ class Pass:
                 "set_epoch was called; use a newer one, and a loader for each of the loops that run at the same time"
             )
         life = self._life
-        if self.over or (self._complete and life.steps is not None):
+        if self.over or (self.complete and life.steps is not None):
             self.over = True
             raise StopIteration
         while True:
@@ -370,16 +391,16 @@ class Pass:
                 raise
             if found is None:
                 return self._at_end()
-            if self._complete:
+            if self.complete:
                 continue  # only counts follow
             nothing = is_nothing(found.item)
             if nothing:
                 life.at = life.engine.behind(life.at, found.moved)
                 if not found.more:
-                    self._complete = True
+                    self.complete = True
                     life.ended()
                 continue
-            self._complete = not life.received(found.moved, found.more)
+            self.complete = not life.received(found.moved, found.more)
             self._given += 1
             return found.item
 
@@ -398,11 +419,11 @@ class Pass:
             left_out = counters.get("batch", LEFT_OUT) - self._left_out
             if not self._given and (error := life.engine.nothing(int(left_out))) is not None:
                 raise error
-        if not self._complete:
+        if not self.complete:
             life.ended()
         if self._resumed and not self._given:
             self._resumed = False
-            self._complete = False
+            self.complete = False
             life.begin()
             self.name = life.name
             return self.__next__()
@@ -426,3 +447,26 @@ def _let_go(parcels: Iterator[Parcel]) -> Iterator[Parcel]:
 
 def _as_it_is(item: Any) -> Any:
     return item
+
+
+_READS_AHEAD = ("lightning.pytorch.utilities.combined_loader", "pytorch_lightning.utilities.combined_loader")
+
+
+def refuse_reading_ahead(loader: Loader) -> None:
+    """Refuse a state to who has taken one batch more than it has handed on, because the loader has no length.
+
+    Raises:
+        ConfigError: Lightning asks.
+    """
+    frame = sys._getframe(2)
+    while frame is not None and frame.f_globals.get("__name__") not in _READS_AHEAD:
+        frame = frame.f_back  # type: ignore[assignment]
+    if frame is None:
+        return
+    try:
+        len(loader)
+    except TypeError as error:
+        raise ConfigError(
+            f"Lightning reads one batch ahead of a loader without a length, so this state would stand one batch too "
+            f"far: give loader(steps_per_epoch=n), or keep checkpoints at the end of epochs ({error})"
+        ) from None

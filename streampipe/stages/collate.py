@@ -113,7 +113,7 @@ def _numbers(values: Sequence[Any]) -> torch.Tensor | None:
         return None
     try:
         made = torch.tensor(plain, dtype=dtype)
-    except (OverflowError, RuntimeError):  # beyond 64 bits
+    except (OverflowError, RuntimeError, ValueError):  # beyond 64 bits
         return None
     return empty(tuple(made.shape), dtype).copy_(made)
 
