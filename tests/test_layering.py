@@ -64,9 +64,9 @@ INSIDE = {  # and in a folder, each file from those before it
     "engine": "engine chain division mix batches indexed lanes turns streams state interleaved compile life clock "
     "plain explain",
     "write": "draft encode spec job work workers run",
-    "loader": "ahead feed loader",
     "device": "codec transfer images feed",
-    "compat": "checkpoint accelerate transformers webdataset",
+    "loader": "ahead callers feed loader",
+    "compat": "checkpoint accelerate lightning transformers webdataset",
     "commands": "say arguments look bench cat index info ls pack preview verify",
 }
 ONLY = {

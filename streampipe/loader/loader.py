@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import sys
 import traceback
 import warnings
 import weakref
@@ -26,6 +25,7 @@ from streampipe.engine.state import VERSION, checked_state
 from streampipe.engine.turns import LEFT_OUT
 from streampipe.errors import ConfigError
 from streampipe.loader.ahead import ahead
+from streampipe.loader.callers import lost_state, refuse_reading_ahead
 from streampipe.loader.feed import Feed, Parcel, Received, Task, unpack
 from streampipe.spec import Job, Spec
 from streampipe.spelling import meant
@@ -251,8 +251,9 @@ class Loader(DataLoader[Any]):
         tensor([4, 5])
         """
         all_ranks = all_ranks or self.state_of == "job"
-        if self._open is not None and not self.at_end:
-            refuse_reading_ahead(self)
+        open_pass = self._open() if self._open is not None else None
+        if open_pass is not None and not open_pass.complete:
+            refuse_reading_ahead(self.__len__)
         if self._found is None and not all_ranks:
             epochs = self.pipe.spec.epochs if self.steps_per_epoch is None else None
             new = {"kind": "new", "epoch": self._named, "step": 0, "epochs": epochs, "steps": self.steps_per_epoch}
@@ -294,10 +295,11 @@ class Loader(DataLoader[Any]):
             check_world(self._feed.rank, self._feed.world_size)
         check_decoded(self.pipe.spec.chain)
         life = self._life
+        refusal = None if life.loaded else lost_state()
         goes_on = self._flow is not None and life.epochs is None and not life.loaded and not life.fixed
         self._close(keep_flow=goes_on)
         life.begin()
-        found = Pass(self, life)
+        found = Pass(self, life, refusal)
         self._open = weakref.ref(found)
         return found
 
@@ -349,8 +351,9 @@ class Loader(DataLoader[Any]):
 class Pass:
     """The iterator of one pass."""
 
-    def __init__(self, loader: Loader, life: Life) -> None:
+    def __init__(self, loader: Loader, life: Life, refusal: ConfigError | None = None) -> None:
         self._loader = loader
+        self._refusal = refusal
         self._life = life
         self.name = life.name
         self.valid = True
@@ -374,6 +377,8 @@ class Pass:
         self.close()
 
     def __next__(self) -> Any:
+        if self._refusal is not None:
+            raise self._refusal
         if not self.valid:
             raise ConfigError(
                 "this iterator of the loader has ended: since then a newer one was begun, or load_state_dict or "
@@ -447,26 +452,3 @@ def _let_go(parcels: Iterator[Parcel]) -> Iterator[Parcel]:
 
 def _as_it_is(item: Any) -> Any:
     return item
-
-
-_READS_AHEAD = ("lightning.pytorch.utilities.combined_loader", "pytorch_lightning.utilities.combined_loader")
-
-
-def refuse_reading_ahead(loader: Loader) -> None:
-    """Refuse a state to who has taken one batch more than it has handed on, because the loader has no length.
-
-    Raises:
-        ConfigError: Lightning asks.
-    """
-    frame = sys._getframe(2)
-    while frame is not None and frame.f_globals.get("__name__") not in _READS_AHEAD:
-        frame = frame.f_back  # type: ignore[assignment]
-    if frame is None:
-        return
-    try:
-        len(loader)
-    except TypeError as error:
-        raise ConfigError(
-            f"Lightning reads one batch ahead of a loader without a length, so this state would stand one batch too "
-            f"far: give loader(steps_per_epoch=n), or keep checkpoints at the end of epochs ({error})"
-        ) from None

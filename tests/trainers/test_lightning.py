@@ -12,6 +12,8 @@ from tests.trainers.ranks import run_ranks
 lightning = pytest.importorskip("lightning")
 from lightning.pytorch.callbacks import ModelCheckpoint  # noqa: E402
 
+from streampipe.compat.lightning import LoaderModule  # noqa: E402
+
 pytestmark = [
     pytest.mark.timeout(200),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -62,19 +64,9 @@ class Kill(lightning.Callback):
             raise Killed
 
 
-class Data(lightning.LightningDataModule):
-    """Loaders are made where the ranks are known."""
-
-    def __init__(self, folder, tier=None, **options):
-        super().__init__()
-        self.pipe = sp.stream(folder, shuffle=8, seed=1, tier=tier).decode().batch(4)
-        self.options = options
-
-    def train_dataloader(self):
-        return self.pipe.loader(**self.options)
-
-    def val_dataloader(self):
-        return self.pipe.loader(fixed_epoch=True)
+def data(folder, tier=None, **options):
+    pipe = sp.stream(folder, shuffle=8, seed=1, tier=tier).decode().batch(4)
+    return LoaderModule(lambda: pipe.loader(**options), lambda: pipe.loader(fixed_epoch=True))
 
 
 def trainer(place, *callbacks, **options):
@@ -92,7 +84,7 @@ def kept(place, every):
 def whole(folder, tmp_path_factory):
     """Three epochs of ten batches."""
     model = Model()
-    trainer(tmp_path_factory.mktemp("whole"), enable_checkpointing=False).fit(model, Data(folder))
+    trainer(tmp_path_factory.mktemp("whole"), enable_checkpointing=False).fit(model, data(folder))
     return model
 
 
@@ -111,45 +103,46 @@ def test_a_killed_run_goes_on_with_the_next_batch(folder, whole, tmp_path, batch
     options = {"num_sanity_val_steps": 0, "accumulate_grad_batches": accumulate}
     first, second = Model(), Model()
     with pytest.raises(Killed):
-        trainer(tmp_path, Kill(batches), kept(tmp_path, batches // accumulate), **options).fit(first, Data(folder))
+        trainer(tmp_path, Kill(batches), kept(tmp_path, batches // accumulate), **options).fit(first, data(folder))
     (checkpoint,) = tmp_path.glob("*.ckpt")
     trainer(tmp_path, enable_checkpointing=False, **options).fit(
-        second, Data(folder), ckpt_path=checkpoint, weights_only=False
+        second, data(folder), ckpt_path=checkpoint, weights_only=False
     )
     assert first.seen[:batches] + second.seen == whole.seen
 
 
 def test_a_limit_on_batches_ends_each_epoch_and_the_next_one_is_another(folder, whole, tmp_path):
     model = Model()
-    trainer(tmp_path, limit_train_batches=6, limit_val_batches=2, enable_checkpointing=False).fit(model, Data(folder))
+    trainer(tmp_path, limit_train_batches=6, limit_val_batches=2, enable_checkpointing=False).fit(model, data(folder))
     assert model.seen == whole.seen[0:6] + whole.seen[10:16] + whole.seen[20:26]
 
 
 def test_without_a_length_a_checkpoint_in_mid_epoch_is_refused_and_with_steps_it_is_exact(folder, tmp_path):
     with pytest.raises(sp.ConfigError, match=r"give loader\(steps_per_epoch=n\)"):
-        trainer(tmp_path / "a", kept(tmp_path / "a", 4)).fit(Model(), Data(folder, "sequential"))
+        trainer(tmp_path / "a", kept(tmp_path / "a", 4)).fit(Model(), data(folder, "sequential"))
     model, first, second = Model(), Model(), Model()
-    data = {"tier": "sequential", "steps_per_epoch": 10}
-    trainer(tmp_path, enable_checkpointing=False).fit(model, Data(folder, **data))
+    sequential = {"tier": "sequential", "steps_per_epoch": 10}
+    trainer(tmp_path, enable_checkpointing=False).fit(model, data(folder, **sequential))
     with pytest.raises(Killed):
-        trainer(tmp_path, Kill(14), kept(tmp_path / "b", 14)).fit(first, Data(folder, **data))
+        trainer(tmp_path, Kill(14), kept(tmp_path / "b", 14)).fit(first, data(folder, **sequential))
     (checkpoint,) = (tmp_path / "b").glob("*.ckpt")
     trainer(tmp_path, enable_checkpointing=False).fit(
-        second, Data(folder, **data), ckpt_path=checkpoint, weights_only=False
+        second, data(folder, **sequential), ckpt_path=checkpoint, weights_only=False
     )
     assert first.seen[:14] + second.seen == model.seen
 
 
-def test_an_epoch_that_max_steps_cut_short_counts_as_done_when_it_is_saved_behind_fit(folder, whole, tmp_path):
-    """Lightning's own count: so the docs say to keep checkpoints by ModelCheckpoint."""
+@pytest.mark.parametrize("options", [{"max_epochs": 1}, {"max_steps": 4, "max_epochs": -1}])
+def test_a_checkpoint_of_an_epochs_end_goes_on_with_the_next_batch(folder, whole, tmp_path, options):
+    """Also where ``max_steps`` cut the epoch short, which Lightning then counts as done: its next one has the rest."""
     first, second = Model(), Model()
-    stopped = trainer(tmp_path, enable_checkpointing=False, max_steps=4, max_epochs=-1)
-    stopped.fit(first, Data(folder))
-    stopped.save_checkpoint(tmp_path / "late.ckpt")
-    trainer(tmp_path, enable_checkpointing=False).fit(
-        second, Data(folder), ckpt_path=tmp_path / "late.ckpt", weights_only=False
-    )
-    assert first.seen + second.seen == whole.seen[:4] + whole.seen[10:]
+    trainer(tmp_path, ModelCheckpoint(tmp_path, save_top_k=-1), **options).fit(first, data(folder))
+    (checkpoint,) = tmp_path.glob("*.ckpt")
+    trainer(tmp_path, enable_checkpointing=False).fit(second, data(folder), ckpt_path=checkpoint, weights_only=False)
+    assert first.seen + second.seen == whole.seen[: 20 if "max_steps" in options else 30]
+    raw = data(folder).train_dataloader()
+    with pytest.raises(sp.ConfigError, match=r"compat.lightning.LoaderModule"):
+        trainer(tmp_path, enable_checkpointing=False).fit(Model(), raw, ckpt_path=checkpoint, weights_only=False)
 
 
 def fit_on_ranks(folder, place, kill, resume):
@@ -158,7 +151,7 @@ def fit_on_ranks(folder, place, kill, resume):
     callbacks = [Kill(kill), kept(place, kill)] if kill else []
     made = trainer(place, *callbacks, devices=2, strategy="ddp", max_epochs=2, enable_checkpointing=bool(kill))
     try:
-        made.fit(model, Data(folder), **({"ckpt_path": resume, "weights_only": False} if resume else {}))
+        made.fit(model, data(folder), **({"ckpt_path": resume, "weights_only": False} if resume else {}))
     except Killed:
         pass
     return model.seen
@@ -180,7 +173,7 @@ def test_fabric_leaves_the_loader_as_it_is_and_keeps_its_place(folder, whole, tm
     fabric.launch()
     seen = []
     for resumed in (False, True):
-        loader = Data(folder).train_dataloader()
+        loader = data(folder).train_dataloader()
         batches = fabric.setup_dataloaders(loader, use_distributed_sampler=False)
         if resumed:
             fabric.load(tmp_path / "state.ckpt", {"data": loader})
