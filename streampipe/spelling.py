@@ -65,7 +65,7 @@ METHODS = {
     "with_length": "len(pipe) is known here where samples are counted, and else it is loader(steps_per_epoch=n)",
     "resampled": "it is sp.stream(..., epochs=None) with loader(steps_per_epoch=n) here",
     "slice": "it is take(n) and skip(n) here",
-    "extract_keys": "it is select('jpg', 'cls') here",
+    "extract_keys": "it is select('jpg', 'cls') here, which keeps dicts",
     "rename_keys": "it is rename(image='jpg;png') here",
     "rsample": "it is filter(fn) here; for a share that is the same in every epoch, sp.split",
     "xdecode": "it is decode() here",

@@ -170,7 +170,7 @@ def test_batch_stacks_tensors_and_lists_the_rest():
     assert [b["x"].shape[0] for b in batches] == [2, 2, 1]
     assert batches[0]["a"].shape == (2, 3)
     assert batches[1]["__key__"] == ["2", "3"]
-    assert batches[1]["n"] == [2, 3]
+    assert batches[1]["n"].tolist() == [2, 3]
     assert len(list(sp.from_iterable(rows).batch(2, tail="drop"))) == 2
     assert list(sp.from_iterable(rows).batch(2, collate=len)) == [2, 2, 1]
 
