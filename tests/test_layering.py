@@ -70,7 +70,7 @@ INSIDE = {  # and in a folder, each file from those before it
     "commands": "say arguments look bench cat index info ls pack preview verify",
 }
 ONLY = {
-    "torch": {"decoding", "stages", "decorators", "world", "engine", "loader", "device", "pipeline", "write"},
+    "torch": {"decoding", "stages", "decorators", "world", "engine", "loader", "device", "pipeline", "write", "compat"},
     "fsspec": {"source"},
     "urllib3": {"source"},
     "PIL": {"decoding", "pack.change", "write", "commands.preview"},

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+import torch
+
 from streampipe.context import FILLED_IN, Run
 from streampipe.errors import ConfigError
 from streampipe.pipeline import Pipeline
@@ -159,8 +161,6 @@ def RandomMix(datasets: Sequence[Pipeline], probs: Sequence[float] | None = None
 
 def _scaled(sample: Any) -> Any:
     """Images as floats from 0 to 1."""
-    import torch
-
     return {
         name: value.float() / 255 if isinstance(value, torch.Tensor) and value.dtype == torch.uint8 else value
         for name, value in sample.items()
