@@ -25,7 +25,6 @@ class PlainPass:
 
     def __init__(self, spec: Spec, consumer: Consumer, clock: Clock, state: Mapping[str, Any] | None) -> None:
         refuse_splitters(consumer.world_size)
-        check_decoded(spec.chain)
         self._consumer = consumer
         self._ends = spec.epochs
         epochs = spec.epochs or 1
@@ -116,6 +115,8 @@ class PlainPass:
             if not more:
                 self._complete = True
             if not is_nothing(item):
+                if not self._taken:
+                    check_decoded(self.engine.spec.chain, item)
                 self._taken += 1
                 yield item
             del item

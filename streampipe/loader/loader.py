@@ -293,7 +293,6 @@ class Loader(DataLoader[Any]):
     def __iter__(self) -> Any:
         if self._world_was_found:
             check_world(self._feed.rank, self._feed.world_size)
-        check_decoded(self.pipe.spec.chain)
         life = self._life
         refusal = None if life.loaded else lost_state()
         goes_on = self._flow is not None and life.epochs is None and not life.loaded and not life.fixed
@@ -407,6 +406,8 @@ class Pass:
                 continue
             self.complete = not life.received(found.moved, found.more)
             self._given += 1
+            if self._given == 1:
+                check_decoded(life.engine.spec.chain, found.item)
             return found.item
 
     def _at_end(self) -> Any:

@@ -75,7 +75,7 @@ def test_a_dataloader_may_batch_samples_or_pass_batches_on(folder):
 
 def test_images_that_are_bucketed_but_never_decoded_are_refused(folder):
     with pytest.raises(sp.ConfigError, match=r"put decode\(\) between bucket and batch"):
-        sp.stream(folder).bucket("sd15").batch(2).loader().__iter__()
+        sp.stream(folder).bucket("sd15").batch(2).loader().__iter__().__next__()
     assert "buckets" in sp.stream(folder).bucket("sd15").batch(2).explain()
     assert list(sp.stream(folder).bucket("sd15").select("txt").batch(2))
     assert list(sp.stream(folder).bucket("sd15").batch(2).map(same))  # it may decode, on a GPU
