@@ -82,6 +82,23 @@ def test_the_code_of_extending_runs(tmp_path, monkeypatch):
     exec("\n".join(blocks), module.__dict__)
 
 
+def test_the_code_of_the_trainers_page_runs(tmp_path, monkeypatch):
+    """Its last block first, which makes the latents that the first one reads."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "shards").mkdir()
+    samples = [(f"{i:02d}", {"jpg": photo(i, 160 + 80 * (i % 2), 160), "txt": "a cat"}) for i in range(8)]
+    (tmp_path / "shards" / "0.tar").write_bytes(shard(samples))
+    seeded, recipe = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "trainers.md").read_text(), re.DOTALL)
+    there = {"sp": sp}
+    exec(recipe, there)
+    shapes = {tuple(batch["latent"].shape[2:]) for batch in there["latents"]}
+    assert len(shapes) == 2, "latents are trained in the buckets that they were encoded in"
+    monkeypatch.setattr(sp, "stream", lambda url, inner=sp.stream, **options: inner(url, **options).take(2))
+    exec(seeded, there)
+    (batch,) = there["pipe"]
+    assert batch["latent.npy"].shape[0] == 2
+
+
 def test_the_readme_names_what_there_is():
     text = (ROOT / "README.md").read_text()
     wanting = [

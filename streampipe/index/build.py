@@ -102,6 +102,7 @@ def index(
     summary = Summary(redact(f"{target[0]}{target[1]}{NAME}"), shards=len(shards))
 
     _check(shards, places, opened, limits or Limits(), threads, progress, on_error)
+    _make_folders(places)
     _sweep(places)
 
     def one(job: tuple[str, str]) -> tuple[Entry | None, bool]:
@@ -174,6 +175,15 @@ def _check(
         log.error("%s", error)
     if errors and on_error == "raise":
         raise errors[0]
+
+
+def _make_folders(places: Sequence[str]) -> None:
+    """Make the local folders that the indexes go into."""
+    for folder in dict.fromkeys(os.path.dirname(path) for path in map(local_path, places) if path is not None):
+        try:
+            os.makedirs(folder or ".", exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"{folder} cannot be made ({error}): give --out another folder") from error
 
 
 def _sweep(places: Sequence[str]) -> None:

@@ -11,7 +11,7 @@ from streampipe.context import FILLED_IN, Run, Sample
 from streampipe.decoding import Size
 from streampipe.memory import empty
 from streampipe.stages.batch import Collate, filled, rows_of_batch
-from streampipe.stages.collate import Batch
+from streampipe.stages.collate import Batch, Pad, unpadded
 from streampipe.stages.collate import collate as default_collate
 from streampipe.stages.decode import FieldDecoder
 from streampipe.stages.framing import passed
@@ -53,6 +53,7 @@ def decode_batch(
     collate: Collate | None = None,
     tail: str = "short",
     pixels: int | None = None,
+    pad: Pad | None = None,
     *,
     run: Run = FILLED_IN,
 ) -> Iterator[Batch]:
@@ -77,12 +78,12 @@ def decode_batch(
         ready.append(row)
         del row
         if len(ready) == size:
-            whole = _join(ready, collate)
+            whole = _join(ready, collate, pad)
             ready = []
             yield whole
             del whole
     if ready and (run.fill or tail != "drop"):
-        yield _join(filled(ready, size if run.fill or tail == "pad" else 0, run), collate)
+        yield _join(filled(ready, size if run.fill or tail == "pad" else 0, run), collate, pad)
 
 
 def _placed(samples: Iterable[Sample], size: int, decoder: FieldDecoder) -> Iterator[Placed]:
@@ -98,17 +99,18 @@ def _placed(samples: Iterable[Sample], size: int, decoder: FieldDecoder) -> Iter
         yield sample, block.row(sizes), block, block.taken - 1
 
 
-def _join(ready: list[Row], own: Collate | None) -> Batch:
+def _join(ready: list[Row], own: Collate | None, pad: Pad | None) -> Batch:
     samples = [sample for sample, _, _ in ready]
     if own is not None:
         return own(samples)  # type: ignore[no-any-return]
     block = ready[0][1]
     if block is None or not all(other is block and number == i for i, (_, other, number) in enumerate(ready)):
-        return default_collate(samples)  # type: ignore[no-any-return]
+        return default_collate(samples, pad)  # type: ignore[no-any-return]
     if any(name in block.images and not isinstance(value, torch.Tensor) for s in samples for name, value in s.items()):
-        return default_collate(samples)  # type: ignore[no-any-return]  # what is no image has written no row
+        return default_collate(samples, pad)  # type: ignore[no-any-return]  # what is no image has written no row
     slots = [name for name in samples[0] if name in block.images]
     rest: Batch = default_collate(
-        [{name: None if name in slots else value for name, value in sample.items()} for sample in samples]
+        [{name: None if name in slots else value for name, value in sample.items()} for sample in samples],
+        unpadded(pad, slots),
     )
     return {name: block.images[name][: len(ready)] if name in slots else values for name, values in rest.items()}
