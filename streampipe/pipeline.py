@@ -18,6 +18,7 @@ from streampipe.engine.clock import Clock, set_token, token_of_workers
 from streampipe.engine.compile import compile
 from streampipe.engine.engine import Engine
 from streampipe.engine.explain import explain
+from streampipe.engine.learnt import learns
 from streampipe.engine.mix import MixSamples
 from streampipe.engine.plain import PlainPass, refuse_second_batch, refuse_splitters
 from streampipe.engine.planning import check_part
@@ -340,7 +341,7 @@ class Pipeline(Fluent, IterableDataset[Any]):
             engine, name = self._pass.engine, self._pass.name
         else:
             world = (self._world or find_world())[1]
-            if self._engine is None or self._engine[0] != world:
+            if self._engine is None or self._engine[0] != world or learns(self.spec):
                 self._engine = world, compile(self.spec, Job(world))
             engine, name = self._engine[1], self._clock.next(epochs)
         found = engine.length(name, epochs)

@@ -8,7 +8,6 @@ from os import PathLike, fspath
 from os.path import expanduser, isdir, lexists
 from typing import Any
 
-
 import numpy as np
 
 from streampipe.engine.mix import MixSamples
