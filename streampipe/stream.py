@@ -90,7 +90,7 @@ def stream(
         ConfigError: nothing is found under ``urls``, or an argument is wrong. When a pass begins: what is learnt cannot
             be written.
     """
-    _check_kinds(storage_options, opener, cache, network, limits)
+    _check_kinds(format, storage_options, opener, cache, network, limits)
     _check_index(index)
     check_choice("stream", "tier", tier, (None, "planned", "sequential"))
     policy = on_error if isinstance(on_error, ErrorPolicy) else ErrorPolicy(on_error)
@@ -308,8 +308,9 @@ def _names(urls: Any) -> str | list[str]:
     return [str(name) for name in names]
 
 
-def _check_kinds(storage_options: Any, opener: Any, cache: Any, network: Any, limits: Any) -> None:
+def _check_kinds(format: Any, storage_options: Any, opener: Any, cache: Any, network: Any, limits: Any) -> None:
     """Refuse options that are of the wrong kind: here, not where they are first used."""
+    check_kind("stream", "format", format, str, "the name of one")
     check_kind("stream", "storage_options", storage_options, Mapping, "a dict for fsspec")
     check_function("stream", "opener", opener, optional=True)
     check_kind("stream", "cache", cache, (str, PathLike, Cache), "a folder, or an sp.Cache")

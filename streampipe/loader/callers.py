@@ -46,11 +46,13 @@ def lost_state() -> ConfigError | None:
 
 
 def _caller(module: str, method: str = "") -> Any:
-    """The object of a module of Lightning's whose method is running, or None."""
+    """The object of a module of Lightning's whose method is running, or None. (A comprehension's frame has no self.)"""
     frame: Any = sys._getframe(2)
     while frame is not None:
         name = str(frame.f_globals.get("__name__"))
         if name.startswith(_LIGHTNING) and name.endswith(module) and method in ("", frame.f_code.co_name):
-            return frame.f_locals.get("self")
+            found = frame.f_locals.get("self")
+            if found is not None:
+                return found
         frame = frame.f_back
     return None

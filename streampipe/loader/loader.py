@@ -39,7 +39,7 @@ from streampipe.report.metrics import HasScalars, Logger
 from streampipe.report.prometheus import show
 from streampipe.spec import Job, Spec
 from streampipe.spelling import meant
-from streampipe.stages.values import TAILS, check_choice, check_number
+from streampipe.stages.values import TAILS, check_choice, check_flag, check_kind, check_number
 from streampipe.world import check_world, find_world
 
 _ELSEWHERE = {
@@ -151,6 +151,10 @@ class Loader(DataLoader[Any]):
         check_number("loader", "steps_per_epoch", steps_per_epoch, 1, optional=True)
         check_choice("loader", "tail", tail, (None, *TAILS))
         check_choice("loader", "state_of", state_of, ("rank", "job"))
+        check_choice("loader", "progress", progress, (None, "line", "table"))
+        check_kind("loader", "log", log, (str, os.PathLike), "a folder")
+        check_flag("loader", "auto", auto)
+        check_flag("loader", "trace", trace)
         if not isinstance(timeout, (int, float)) or timeout < 0:
             raise ConfigError(f"loader: timeout is seconds, 0 (none) or more, not {timeout!r}")
         if persistent_workers and not num_workers and not auto:
