@@ -97,8 +97,7 @@ def test_each_sample_once_an_epoch_in_a_new_order_and_validation_is_the_same(who
     assert len({*flat(passes[0])}) == 40
 
 
-@pytest.mark.parametrize("batches", [4, 10, 14])
-@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize(("batches", "accumulate"), [(10, 1), (14, 2)])
 def test_a_killed_run_goes_on_with_the_next_batch(folder, whole, tmp_path, batches, accumulate):
     options = {"num_sanity_val_steps": 0, "accumulate_grad_batches": accumulate}
     first, second = Model(), Model()
@@ -157,8 +156,14 @@ def fit_on_ranks(folder, place, kill, resume):
     return model.seen
 
 
+def of_rank(folder, rank):
+    """What a loader gives a rank in two epochs, without a trainer."""
+    loader = sp.stream(folder, shuffle=8, seed=1).decode().batch(4).loader(rank=rank, world_size=2)
+    return [batch["cls"].tolist() for _ in range(2) for batch in loader]
+
+
 def test_two_ranks_share_each_epoch_and_go_on_where_they_were_killed(folder, tmp_path):
-    whole = run_ranks(fit_on_ranks, tmp_path, folder, str(tmp_path / "c"), 0, None)
+    whole = [of_rank(folder, rank) for rank in range(2)]
     for epoch in (slice(5), slice(5, 10)):
         seen = flat(flat(rank[epoch]) for rank in whole)
         assert len({*seen}) == len(seen) == 40

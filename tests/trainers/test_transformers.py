@@ -93,7 +93,7 @@ def test_each_sample_once_an_epoch_in_a_new_order_and_validation_is_the_same(who
     assert len({*flat(passes[0])}) == 40
 
 
-@pytest.mark.parametrize(("step", "accumulate"), [(4, 1), (10, 1), (14, 1), (7, 2)])
+@pytest.mark.parametrize(("step", "accumulate"), [(10, 1), (7, 2)])
 def test_a_killed_run_goes_on_with_the_next_batch(folder, whole, tmp_path, step, accumulate):
     options = {"gradient_accumulation_steps": accumulate}
     first = trainer(tmp_path, folder, Stop(step), **options)
@@ -128,9 +128,15 @@ def train_on_ranks(folder, place, stop, resume):
     return made.model.seen
 
 
+def of_rank(folder, rank):
+    """What a loader gives a rank in two epochs, without a trainer."""
+    loader = sp.stream(folder, shuffle=8, seed=1).decode().batch(4).loader(rank=rank, world_size=2)
+    return [batch["cls"].tolist() for _ in range(2) for batch in loader]
+
+
 def test_two_ranks_share_each_epoch_and_go_on_where_they_were_killed(folder, tmp_path):
     place = str(tmp_path / "out")
-    whole = run_ranks(train_on_ranks, tmp_path, folder, place, 0, False)
+    whole = [of_rank(folder, rank) for rank in range(2)]
     for epoch in (slice(5), slice(5, 10)):
         seen = flat(flat(rank[epoch]) for rank in whole)
         assert len({*seen}) == len(seen) == 40
