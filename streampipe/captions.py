@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import Field, dataclass, fields
 from functools import cached_property
 from numbers import Real
@@ -170,7 +170,8 @@ class Recipe:
     objects: str = "error"
 
     def __post_init__(self) -> None:
-        keys = tuple(self.keys.split(";")) if isinstance(self.keys, str) else tuple(self.keys)
+        given: Any = self.keys
+        keys = tuple(given.split(";") if isinstance(given, str) else given if isinstance(given, Iterable) else ())
         if not keys or not all(isinstance(key, str) and key for key in keys):
             raise ConfigError(f"caption: keys are names of fields or json values, at least one, not {self.keys!r}")
         object.__setattr__(self, "keys", keys)

@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 
 from streampipe.commands import bench, cat, index, info, ls, pack, preview, verify
 from streampipe.errors import StreampipeError
@@ -46,6 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="streampipe", description="Shards of training data (WebDataset format): make, index, look into, verify."
     )
+    parser.add_argument("--version", action="version", version=f"streampipe {version('streampipe')}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
     for name, command in COMMANDS.items():
         command.add(commands.add_parser(name, help=command.HELP, description=command.HELP))

@@ -17,12 +17,28 @@ Sample = dict[str, Any]
 """Fields by name (bytes until decoded), and metadata whose names start with two underscores."""
 
 
-class Position(NamedTuple):
-    """Where a sample stands: epoch, number of its shard in the URL list, number of the sample in the shard."""
-
+class _Position(NamedTuple):
     epoch: int
     shard: int
     sample: int
+
+
+class Position(_Position):
+    """Where a sample stands: epoch, number of its shard in the URL list, number of the sample in the shard.
+
+    Who walks through batches, as trainers do to move them to a device, rebuilds tuples from one iterable: it works too.
+
+    >>> Position(0, 1, 2), Position(each + 1 for each in Position(0, 1, 2))
+    (Position(epoch=0, shard=1, sample=2), Position(epoch=1, shard=2, sample=3))
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, epoch: int | Iterable[Any], shard: int | None = None, sample: int | None = None) -> Position:
+        """From three numbers, or from an iterable of them."""
+        if shard is None and sample is None:
+            epoch, shard, sample = epoch  # type: ignore[misc]
+        return tuple.__new__(cls, (epoch, shard, sample))
 
 
 @dataclass(frozen=True)
@@ -151,9 +167,20 @@ class Run:
         self.policy.dropped()
 
     def seed_of(self, sample: Mapping[str, Any]) -> int:
-        """The seed of this stage's random choices for a sample: a function of (seed, epoch, key, stage) alone."""
-        position = sample.get("__position__")
-        return derive(self.seed, position.epoch if position else 0, str(sample.get("__key__", "")), self.stage)
+        """The seed of this stage's random choices for a sample: a function of (seed, epoch, key, stage) alone.
+
+        Raises:
+            ConfigError: the sample has no key, so every sample would have the same choices.
+        """
+        position, key = sample.get("__position__"), sample.get("__key__")
+        if key is None:
+            raise ConfigError(
+                f"stage {self.stage!r} makes random choices for each sample, which follow from its __key__, and this "
+                f"sample has none: give it one, or put select(..., metadata=False) behind the stage"
+            )
+        if isinstance(position, list):  # a batch's, one for each sample
+            position = position[0]
+        return derive(self.seed, position.epoch if position else 0, str(key), self.stage)
 
     def rng(self, sample: Mapping[str, Any]) -> np.random.Generator:
         """A generator for this stage's random choices for a sample.

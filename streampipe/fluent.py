@@ -21,10 +21,12 @@ from streampipe.source import Source
 from streampipe.spelling import spelt
 from streampipe.stages.batch import Collate
 from streampipe.stages.bucket import MAX_BYTES
+from streampipe.stages.collate import Pad
 from streampipe.stages.decode import Crop, Decoders
 from streampipe.stages.framing import Sizes
 from streampipe.stages.grouping import find_groups
 from streampipe.stages.stage import Stage, StageDefinition
+from streampipe.stages.values import check_kind
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -87,6 +89,7 @@ class Fluent:
         the value. Of a Parquet file only the columns that the condition names are read.
         """
         beside, asked = self._beside_if_any(), Condition(condition, missing)
+        check_kind("where", "facts", facts, (str, os.PathLike), "a Parquet, CSV or JSON lines file")
         if facts is None:
             return self.apply(_made(stages.where, condition=asked, beside=beside))
         source = Source() if beside is None else beside.source
@@ -97,23 +100,30 @@ class Fluent:
         """Only the samples for which ``fn(sample)`` is true; see ``streampipe.stages.filter``."""
         return self.apply(_made(stages.filter, fn=fn))
 
-    def select(self, *fields: str) -> Self:
-        """Only these fields, ``"jpg;png"`` being the first that is there; see ``streampipe.stages.select``."""
-        return self.apply(_made(stages.select, fields=fields))
+    @spelt
+    def select(self, *fields: str, metadata: bool = True) -> Self:
+        """Only these fields, ``"jpg;png"`` being the first that is there; see ``streampipe.stages.select``.
+
+        ``metadata=False`` leaves ``__key__``, ``__url__`` and ``__position__`` out too.
+        """
+        return self.apply(_made(stages.select, fields=fields, metadata=metadata))
 
     @spelt
     def drop(self, *fields: str, missing: str = "error") -> Self:
         """All fields but these, ``"jpg;png"`` being the first that is there; see ``streampipe.stages.drop``."""
         return self.apply(_made(stages.drop, fields=fields, missing=missing))
 
+    @spelt
     def rename(self, **names: str) -> Self:
         """New names for fields: ``rename(image="jpg;png", text="txt")``; see ``streampipe.stages.rename``."""
         return self.apply(_made(stages.rename, names=names))
 
+    @spelt
     def assign(self, **fields: Any) -> Self:
         """The same fields for every sample: ``assign(loss_weight=1.0, dataset="reg")``; see ``stages.assign``."""
         return self.apply(_made(stages.assign, fields=fields))
 
+    @spelt
     def default(self, **fields: Any) -> Self:
         """Fields that some samples lack: ``default(mask=None)``; see ``streampipe.stages.default``."""
         return self.apply(_made(stages.default, fields=fields))
@@ -247,6 +257,7 @@ class Fluent:
         pixels: int | None = None,
         collate: Collate | None = None,
         tail: str = "short",
+        pad: Pad | None = None,
     ) -> Self:
         """``size`` samples as one dict of stacked tensors and lists; see ``streampipe.stages.batch``.
 

@@ -6,7 +6,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing.context import get_spawning_popen
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from torch.utils.data import IterableDataset, get_worker_info
 
@@ -16,9 +16,11 @@ from streampipe.counters import counters
 from streampipe.engine.chain import describe
 from streampipe.engine.clock import Clock, set_token, token_of_workers
 from streampipe.engine.compile import compile
+from streampipe.engine.engine import Engine
 from streampipe.engine.explain import explain
+from streampipe.engine.learnt import learns
 from streampipe.engine.mix import MixSamples
-from streampipe.engine.plain import PlainPass, refuse_splitters
+from streampipe.engine.plain import PlainPass, refuse_second_batch, refuse_splitters
 from streampipe.engine.planning import check_part
 from streampipe.engine.state import VERSION, checked_state
 from streampipe.errors import ConfigError
@@ -30,8 +32,11 @@ from streampipe.reading.protocol import Samples
 from streampipe.report.metrics import HasScalars, Logger
 from streampipe.source import Source
 from streampipe.spec import AnyStage, Job, Spec
+from streampipe.spelling import no_method, spelt
+from streampipe.stages.items import behind, check_takes
 from streampipe.stages.stage import StageDefinition
 from streampipe.stages.values import check_number
+from streampipe.traits import Takes
 from streampipe.world import find_world
 from streampipe.write import Options, Summary
 from streampipe.write import write as write_shards
@@ -58,8 +63,16 @@ class Pipeline(Fluent, IterableDataset[Any]):
         self._clock = Clock()
         self._resume: dict[str, Any] | None = None
         self._pass: PlainPass | None = None
+        self._engine: tuple[int, Engine[Any]] | None = None  # that counted the items, with its number of ranks
         self._world: tuple[int, int] | None = None  # as given, or captured where a worker is spawned
         self._token = 0  # of the set of workers that is handed it
+
+    if not TYPE_CHECKING:  # or a type checker would take any name for one that is there
+
+        def __getattr__(self, name: str) -> Any:
+            if name.startswith("_"):
+                raise AttributeError(name)
+            raise no_method("Pipeline", name, dir(Pipeline))
 
     @property
     def source(self) -> Samples:
@@ -84,10 +97,16 @@ class Pipeline(Fluent, IterableDataset[Any]):
             stage = stage()
         if not callable(stage):
             raise ConfigError(f"apply takes a stage: a function from samples to samples, not {type(stage).__name__}")
+        check_takes(stage, self._yields)
         spec = self.spec
         made = Pipeline(spec.source, (*spec.chain, stage), seed=spec.seed, epochs=spec.epochs, policy=spec.policy)
         made._world = self._world
         return made
+
+    @property
+    def _yields(self) -> Takes:
+        """Whether this pipeline yields samples or batches."""
+        return behind(self.chain, Takes.SAMPLES if self.source.singly else Takes.ANY)
 
     def _beside(self, stage: str) -> Beside:
         """Where this pipeline's shards are, for a stage that reads files beside them."""
@@ -101,6 +120,7 @@ class Pipeline(Fluent, IterableDataset[Any]):
     def _beside_if_any(self) -> Beside | None:
         return self.source.beside()
 
+    @spelt
     def repeat(self, times: int) -> Pipeline:
         """Every sample ``times`` times in an epoch, in a new order each time: ``sp.mix([pipe], repeats=[times])``.
 
@@ -117,6 +137,7 @@ class Pipeline(Fluent, IterableDataset[Any]):
         spec = self.spec
         return Pipeline(MixSamples([spec], None, [times]), seed=spec.seed, epochs=spec.epochs, policy=spec.policy)
 
+    @spelt
     def of_rank(self, rank: int, world_size: int) -> Pipeline:
         """The same pipeline for this rank, whatever the environment says: for a plain ``DataLoader`` in a job whose
         ranks are not all data-parallel. ``pipe.loader(rank=, world_size=)`` says the same to a loader.
@@ -134,6 +155,7 @@ class Pipeline(Fluent, IterableDataset[Any]):
 
     def set_epoch(self, epoch: int) -> None:
         """The next plain pass is epoch ``epoch``, in persistent workers too; a state of another epoch is given up."""
+        check_number("set_epoch", "epoch", epoch, 0)
         if self._resume is not None and self._resume["epoch"] != epoch:
             warnings.warn(
                 f"the loaded state, which stands in epoch {self._resume['epoch']}, is given up by set_epoch({epoch})",
@@ -155,6 +177,7 @@ class Pipeline(Fluent, IterableDataset[Any]):
         steps_per_epoch: int | None = None,
         tail: str | None = None,
         fixed_epoch: bool = False,
+        state_of: str = "rank",
         prefetch: int = 2,
         pin_memory: bool = False,
         timeout: float = 0,
@@ -181,6 +204,7 @@ class Pipeline(Fluent, IterableDataset[Any]):
             steps_per_epoch=steps_per_epoch,
             tail=tail,
             fixed_epoch=fixed_epoch,
+            state_of=state_of,
             prefetch=prefetch,
             pin_memory=pin_memory,
             timeout=timeout,
@@ -198,6 +222,7 @@ class Pipeline(Fluent, IterableDataset[Any]):
             loader.load_state_dict(self._resume)
         return loader
 
+    @spelt
     def write(
         self,
         pattern: str,
@@ -244,6 +269,8 @@ class Pipeline(Fluent, IterableDataset[Any]):
             StageError: a field has no safe format; everything was dropped. DuplicateKey: a key twice in a shard.
             PackError: a full disk, a worker that died.
         """
+        if not isinstance(pattern, str):
+            raise ConfigError(f"write: pattern is a text, as in 'out/{{:05d}}.tar', not {pattern!r:.80}")
         policy = self.spec.policy if on_error is None else on_error
         policy = policy if isinstance(policy, ErrorPolicy) else ErrorPolicy(policy)
         options = Options(
@@ -301,6 +328,30 @@ class Pipeline(Fluent, IterableDataset[Any]):
             self._pass = None
         self._clock.loaded()
 
+    def __len__(self) -> int:
+        """Items of a plain pass on this rank, over all DataLoader workers: of the one that runs, or else of the next.
+
+        Raises:
+            TypeError: nobody knows: the stream is endless, or its samples are not counted.
+        """
+        epochs = self.spec.epochs
+        if epochs is None:
+            raise TypeError("this pipeline has no length, because epochs=None makes it endless; see pipe.loader()")
+        if self._pass is not None:
+            engine, name = self._pass.engine, self._pass.name
+        else:
+            world = (self._world or find_world())[1]
+            if self._engine is None or self._engine[0] != world or learns(self.spec):
+                self._engine = world, compile(self.spec, Job(world))
+            engine, name = self._engine[1], self._clock.next(epochs)
+        found = engine.length(name, epochs)
+        if found is None:
+            raise TypeError(f"this pipeline has no length, because {engine.why}; see pipe.loader(steps_per_epoch=)")
+        return found
+
+    def __bool__(self) -> bool:
+        return True  # a pipeline is a thing, whatever its length
+
     def __iter__(self) -> Iterator[Any]:
         # Not a generator function: what is decided here is decided when the pass begins, not at its first sample.
         rank, world_size = self._world or find_world()
@@ -308,12 +359,14 @@ class Pipeline(Fluent, IterableDataset[Any]):
         worker, num_workers = (info.id, info.num_workers) if info else (0, 1)
         if info is not None and self._token:
             set_token(self._token)
+        if self._yields is Takes.BATCHES:
+            refuse_second_batch()
         state, self._resume = self._resume, None
         self._pass = PlainPass(self.spec, Consumer(rank, world_size, worker, num_workers), self._clock, state)
         return iter(self._pass)
 
     def __getstate__(self) -> dict[str, Any]:
-        state = {**self.__dict__, "_pass": None}  # a pass is live: generators, open shards
+        state = {**self.__dict__, "_pass": None, "_engine": None}  # a pass is live: generators, open shards
         if get_spawning_popen() is not None:
             world = self._world or find_world()  # a spawned worker knows nothing of the parent's process group
             refuse_splitters(world[1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,8 +33,14 @@ class Spec:
     policy: ErrorPolicy = field(default_factory=ErrorPolicy)
 
     def __post_init__(self) -> None:
-        if self.epochs is not None and self.epochs < 1:
-            raise ConfigError(f"epochs is 1 or more, or None for an endless stream, not {self.epochs}")
+        epochs = self.epochs
+        if epochs is not None and (not isinstance(epochs, int) or isinstance(epochs, bool) or epochs < 1):
+            raise ConfigError(f"epochs is a whole number, 1 or more, or None for an endless stream, not {epochs!r}")
+        try:
+            seed = operator.index(self.seed)
+        except TypeError:
+            raise ConfigError(f"seed is a whole number, not {self.seed!r:.80}") from None
+        object.__setattr__(self, "seed", seed)  # numpy's numbers too: orders are derived from Python's
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import takewhile
-from os import PathLike
+from os import PathLike, fspath
+from os.path import expanduser, isdir, lexists
 from typing import Any
+
+import numpy as np
 
 from streampipe.engine.mix import MixSamples
 from streampipe.engine.planning import check_part
@@ -19,15 +22,18 @@ from streampipe.reading.formats import format_of_all, source_of
 from streampipe.reading.iterable import IterableSamples
 from streampipe.reading.shards import ShardSamples
 from streampipe.reading.tars import TarSamples
-from streampipe.samplesource import SampleSource
-from streampipe.source import Cache, Network, Opener, Source
+from streampipe.samplesource import BUILT_IN, SampleSource
+from streampipe.source import Cache, Network, Opener, Source, local_path, redact
+from streampipe.spelling import spelt
 from streampipe.stages import where
 from streampipe.stages.stage import pushdown_of
+from streampipe.stages.values import check_choice, check_function, check_kind
 from streampipe.tar import Limits
 from streampipe.traits import Batch, Filter, Limit
-from streampipe.urls import expand
+from streampipe.urls import expand, is_shard, split_joined
 
 
+@spelt
 def stream(
     urls: str | PathLike[str] | Iterable[str | PathLike[str]] | SampleSource,
     *,
@@ -84,30 +90,35 @@ def stream(
         ConfigError: nothing is found under ``urls``, or an argument is wrong. When a pass begins: what is learnt cannot
             be written.
     """
+    _check_kinds(format, storage_options, opener, cache, network, limits)
+    _check_index(index)
+    check_choice("stream", "tier", tier, (None, "planned", "sequential"))
     policy = on_error if isinstance(on_error, ErrorPolicy) else ErrorPolicy(on_error)
-    if tier not in (None, "planned", "sequential"):
-        raise ConfigError(f"tier is None, 'planned' or 'sequential', not {tier!r}")
     window, sensible = _window(shuffle), shuffle is True
     of_tars = {"index": index, "opener": opener, "limits": limits}
     of_bytes = {"storage_options": storage_options, "cache": cache, "network": network}
     if isinstance(urls, SampleSource) and not isinstance(urls, (str, PathLike)):
         _refuse({"format": format, **of_tars, **of_bytes}, missing_shards, "a sample source that is given as it is")
         return Pipeline(ShardSamples(urls, window, tier, sensible), seed=seed, epochs=epochs, policy=policy)
+    given = _names(urls)
     kept = cache if isinstance(cache, Cache) or cache is None else Cache(cache)
     source = Source(storage_options, opener, network, kept)
-    given = str(urls) if isinstance(urls, PathLike) else urls if isinstance(urls, str) else [str(url) for url in urls]
     kind = format or ("tar" if opener is not None else format_of_all(given, lambda: source))
     if kind == "tar":
         shards = expand(given, lambda: source)
+        _check_there(given, opener)
         samples: ShardSamples = TarSamples(
             shards, source, window, limits or Limits(), index, tier, sensible, missing_shards
         )
         return Pipeline(samples, seed=seed, epochs=epochs, policy=policy)
     _refuse({**of_tars, **(of_bytes if kind == "folder" else {})}, missing_shards, f"format {kind!r}")
+    if kind in BUILT_IN:  # names of others' may be no paths
+        _check_there(given, None)
     made = source_of(kind, given, source, policy.mode)
     return Pipeline(ShardSamples(made, window, tier, sensible), seed=seed, epochs=epochs, policy=policy)
 
 
+@spelt
 def from_iterable(
     samples: Iterable[Any] | Callable[[], Iterable[Any]],
     *,
@@ -128,6 +139,7 @@ def from_iterable(
     return Pipeline(IterableSamples(samples), seed=seed, epochs=epochs, policy=policy)
 
 
+@spelt
 def mix(
     pipes: Sequence[Pipeline],
     weights: Sequence[float] | None = None,
@@ -156,10 +168,10 @@ def mix(
     pipes = _parts(pipes, "mix")
     if weights is not None and repeats is not None:
         raise ConfigError("mix takes weights or repeats, not both: repeats say how the samples are shared")
-    shares = [float(each) for each in weights] if weights is not None else None
+    shares = None if weights is None else _numbers(weights)
     if shares is not None and (len(shares) != len(pipes) or not all(0 < each < float("inf") for each in shares)):
         raise ConfigError(f"mix takes a weight above 0 for each of its {len(pipes)} pipelines, not {weights}")
-    times = [1] * len(pipes) if repeats is None else list(repeats)
+    times = [1] * len(pipes) if repeats is None else list(repeats) if isinstance(repeats, Iterable) else []
     if len(times) != len(pipes) or not all(isinstance(each, int) and each >= 1 for each in times):
         raise ConfigError(
             f"mix takes a number of repeats, 1 or more, for each of its {len(pipes)} pipelines, not {repeats}"
@@ -170,6 +182,7 @@ def mix(
     return Pipeline(MixSamples([pipe.spec for pipe in pipes], shares, times), seed=seed, epochs=epochs, policy=policy)
 
 
+@spelt
 def concat(
     pipes: Sequence[Pipeline],
     *,
@@ -200,6 +213,7 @@ def concat(
     )
 
 
+@spelt
 def split(pipe: Pipeline, by: str = "key", share: float = 0.01, *, seed: int = 0) -> tuple[Pipeline, Pipeline]:
     """A pipeline as two: the rest, and the ``share`` of its samples that is held out, for validation.
 
@@ -220,6 +234,10 @@ def split(pipe: Pipeline, by: str = "key", share: float = 0.01, *, seed: int = 0
     >>> len(list(rest)), len(list(held_out))
     (84, 16)
     """
+    if not isinstance(pipe, Pipeline):
+        raise ConfigError(f"split takes a pipeline, as sp.stream(...) gives it, not {pipe!r:.80}")
+    if not isinstance(share, (int, float)):
+        raise ConfigError(f"split: share is a number between 0 and 1, not {share!r:.80}")
     if pipe.source.parts:
         raise ConfigError("split stands before mix: split its parts, and mix the rests and what is held out")
     first = tuple(takewhile(lambda stage: isinstance(pushdown_of(stage), (Filter, Limit)), pipe.chain))
@@ -235,10 +253,19 @@ def split(pipe: Pipeline, by: str = "key", share: float = 0.01, *, seed: int = 0
 
 
 def _parts(pipes: Sequence[Pipeline], name: str) -> list[Pipeline]:
-    pipes = list(pipes)
-    if not pipes or any(_is_batched(pipe) for pipe in pipes):
-        raise ConfigError(f"{name} takes one or more pipelines that are not batched: batch behind it")
+    pipes = [] if isinstance(pipes, Pipeline) or not isinstance(pipes, Iterable) else list(pipes)
+    if not pipes or not all(isinstance(pipe, Pipeline) for pipe in pipes):
+        raise ConfigError(f"{name} takes a list of pipelines, as in {name}([a, b])")
+    if any(_is_batched(pipe) for pipe in pipes):
+        raise ConfigError(f"{name} takes pipelines that are not batched: batch behind it")
     return pipes
+
+
+def _numbers(weights: Any) -> list[float]:
+    """Weights as numbers; 0 for what is none."""
+    if isinstance(weights, (str, Pipeline)) or not isinstance(weights, Iterable):
+        return []
+    return [float(each) if isinstance(each, (int, float, np.number)) else 0.0 for each in weights]
 
 
 def _check_planned(pipes: Sequence[Pipeline], whole: str) -> None:
@@ -263,6 +290,53 @@ def _window(shuffle: bool | int) -> int | None:
         return None
     if shuffle is True:
         return SENSIBLE_WINDOW
-    if shuffle < 0:
-        raise ConfigError(f"shuffle is a number of samples, True or False, not {shuffle}")
+    if not isinstance(shuffle, int) or shuffle < 0:
+        raise ConfigError(f"shuffle is a number of samples, True or False, not {shuffle!r}")
     return shuffle
+
+
+def _names(urls: Any) -> str | list[str]:
+    """What was given as texts; paths too."""
+    if isinstance(urls, (str, PathLike)):
+        return str(urls)
+    if isinstance(urls, (bytes, Mapping)) or not isinstance(urls, Iterable):
+        raise ConfigError(f"stream: urls is a folder, a pattern or a list of shards, not {urls!r:.80}")
+    names = list(urls)
+    odd = [name for name in names if not isinstance(name, (str, PathLike))]
+    if odd:
+        raise ConfigError(f"stream: a shard's URL is a text or a path, not {odd[0]!r:.80}")
+    return [str(name) for name in names]
+
+
+def _check_kinds(format: Any, storage_options: Any, opener: Any, cache: Any, network: Any, limits: Any) -> None:
+    """Refuse options that are of the wrong kind: here, not where they are first used."""
+    check_kind("stream", "format", format, str, "the name of one")
+    check_kind("stream", "storage_options", storage_options, Mapping, "a dict for fsspec")
+    check_function("stream", "opener", opener, optional=True)
+    check_kind("stream", "cache", cache, (str, PathLike, Cache), "a folder, or an sp.Cache")
+    check_kind("stream", "network", network, Network, "an sp.Network")
+    check_kind("stream", "limits", limits, Limits, "an sp.Limits")
+
+
+def _check_there(urls: str | Iterable[str], opener: Any) -> None:
+    """Refuse a local name behind which there is nothing, at once, where it is neither a pattern nor a shard's name.
+
+    A shard that is missing among others is found when it is read, where ``missing_shards=`` has its say.
+    """
+    for name in () if opener is not None else split_joined(urls) if isinstance(urls, str) else urls:
+        path = None if any(sign in name for sign in "{*?[$") or is_shard(name) else local_path(name)
+        if path is not None and "::" not in path and not lexists(expanduser(path)):
+            raise ConfigError(
+                f"there is nothing at {redact(name)!r}; stream takes a folder, a shard or a pattern of shards"
+            )
+
+
+def _check_index(index: Any) -> None:
+    """Refuse a local folder of indexes that is not there: nobody would see that no index is used."""
+    check_kind("stream", "index", index, (str, PathLike, Learn), "the folder of the indexes")
+    path = None if index is None or index == "learn" or isinstance(index, Learn) else local_path(fspath(index))
+    if path is not None and not isdir(path):
+        raise ConfigError(
+            f"index={index!r} is no folder; streampipe index URL --out FOLDER makes one, and indexes that lie beside "
+            f"their shards are found without index="
+        )

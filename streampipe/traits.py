@@ -28,6 +28,17 @@ class Rows(Enum):
     """Nobody knows: what a stage of the user's is that declares nothing."""
 
 
+class Takes(Enum):
+    """What a stage can be given."""
+
+    ANY = "any"
+    """Samples or batches."""
+    SAMPLES = "samples"
+    """Samples alone: behind ``batch`` it would do nothing, or something odd."""
+    BATCHES = "batches"
+    """Batches alone."""
+
+
 class Keeps(Enum):
     """What a stage keeps between the items that it yields."""
 
@@ -89,6 +100,7 @@ class Traits:
         pushdown: from the stage's options (defaults filled in) to what the planner may decide instead, or None.
         own_size: from the stage's options to the size that it brings images to by itself, or None; behind buckets,
             which give each image its size, there must be none.
+        takes: what it can be given.
     """
 
     rows: Rows = Rows.ANY
@@ -97,3 +109,4 @@ class Traits:
     bytes_out: bool = False
     pushdown: Callable[[Mapping[str, Any]], Pushdown | None] | None = None
     own_size: Callable[[Mapping[str, Any]], Any] | None = None
+    takes: Takes = Takes.ANY

@@ -16,7 +16,7 @@ from fnmatch import fnmatch
 from typing import Protocol, overload
 
 from streampipe.counters import counters
-from streampipe.errors import ConfigError
+from streampipe.errors import ConfigError, StreampipeError
 from streampipe.source.location import has_query, local_path, redact
 
 log = logging.getLogger("streampipe")
@@ -25,6 +25,10 @@ SHARD_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.zst", ".tzst", ".tar.xz", ".t
 _ARCHIVE = re.compile(r"\.(tar|tgz|zip|7z|rar)(\W|\Z)", re.IGNORECASE)  # what looks like a shard, but is none
 PACK_LOCK = ".pack.lock"  # what pack leaves in the folder it writes: hidden, and nobody's shard
 _JUNK = ("__MACOSX",)
+_WEB = ("http://", "https://")
+_NO_LISTING = (
+    ": web servers have no folders that can be relied on; name the shards, as in https://.../{00000..01999}.tar"
+)
 _RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)(?:\.\.(-?\d+))?\Z")
 _JOINT = re.compile(r"::(?![^\[\]]*\])")  # but not within the brackets of an IPv6 address
 _CHAIN = re.compile(r"[a-z][a-z0-9+_-]*\Z")  # "simplecache" in "simplecache::s3://...": fsspec's chaining
@@ -340,7 +344,7 @@ def _matches(patterns: Sequence[str], lister: Lister, shards_only: bool = False)
         raise ConfigError(
             f"no shard matches {redact(shown)!r}"
             + (f" (of {len(found)} files that do, none is a shard)" if found else "")
-            + ": check the folder and the pattern"
+            + (_NO_LISTING if patterns[0].startswith(_WEB) else ": check the folder and the pattern")
         )
     return taken
 
@@ -349,7 +353,12 @@ def _found(pattern: str, lister: Lister) -> list[str]:
     """What matches a pattern; of a relative one the folder that it starts from is no part."""
     here = os.getcwd() if "://" not in pattern and not os.path.isabs(pattern) else ""
     if not any(char in here for char in "*?["):
-        return lister.glob(pattern)
+        try:
+            return lister.glob(pattern)
+        except StreampipeError as error:
+            if not pattern.startswith(_WEB):
+                raise
+            raise type(error)(f"{error}{_NO_LISTING}") from error
     return [os.path.relpath(each) for each in lister.glob(f"{glob.escape(here)}/{os.path.normpath(pattern)}")]
 
 

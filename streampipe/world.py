@@ -21,6 +21,8 @@ def find_world(rank: int | None = None, world_size: int | None = None) -> tuple[
     if (rank is None) != (world_size is None):
         raise ConfigError(f"give rank and world_size together, or neither (got rank={rank}, world_size={world_size})")
     if rank is not None and world_size is not None:
+        if not isinstance(rank, int) or not isinstance(world_size, int):
+            raise ConfigError(f"rank and world_size are whole numbers, not {rank!r} and {world_size!r}")
         return _checked(rank, world_size, "the arguments")
     environment = _from_environment()
     if torch.distributed.is_available() and torch.distributed.is_initialized():

@@ -330,3 +330,30 @@ def test_verify_prints_json(folder, capsysbinary):
 def test_wrong_arguments_are_refused_before_anything_is_read(call, words):
     with pytest.raises(sp.ConfigError, match=re.escape(words)):
         call()
+
+
+def test_the_version_is_said(capsysbinary):
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    assert capsysbinary.readouterr().out.decode().startswith("streampipe 0.")
+
+
+def test_index_makes_the_folder_that_it_writes_to(folder, capsysbinary, tmp_path):
+    status, _, _ = run(capsysbinary, "index", folder, "--out", tmp_path / "a" / "b", "--quiet")
+    assert status == 0
+    assert (tmp_path / "a" / "b" / "00000.index.parquet").exists()
+
+
+def test_preview_writes_what_the_name_says(folder, capsysbinary, tmp_path):
+    assert run(capsysbinary, "preview", folder, "--out", tmp_path / "x.jpg")[0] == 0
+    assert (tmp_path / "x.jpg").read_bytes().startswith(b"\xff\xd8")
+    status, _, said = run(capsysbinary, "preview", folder, "--out", tmp_path / "x.txt")
+    assert status == 1
+    assert "the sheet's name ends in one of .png, .jpg" in said
+
+
+def test_a_pattern_on_the_web_says_how_to_name_shards(capsysbinary):
+    status, _, said = run(capsysbinary, "ls", "http://127.0.0.1:9/*.tar")
+    assert status == 1
+    assert "name the shards, as in https://.../{00000..01999}.tar" in said

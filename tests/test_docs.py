@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import streampipe as sp
-from tests.data import photo, shard
+from tests.data import photo, shard, write_shards
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("**/*.md"))]
@@ -80,6 +80,43 @@ def test_the_code_of_extending_runs(tmp_path, monkeypatch):
     module = types.ModuleType("extending")
     monkeypatch.setitem(sys.modules, "extending", module)
     exec("\n".join(blocks), module.__dict__)
+
+
+def test_the_code_of_the_trainers_page_runs(tmp_path, monkeypatch):
+    """Its last block first, which makes the latents that the first one reads."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "shards").mkdir()
+    samples = [(f"{i:02d}", {"jpg": photo(i, 160 + 80 * (i % 2), 160), "txt": "a cat"}) for i in range(8)]
+    (tmp_path / "shards" / "0.tar").write_bytes(shard(samples))
+    seeded, recipe = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "trainers.md").read_text(), re.DOTALL)
+    there = {"sp": sp}
+    exec(recipe, there)
+    shapes = {tuple(batch["latent"].shape[2:]) for batch in there["latents"]}
+    assert len(shapes) == 2, "latents are trained in the buckets that they were encoded in"
+    monkeypatch.setattr(sp, "stream", lambda url, inner=sp.stream, **options: inner(url, **options).take(2))
+    exec(seeded, there)
+    (batch,) = there["pipe"]
+    assert batch["latent.npy"].shape[0] == 2
+
+
+def test_what_stands_for_other_libraries_runs(tmp_path, monkeypatch):
+    from streampipe.cli import COMMANDS
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "shards").mkdir()
+    write_shards(tmp_path / "shards", [8, 8])
+    samples = [{"__key__": str(i), "txt": "a cat"} for i in range(8)]
+    pipe, a, b = (sp.stream("shards") for _ in range(3))
+    there = {"sp": sp, "pipe": pipe, "a": a, "b": b, "fn": lambda x: x, "samples": samples, "remote": "shards"}
+    there["loader"] = pipe.batch(4).loader()
+    rows = re.findall(r"^\| .* \| (.*) \|$", (ROOT / "docs" / "others.md").read_text(), re.MULTILINE)
+    found = {each for row in rows for each in re.findall(r"`([^`]*)`", row)}
+    assert len(found) > 20
+    for each in found:
+        if each.startswith("streampipe "):
+            assert each.split()[1] in COMMANDS
+        elif isinstance(made := eval(each, dict(there)), sp.Pipeline) and "hf://" not in each:
+            assert next(iter(made), None) is not None, each
 
 
 def test_the_readme_names_what_there_is():

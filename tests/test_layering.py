@@ -52,6 +52,7 @@ ORDER = [  # each may import from those before it, and from itself
     "pipeline",
     "replay",
     "stream",
+    "compat",
     "commands",
     "cli",
     "testing",
@@ -77,11 +78,13 @@ INSIDE = {  # and in a folder, each file from those before it
     "observe": "histogram trace tally",
     "report": "seen summary verdict summarize text metrics chrome page live prometheus",
     "lineage": "log read",
-    "loader": "ahead handover making recorder feed watchers passes reports choose loader",
+    "loader": "ahead callers handover making recorder feed watchers passes reports choose loader",
+    "compat": "checkpoint accelerate lightning transformers webdataset",
     "commands": "say arguments look bench cat index info ls pack preview verify",
 }
 ONLY = {
-    "torch": {"memory", "decoding", "stages", "decorators", "world", "engine", "loader", "device", "pipeline", "write"},
+    "torch": {"memory", "decoding", "stages", "decorators", "world", "engine", "loader", "device", "pipeline", "write"}
+    | {"compat"},
     "fsspec": {"source"},
     "urllib3": {"source"},
     "PIL": {"decoding", "pack.change", "write", "commands.preview"},

@@ -112,7 +112,9 @@ def test_concat_is_the_same_on_any_ranks_and_resumes_at_any_step(two):
     rest = loader()
     rest.load_state_dict(first.state_dict())
     assert [batch["__key__"] for batch in rest] == whole[1:]
-    with pytest.raises(sp.ConfigError, match="concat takes one or more pipelines that are not batched"):
+    with pytest.raises(sp.ConfigError, match=r"concat takes a list of pipelines, as in concat\(\[a, b\]\)"):
         sp.concat([])
+    with pytest.raises(sp.ConfigError, match="concat takes pipelines that are not batched"):
+        sp.concat([sp.from_iterable([1]).batch(2)])
     with pytest.raises(sp.ConfigError, match="a part of concat cannot be planned: the samples come from an iterable"):
         sp.concat([sp.from_iterable([1])])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import textwrap
 from itertools import islice
 
@@ -14,7 +15,8 @@ from streampipe.decoding import decode_image, is_image_field, main_image
 from streampipe.errors import ConfigError
 from streampipe.stream import stream
 
-HELP = "draw a contact sheet (PNG) of images with their captions"
+HELP = "draw a contact sheet of images with their captions"
+_KINDS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 _STRIP = 44  # pixels below an image, for three lines of caption
 
 
@@ -22,7 +24,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     """Its arguments."""
     add_urls(parser)
     add_index(parser)
-    parser.add_argument("--out", default="preview.png", metavar="FILE", help="the sheet (preview.png)")
+    parser.add_argument(
+        "--out", default="preview.png", metavar="FILE", help="the sheet: .png, .jpg or .webp (preview.png)"
+    )
     parser.add_argument("--samples", type=positive, default=24, metavar="N", help="how many (24)")
     parser.add_argument("--edge", type=positive, default=256, metavar="PIXELS", help="of an image, a square (256)")
     parser.add_argument("--columns", type=positive, default=6, metavar="N", help="images side by side (6)")
@@ -32,6 +36,9 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> int:
     """Draw it."""
+    kind = _KINDS.get(os.path.splitext(given.out)[1].lower())
+    if kind is None:
+        raise ConfigError(f"--out {given.out}: the sheet's name ends in one of {', '.join(_KINDS)}")
     pipe = stream(
         given.urls,
         shuffle=given.shuffle,
@@ -46,7 +53,7 @@ def run(given: argparse.Namespace) -> int:
         raise ConfigError("no sample of these shards has an image; streampipe ls lists what they have")
     image = sheet(samples, given.edge, min(given.columns, len(samples)))
     try:
-        image.save(given.out, "PNG")
+        image.save(given.out, kind)
     except OSError as error:
         raise ConfigError(f"{given.out} cannot be written ({error}); choose another --out") from error
     print(f"{len(samples)} images: {given.out}")

@@ -137,11 +137,14 @@ def verify(
             damages += _decoded(url, finder)
         return damages, known is None
 
-    with ThreadPoolExecutor(threads) as pool:
+    pool = ThreadPoolExecutor(threads)
+    try:
         done = tqdm(pool.map(one, shards), total=len(shards), unit=" shards", desc="verify", disable=not progress)
         for damages, unindexed in done:
             result.damages += damages
             result.unindexed += unindexed
+    finally:  # also when it is interrupted: no further shard is begun
+        pool.shutdown(wait=True, cancel_futures=True)
     result.seconds = time.perf_counter() - start
     return result
 

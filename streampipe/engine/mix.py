@@ -290,6 +290,8 @@ class MixedBuckets:
 class MixSamples(Samples):
     """The source of a mixture. It is planned or nothing: without counts nobody knows when a part is used up."""
 
+    singly = True
+
     def __init__(
         self, parts: Sequence[Spec], weights: Sequence[float] | None, repeats: Sequence[int], in_turn: bool = False
     ) -> None:

@@ -15,6 +15,7 @@ from streampipe.engine.engine import is_nothing
 from streampipe.engine.state import VERSION, was_learnt
 from streampipe.errors import ConfigError
 from streampipe.spec import Job, Spec
+from streampipe.stages.grouping import check_decoded
 
 _SPLITS_AGAIN = ("accelerate.data_loader",)
 
@@ -33,26 +34,26 @@ class PlainPass:
         learnt = was_learnt(state) if state is not None else None
         if in_worker and learnt is None:
             learnt = False  # workers that begin one after the other could see different shards learnt
-        self._engine = compile(spec, Job(consumer.world_size, workers, learnt=learnt))
+        self.engine = compile(spec, Job(consumer.world_size, workers, learnt=learnt))
         if spec.epochs is not None:
-            self._engine.check(True, consumer.world_size)
+            self.engine.check(True, consumer.world_size)
         if state is not None and state["kind"] == "new":
             clock.set(state["epoch"])
             state = None
         if state is not None and clock.takes_state(identity):
             self._resume(state)
-            clock.set(self._name)
+            clock.set(self.name)
         else:
             self._begin(clock.begin(identity, epochs) if in_worker else clock.next(epochs))
         if in_worker:
-            clock.claim(identity, self._name)
+            clock.claim(identity, self.name)
         self._clock, self._identity = clock, identity
         self.valid = True
-        self._stride = self._engine.stride(consumer)
+        self._stride = self.engine.stride(consumer)
 
     def _begin(self, epoch: int) -> None:
-        self._name, self._taken, self._complete, self._resumed = epoch, 0, False, False
-        self._at = self._engine.later(self._engine.first(epoch), self._consumer.worker)
+        self.name, self._taken, self._complete, self._resumed = epoch, 0, False, False
+        self._at = self.engine.later(self.engine.first(epoch), self._consumer.worker)
 
     def _resume(self, state: Mapping[str, Any]) -> None:
         consumer, saved = self._consumer, state.get("worker")
@@ -62,23 +63,23 @@ class PlainPass:
                 f"the state is of worker {saved[0]} of {saved[1]}, this is worker {mine[0]} of {mine[1]}: keep the "
                 f"number of workers, or save and load with pipe.loader()"
             )
-        if state["kind"] != self._engine.kind:
+        if state["kind"] != self.engine.kind:
             raise ConfigError(
-                f"the state was saved by a {state['kind']} pipeline, this one is {self._engine.kind}"
-                f"{': ' + self._engine.why if self._engine.why else ''}; load it where it was saved, or start anew"
+                f"the state was saved by a {state['kind']} pipeline, this one is {self.engine.kind}"
+                f"{': ' + self.engine.why if self.engine.why else ''}; load it where it was saved, or start anew"
             )
-        self._engine, self._at = self._engine.load([state], consumer.rank, consumer.world_size)
+        self.engine, self._at = self.engine.load([state], consumer.rank, consumer.world_size)
         if saved is None:
-            self._at = self._engine.later(self._at, consumer.worker)
-        self._name, self._taken, self._complete, self._resumed = state["epoch"], state["step"], False, True
-        epoch = self._engine.epoch_of(self._at)
+            self._at = self.engine.later(self._at, consumer.worker)
+        self.name, self._taken, self._complete, self._resumed = state["epoch"], state["step"], False, True
+        epoch = self.engine.epoch_of(self._at)
         if self._ends is None or state["steps"] is not None:
-            self._name = epoch
-        elif saved is None and not self._name <= epoch < self._name + self._ends:
-            self._name = epoch  # a worker's rest may be empty: whether the pass is over, its siblings know
+            self.name = epoch
+        elif saved is None and not self.name <= epoch < self.name + self._ends:
+            self.name = epoch  # a worker's rest may be empty: whether the pass is over, its siblings know
 
     def __iter__(self) -> Iterator[Any]:
-        self._clock.claim(self._identity, self._name)  # here, an iterator that nobody asks for an item is no pass
+        self._clock.claim(self._identity, self.name)  # here, an iterator that nobody asks for an item is no pass
         self._check_valid()
         while True:
             given = 0
@@ -89,7 +90,7 @@ class PlainPass:
             if given or not self._resumed or self._ends is None or not self._alone:
                 break
             self._over()  # nothing was left of the pass that was resumed: the next one follows
-            self._clock.claim(self._identity, self._name)
+            self._clock.claim(self._identity, self.name)
         if self._ends is None:
             raise ConfigError(
                 "the endless pass has no more samples: its shards hold none, or all of them were skipped or dropped "
@@ -110,13 +111,15 @@ class PlainPass:
         return self._consumer.num_workers == 1
 
     def _items(self) -> Iterator[Any]:
-        until = None if self._ends is None else self._name + self._ends
-        policy = self._engine.spec.policy.fresh()
-        for item, moved, more in self._engine.items(self._at, until, self._consumer, own=True, policy=policy):
-            self._at = self._engine.later(self._engine.behind(self._at, moved), self._stride - 1)
+        until = None if self._ends is None else self.name + self._ends
+        policy = self.engine.spec.policy.fresh()
+        for item, moved, more in self.engine.items(self._at, until, self._consumer, own=True, policy=policy):
+            self._at = self.engine.later(self.engine.behind(self._at, moved), self._stride - 1)
             if not more:
                 self._complete = True
             if not is_nothing(item):
+                if not self._taken:
+                    check_decoded(self.engine.spec.chain, item)
                 self._taken += 1
                 yield item
             del item
@@ -124,12 +127,12 @@ class PlainPass:
             policy.end()
 
     def _over(self) -> None:
-        self._begin(self._name + (self._ends or 0))
+        self._begin(self.name + (self._ends or 0))
 
     def state(self) -> dict[str, Any]:
         """Plain JSON that names the next item of this consumer."""
-        consumer, engine = self._consumer, self._engine
-        at, name, taken = self._at, self._name, self._taken
+        consumer, engine = self._consumer, self.engine
+        at, name, taken = self._at, self.name, self._taken
         if self._complete and self._ends is not None and self._alone:
             name, taken = name + self._ends, 0
             at = engine.later(engine.first(name), consumer.worker)
@@ -162,4 +165,24 @@ def refuse_splitters(world_size: int) -> None:
                 f"once more, so most would be lost: use pipe.loader() and do not give it to accelerator.prepare (it "
                 f"reads this rank's share already, and goes on from loader.load_state_dict(state))"
             )
+        frame = frame.f_back
+
+
+def refuse_second_batch() -> None:
+    """Refuse to be read by a DataLoader that would make batches of batches.
+
+    Nobody but torch's fetcher knows whether a ``batch_size`` was given, and it asks for an iterator.
+
+    Raises:
+        ConfigError: one was, or its default of 1.
+    """
+    frame: Any = sys._getframe()
+    while frame is not None:
+        if frame.f_globals.get("__name__") == "torch.utils.data._utils.fetch":
+            if frame.f_locals.get("auto_collation"):
+                raise ConfigError(
+                    "this pipeline makes batches already, and the DataLoader would put them into batches once more: "
+                    "give it batch_size=None, as in DataLoader(pipe, batch_size=None), or use pipe.loader()"
+                )
+            return
         frame = frame.f_back

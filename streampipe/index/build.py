@@ -106,6 +106,7 @@ def index(
     summary = Summary(redact(base + NAME), shards=len(shards))
 
     _check(shards, places, opened, limits or Limits(), threads, progress, on_error)
+    _make_folders(places)
     _sweep(places)
     jobs = {_name(url): (url, place) for url, place in zip(shards, places, strict=True)}
     whole = Whole(opened, base, list(jobs))
@@ -213,6 +214,15 @@ def _check(
         log.error("%s", error)
     if errors and on_error == "raise":
         raise errors[0]
+
+
+def _make_folders(places: Sequence[str]) -> None:
+    """Make the local folders that the indexes go into."""
+    for folder in dict.fromkeys(os.path.dirname(path) for path in map(local_path, places) if path is not None):
+        try:
+            os.makedirs(folder or ".", exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"{folder} cannot be made ({error}): give --out another folder") from error
 
 
 def _sweep(places: Sequence[str]) -> None:

@@ -85,7 +85,8 @@ def facts_of(sample: Mapping[str, Any], sizes: bool = True) -> dict[str, Any]:
     facts = scalars_of(sample["json"]) if isinstance(sample.get("json"), (bytes, memoryview, Mapping)) else {}
     for name, value in sample.items():
         if not name.startswith("__"):
-            plain = value.item() if isinstance(value, np.generic) else value
+            alone = isinstance(value, np.generic) or (getattr(value, "ndim", None) == 0 and hasattr(value, "item"))
+            plain = value.item() if alone else value
             if is_scalar(plain):
                 facts[name] = plain
     width, height = image_size(sample) if sizes else (None, None)

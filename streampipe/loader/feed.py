@@ -7,6 +7,7 @@ parcel is taken from each: so whose turn it is follows from the number of items 
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -19,7 +20,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from streampipe.context import Consumer
 from streampipe.counters import Counted, OfLoader
 from streampipe.engine.engine import Engine, is_nothing
-from streampipe.errors import ConfigError
+from streampipe.errors import ConfigError, StreampipeError
 from streampipe.lifeline import end_with_parent
 from streampipe.loader.ahead import in_turn
 from streampipe.loader.handover import Packed, Shelf
@@ -31,6 +32,14 @@ from streampipe.policy import Counts as Tallies
 from streampipe.policy import ErrorPolicy, Fate
 
 END = "streampipe: no more items"
+FAILED = "streampipe: an error of a worker"
+
+
+class WorkerTraceback(Exception):
+    """Where in a worker an error came from: shown in front of it, as the cause."""
+
+    def __str__(self) -> str:
+        return f"in a worker\n{self.args[0]}" if self.args else ""
 
 
 class Parcel(NamedTuple):
@@ -170,9 +179,10 @@ class Feed(IterableDataset[Parcel]):
     def _of_worker(self, task: Task, number: int, worker: int, sender: Sender) -> Iterator[Parcel]:
         """What a consumer in a worker makes, with what was counted there, ready to be sent."""
         blocks = share_with_parent()
-        for parcel in self._of_consumer(task, number):
+        for parcel in _to_its_error(self._of_consumer(task, number), number):
             item = Packed(parcel.item, self.shelf.name, worker, blocks)
-            yield parcel._replace(item=item, counted=sender.take(_is(parcel.item, END)))
+            over = _is(parcel.item, END) or _is(parcel.item, FAILED)
+            yield parcel._replace(item=item, counted=sender.take(over))
             del item, parcel
 
     def _of_consumer(self, task: Task, number: int) -> Iterator[Parcel]:
@@ -208,6 +218,9 @@ def unpack(
     done: set[int] = set()
     with closing(parcels):
         for parcel in _waited(parcels, recorder):
+            if _is(parcel.item, FAILED):
+                kind, text, origin = parcel.moved
+                raise kind(text) from (WorkerTraceback(origin) if origin else None)
             if _is(parcel.item, END):
                 judge.merge(parcel.skipped or {}, parcel.dropped or {})
                 continue
@@ -229,6 +242,19 @@ def _waited(parcels: Iterator[Parcel], recorder: Recorder) -> Iterator[Parcel]:
             return
         yield parcel
         del parcel
+
+
+def _to_its_error(parcels: Iterator[Parcel], number: int) -> Iterator[Parcel]:
+    """The parcels of a consumer in a worker; its error is a parcel too, or torch would put tracebacks around it."""
+    try:
+        yield from parcels
+    except StreampipeError as error:
+        yield Parcel(FAILED, None, (type(error), str(error), _origin(error)), number)
+
+
+def _origin(error: StreampipeError) -> str:
+    """The traceback of what a user's function raised, as text; the library's own errors say all in a sentence."""
+    return "".join(traceback.format_exception(error.__cause__)) if error.__cause__ is not None else ""
 
 
 def _is(item: Any, mark: str) -> bool:

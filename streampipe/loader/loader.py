@@ -26,6 +26,7 @@ from streampipe.engine.plain import refuse_splitters
 from streampipe.engine.state import VERSION, checked_state
 from streampipe.errors import ConfigError
 from streampipe.lineage import Log
+from streampipe.loader.callers import lost_state, refuse_reading_ahead
 from streampipe.loader.choose import Choice, Setting, choose, rate_of
 from streampipe.loader.feed import Crew, Feed, Parcel, Received, Task, crew_of, length_of, unpack
 from streampipe.loader.handover import Shelf
@@ -38,6 +39,7 @@ from streampipe.report.metrics import HasScalars, Logger
 from streampipe.report.prometheus import show
 from streampipe.spec import Job, Spec
 from streampipe.spelling import meant
+from streampipe.stages.values import TAILS, check_choice, check_flag, check_kind, check_number
 from streampipe.world import check_world, find_world
 
 _ELSEWHERE = {
@@ -101,6 +103,8 @@ class Loader(DataLoader[Any]):
         tail: what becomes of an epoch's last batch: ``"short"`` (the default), ``"drop"``, or ``"pad"`` with the
             epoch's first samples; if not given, what ``batch(tail=)`` says.
         fixed_epoch: every pass is the same one, as validation wants it.
+        state_of: whose place ``state_dict()`` says: this ``"rank"``'s, or the whole ``"job"``'s, the same on every
+            rank, for trainers that keep one state for all. All ranks must then call it at the same step.
         prefetch: batches made ahead: by each worker, or by all ``threads`` together, but at least one by each.
         trace: keep what each thread and worker did when, for ``report(format="html")`` and ``"trace"``.
         log: a folder, into which goes which samples each step was made of; see ``sp.Lineage`` and ``sp.replay``.
@@ -125,6 +129,7 @@ class Loader(DataLoader[Any]):
         steps_per_epoch: int | None = None,
         tail: str | None = None,
         fixed_epoch: bool = False,
+        state_of: str = "rank",
         prefetch: int = 2,
         pin_memory: bool = False,
         timeout: float = 0,
@@ -139,21 +144,32 @@ class Loader(DataLoader[Any]):
         **unknown: Any,
     ) -> None:
         check_options(unknown)
+        check_number("loader", "num_workers", num_workers, 0)
+        check_number("loader", "threads", threads, 0)
+        check_number("loader", "prefetch", prefetch, 1)
+        check_number("loader", "callback_every", callback_every, 1)
+        check_number("loader", "steps_per_epoch", steps_per_epoch, 1, optional=True)
+        check_choice("loader", "tail", tail, (None, *TAILS))
+        check_choice("loader", "state_of", state_of, ("rank", "job"))
+        check_choice("loader", "progress", progress, (None, "line", "table"))
+        check_kind("loader", "log", log, (str, os.PathLike), "a folder")
+        check_flag("loader", "auto", auto)
+        check_flag("loader", "trace", trace)
+        if not isinstance(timeout, (int, float)) or timeout < 0:
+            raise ConfigError(f"loader: timeout is seconds, 0 (none) or more, not {timeout!r}")
+        if persistent_workers and not num_workers and not auto:
+            raise ConfigError("loader: persistent_workers=True needs num_workers=1 or more: without them none persists")
         self._choice: Choice | None = None
         if auto:
             if num_workers or threads:
                 raise ConfigError("auto=True chooses num_workers and threads; leave them out, or leave out auto")
             self._choice = _chosen(pipe, find_world(rank, world_size), prefetch, multiprocessing_context)
             num_workers, threads = self._choice.setting
-        if threads < 0 or prefetch < 1 or callback_every < 1 or (steps_per_epoch is not None and steps_per_epoch < 1):
-            raise ConfigError(
-                f"threads is 0 or more, prefetch, callback_every and steps_per_epoch 1 or more, not {threads}, "
-                f"{prefetch}, {callback_every} and {steps_per_epoch}"
-            )
         self.pipe = pipe
         self.prefetch = prefetch
         self.steps_per_epoch = steps_per_epoch
         self.fixed_epoch = fixed_epoch
+        self.state_of = state_of
         self._world_was_found = rank is None
         self.threads = threads
         self._recorder = Recorder(trace)
@@ -172,7 +188,7 @@ class Loader(DataLoader[Any]):
             collate_fn=_as_it_is,
             pin_memory=pin_memory,
             timeout=timeout,
-            persistent_workers=persistent_workers,
+            persistent_workers=persistent_workers and num_workers > 0,
             multiprocessing_context=multiprocessing_context if num_workers else None,
             worker_init_fn=worker_init_fn,
             prefetch_factor=prefetch if num_workers else None,
@@ -186,6 +202,11 @@ class Loader(DataLoader[Any]):
     @batch_size.setter
     def batch_size(self, value: object) -> None:
         """Torch's own bookkeeping: there is nothing to remember."""
+
+    @property
+    def world_size(self) -> int:
+        """How many ranks it is made for."""
+        return self._feed.world_size
 
     @property
     def engine(self) -> Engine[Any]:
@@ -222,6 +243,7 @@ class Loader(DataLoader[Any]):
         A state that was loaded stands in the epoch ``state["epoch"]``: naming that one goes on where the state is,
         naming another gives the state up, with a warning.
         """
+        check_number("set_epoch", "epoch", epoch, 0)
         if self._found is None:
             self._named = epoch
         elif self._life.set_epoch(epoch):
@@ -296,12 +318,19 @@ class Loader(DataLoader[Any]):
             raise TypeError(f"this loader has no length, because {life.engine.why}; give steps_per_epoch=")
         return found
 
+    @property
+    def at_end(self) -> bool:
+        """Whether the batch received last is known to be the last of its pass."""
+        open_pass = self._open() if self._open is not None else None
+        return open_pass is not None and open_pass.complete
+
     def state_dict(self, all_ranks: bool = False) -> dict[str, Any]:
         """Where training stands: after the batch received last, whatever was made ahead. Small, plain JSON.
 
         In the indexed level it is the same on every rank. Else each rank has its own, which may be loaded by the same
         rank; a list of them, or what ``sp.merge_states`` makes of it, by any number of ranks. With ``all_ranks`` that
-        is made here, and is the same on every rank: all ranks must then call this at the same step.
+        is made here, and is the same on every rank: all ranks must then call this at the same step. A loader that was
+        made with ``state_of="job"`` does so whenever it is asked.
 
         It counts every batch that the iterator gave out. ``zip(loader, range(n))`` asks for one batch more than it
         hands on, and drops it; a state taken then stands behind that batch. Write ``zip(range(n), loader)``, or
@@ -310,12 +339,16 @@ class Loader(DataLoader[Any]):
         >>> import itertools, streampipe as sp
         >>> loader = sp.from_iterable([{"n": i} for i in range(9)]).batch(2).loader()
         >>> [batch["n"] for batch in itertools.islice(loader, 2)]
-        [[0, 1], [2, 3]]
+        [tensor([0, 1]), tensor([2, 3])]
         >>> resumed = sp.from_iterable([{"n": i} for i in range(9)]).batch(2).loader()
         >>> resumed.load_state_dict(loader.state_dict())
         >>> next(iter(resumed))["n"]
-        [4, 5]
+        tensor([4, 5])
         """
+        all_ranks = all_ranks or self.state_of == "job"
+        open_pass = self._open() if self._open is not None else None
+        if open_pass is not None and not open_pass.complete:
+            refuse_reading_ahead(self.__len__)
         if self._found is None and not all_ranks:
             epochs = self.pipe.spec.epochs if self.steps_per_epoch is None else None
             new = {"kind": "new", "epoch": self._named, "step": 0, "epochs": epochs, "steps": self.steps_per_epoch}
@@ -358,13 +391,14 @@ class Loader(DataLoader[Any]):
         if self._world_was_found:
             check_world(self._feed.rank, self._feed.world_size)
         life = self._life
+        refusal = None if life.loaded else lost_state()
         goes_on = self._flow is not None and life.epochs is None and not life.loaded and not life.fixed
         self._close(keep_flow=goes_on)
         life.begin()
         self._recorder.begin()
         if self._watchers is not None:
             self._watchers.begins(self._length())
-        found = Pass(self, life)
+        found = Pass(self, life, refusal)
         self._open = weakref.ref(found)
         return found
 

@@ -13,6 +13,7 @@ from streampipe.loader.feed import Received
 from streampipe.loader.recorder import Recorder
 from streampipe.loader.watchers import Watchers
 from streampipe.policy import ErrorPolicy
+from streampipe.stages.grouping import check_decoded
 
 
 class Flows(Protocol):
@@ -35,13 +36,14 @@ class Flows(Protocol):
 class Pass:
     """The iterator of one pass."""
 
-    def __init__(self, loader: Flows, life: Life) -> None:
+    def __init__(self, loader: Flows, life: Life, refusal: ConfigError | None = None) -> None:
         self._loader = loader
+        self._refusal = refusal
         self._life = life
         self.name = life.name
         self.valid = True
         self.over = False  # all items were received, and it was asked for one more
-        self._complete = False  # all items were received
+        self.complete = False  # all items were received
         self._given = 0
         self._left_out = loader._recorder.counts.get("batch", LEFT_OUT)
         self._resumed = life.taken > 0 or life.at != life.engine.first(life.name)
@@ -65,13 +67,15 @@ class Pass:
             self._loader._watchers.ends()
 
     def __next__(self) -> Any:
+        if self._refusal is not None:
+            raise self._refusal
         if not self.valid:
             raise ConfigError(
                 "this iterator of the loader has ended: since then a newer one was begun, or load_state_dict or "
                 "set_epoch was called; use a newer one, and a loader for each of the loops that run at the same time"
             )
         life = self._life
-        if self.over or (self._complete and life.steps is not None):
+        if self.over or (self.complete and life.steps is not None):
             self.over = True
             self._ends()
             raise StopIteration
@@ -86,17 +90,19 @@ class Pass:
                 raise
             if found is None:
                 return self._at_end()
-            if self._complete:
+            if self.complete:
                 continue  # only counts follow
             nothing = is_nothing(found.item)
             if nothing:
                 life.at = life.engine.behind(life.at, found.moved)
                 if not found.more:
-                    self._complete = True
+                    self.complete = True
                     life.ended()
                 continue
-            self._complete = not life.received(found.moved, found.more)
+            self.complete = not life.received(found.moved, found.more)
             self._given += 1
+            if self._given == 1:
+                check_decoded(life.engine.spec.chain, found.item)
             if watchers is not None:
                 watchers.batch(life.received_in_all - 1, found.item)
             return found.item
@@ -117,11 +123,11 @@ class Pass:
             dropped = loader._judge.judge() if life.ranks == 1 else None
             if not self._given and (error := dropped or life.engine.nothing(int(left_out))) is not None:
                 raise error
-        if not self._complete:
+        if not self.complete:
             life.ended()
         if self._resumed and not self._given:
             self._resumed = False
-            self._complete = False
+            self.complete = False
             life.begin()
             self.name = life.name
             return self.__next__()

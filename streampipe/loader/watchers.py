@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from streampipe.errors import ConfigError
 from streampipe.lineage import Log
 from streampipe.report.live import Live, live
 from streampipe.report.metrics import HasScalars, Logger, logger_of, metrics
@@ -29,6 +30,8 @@ class Watchers:
         log: Callable[[], Log] | None,
         look: Callable[[], Summary],
     ) -> None:
+        if isinstance(callbacks, str) or not isinstance(callbacks, Iterable):
+            raise ConfigError(f"loader: callbacks is a list, as in callbacks=[wandb.log], not {callbacks!r:.80}")
         self._loggers = [logger_of(each) for each in callbacks]
         self._every = every
         self._progress = progress

@@ -16,6 +16,7 @@ import numpy as np
 
 from streampipe.errors import ConfigError
 from streampipe.plan.shapes import SETS, NoUpscale, Size, every, generate, in_order
+from streampipe.spelling import similar
 
 MISSTATED = "json sizes that are not the image's"
 """Under what samples are counted of which the json states another size than the header of their image."""
@@ -92,10 +93,16 @@ class Buckets:
                 no_upscale, text = NoUpscale(base, step, most), f"{text}, upscale=False"
         elif isinstance(sizes, str):
             if sizes not in SETS:
-                raise ConfigError(f"there are no buckets {sizes!r}: choose one of {', '.join(SETS)}, or give sizes")
+                near = similar(sizes, SETS)
+                raise ConfigError(f"there are no buckets {sizes!r}: choose one of {', '.join(SETS)}{near}")
             found, text = SETS[sizes], _RULES.get(sizes, "")
         else:
-            found, text = [(int(h), int(w)) for h, w in sizes], ""
+            try:
+                found, text = [(int(h), int(w)) for h, w in sizes], ""
+            except (TypeError, ValueError):
+                raise ConfigError(
+                    f"buckets are a name ({', '.join(SETS)}) or a list of pairs of edges in pixels, not {sizes!r:.80}"
+                ) from None
         self._set(in_order(found, not upscale), max_ar, nearest, no_upscale, text)
 
     def _set(

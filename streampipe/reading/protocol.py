@@ -26,13 +26,15 @@ class Samples(ABC):
 
     ``parts`` are the pipelines of a mixture. ``window`` is the shuffle's: None for the listed order, 0 where whole
     shards are shuffled; with ``sensible`` a plan chooses it. ``tier`` is what was asked for, None if nothing was.
-    ``leaves_marks``: a stream goes on behind any sample, by the mark that it left (``run.trail``).
+    ``leaves_marks``: a stream goes on behind any sample, by the mark that it left (``run.trail``). ``singly``: what it
+    gives are never batches.
     """
 
     parts: Sequence[Any] = ()
     window: int | None = None
     sensible: bool = False
     tier: str | None = None
+    singly: bool = False
     leaves_marks: bool = False
 
     @abstractmethod

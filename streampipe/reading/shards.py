@@ -47,6 +47,7 @@ class ShardSamples(Samples):
     """
 
     leaves_marks = True
+    singly = True
 
     def __init__(
         self,

@@ -29,13 +29,9 @@ def live(kind: str, look: Callable[[], Summary], total: int | None) -> Live:
     """The line or the table of a pass.
 
     Raises:
-        ConfigError: there is no such kind, or rich is not installed.
+        ConfigError: rich is not installed, which the table needs.
     """
-    if kind == "line":
-        return Line(look, total)
-    if kind == "table":
-        return Table(look)
-    raise ConfigError(f"loader(progress=) is 'line' or 'table', not {kind!r}")
+    return Line(look, total) if kind == "line" else Table(look)
 
 
 class Line:

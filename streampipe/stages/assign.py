@@ -21,8 +21,7 @@ def _check(fields: Any) -> None:
 def assign(samples: Iterable[dict[str, Any]], fields: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Each sample with these fields, in place of its own of the same names: a ``loss_weight``, the name of a dataset.
 
-    Values are not copied: every sample holds the same object. Numbers stay numbers, and a batch has a list of them; a
-    tensor is stacked.
+    Values are not copied: every sample holds the same object. ``batch`` makes a tensor of numbers, and stacks tensors.
 
     >>> list(assign(fields={"loss_weight": 0.5})([{"__key__": "a"}, {"__key__": "b", "loss_weight": 2}]))
     [{'__key__': 'a', 'loss_weight': 0.5}, {'__key__': 'b', 'loss_weight': 0.5}]

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import islice
 from typing import Any
 
 from streampipe.context import FILLED_IN, Run
 from streampipe.counters import counters
 from streampipe.errors import ConfigError
+from streampipe.stages.collate import Pad
 from streampipe.stages.collate import collate as default_collate
 from streampipe.stages.stage import stage
-from streampipe.stages.values import TAILS, check_choice, check_function, check_number
+from streampipe.stages.values import TAILS, check_choice, check_function, check_kind, check_number
 from streampipe.traits import Batch
 
 Collate = Callable[[Sequence[Any]], Any]
 
 
-def _check(size: Any, pixels: Any, collate: Any, tail: Any) -> None:
+def _check(size: Any, pixels: Any, collate: Any, tail: Any, pad: Any) -> None:
     if (size is None) == (pixels is None):
         raise ConfigError("batch takes a size, or pixels=, a budget behind bucket(...)")
     for each in size.values() if isinstance(size, Mapping) else () if size is None else (size,):
@@ -25,13 +27,19 @@ def _check(size: Any, pixels: Any, collate: Any, tail: Any) -> None:
     check_number("batch", "pixels", pixels, 1, optional=True)
     check_function("batch", "collate", collate, optional=True)
     check_choice("batch", "tail", tail, TAILS)
+    check_kind("batch", "pad", pad, Mapping, "a value by field, as in {'tokens': 0}")
+    for name, value in (pad or {}).items():
+        if not isinstance(name, str) or not isinstance(value, (bool, int, float)):
+            raise ConfigError(f"batch: pad is a number by field, as in {{'tokens': 0}}, not {pad!r:.80}")
+    if pad and collate is not None:
+        raise ConfigError("batch takes pad= or collate=, not both: a collate of your own pads as it likes")
 
 
 def _push(options: Mapping[str, Any]) -> Batch:
     return Batch(options["size"], options["pixels"], options["tail"])
 
 
-@stage(rows="batch", state="nothing", check=_check, pushdown=_push)
+@stage(rows="batch", state="nothing", takes="samples", check=_check, pushdown=_push)
 def batch(
     samples: Iterable[Any],
     size: int | Mapping[tuple[int, int], int] | None = None,
@@ -39,9 +47,10 @@ def batch(
     pixels: int | None = None,
     collate: Collate | None = None,
     tail: str = "short",
+    pad: Pad | None = None,
     run: Run = FILLED_IN,
 ) -> Iterator[Any]:
-    """``size`` samples as one dict: tensors stacked, everything else a list.
+    """``size`` samples as one dict: tensors stacked, numbers as a tensor, everything else a list.
 
     Args:
         size: samples of a batch; behind ``bucket`` it may be a number for each (height, width).
@@ -50,12 +59,14 @@ def batch(
         tail: what becomes of the samples at an epoch's end (where samples are not counted: of a worker's stream) that
             fill no batch: a ``"short"`` batch, ``"drop"`` them, or ``"pad"``: a full batch in which some come again.
             ``loader(tail=)`` comes before it.
+        pad: fields whose tensors (or lists of numbers) may be of unequal length, each with the value that the shorter
+            ones of a batch are filled up with at their end: ``{"tokens": 0, "mask": 0}``.
 
     >>> list(batch(size=2)([{"n": 1}, {"n": 2}, {"n": 3}]))
-    [{'n': [1, 2]}, {'n': [3]}]
+    [{'n': tensor([1, 2])}, {'n': tensor([3])}]
     """
     number = rows_of_batch(size, run)
-    join = collate or default_collate
+    join = collate or partial(default_collate, pad=pad)
     samples = iter(samples)
     while rows := list(islice(samples, number)):
         if len(rows) == number or run.fill or tail != "drop":

@@ -44,7 +44,7 @@ def _push(options: Mapping[str, Any]) -> traits.Group:
     return traits.Group(**options)
 
 
-@stage(rows="fewer", state="nothing", views=True, check=_check, pushdown=_push)
+@stage(rows="fewer", state="nothing", takes="samples", views=True, check=_check, pushdown=_push)
 def bucket(
     samples: Iterable[Sample],
     buckets: Buckets,

@@ -25,7 +25,7 @@ def _recipe(missing: str = "error", into: str = "caption", **options: Any) -> Re
     return Recipe(**options)
 
 
-@stage(rows="each", state="nothing", views=True, check=_recipe)
+@stage(rows="each", state="nothing", takes="samples", views=True, check=_recipe)
 def caption(
     samples: Iterable[Sample],
     keys: str | Sequence[str] = CAPTION_KEYS,

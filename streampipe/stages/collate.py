@@ -1,8 +1,8 @@
-"""Samples to one batch: tensors stacked, everything else a list."""
+"""Samples to one batch: tensors of what can be stacked, lists of everything else."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,23 +13,42 @@ from streampipe.errors import StageError
 from streampipe.memory import empty, fill
 
 Batch = dict[str, Any]
+Pad = Mapping[str, float]
+"""Fields of unequal lengths, and the value that fills the shorter ones up."""
 
 
-def collate(samples: Sequence[Any]) -> Any:
-    """One dict: tensors (and numpy arrays) of a field stacked along a new first dimension, everything else a list.
+def collate(samples: Sequence[Any], pad: Pad | None = None) -> Any:
+    """One dict: of each field a tensor, or else a list.
+
+    Tensors and numpy arrays are stacked along a new first dimension. Numbers become a tensor: whole ones int64, others
+    of torch's default dtype (float32), truth values bool. Anything else stays a list, and so does metadata
+    (``__key__``), but for tensors. Samples that are tuples become a tuple of the same.
 
     Inside a DataLoader worker the stacked tensors are made in shared memory, so handing them over copies nothing.
+
+    Args:
+        samples: dicts with the same fields, or tuples of one length.
+        pad: fields whose tensors (or lists of numbers) may be of unequal length, each with the value that fills the
+            shorter ones up, at their end: ``{"tokens": 0, "mask": 0}``.
 
     Raises:
         StageError: the samples have different fields, or a field has tensors of different shapes or dtypes.
 
-    >>> collate([{"__key__": "a", "x": torch.zeros(2)}, {"__key__": "b", "x": torch.ones(2)}])
+    >>> collate([{"__key__": "a", "x": torch.zeros(2), "n": 1}, {"__key__": "b", "x": torch.ones(2), "n": 2}])
     {'__key__': ['a', 'b'], 'x': tensor([[0., 0.],
-            [1., 1.]])}
+            [1., 1.]]), 'n': tensor([1, 2])}
+    >>> collate([{"t": torch.tensor([5, 6])}, {"t": torch.tensor([7])}], pad={"t": 0})
+    {'t': tensor([[5, 6],
+            [7, 0]])}
+    >>> collate([("a cat", 3), ("a dog", 4)])
+    (['a cat', 'a dog'], tensor([3, 4]))
     """
     first = samples[0]
+    if type(first) is tuple:
+        return _of_tuples(samples, pad)
     if not isinstance(first, Mapping):
         return list(samples)  # samples of the user's own make: a list of them
+    keys = [sample.get("__key__") for sample in samples]
     for sample in samples:
         if sample.keys() != first.keys():
             odd = sorted(sample.keys() ^ first.keys())
@@ -38,40 +57,120 @@ def collate(samples: Sequence[Any]) -> Any:
                 f"of them has {', '.join(map(repr, odd))}; use select(...), rename(image='jpg;png') or "
                 f"default({odd[0]}=...) before batch"
             )
-    return {name: _stack(name, [sample[name] for sample in samples], samples) for name in first}
+    if pad and (odd_names := [name for name in pad if name not in first]):
+        raise StageError(f"batch(pad=) names {odd_names[0]!r}, which the samples lack; they have {', '.join(first)}")
+    return {name: _column(name, [sample[name] for sample in samples], keys, pad) for name in first}
 
 
-def _stack(name: str, values: list[Any], samples: Sequence[Mapping[str, Any]]) -> Any:
-    if isinstance(values[0], np.ndarray) and values[0].dtype.kind in "biufc":
-        values = [as_tensor(value) for value in values]
+def _of_tuples(samples: Sequence[tuple[Any, ...]], pad: Pad | None) -> tuple[Any, ...]:
+    if pad:
+        raise StageError("batch(pad=) names fields, and the samples are tuples: make them dicts, as in {'tokens': ...}")
+    lengths = {len(sample) for sample in samples}
+    if len(lengths) > 1:
+        raise StageError(f"samples that are tuples of different lengths cannot share a batch: {sorted(lengths)}")
+    numbers = list(range(len(samples)))
+    return tuple(_column(str(i), list(values), numbers, None) for i, values in enumerate(zip(*samples, strict=True)))
+
+
+def _column(name: str, values: list[Any], keys: Sequence[Any], pad: Pad | None) -> Any:
+    """The values of a field as one tensor, or else as a list."""
     first = values[0]
+    if isinstance(first, (bool, int, float, np.generic)):
+        found = None if name.startswith("__") else _numbers(values)
+        return values if found is None else found
+    padded = pad is not None and name in pad
+    if padded or (isinstance(first, np.ndarray) and first.dtype.kind in "biufc"):
+        values = [_tensor(value, padded) for value in values]
     if isinstance(first, DeferredImage):
-        for value, sample in zip(values, samples, strict=True):
+        for value, key in zip(values, keys, strict=True):
             if not isinstance(value, DeferredImage) or value.size != first.size:
-                raise _unlike(name, first, samples[0], value, sample)
+                raise _unlike(name, first, keys[0], value, key)
         return DeferredBatch.of(values, empty)
-    if not isinstance(first, torch.Tensor):
+    if not isinstance(values[0], torch.Tensor):
+        if padded:
+            raise StageError(
+                f"field {name!r} cannot be padded: it is {_kind(first)}, and tensors or lists of numbers are"
+            )
         return values
-    for value, sample in zip(values, samples, strict=True):
+    if pad is not None and padded:
+        values = _padded(name, values, pad[name])
+    return _stack(name, values, keys)
+
+
+def _numbers(values: Sequence[Any]) -> torch.Tensor | None:
+    """Numbers as a tensor; None where one of them is none, or is too large for one."""
+    plain = [value.item() if isinstance(value, np.generic) else value for value in values]
+    kinds = {type(value) for value in plain}
+    if kinds == {bool}:
+        dtype = torch.bool
+    elif kinds == {int}:
+        dtype = torch.int64
+    elif kinds <= {int, float}:
+        dtype = torch.get_default_dtype()
+    else:
+        return None
+    try:
+        made = torch.tensor(plain, dtype=dtype)
+    except (OverflowError, RuntimeError, ValueError):  # beyond 64 bits
+        return None
+    return empty(tuple(made.shape), dtype).copy_(made)
+
+
+def _tensor(value: Any, padded: bool) -> Any:
+    if padded and isinstance(value, (list, tuple)) and all(isinstance(each, (bool, int, float)) for each in value):
+        return torch.tensor(value, dtype=None if value else torch.int64)
+    return as_tensor(value)
+
+
+def _padded(name: str, values: list[torch.Tensor], value: float) -> list[torch.Tensor]:
+    """The tensors, each filled up at the end of its dimensions to the longest."""
+    dims = values[0].dim()
+    if not all(isinstance(each, torch.Tensor) and each.dim() == dims for each in values):
+        kinds = ", ".join(sorted({_kind(each) for each in values}))
+        raise StageError(f"field {name!r} cannot be padded: it is {kinds} in the samples of a batch")
+    most = [max(each.shape[i] for each in values) for i in range(dims)]
+    missing = [[end for i in reversed(range(dims)) for end in (0, most[i] - each.shape[i])] for each in values]
+    return [torch.nn.functional.pad(each, ends, value=value) for each, ends in zip(values, missing, strict=True)]
+
+
+def _stack(name: str, values: list[Any], keys: Sequence[Any]) -> torch.Tensor:
+    first = values[0]
+    for value, key in zip(values, keys, strict=True):
         if not isinstance(value, torch.Tensor) or value.shape != first.shape or value.dtype != first.dtype:
-            raise _unlike(name, first, samples[0], value, sample)
+            raise _unlike(name, first, keys[0], value, key)
     out = empty((len(values), *first.shape), first.dtype, channels_last=is_channels_last(first))
     for row, value in zip(out, values, strict=True):
         fill(row, value)
     return out
 
 
-def _unlike(name: str, first: Any, lead: Mapping[str, Any], value: Any, sample: Mapping[str, Any]) -> StageError:
+def _unlike(name: str, first: Any, lead: Any, value: Any, key: Any) -> StageError:
     return StageError(
-        f"field {name!r} cannot be stacked: it is {_kind(first)} in sample {lead.get('__key__')!r} and "
-        f"{_kind(value)} in {sample.get('__key__')!r}; bring all to one size, as in decode(size=512), or give "
-        f"those that lack it a value of that shape, as in default({name}=function)"
+        f"field {name!r} cannot be stacked: it is {_kind(first)} in sample {lead!r} and {_kind(value)} in {key!r}; "
+        f"{_advice(name, first, value)}"
     )
+
+
+def _advice(name: str, first: Any, value: Any) -> str:
+    if isinstance(first, DeferredImage) and isinstance(value, DeferredImage):
+        return "bring all images to one size, as in decode(size=512), or stack those of one size, as in bucket('sdxl')"
+    if not isinstance(first, torch.Tensor) or not isinstance(value, torch.Tensor):
+        return f"give those that lack it a value of that shape, as in default({name}=function)"
+    if value.dtype != first.dtype:
+        return f"bring them to one dtype, as in map(lambda x: x.float(), {name!r})"
+    if first.dim() == 3 and first.dtype == torch.uint8:
+        return "bring all images to one size, as in decode(size=512), or stack those of one size, as in bucket('sdxl')"
+    return f"fill the shorter ones up, as in batch(n, pad={{{name!r}: 0}}), or bring all to one shape"
 
 
 def as_tensor(value: Any) -> Any:
     """An array as a tensor; anything else as it is."""
     return torch.from_numpy(np.ascontiguousarray(value)) if isinstance(value, np.ndarray) else value
+
+
+def unpadded(pad: Pad | None, names: Collection[str]) -> Pad | None:
+    """The same without fields that have their rows already."""
+    return {name: value for name, value in pad.items() if name not in names} if pad else pad
 
 
 def is_channels_last(image: torch.Tensor) -> bool:

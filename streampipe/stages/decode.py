@@ -32,7 +32,7 @@ from streampipe.decorators.skip import SKIP
 from streampipe.errors import ConfigError, DecodeError, SampleError, StageError, StreampipeError, UnsafeFormat
 from streampipe.stages.framing import TOO_SMALL, Crop, Frame, Framing, Sizes, main_of, passed
 from streampipe.stages.stage import stage
-from streampipe.stages.values import check_number
+from streampipe.stages.values import check_choice, check_number
 from streampipe.threads import ordered
 
 Decoders = Mapping[str, Callable[[bytes], Any]]
@@ -49,7 +49,7 @@ def _own_size(options: Mapping[str, Any]) -> Any:
     return None if isinstance(size, Mapping) else size  # by field: the main image may have its bucket's
 
 
-@stage(rows="each", state="nothing", views=True, check=_check, bytes_out=True, own_size=_own_size)
+@stage(rows="each", state="nothing", takes="samples", views=True, check=_check, bytes_out=True, own_size=_own_size)
 def decode(
     samples: Iterable[Sample],
     size: Sizes = None,
@@ -208,8 +208,7 @@ class FieldDecoder:
             ("damaged", damaged, ("error", "accept")),
             ("device", device, (None, "cuda")),
         ):
-            if value not in allowed:
-                raise ConfigError(f"decode: {name} is one of {', '.join(map(str, allowed))}, not {value!r}")
+            check_choice("decode", name, value, allowed)
         if device is not None and (output != "tensor" or alpha is not None or damaged != "error"):
             raise ConfigError(
                 "decode: device='cuda' gives tensors of whole images: leave out output, alpha and damaged"

@@ -14,7 +14,7 @@ from streampipe.decoding import Size
 from streampipe.decoding.arrays import Unread, bytes_of, owned
 from streampipe.memory import empty
 from streampipe.stages.batch import Collate, filled, rows_of_batch
-from streampipe.stages.collate import Batch
+from streampipe.stages.collate import Batch, Pad, unpadded
 from streampipe.stages.collate import collate as default_collate
 from streampipe.stages.decode import FieldDecoder
 from streampipe.stages.framing import passed
@@ -77,6 +77,7 @@ def decode_batch(
     collate: Collate | None = None,
     tail: str = "short",
     pixels: int | None = None,
+    pad: Pad | None = None,
     *,
     run: Run = FILLED_IN,
 ) -> Iterator[Batch]:
@@ -107,12 +108,12 @@ def decode_batch(
         ready.append(row)
         del row
         if len(ready) == size:
-            whole = _join(ready, collate)
+            whole = _join(ready, collate, pad)
             ready = []
             yield whole
             del whole
     if ready and (run.fill or tail != "drop"):
-        yield _join(filled(ready, size if run.fill or tail == "pad" else 0, run), collate)
+        yield _join(filled(ready, size if run.fill or tail == "pad" else 0, run), collate, pad)
 
 
 def _placed(samples: Iterable[Sample], size: int, decoder: FieldDecoder) -> Iterator[Placed]:
@@ -125,7 +126,7 @@ def _placed(samples: Iterable[Sample], size: int, decoder: FieldDecoder) -> Iter
         yield sample, block.row(sizes), block, block.taken - 1
 
 
-def _join(ready: list[Row], own: Collate | None) -> Batch:
+def _join(ready: list[Row], own: Collate | None, pad: Pad | None) -> Batch:
     samples = [sample for sample, _, _ in ready]
     if own is not None:
         return own(samples)  # type: ignore[no-any-return]
@@ -133,13 +134,14 @@ def _join(ready: list[Row], own: Collate | None) -> Batch:
     if (not block.images and not block.arrays) or not all(
         other is block and number == i for i, (_, other, number) in enumerate(ready)
     ):
-        return default_collate(samples)  # type: ignore[no-any-return]
+        return default_collate(samples, pad)  # type: ignore[no-any-return]
     memories = ((name, block.memory(name)) for name in samples[0])
     slots = {name: memory for name, memory in memories if memory is not None}
     if not all(_is_row(sample.get(name), memory) for sample in samples for name, memory in slots.items()):
-        return default_collate(samples)  # type: ignore[no-any-return]  # some have written no row
+        return default_collate(samples, pad)  # type: ignore[no-any-return]  # some have written no row
     rest: Batch = default_collate(
-        [{name: None if name in slots else value for name, value in sample.items()} for sample in samples]
+        [{name: None if name in slots else value for name, value in sample.items()} for sample in samples],
+        unpadded(pad, slots),
     )
     return {name: slots[name][: len(ready)] if name in slots else values for name, values in rest.items()}
 

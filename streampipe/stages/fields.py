@@ -25,6 +25,6 @@ def find(sample: Mapping[str, Any], wanted: str, stage: str) -> str:
     )
 
 
-def metadata(sample: Mapping[str, Any]) -> dict[str, Any]:
+def metadata_of(sample: Mapping[str, Any]) -> dict[str, Any]:
     """The entries whose names start with two underscores: key, URL and position."""
     return {name: value for name, value in sample.items() if name.startswith("__")}

@@ -27,7 +27,7 @@ def _own_size(options: Mapping[str, Any]) -> Any:
     return None if isinstance(size, Mapping) else size  # by field: the main image may have its bucket's
 
 
-@stage(rows="each", state="nothing", check=_check, own_size=_own_size)
+@stage(rows="each", state="nothing", takes="samples", check=_check, own_size=_own_size)
 def fit(
     samples: Iterable[Sample],
     size: Sizes = None,

@@ -9,7 +9,7 @@ from streampipe.context import FILLED_IN, Run, blame
 from streampipe.counters import counters
 from streampipe.decorators.skip import SKIP
 from streampipe.errors import StageError, StreampipeError
-from streampipe.stages.fields import metadata
+from streampipe.stages.fields import metadata_of
 from streampipe.stages.map import wants
 from streampipe.stages.nothing import Drops
 from streampipe.stages.stage import stage
@@ -92,7 +92,7 @@ def _named(sample: Any, made: Any, number: int) -> Any:
     key = made.get("__key__", sample["__key__"])
     if key == sample["__key__"]:
         key = f"{key}-{number}"
-    return {**metadata(sample), **made, "__key__": key}
+    return {**metadata_of(sample), **made, "__key__": key}
 
 
 def _key(sample: Any) -> Any:

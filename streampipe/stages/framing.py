@@ -32,6 +32,7 @@ from streampipe.errors import ConfigError, DecodeError, StageError, StreampipeEr
 from streampipe.index.stated import ORIGINAL, differs, stated_size
 from streampipe.stages.map import wants
 from streampipe.stages.nothing import Drops
+from streampipe.stages.values import check_choice
 
 T = TypeVar("T")
 SAME_SHAPE = 1.1
@@ -107,11 +108,10 @@ class Framing:
             ("rounding", self.rounding, ROUNDINGS),
             *(("interpolation", each, INTERPOLATIONS) for each in chosen),
         ):
-            if value not in allowed:
-                raise ConfigError(f"{stage}: {name} is one of {', '.join(allowed)}, not {value!r}")
+            check_choice(stage, name, value, allowed)
         for each in self.size.values() if isinstance(self.size, Mapping) else (self.size,):
             _check_size(stage, each)
-        if not 0 <= self.flip <= 1:
+        if not isinstance(self.flip, (int, float)) or not 0 <= self.flip <= 1:
             raise ConfigError(f"{stage}: flip is the share of samples to mirror, 0 to 1, not {self.flip!r}")
         if self.upscale not in ("allow", "drop") and not (isinstance(self.upscale, Real) and self.upscale >= 1):
             raise ConfigError(f"{stage}: upscale is 'allow', 'drop' or a factor of 1 or more, not {self.upscale!r}")
@@ -363,9 +363,10 @@ def _check_size(stage: str, size: Any) -> None:
         return
     edges = (size,) if isinstance(size, int) else tuple(size) if isinstance(size, (tuple, list)) else ()
     if len(edges) not in (1, 2) or not all(isinstance(each, int) and each > 0 for each in edges):
+        advice = f"; images of PIL or numpy are {stage}(output='pil')" if isinstance(size, str) else ""
         raise ConfigError(
             f"{stage}: size is an edge, (height, width) in pixels, sp.Area(...) or None, or one of these by field, not "
-            f"{size!r}"
+            f"{size!r}{advice}"
         )
 
 

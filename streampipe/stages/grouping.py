@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from streampipe.decoding import is_image_field
 from streampipe.errors import ConfigError
 from streampipe.plan.buckets import batch_sizes
 from streampipe.stages.stage import pushdown_of, traits_of
@@ -44,6 +45,26 @@ def find_groups(chain: Sequence[Any], needed: bool = False) -> tuple[Sequence[An
     if isinstance(batch, Batch) and batch.tail != "short":
         raise ConfigError("behind bucket, leave out batch(tail=): bucket(tail=) says what becomes of leftovers")
     return chain, (start, end)
+
+
+def check_decoded(chain: Sequence[Any], batch: Any) -> None:
+    """Refuse a batch of images as they are stored, though they have buckets: decode was forgotten.
+
+    Whatever else stands behind ``bucket`` may be there to decode them, or to read something else alone.
+
+    Raises:
+        ConfigError: nothing but ``batch`` does, and the batch has images.
+    """
+    start = next((i for i, stage in enumerate(chain) if isinstance(pushdown_of(stage), Group)), len(chain))
+    if start == len(chain) or any(pushdown_of(stage) is None for stage in chain[start + 1 :]):
+        return
+    fields = batch.items() if isinstance(batch, dict) else ()
+    first = {name: values[0] for name, values in fields if isinstance(values, list) and values}
+    if any(isinstance(value, bytes) and is_image_field(name, value) for name, value in first.items()):
+        raise ConfigError(
+            "bucket gives each image a size, and no stage brings it there: put decode() between bucket and batch, or "
+            "select(...) what is wanted besides images"
+        )
 
 
 def _sees_more_than_a_group(stage: Any) -> bool:

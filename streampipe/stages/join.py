@@ -34,7 +34,7 @@ def _asked(
     return Place(sidecar), *pair, _by_new_name(columns)
 
 
-@stage(rows="each", state="nothing", views=True, check=_asked)
+@stage(rows="each", state="nothing", takes="samples", views=True, check=_asked)
 def join(
     samples: Iterable[Sample],
     sidecar: str | os.PathLike[str] | Callable[[str], str | None],

@@ -10,7 +10,7 @@ from streampipe.context import FILLED_IN, Run, blame, key_of
 from streampipe.counters import counters
 from streampipe.decorators.skip import SKIP
 from streampipe.errors import ConfigError, StageError, StreampipeError
-from streampipe.stages.fields import find, metadata
+from streampipe.stages.fields import find, metadata_of
 from streampipe.stages.nothing import Drops
 from streampipe.stages.stage import stage
 from streampipe.stages.values import check_function, check_number
@@ -105,7 +105,7 @@ def _whole(sample: Any, result: Any, stage_name: str) -> Any:
             f"sp.SKIP to drop it"
         )
     if type(result) is dict and "__key__" not in result:
-        return {**metadata(sample), **result}
+        return {**metadata_of(sample), **result}
     return result
 
 

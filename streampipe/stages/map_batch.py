@@ -19,7 +19,7 @@ from streampipe.decorators.skip import SKIP
 from streampipe.errors import StageError, StreampipeError
 from streampipe.memory import empty, fill
 from streampipe.stages.batch import Collate, filled, rows_of_batch
-from streampipe.stages.collate import Batch, as_tensor, is_channels_last
+from streampipe.stages.collate import Batch, Pad, as_tensor, is_channels_last, unpadded
 from streampipe.stages.collate import collate as default_collate
 from streampipe.stages.fields import find
 from streampipe.stages.map import caused, wants
@@ -81,6 +81,7 @@ def map_batch(
     collate: Collate | None = None,
     tail: str = "short",
     pixels: int | None = None,
+    pad: Pad | None = None,
     *,
     run: Run = FILLED_IN,
 ) -> Iterator[Batch]:
@@ -122,13 +123,13 @@ def map_batch(
             ready.append(row)
         del row
         if len(ready) == size:
-            whole = _join(ready)
+            whole = _join(ready, pad)
             ready = []
             yield whole
             del whole
     drops.end()
     if ready and (run.fill or tail != "drop"):
-        yield _join(filled(ready, size if run.fill or tail == "pad" else 0, run))
+        yield _join(filled(ready, size if run.fill or tail == "pad" else 0, run), pad)
 
 
 def _placed(samples: Iterable[Sample], size: int) -> Iterator[tuple[Sample, Block, int]]:
@@ -162,17 +163,17 @@ def _value(value: Any, row: Any, sample: Sample, run: Run) -> Any:
     return row
 
 
-def _join(ready: list[_Row]) -> Batch:
+def _join(ready: list[_Row], pad: Pad | None) -> Batch:
     name, block = ready[0].name, ready[0].block
     aligned = all(row.block is block and row.number == i and row.name == name for i, row in enumerate(ready))
     values = block.values
     if not aligned or values is None or any(not _fits(row.value, values) for row in ready):
-        return default_collate([{**row.sample, row.name: row.value} for row in ready])  # type: ignore[no-any-return]
+        return default_collate([{**row.sample, row.name: row.value} for row in ready], pad)  # type: ignore[no-any-return]
     for row in ready:
         value = as_tensor(row.value)
         if value.data_ptr() != values[row.number].data_ptr():
             fill(values[row.number], value)
-    rest: Batch = default_collate([{**row.sample, name: None} for row in ready])
+    rest: Batch = default_collate([{**row.sample, name: None} for row in ready], unpadded(pad, (name,)))
     return {**rest, name: values[: len(ready)]}
 
 

@@ -7,20 +7,27 @@ from typing import Any
 
 from streampipe.context import FILLED_IN, Run
 from streampipe.errors import StageError
-from streampipe.stages.fields import find, metadata
+from streampipe.stages.fields import find, metadata_of
 from streampipe.stages.stage import stage
-from streampipe.stages.values import check_names
+from streampipe.stages.values import check_flag, check_names
 
 
-def _check(fields: Any) -> None:
+def _check(fields: Any, metadata: Any) -> None:
     check_names("select", "fields", fields)
+    check_flag("select", "metadata", metadata)
 
 
 @stage(rows="each", state="nothing", views=True, check=_check)
 def select(
-    samples: Iterable[dict[str, Any]], fields: tuple[str, ...], *, run: Run = FILLED_IN
+    samples: Iterable[dict[str, Any]], fields: tuple[str, ...], *, metadata: bool = True, run: Run = FILLED_IN
 ) -> Iterator[dict[str, Any]]:
     """The named fields of each sample, and its metadata. ``"jpg;png;webp"`` is the first of these that is there.
+
+    Args:
+        fields: the fields to keep.
+        metadata: whether ``__key__``, ``__url__`` and ``__position__`` stay. Without them, and without texts, a batch
+            has tensors alone, as some trainers want it. Errors then name no sample, and stages behind that make random
+            choices refuse to, so it goes last, in front of ``batch`` or behind it.
 
     Raises:
         StageError: a sample has none of the alternatives.
@@ -35,4 +42,4 @@ def select(
             run.policy.failed(error, run.stage)
             continue
         run.policy.passed(run.stage)
-        yield metadata(sample) | {name: sample[name] for name in chosen}
+        yield (metadata_of(sample) if metadata else {}) | {name: sample[name] for name in chosen}

@@ -7,14 +7,15 @@ import inspect
 import sys
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from enum import Enum
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
 from streampipe.context import Run
-from streampipe.errors import ConfigError
+from streampipe.errors import ConfigError, StreampipeError
 from streampipe.index.beside import Beside
 from streampipe.spelling import meant
-from streampipe.traits import Keeps, Pushdown, Rows, Traits
+from streampipe.traits import Keeps, Pushdown, Rows, Takes, Traits
 
 P = ParamSpec("P")
 E = TypeVar("E", bound=Enum)
@@ -92,8 +93,19 @@ class StageDefinition(Generic[P]):
             raise ConfigError(f"stage {self.__name__}{self.signature}: {error}{hint}") from None
         bound = Stage(self, parameters)
         if self.check is not None:
-            self.check(**bound.options)
+            self._checked(bound.options)
         return bound(samples[0]) if samples else bound
+
+    def _checked(self, options: Mapping[str, Any]) -> None:
+        assert self.check is not None
+        try:
+            self.check(**options)
+        except StreampipeError:
+            raise
+        except (TypeError, ValueError, AttributeError) as error:  # of a kind that the check never thought of
+            raise ConfigError(
+                f"stage {self.__name__}: an option is of a wrong kind ({error}); see its help()"
+            ) from error
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         return self if instance is None else types.MethodType(self, instance)
@@ -116,6 +128,7 @@ def stage(
     *,
     rows: str | Rows = Rows.ANY,
     state: str | Keeps = Keeps.OPAQUE,
+    takes: str | Takes = Takes.ANY,
     views: bool = False,
     check: Callable[..., object] | None = None,
     bytes_out: bool = False,
@@ -128,6 +141,7 @@ def stage(
     *,
     rows: str | Rows = Rows.ANY,
     state: str | Keeps = Keeps.OPAQUE,
+    takes: str | Takes = Takes.ANY,
     views: bool = False,
     check: Callable[..., object] | None = None,
     bytes_out: bool = False,
@@ -147,6 +161,8 @@ def stage(
         state: what the stage keeps between the samples that it yields: ``"nothing"``, ``"offset"`` (numbers, which it
             puts in front of ``run.trail.mark`` and finds in ``run.at`` on a resume), or ``"opaque"``: on a resume its
             stream is replayed from the beginning of the epoch.
+        takes: ``"samples"`` or ``"batches"`` where it makes sense for one of them only: in another place of a chain the
+            pipeline then refuses it; ``"any"``.
         views: the stage never looks into fields, or can use memoryviews: it is then given fields that were not
             copied out of the shard yet, where these would be bytes otherwise.
         check: called with all parameters by name, defaults filled in, when the stage is made; it raises where they make
@@ -166,6 +182,7 @@ def stage(
     ['a', 'a', 'b', 'b']
     """
     traits = Traits(_member(Rows, "rows", rows), _member(Keeps, "state", state), views, bytes_out, pushdown, own_size)
+    traits = replace(traits, takes=_member(Takes, "takes", takes))
     if function is None:
         return functools.partial(StageDefinition, traits=traits, check=check)
     return StageDefinition(function, traits, check)

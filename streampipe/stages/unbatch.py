@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from streampipe.context import FILLED_IN, Run
@@ -10,9 +10,11 @@ from streampipe.errors import StageError
 from streampipe.stages.stage import stage
 
 
-@stage(rows="split", state="offset")
-def unbatch(batches: Iterable[Mapping[str, Any]], *, run: Run = FILLED_IN) -> Iterator[dict[str, Any]]:
+@stage(rows="split", state="offset", takes="batches")
+def unbatch(batches: Iterable[Any], *, run: Run = FILLED_IN) -> Iterator[Any]:
     """The samples of each batch: row i of every tensor, item i of every list. Rows are views of the batch's tensors.
+
+    A batch that is a tuple gives tuples.
 
     Raises:
         StageError: the fields of a batch have different lengths.
@@ -23,11 +25,13 @@ def unbatch(batches: Iterable[Mapping[str, Any]], *, run: Run = FILLED_IN) -> It
     given, before = run.at or (0, None)  # of the batch that comes first
     for batch in batches:
         behind = run.trail.mark
-        lengths = {name: len(values) for name, values in batch.items()}
+        columns = dict(enumerate(batch)) if isinstance(batch, tuple) else batch
+        lengths = {name: len(values) for name, values in columns.items()}
         if len(set(lengths.values())) > 1:
             raise StageError(f"stage {run.stage!r}: the fields of a batch have different lengths: {lengths}")
         rows = next(iter(lengths.values()), 0)
         for i in range(given, rows):
             run.trail.mark = [i + 1, before] if i + 1 < rows else [0, behind]
-            yield {name: values[i] for name, values in batch.items()}
+            row = {name: values[i] for name, values in columns.items()}
+            yield tuple(row.values()) if isinstance(batch, tuple) else row
         given, before = 0, behind

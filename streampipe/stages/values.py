@@ -6,6 +6,7 @@ from collections.abc import Collection
 from typing import Any
 
 from streampipe.errors import ConfigError
+from streampipe.spelling import similar
 
 MISSING = ("error", "keep", "drop")
 """What may become of a sample that lacks what a stage wants of it: the same words wherever that can be."""
@@ -47,10 +48,23 @@ def check_choice(stage: str, name: str, value: Any, allowed: Collection[Any]) ->
     streampipe.errors.ConfigError: decode: output is one of 'tensor', 'numpy', 'pil', not 'torch'
     """
     if not isinstance(value, (str, type(None))) or value not in allowed:
-        if (stage, name, value) in _FORMER:
+        if isinstance(value, str) and (stage, name, value) in _FORMER:
             value = f"{value!r}: say {_FORMER[stage, name, value]!r}"
             raise ConfigError(f"{stage}: {name} is one of {', '.join(map(repr, allowed))}, no longer {value}")
-        raise ConfigError(f"{stage}: {name} is one of {', '.join(map(repr, allowed))}, not {value!r}")
+        near = similar(value, allowed)
+        raise ConfigError(f"{stage}: {name} is one of {', '.join(map(repr, allowed))}, not {value!r}{near}")
+
+
+def check_kind(stage: str, name: str, value: Any, kinds: type | tuple[type, ...], what: str) -> None:
+    """Refuse what is of another kind, and not None.
+
+    >>> check_kind("stream", "limits", 5, dict, "an sp.Limits")
+    Traceback (most recent call last):
+        ...
+    streampipe.errors.ConfigError: stream: limits is an sp.Limits, or None, not 5
+    """
+    if value is not None and not isinstance(value, kinds):
+        raise ConfigError(f"{stage}: {name} is {what}, or None, not {value!r:.80}")
 
 
 def check_function(stage: str, name: str, value: Any, optional: bool = False) -> None:
@@ -64,4 +78,16 @@ def check_names(stage: str, name: str, value: Any, optional: bool = False) -> No
     if optional and value is None:
         return
     if not isinstance(value, (tuple, list)) or not all(isinstance(each, str) and each for each in value):
-        raise ConfigError(f"{stage}: {name} is a tuple of names of fields, not {value!r:.80}")
+        raise ConfigError(
+            f"{stage}: {name} is a tuple of names of fields, not {value!r:.80}{_names_advice(stage, value)}"
+        )
+
+
+def _names_advice(stage: str, value: Any) -> str:
+    """What was meant by names that are none."""
+    first = value[0] if isinstance(value, (tuple, list)) and value else value
+    if callable(first):
+        return "; filter(fn) keeps the samples for which a function is true"
+    if isinstance(first, (list, tuple)) and all(isinstance(each, str) for each in first):
+        return f"; write {stage}({', '.join(map(repr, first))})"
+    return ""

@@ -29,7 +29,7 @@ def _push(options: Mapping[str, Any]) -> Filter:
     return Filter(options["condition"])
 
 
-@stage(rows="fewer", state="nothing", views=True, check=_check, pushdown=_push)
+@stage(rows="fewer", state="nothing", takes="samples", views=True, check=_check, pushdown=_push)
 def where(
     samples: Iterable[Sample],
     condition: Condition | WithFacts | Split,

@@ -55,7 +55,8 @@ def _stage(stage: Stage) -> str:
 
 
 def _function(function: types.FunctionType) -> str:
-    if function.__module__.partition(".")[0] == __name__.partition(".")[0]:
+    module = function.__module__ or ""  # code that was run by exec may have none
+    if module.partition(".")[0] == __name__.partition(".")[0]:
         return function.__qualname__  # the library's own code may get better, and shards that are there go on
     parts = [_name(function), _code(function.__code__)]
     parts += [describe(each) for each in function.__defaults__ or ()]

@@ -44,8 +44,8 @@ def test_what_is_left_early_ends_its_line(pipe, monkeypatch):
 
 
 def test_other_kinds_are_refused(pipe):
-    with pytest.raises(ConfigError, match="'line' or 'table'"):
-        iter(pipe.loader(progress="bar"))
+    with pytest.raises(ConfigError, match="progress is one of None, 'line', 'table', not 'bar'"):
+        pipe.loader(progress="bar")
 
 
 def test_loggers_are_called_with_metrics_and_the_step(pipe):

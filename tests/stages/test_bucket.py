@@ -285,9 +285,11 @@ def test_samples_without_a_size_are_errors_or_counted_skips(tmp_path):
     (tmp_path / "0.tar").write_bytes(shard(rows))
     for tier in ("planned", "sequential"):
         with pytest.raises(sp.StageError, match=r"sample.*'a'.*on_error='skip'"):
-            list(sp.stream(str(tmp_path), tier=tier).bucket("sd15").batch(1).loader())
+            list(sp.stream(str(tmp_path), tier=tier).bucket("sd15").select("jpg").batch(1).loader())
         policy = ErrorPolicy("skip", max_share=1)
-        batches = list(sp.stream(str(tmp_path), tier=tier, on_error=policy).bucket("sd15").batch(1).loader())
+        batches = list(
+            sp.stream(str(tmp_path), tier=tier, on_error=policy).bucket("sd15").select("jpg").batch(1).loader()
+        )
         assert keys(batches) == [["b"]]
 
 

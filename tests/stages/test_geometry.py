@@ -174,7 +174,9 @@ def test_each_field_has_its_own_interpolation():
     made = one(fields, size=20, interpolation={"seg": "bilinear", "depth.png": "nearest"})
     two = {name for name in fields if len(made[name].unique()) == 2}
     assert two == {"mask.png", "depth.png"}
-    with pytest.raises(sp.ConfigError, match="interpolation is one of bicubic, .*, nearest, not 'cubic'"):
+    with pytest.raises(
+        sp.ConfigError, match="interpolation is one of 'bicubic', .*, 'nearest', not 'cubic'; did you mean"
+    ):
         one(fields, size=20, interpolation={"seg": "cubic"})
 
 
@@ -337,7 +339,9 @@ def numbers(batches):
     return {
         key: (tuple(ids), image.sum().item(), flipped)
         for b in batches
-        for key, ids, image, flipped in zip(b["__key__"], b["time_ids"].tolist(), b["jpg"], b["flipped"], strict=True)
+        for key, ids, image, flipped in zip(
+            b["__key__"], b["time_ids"].tolist(), b["jpg"], b["flipped"].tolist(), strict=True
+        )
     }
 
 

@@ -170,7 +170,7 @@ def test_batch_stacks_tensors_and_lists_the_rest():
     assert [b["x"].shape[0] for b in batches] == [2, 2, 1]
     assert batches[0]["a"].shape == (2, 3)
     assert batches[1]["__key__"] == ["2", "3"]
-    assert batches[1]["n"] == [2, 3]
+    assert batches[1]["n"].tolist() == [2, 3]
     assert len(list(sp.from_iterable(rows).batch(2, tail="drop"))) == 2
     assert list(sp.from_iterable(rows).batch(2, collate=len)) == [2, 2, 1]
 
@@ -182,7 +182,7 @@ def test_unbatch_undoes_batch():
 
 
 def test_what_cannot_be_stacked_is_explained():
-    with pytest.raises(sp.StageError, match=r"field 'x' cannot be stacked.*in 'b'.*decode\(size=512\)"):
+    with pytest.raises(sp.StageError, match=r"field .x. cannot be stacked.*in .b.; fill the shorter ones up"):
         list(sp.from_iterable([{"__key__": "a", "x": torch.ones(2)}, {"__key__": "b", "x": torch.ones(3)}]).batch(2))
     with pytest.raises(sp.StageError, match=r"only one of them has 'y'"):
         list(sp.from_iterable([{"__key__": "a"}, {"__key__": "b", "y": 1}]).batch(2))

@@ -332,7 +332,7 @@ def test_a_stage_of_each_is_started_anew_for_each_planned_batch(shards):
             yield {**sample, "number": number}
 
     pipe = stream(shards).apply(numbered).batch(4)
-    assert [batch["number"] for batch in pipe] == [[0, 1, 2, 3]] * 3
+    assert [batch["number"].tolist() for batch in pipe] == [[0, 1, 2, 3]] * 3
 
 
 @pytest.mark.parametrize("add", [

@@ -1,0 +1,123 @@
+"""Samples to batches: numbers and tensors become tensors, texts lists, unequal lengths are filled up where asked."""
+
+import numpy as np
+import pytest
+import torch
+
+import streampipe as sp
+from streampipe.stages import collate
+from tests.data import write_photos
+
+
+def column(values, **options):
+    return collate([{"__key__": str(i), "x": value} for i, value in enumerate(values)], **options)["x"]
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype"),
+    [
+        ([1, 2], torch.int64),
+        ([0.5, 2.5], torch.float32),
+        ([1, 0.5], torch.float32),
+        ([True, False], torch.bool),
+        ([np.float64(0.5), np.float32(1)], torch.float32),
+        ([np.int32(3), 4], torch.int64),
+    ],
+)
+def test_numbers_become_one_tensor(values, dtype):
+    found = column(values)
+    assert found.dtype == dtype
+    assert found.tolist() == [float(v) if dtype == torch.float32 else v for v in values]
+
+
+@pytest.mark.parametrize("values", [["a", "b"], [1, None], [True, 2], [1, "b"], [1 << 70, 1], [(1, 2)] * 2, [{}, {}]])
+def test_what_is_no_number_stays_a_list(values):
+    assert column(values) == values
+
+
+def test_metadata_stays_a_list():
+    assert collate([{"__key__": 1, "__step__": 2}] * 2) == {"__key__": [1, 1], "__step__": [2, 2]}
+
+
+def test_assigned_numbers_are_tensors_of_a_batch():
+    pipe = sp.from_iterable([{"__key__": "a"}, {"__key__": "b"}]).assign(loss_weight=0.5, source="reg").batch(2)
+    (batch,) = pipe
+    assert torch.equal(batch["loss_weight"], torch.tensor([0.5, 0.5]))
+    assert batch["source"] == ["reg", "reg"]
+
+
+def test_tuples_become_a_tuple():
+    images, labels, texts = collate([(torch.zeros(3, 2, 2), 1, "a"), (torch.ones(3, 2, 2), 2, "b")])
+    assert images.shape == (2, 3, 2, 2)
+    assert labels.tolist() == [1, 2]
+    assert texts == ["a", "b"]
+    with pytest.raises(sp.StageError, match=r"tuples of different lengths .* \[1, 2\]"):
+        collate([(1,), (1, 2)])
+
+
+def test_unequal_lengths_are_filled_up_where_asked():
+    tokens = [torch.tensor([5, 6, 7]), torch.tensor([8])]
+    assert column(tokens, pad={"x": 9}).tolist() == [[5, 6, 7], [8, 9, 9]]
+    assert column([[5, 6], [7]], pad={"x": 0}).tolist() == [[5, 6], [7, 0]]  # as tokenizers give them
+    assert column([np.zeros((1, 2)), np.zeros((3, 1))], pad={"x": -1}).shape == (2, 3, 2)
+    with pytest.raises(sp.StageError, match=r"fill the shorter ones up, as in batch\(n, pad=\{'x': 0\}\)"):
+        column(tokens)
+    with pytest.raises(sp.StageError, match="'x' cannot be padded: it is a str"):
+        column(["a", "b"], pad={"x": 0})
+    with pytest.raises(sp.StageError, match="names 'y', which the samples lack"):
+        column(tokens, pad={"y": 0})
+
+
+@pytest.mark.parametrize(
+    ("values", "advice"),
+    [
+        ([torch.zeros(3, 4, 4, dtype=torch.uint8), torch.zeros(3, 5, 4, dtype=torch.uint8)], r"decode\(size=512\)"),
+        ([torch.zeros(2), torch.zeros(2, dtype=torch.int64)], "one dtype"),
+        ([torch.zeros(2), None], r"default\(x=function\)"),
+    ],
+)
+def test_what_cannot_be_stacked_says_what_to_do(values, advice):
+    with pytest.raises(sp.StageError, match=advice):
+        column(values)
+
+
+def tokens(text):
+    return torch.arange(len(text) % 5 + 1)
+
+
+def test_images_in_a_batchs_memory_and_padded_tokens_go_together(tmp_path):
+    write_photos(tmp_path, [12])
+    pipe = sp.stream(str(tmp_path)).decode(16).map(lambda s: {**s, "t": torch.arange(int(s["__key__"]) % 5 + 1)})
+    (batch,) = pipe.batch(12, pad={"t": -1})
+    assert batch["t"].shape == (12, 5)
+    fused = sp.stream(str(tmp_path)).rename(image="jpg").map(tokens, "txt").decode(16).batch(12, pad={"txt": -1})
+    (batch,) = fused
+    assert batch["image"].shape == (12, 3, 16, 16)
+
+
+def test_a_batch_without_metadata_holds_what_was_selected(tmp_path):
+    write_photos(tmp_path, [4])
+    pipe = sp.stream(str(tmp_path)).decode(16)
+    (batch,) = pipe.select("jpg", metadata=False).batch(4)
+    assert list(batch) == ["jpg"]
+    (batch,) = pipe.batch(4).select("jpg", metadata=False)
+    assert list(batch) == ["jpg"]
+
+
+def test_a_random_choice_behind_lost_keys_is_refused(tmp_path):
+    write_photos(tmp_path, [4])
+    with pytest.raises(sp.ConfigError, match=r"put select\(..., metadata=False\) behind the stage"):
+        list(sp.stream(str(tmp_path)).select("jpg", metadata=False).decode(16, flip=0.5))
+
+
+def test_a_function_behind_batch_has_choices_of_its_own(tmp_path):
+    write_photos(tmp_path, [4, 4])
+
+    def noise(batch, rng):
+        return {**batch, "noise": float(rng.random())}
+
+    first, second = (
+        [each["noise"] for each in sp.stream(str(tmp_path)).select("txt").batch(4).map(noise)] for _ in range(2)
+    )
+    assert first == second
+    assert len({*first}) == 2

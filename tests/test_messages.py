@@ -1,0 +1,153 @@
+"""What a new user gets wrong is answered with what was meant: where the pipeline is made, and in one sentence."""
+
+import inspect
+
+import numpy as np
+import pytest
+
+import streampipe as sp
+from tests.data import write_photos
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    found = tmp_path_factory.mktemp("shards")
+    write_photos(found, [4])
+    return str(found)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda p: p.decode(512.0), "decode: size is an edge, .* not 512.0"),
+        (lambda p: p.decode("pil"), r"size is .* not 'pil'; images of PIL or numpy are decode\(output='pil'\)"),
+        (
+            lambda p: p.decode(64, crop="centre"),
+            "crop is one of 'center', 'random', not 'centre'; did you mean 'center'",
+        ),
+        (lambda p: p.select(["jpg", "txt"]), r"write select\('jpg', 'txt'\)"),
+        (lambda p: p.select(len), r"filter\(fn\) keeps the samples"),
+        (lambda p: p.batch("4"), "batch: size is a whole number, 1 or more, not '4'"),
+        (lambda p: p.batch(4, collate_fn=list), r"unexpected keyword argument 'collate_fn'; here it is collate="),
+        (lambda p: p.batch(4, partial=False), r"'partial'; here it is tail="),
+        (lambda p: p.batch(4, pad={"n": 0}, collate=list), "pad= or collate=, not both"),
+        (lambda p: p.rename({"image": "jpg"}), r"give them by name, as in rename\(\*\*names\)"),
+        (lambda p: p.assign({"a": 1}), r"assign\(\*\*names\)"),
+        (lambda p: p.default({"a": 1}), r"default\(\*\*names\)"),
+        (lambda p: p.map(len, handler=print), "'handler'; here it is sp.stream"),
+        (lambda p: p.bucket("sdlx"), "no buckets 'sdlx'.*; did you mean 'sdxl'"),
+        (lambda p: p.bucket(5), "buckets are a name .* not 5"),
+        (lambda p: p.write(5), "pattern is a text"),
+        (lambda p: p.of_rank("a", 2), "rank and world_size are whole numbers"),
+        (lambda p: p.batch(2).loader("2"), "num_workers is a whole number"),
+        (lambda p: p.batch(2).loader(tail="dorp"), "tail is one of .*; did you mean 'drop'"),
+        (lambda p: p.batch(2).loader(persistent_workers=True), "needs num_workers=1 or more"),
+        (lambda p: p.batch(2).loader().set_epoch("a"), "epoch is a whole number"),
+        (lambda p: sp.mix(p), r"mix takes a list of pipelines, as in mix\(\[a, b\]\)"),
+        (lambda p: sp.mix([p, p], probs=[1, 2]), "'probs'; here it is weights="),
+        (lambda p: sp.split(3), r"split takes a pipeline, as sp.stream\(...\) gives it"),
+    ],
+)
+def test_a_wrong_call_says_what_was_meant(folder, call, words):
+    with pytest.raises(sp.ConfigError, match=words):
+        call(sp.stream(folder))
+
+
+@pytest.mark.parametrize(
+    ("urls", "options", "words"),
+    [
+        (None, {}, "urls is a folder, a pattern or a list of shards, not None"),
+        ([None], {}, "a shard's URL is a text or a path, not None"),
+        ("typo/", {}, "there is nothing at 'typo/'"),
+        (["typo"], {}, "there is nothing at 'typo'"),
+        ("", {"seed": "a"}, "seed is a whole number, not 'a'"),
+        ("", {"epochs": "2"}, "epochs is a whole number, 1 or more, or None"),
+        ("", {"shuffle": "yes"}, "shuffle is a number of samples, True or False, not 'yes'"),
+        ("", {"index": "nowhere"}, "index='nowhere' is no folder; streampipe index URL --out FOLDER makes one"),
+        ("", {"tier": "plan"}, "tier is one of .*; did you mean 'planned'"),
+        ("", {"cache": 5}, "cache is a folder, or an sp.Cache, or None, not 5"),
+        ("", {"network": {"tries": 3}}, "network is an sp.Network"),
+        ("", {"limits": 5}, "limits is an sp.Limits"),
+        ("", {"storage_options": "x"}, "storage_options is a dict"),
+        ("", {"opener": 5}, "opener is a function"),
+        ("", {"shardshuffle": 100}, "'shardshuffle'; here it is shuffle=True"),
+        ("", {"resampled": True}, "'resampled'; here it is epochs=None"),
+        ("", {"handler": print}, "'handler'; here it is on_error='skip'"),
+        ("", {"cache_dir": "x"}, "'cache_dir'; here it is cache="),
+        ("", {"shufle": True}, r"'shufle'; did you mean shuffle=\?"),
+    ],
+)
+def test_a_wrong_source_is_refused_at_once(folder, urls, options, words):
+    with pytest.raises(sp.ConfigError, match=words):
+        sp.stream(folder if urls == "" else urls, **options)
+
+
+NAMES = (
+    "to_tuple map_tuple map_dict batched unbatched listed with_epoch with_length resampled slice extract_keys "
+    "rename_keys rsample compose associate mcached"
+)
+
+
+@pytest.mark.parametrize("name", NAMES.split())
+def test_webdatasets_methods_say_what_they_are_called_here(folder, name):
+    pipe = sp.stream(folder)
+    assert not hasattr(pipe, name)
+    with pytest.raises(AttributeError, match=f"a Pipeline has no '{name}': .*(here|streampipe)"):
+        getattr(pipe, name)
+
+
+def test_a_misspelt_method_says_which_was_meant(folder):
+    with pytest.raises(AttributeError, match="a Pipeline has no 'decoed'; did you mean 'decode'"):
+        sp.stream(folder).decoed()
+
+
+class Odd:
+    """A value of a kind that nothing takes."""
+
+    def __repr__(self):
+        return "<odd>"
+
+
+GIVEN = {"fn": len, "condition": "width>1", "keys": "txt", "size": 4, "buckets": "sdxl", "n": 1, "sidecar": "x.json"}
+GIVEN |= {"fields": "jpg", "names": "jpg", "times": 2}
+METHODS = "map flat_map where filter select drop rename shuffle decode caption join fit bucket batch take skip repeat"
+
+
+def attempts(function, given):
+    """Calls with one option of a wrong kind each: positional and named arguments."""
+    parameters = [each for each in inspect.signature(function).parameters.values() if each.name not in ("self", "pipe")]
+    for each in parameters:
+        for odd in (Odd(), 1.5, "odd", [Odd()], -7):
+            named = {p.name: given[p.name] for p in parameters if p.name in given and p.kind is p.POSITIONAL_OR_KEYWORD}
+            if each.kind is each.VAR_POSITIONAL:
+                yield (odd,), named
+            elif each.kind is not each.VAR_KEYWORD:
+                yield (), {**named, each.name: odd}
+
+
+@pytest.mark.parametrize("name", METHODS.split())
+def test_an_option_of_a_wrong_kind_is_taken_or_refused_in_words(folder, name):
+    for args, named in attempts(getattr(sp.Pipeline, name), GIVEN):
+        try:
+            getattr(sp.stream(folder), name)(*args, **named)
+        except sp.ConfigError:
+            pass
+
+
+@pytest.mark.parametrize("name", ["stream", "from_iterable", "mix", "concat", "split", "loader"])
+def test_a_source_or_loader_given_a_wrong_kind_takes_or_refuses_it_in_words(folder, name):
+    pipe = sp.stream(folder)
+    given = {"stream": {"urls": folder}, "from_iterable": {"samples": [1]}, "split": {"pipe": pipe}}
+    function = sp.Loader.__init__ if name == "loader" else getattr(sp, name)
+    call = pipe.batch(2).loader if name == "loader" else function
+    own = given.get(name, {"pipes": [pipe, pipe]} if name in ("mix", "concat") else {})
+    for args, named in attempts(function, {}):
+        try:
+            call(*args, **{**own, **named})
+        except sp.ConfigError:
+            pass
+
+
+def test_a_seed_of_numpy_is_the_number_that_it_is(folder):
+    plain, numpys = (sp.stream(folder, shuffle=4, seed=seed) for seed in (3, np.int64(3)))
+    assert [s["__key__"] for s in plain] == [s["__key__"] for s in numpys]
