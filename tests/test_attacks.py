@@ -277,7 +277,7 @@ def test_an_index_or_manifest_that_unpacks_without_end_is_refused():
     sink = io.BytesIO()
     pq.write_table(table, sink, compression="zstd")
     with pytest.raises(sp.IndexMismatch, match=r"Limits\.max_index_bytes"):
-        manifest.counts(sink.getvalue(), "manifest.parquet", 10 << 20)
+        manifest.read(sink.getvalue(), "manifest.parquet", 10 << 20)
 
 
 def test_an_index_that_is_larger_than_the_limit_is_not_read(tmp_path):

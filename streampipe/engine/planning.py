@@ -11,7 +11,7 @@ from streampipe.engine.division import Division, divide
 from streampipe.engine.learnt import check_learnt
 from streampipe.errors import ConfigError, ShardError
 from streampipe.plan.ask import Uncounted
-from streampipe.plan.bucketed import BucketDataset, Bucketed, BucketPlan, make_plan
+from streampipe.plan.bucketed import Bucketed, BucketPlan, make_plan
 from streampipe.plan.lanes import sensible_window
 from streampipe.plan.planned import Plan, make
 from streampipe.plan.streams import choose_streams
@@ -45,7 +45,7 @@ def plan_of(spec: Spec, division: Division, job: Job) -> Plan:
     if division.limit is not None:
         dataset = dataset.limited(division.limit.first, division.limit.last)
     text = division.keep.text if division.keep else ""
-    if isinstance(dataset, BucketDataset):
+    if division.group is not None:
         return _with_buckets(spec, dataset, division, job, source.window, source.sensible)
     size = (division.batch or 1) * job.world_size
     plan = make(dataset, size, source.window, spec.seed, tail_of(division, job), text, source.sensible)

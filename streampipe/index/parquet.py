@@ -76,6 +76,8 @@ class Bounded:
         """
         with self.sound():
             chosen = _columns(self.metadata, columns)
+            if not chosen:  # rows of no columns are told by a division, by 0 here
+                return
             reader = self._opened(metadata=self.metadata).reader
             for group in range(self.metadata.num_row_groups):
                 no_rows = reader.iter_batches(0, row_groups=[group], column_indices=chosen, use_threads=False)

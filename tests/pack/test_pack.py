@@ -321,12 +321,12 @@ SLOW = """
 import sys, time
 import streampipe as sp
 module = sys.modules["streampipe.pack.shard"]
-read = module._read
+read = module.read_file
 def slow(folder, file, name):
     print(file.path, flush=True)
     time.sleep(0.02)
     return read(folder, file, name)
-module._read = slow
+module.read_file = slow
 sp.pack(sys.argv[1], sys.argv[2], max_samples=4, progress=False)
 """
 

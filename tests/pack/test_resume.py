@@ -160,7 +160,7 @@ def test_a_killed_worker_is_one_sentence_and_the_next_run_goes_on(tmp_path, monk
     source = folder_of(tmp_path / "in", 12)
     mark = tmp_path / "mark"
     module = sys.modules["streampipe.pack.shard"]
-    really = module._read
+    really = module.read_file
 
     def die_once(folder, file, name):
         if file.path.startswith("sub") and not mark.exists():
@@ -168,7 +168,7 @@ def test_a_killed_worker_is_one_sentence_and_the_next_run_goes_on(tmp_path, monk
             os.kill(os.getpid(), signal.SIGKILL)
         return really(folder, file, name)
 
-    monkeypatch.setattr(module, "_read", die_once)
+    monkeypatch.setattr(module, "read_file", die_once)
     options = {"max_samples": 2, "num_workers": 2, "multiprocessing_context": "fork"}
     with pytest.raises(sp.PackError, match=r"status -9 \(killed, or out of memory\)"):
         quiet(source, tmp_path / "out", **options)
