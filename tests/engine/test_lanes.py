@@ -203,7 +203,7 @@ def sequential(shards, **options):
 
 
 def test_a_stage_that_works_in_threads_keeps_the_trail():
-    """``ordered`` takes in ahead of what it gives out: without the run and its trail the mark would be that of a later sample."""
+    """``ordered`` takes in ahead of what it yields: without the run's trail the mark would be a later sample's."""
     for path in Path(stages.__path__[0]).glob("*.py"):
         text = path.read_text()
         assert len(re.findall(r"\bordered\(", text)) == len(re.findall(r"\bordered\([^\n]*\brun=run\b", text)), (
@@ -369,4 +369,4 @@ def test_lanes_that_one_reader_may_have_share_what_a_process_may_hold(shuffle, l
         engine = engine_of(pipe, ranks)
         assert engine.work.shape.number == (8 if shuffle else ranks)
         batches = engine.items(engine.first(0), 1, Consumer(0, ranks))
-        assert {each for batch, _, _ in batches for each in batch["lanes"]} == {lanes}
+        assert {each for batch, _, _ in batches for each in batch["lanes"].tolist()} == {lanes}
