@@ -56,7 +56,7 @@ def test_any_number_of_threads_gives_the_same_batches_and_goes_on_from_any_of_th
 def test_each_thread_makes_whole_batches_in_its_turn(tmp_path):
     write_shards(tmp_path, [12, 12])
     pipe = sp.stream(tmp_path).map(lambda sample: {**sample, "thread": threading.get_ident()}).batch(4).map(who)
-    makers = [{batch["ident"], *batch["thread"]} for batch in pipe.loader(threads=2)]
+    makers = [{batch["ident"], *batch["thread"].tolist()} for batch in pipe.loader(threads=2)]
     assert makers == [makers[0], makers[1]] * 3
     assert len(makers[0]) == len(makers[1]) == 1
     assert len({threading.get_ident(), *makers[0], *makers[1]}) == 3
@@ -90,7 +90,7 @@ def test_torch_computes_in_one_thread_where_others_make_batches_and_as_before_el
     torch.set_num_threads(3)
     try:
         pipe = sp.stream(tmp_path).map(lambda sample: {**sample, "n": torch.get_num_threads()}).batch(3)
-        assert {n for batch in pipe.loader(threads=2) for n in batch["n"]} == {1}
+        assert {n for batch in pipe.loader(threads=2) for n in batch["n"].tolist()} == {1}
         found = []
         other = threading.Thread(target=lambda: found.append(torch.get_num_threads()))
         other.start()
@@ -136,7 +136,7 @@ def test_a_stream_that_is_left_ends_its_threads_at_once(taken):
     for _ in range(taken):
         next(running)
     running.close()
-    assert threading.active_count() == before
+    assert threading.active_count() <= before  # another test's may have ended meanwhile
     assert len(closed) == (2 if taken else 0)
 
 
@@ -163,7 +163,7 @@ LEFT_OPEN = """
 import itertools, streampipe as sp
 loader = sp.from_iterable([{"n": i} for i in range(10_000)], epochs=None).batch(2).loader(threads=2)
 batches = iter(loader)
-print(next(batches)["n"])
+print(next(batches)["n"].tolist())
 """
 
 
