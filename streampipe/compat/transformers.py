@@ -7,10 +7,10 @@ the Trainer is given a loader as it is, and the place is restored from a file in
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
+from streampipe.atomic import write_atomic
 from streampipe.errors import ConfigError
 from streampipe.loader import Loader
 
@@ -94,6 +94,4 @@ class _KeepsPlace(TrainerCallback):  # type: ignore[misc]
         place = json.dumps(self._loader.state_dict(all_ranks=True))
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         if args.process_index == 0:
-            part = folder / f"{NAME}.part"
-            part.write_text(place)
-            os.replace(part, folder / NAME)
+            write_atomic(folder / NAME, place.encode())
