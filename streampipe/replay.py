@@ -46,7 +46,7 @@ def replay(
     >>> pipe = sp.from_iterable([{"n": i} for i in range(9)]).batch(2)
     >>> loader = pipe.loader()
     >>> state = loader.state_dict()
-    >>> [batch["n"] for batch in loader][3], replay(pipe, state, 3)["n"]
+    >>> [batch["n"].tolist() for batch in loader][3], replay(pipe, state, 3)["n"].tolist()
     ([6, 7], [6, 7])
     """
     if step < 0:

@@ -33,12 +33,11 @@ def check_source(source: SampleSource, seed: int = 0) -> None:
     Raises:
         AssertionError: it says which promise is broken, and where.
 
-    >>> class Squares(SampleSource):
-    ...     shards = ("a", "b", "c")
-    ...     def read(self, shard, first=0):
-    ...         for i in range(first, shard + 2):
-    ...             yield {"__key__": f"{shard}-{i}", "square": i * i}
-    >>> check_source(Squares())
+    >>> import pathlib, tempfile, streampipe as sp
+    >>> folder = pathlib.Path(tempfile.mkdtemp())
+    >>> for i in range(9):
+    ...     _ = (folder / f"{i}.jpg").write_bytes(b"...")
+    >>> check_source(sp.Folder(folder))
     """
     whole = _read(source)
     _check_samples(source, whole)
