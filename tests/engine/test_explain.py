@@ -30,7 +30,7 @@ def test_a_planned_pipeline_names_tier_pushdown_steps_and_guarantees(shards):
         "7 an epoch on each of 2 ranks, 8 samples each in all; the last batch has 1 samples"
     )
     assert "O(1) resume" in rows["guarantees"]
-    assert rows["bytes"].startswith("0.1 MB an epoch in all, ")
+    assert rows["bytes"] == "0.2 MB an epoch in all, 0.1 MB by each rank"
     assert rows["reading"] == "local: each sample when it is wanted"
 
 

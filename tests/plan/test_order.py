@@ -65,12 +65,11 @@ def test_a_window_holds_no_more_bytes_than_its_share_and_loses_nothing(sizes, wi
             held += size
             yield number, size
 
-    with mock.patch("streampipe.plan.order.WINDOW_BYTES", 1000):
-        got = []
-        for number, size in windowed(source(), window, seed, size=lambda item: item[1], lanes=lanes):
-            held -= size
-            got.append(number)
-            assert held <= 1000 / lanes + 2 * 400  # and the one that just came, and the one that makes it too much
+    got = []
+    for number, size in windowed(source(), window, seed, size=lambda item: item[1], most=1000 // lanes):
+        held -= size
+        got.append(number)
+        assert held <= 1000 / lanes + 2 * 400  # and the one that just came, and the one that makes it too much
     assert sorted(got) == list(range(len(sizes)))
 
 

@@ -87,5 +87,5 @@ def test_labels_have_no_colours():
 
 
 def test_the_option_is_checked():
-    with pytest.raises(sp.ConfigError, match="icc is one of srgb, ignore"):
+    with pytest.raises(sp.ConfigError, match="icc is one of .srgb., .ignore."):
         one(encoded(PICTURE), icc="adobe")
