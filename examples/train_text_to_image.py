@@ -105,7 +105,7 @@ def loss_of(batch: Batch, models: Models, unet: torch.nn.Module) -> torch.Tensor
     """The mean squared error of the predicted noise (or velocity, where the schedule says so)."""
     height, width = (edge // models.factor for edge in batch["image"].shape[-2:])
     shape = (2, models.vae.config.latent_channels, height, width)
-    drawn = [_draws(seed, shape, models) for seed in batch["noise_seed"]]
+    drawn = [_draws(int(seed), shape, models) for seed in batch["noise_seed"]]
     normal = torch.stack([each for each, _ in drawn]).to(models.device)
     steps = torch.tensor([step for _, step in drawn], device=models.device)
     latents = models.latents(batch["image"], normal[:, 0])
