@@ -63,7 +63,7 @@ INSIDE = {  # and in a folder, each file from those before it
     "index": "beside stated facts columns parquet memory known manifest separated sidecar table layout scan note find "
     "merged answers dataset whole build learn",
     "source": "location address connections network failures store http web retry fetch s3 gcs hub rust stores "
-    "buffers link traffic forward ranges local disk part cache download source",
+    "buffers link traffic forward ranges ranged local disk part cache download source",
     "tar": "limits foreign extended header compression entries reader writer",
     "decoding": "extensions inflate geometry text arrays budget exif codec segments icc resize boxes pillow "
     "jpeg_damage jpeg fast png web more codecs image deferred fields",

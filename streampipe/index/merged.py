@@ -30,6 +30,7 @@ from streampipe.index.manifest import Part
 from streampipe.index.parquet import Bounded
 from streampipe.index.table import LEFT_OUT, NEEDS, NESTED, ShardIndex
 from streampipe.source import Source, redact
+from streampipe.source.ranged import RangedFile
 from streampipe.tar import Limits
 
 VERSION = 1
@@ -149,33 +150,17 @@ def _runs(shards: np.ndarray, samples: np.ndarray) -> Iterator[np.ndarray]:
             begin = i + 1
 
 
-class _Stored(io.RawIOBase):
+class _Stored(RangedFile):
     """A file in a store, read in ranges; its end, where a Parquet file says what is where, is asked for at once."""
 
     def __init__(self, source: Source, place: str, part: Part) -> None:
-        self._source, self._place, self._size = source, place, part.bytes
-        self._part, self._at = part, 0
+        super().__init__(part.bytes)
+        self._source, self._place, self._part = source, place, part
         self._start = max(0, part.bytes - max(_TAIL, part.footer))
         self._tail: bytes | None = None
 
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._at = offset + (0, self._at, self._size)[whence]
-        return self._at
-
-    def read(self, size: int | None = -1) -> bytes:
-        end = self._size if size is None or size < 0 else min(self._size, self._at + size)
-        start, self._at = self._at, max(self._at, end)
-        if start >= end:
-            return b""
+    def between(self, start: int, end: int) -> bytes:
+        """See ``RangedFile``."""
         if start < self._start:
             return self._source.read(self._place, start, end)
         if self._tail is None:

@@ -24,6 +24,7 @@ from streampipe.query.aliases import columns_of
 from streampipe.query.condition import Condition, Verdict
 from streampipe.query.expression import Expression
 from streampipe.source import Source, redact
+from streampipe.source.ranged import RangedFile
 
 _KINDS = (".parquet", ".csv", ".jsonl", ".ndjson")
 
@@ -210,39 +211,16 @@ def _plain(column: pa.ChunkedArray, name: str, shown: str) -> pa.Array:
     return column.cast(wanted).combine_chunks()
 
 
-class _Ranged(io.RawIOBase):
+class _Ranged(RangedFile):
     """An object of a store as a file that is read in parts."""
 
     def __init__(self, url: str, source: Source) -> None:
-        super().__init__()
-        self._url = url
-        self._source = source
         size = source.size(url)
         self._data = source.read(url) if size is None else None  # the store does not say
-        self._size = len(self._data) if self._data is not None else size or 0
-        self._at = 0
+        super().__init__(len(self._data) if self._data is not None else size or 0)
+        self._url = url
+        self._source = source
 
-    def readable(self) -> bool:
-        """Always."""
-        return True
-
-    def seekable(self) -> bool:
-        """Always."""
-        return True
-
-    def tell(self) -> int:
-        """The place of the next byte."""
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Go to a place."""
-        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        return self._at
-
-    def read(self, size: int = -1) -> bytes:
-        """The next bytes."""
-        end = self._size if size is None or size < 0 else min(self._at + size, self._size)
-        start, self._at = self._at, max(self._at, end)
-        if start >= end:
-            return b""
+    def between(self, start: int, end: int) -> bytes:
+        """See ``RangedFile``."""
         return self._source.read(self._url, start, end) if self._data is None else self._data[start:end]

@@ -7,7 +7,6 @@ condition asks is answered from the columns that it names, and from no other.
 
 from __future__ import annotations
 
-import io
 import os
 import posixpath
 from collections import Counter, OrderedDict
@@ -25,6 +24,7 @@ from streampipe.index.columns import Columns
 from streampipe.index.facts import OWN, image_size, is_scalar
 from streampipe.index.table import make
 from streampipe.source import Source, local_path, redact
+from streampipe.source.ranged import RangedFile
 from streampipe.tar import Limits
 from streampipe.tar.header import BLOCK
 from streampipe.urls import expand
@@ -357,43 +357,22 @@ def _guarded(url: str, read: Callable[[], Any]) -> Any:
         ) from error
 
 
-class _Ranges(io.RawIOBase):
+class _Ranges(RangedFile):
     """An object as a file that is read in pieces; where ``ahead`` is given, the next one is fetched meanwhile."""
 
     def __init__(self, source: Source, url: str, size: int, ahead: int = 0) -> None:
-        self._source, self._url, self._size, self._ahead = source, url, size, ahead
+        super().__init__(size)
+        self._source, self._url, self._ahead = source, url, ahead
         self._local = source.file(url) if local_path(url) is not None or source.cache is not None else None
         if self._local is None and source.cache is not None and ahead:
             for _ in source.chunks(url):  # it is kept as a whole
                 pass
             self._local = source.file(url)
-        self._at = 0
         self._start, self._piece = 0, b""
         self._coming: tuple[int, Future[bytes]] | None = None
 
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        self._at = offset + (0, self._at, self._size)[whence]
-        return self._at
-
-    def readinto(self, buffer: Any) -> int:
-        data = self.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
-
-    def read(self, size: int = -1) -> bytes:
-        end = self._size if size is None or size < 0 else min(self._size, self._at + size)
-        start, self._at = self._at, max(self._at, end)
-        if end <= start:
-            return b""
+    def between(self, start: int, end: int) -> bytes:
+        """See ``RangedFile``."""
         if self._local is not None:
             return self._local.read(start, end)
         if not self._start <= start < end <= self._start + len(self._piece):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 from streampipe.context import FILLED_IN, Run
 from streampipe.counters import counters
@@ -16,6 +16,7 @@ from streampipe.stages.stage import stage
 from streampipe.stages.values import TAILS, check_choice, check_function, check_kind, check_number
 from streampipe.traits import Batch
 
+T = TypeVar("T")
 Collate = Callable[[Sequence[Any]], Any]
 
 
@@ -71,6 +72,23 @@ def batch(
     while rows := list(islice(samples, number)):
         if len(rows) == number or run.fill or tail != "drop":
             yield join(filled(rows, number if run.fill or tail == "pad" else 0, run))
+
+
+def gathered(rows: Iterable[T], size: int, tail: str, run: Run, join: Callable[[list[T]], Any]) -> Iterator[Any]:
+    """``size`` rows joined, and what is left at the end as ``tail`` says. No row and no batch is held longer than it is
+    used, so its memory is free for the next.
+    """
+    ready: list[T] = []
+    for row in rows:
+        ready.append(row)
+        del row
+        if len(ready) == size:
+            whole = join(ready)
+            ready = []
+            yield whole
+            del whole
+    if ready and (run.fill or tail != "drop"):
+        yield join(filled(ready, size if run.fill or tail == "pad" else 0, run))
 
 
 def filled(rows: list[Any], number: int, run: Run) -> list[Any]:

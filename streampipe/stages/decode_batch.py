@@ -13,7 +13,7 @@ from streampipe.context import FILLED_IN, Run, Sample
 from streampipe.decoding import Size
 from streampipe.decoding.arrays import Unread, bytes_of, owned
 from streampipe.memory import empty
-from streampipe.stages.batch import Collate, filled, rows_of_batch
+from streampipe.stages.batch import Collate, gathered, rows_of_batch
 from streampipe.stages.collate import Batch, Pad, unpadded
 from streampipe.stages.collate import collate as default_collate
 from streampipe.stages.decode import FieldDecoder
@@ -102,18 +102,8 @@ def decode_batch(
                 result[name] = block.copied(name, number, value)
         return result, block, number
 
-    ready: list[Row] = []
-    placed = _placed(samples, size, decoder)
-    for row in passed(ordered(attempt, placed, threads, run=run), run):
-        ready.append(row)
-        del row
-        if len(ready) == size:
-            whole = _join(ready, collate, pad)
-            ready = []
-            yield whole
-            del whole
-    if ready and (run.fill or tail != "drop"):
-        yield _join(filled(ready, size if run.fill or tail == "pad" else 0, run), collate, pad)
+    rows = passed(ordered(attempt, _placed(samples, size, decoder), threads, run=run), run)
+    yield from gathered(rows, size, tail, run, lambda ready: _join(ready, collate, pad))
 
 
 def _placed(samples: Iterable[Sample], size: int, decoder: FieldDecoder) -> Iterator[Placed]:

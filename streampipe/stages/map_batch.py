@@ -18,7 +18,7 @@ from streampipe.counters import counters
 from streampipe.decorators.skip import SKIP
 from streampipe.errors import StageError, StreampipeError
 from streampipe.memory import empty, fill
-from streampipe.stages.batch import Collate, filled, rows_of_batch
+from streampipe.stages.batch import Collate, gathered, rows_of_batch
 from streampipe.stages.collate import Batch, Pad, as_tensor, is_channels_last, unpadded
 from streampipe.stages.collate import collate as default_collate
 from streampipe.stages.fields import find
@@ -92,7 +92,7 @@ def map_batch(
     """
     size = rows_of_batch(size, run)
     fn, field, threads = map["fn"], map["field"], map["threads"]
-    seeded, drops = wants(fn, "rng"), Drops(run, ": the function returned sp.SKIP for all")
+    seeded = wants(fn, "rng")
 
     def attempt(placed: tuple[Sample, Block, int]) -> Any:
         sample, block, number = placed
@@ -110,9 +110,14 @@ def map_batch(
         except Exception as error:
             return caused(blame(error, run.stage, sample), error)
 
-    ready: list[_Row] = []
-    placed = _placed(samples, size)
-    for row in ordered(attempt, placed, threads, run=run):
+    rows = _kept(ordered(attempt, _placed(samples, size), threads, run=run), run)
+    yield from gathered(rows, size, tail, run, lambda ready: _join(ready, pad))
+
+
+def _kept(rows: Iterable[Any], run: Run) -> Iterator[_Row]:
+    """The rows that are neither errors, which are up to the error policy, nor dropped."""
+    drops = Drops(run, ": the function returned sp.SKIP for all")
+    for row in rows:
         if isinstance(row, StreampipeError):
             run.policy.failed(row, run.stage)
         elif row is SKIP:
@@ -120,16 +125,9 @@ def map_batch(
         else:
             drops.keep()
             run.policy.passed(run.stage)
-            ready.append(row)
+            yield row
         del row
-        if len(ready) == size:
-            whole = _join(ready, pad)
-            ready = []
-            yield whole
-            del whole
     drops.end()
-    if ready and (run.fill or tail != "drop"):
-        yield _join(filled(ready, size if run.fill or tail == "pad" else 0, run), pad)
 
 
 def _placed(samples: Iterable[Sample], size: int) -> Iterator[tuple[Sample, Block, int]]:
