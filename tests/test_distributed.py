@@ -7,8 +7,6 @@ import subprocess
 import sys
 import time
 
-import pytest
-
 from tests.data import write_shards
 
 TRAIN = """
@@ -76,7 +74,6 @@ def batches(log):
     return {step: sorted(keys) for step, keys in found.items()}
 
 
-@pytest.mark.timeout(300)
 def test_a_job_killed_in_mid_epoch_continues_on_fewer_ranks_with_the_same_batches(tmp_path):
     folder = tmp_path / "data"
     write_shards(folder, [17, 30, 9, 24, 28])

@@ -62,7 +62,6 @@ def wait_for_end_of(pids):
         time.sleep(0.02)
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_workers_end_when_their_parent_is_killed(tmp_path, method):
     script = tmp_path / "parent.py"
@@ -76,7 +75,6 @@ def test_workers_end_when_their_parent_is_killed(tmp_path, method):
         wait_for_end_of([pid for pid, _ in told])
 
 
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_workers_of_write_end_when_their_parent_is_killed_while_a_function_hangs(tmp_path, method):
     write_shards(tmp_path / "in", [4, 4])
@@ -93,7 +91,6 @@ def test_workers_of_write_end_when_their_parent_is_killed_while_a_function_hangs
         wait_for_end_of(workers)
 
 
-@pytest.mark.timeout(120)
 def test_a_worker_lives_on_when_only_the_fork_server_ends(tmp_path):
     script = tmp_path / "parent.py"
     script.write_text(PARENT)

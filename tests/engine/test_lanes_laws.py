@@ -14,8 +14,6 @@ from tests import levels
 from tests.data import write_photos
 from tests.engine.lanes import Job, check_cover, check_none_twice, divisors, keys_through, lanes_of, slots
 
-pytestmark = pytest.mark.timeout(120)
-
 COUNTS = [6, 3, 9, 0, 7, 5, 8, 4] * 3  # 24 shards, 126 samples
 SIZE = 12
 RANKS = (1, 2, 3, 4, 6)
@@ -386,7 +384,6 @@ def second(sample):
     return int(sample["__key__"]) % 2 == 0
 
 
-@pytest.mark.timeout(30)
 @pytest.mark.parametrize("level", ["indexed", "counted", "streamed"])
 def test_a_filter_with_a_pattern_over_one_shard_starves_no_lane(tmp_path, level):
     """Samples of few shards are dealt by their number, and the filter drops every second one."""

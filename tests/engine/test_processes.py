@@ -112,7 +112,6 @@ def start(tmp_path):
         job.kill()
 
 
-@pytest.mark.timeout(240)
 @pytest.mark.parametrize("way", ["list", "merged"])
 @pytest.mark.parametrize("cell", CELLS)
 def test_a_killed_job_goes_on_with_the_same_batches_on_other_ranks(tmp_path, start, folder, cell, way):

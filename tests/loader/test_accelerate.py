@@ -17,7 +17,6 @@ from tests.levels import keys_of, rows
 
 pytest.importorskip("accelerate")
 pytestmark = [
-    pytest.mark.timeout(180),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::FutureWarning"),
 ]

@@ -22,7 +22,6 @@ from tests.levels import keys_of, rows
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*worker:UserWarning"),
     pytest.mark.filterwarnings("ignore:'set_vital':UserWarning"),
-    pytest.mark.timeout(60),
 ]
 
 SOURCES = {
@@ -451,7 +450,6 @@ VOID = {
 }
 
 
-@pytest.mark.timeout(20)
 @pytest.mark.parametrize("why", VOID)
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("steps", [None, 5])
@@ -462,7 +460,6 @@ def test_an_endless_pass_over_nothing_is_an_error_that_says_so(why, workers, ste
         next(iter(loader))
 
 
-@pytest.mark.timeout(20)
 @pytest.mark.parametrize("source", ["indexed", "streamed"])
 def test_an_endless_plain_pass_over_nothing_is_an_error_too(folder, source):
     pipe = SOURCES[source](folder, epochs=None).filter(nothing).batch(2)

@@ -78,6 +78,5 @@ CELLS = [
 
 
 @pytest.mark.parametrize(("source", "driver", "length", "name"), CELLS)
-@pytest.mark.timeout(300)
 def test_life(folder, source, driver, length, name):
     ROWS[name][0](case_of(folder, source, driver, length))

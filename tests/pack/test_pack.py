@@ -226,7 +226,6 @@ def fifo(path):
     os.mkfifo(path)
 
 
-@pytest.mark.timeout(30)
 @pytest.mark.parametrize(
     ("change", "words"),
     [

@@ -16,7 +16,7 @@ import torch
 Work = Callable[..., Any]
 
 
-def run_ranks(work: Work, folder: Path, *args: Any, ranks: int = 2, seconds: float = 100) -> list[Any]:
+def run_ranks(work: Work, folder: Path, *args: Any, ranks: int = 2, seconds: float = 600) -> list[Any]:
     """What ``work(*args)`` returns on each rank, as plain JSON, under the environment that torchrun sets."""
     context = multiprocessing.get_context("fork")
     port = _free_port()

@@ -12,13 +12,6 @@ from tests.data import write_shards
 from tests.levels import numbered
 from tests.trainers.ranks import run_ranks
 
-pytestmark = [
-    pytest.mark.timeout(200),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::UserWarning"),
-]
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):

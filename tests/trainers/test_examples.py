@@ -8,12 +8,6 @@ import pytest
 
 from tests.trainers.ranks import run_ranks
 
-pytestmark = [
-    pytest.mark.timeout(200),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::UserWarning"),
-]
 FEW = ["--images", "48"]
 
 

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 import streampipe as sp
-from tests.data import write_shards
 from tests.trainers.ranks import run_ranks
 
 lightning = pytest.importorskip("lightning")
@@ -14,20 +13,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint  # noqa: E402
 
 from streampipe.compat.lightning import LoaderModule  # noqa: E402
 
-pytestmark = [
-    pytest.mark.timeout(200),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::UserWarning"),
-]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    found = tmp_path_factory.mktemp("shards")
-    write_shards(found, [10] * 4)
-    return str(found)
+logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 
 
 def flat(lists):

@@ -6,29 +6,15 @@ import pytest
 import torch
 
 import streampipe as sp
-from tests.data import write_shards
 from tests.trainers.ranks import run_ranks
 
 pytest.importorskip("transformers")
 pytest.importorskip("accelerate")
-pytestmark = [
-    pytest.mark.timeout(200),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::UserWarning"),
-]
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from transformers import TrainerCallback, TrainingArguments
 
     from streampipe.compat.transformers import NAME, LoaderTrainer
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    found = tmp_path_factory.mktemp("shards")
-    write_shards(found, [10] * 4)
-    return str(found)
 
 
 class Model(torch.nn.Module):
