@@ -14,7 +14,7 @@ from streampipe.engine.streams import PlannedStream
 from streampipe.plan.bucketed import BucketPlan
 from streampipe.plan.planned import Plan
 from streampipe.reading.prefetch import MOST_OPEN
-from streampipe.reading.shards import ShardSamples
+from streampipe.reading.protocol import Samples
 from streampipe.spec import Job
 
 _FORWARD = 4
@@ -68,12 +68,10 @@ def bounds_of(engine: Engine[Any], job: Job) -> Bounds:
     readers, stream = job.world_size * used, engine.work.stream
     if isinstance(stream, PlannedStream):
         return _of_plan(stream.plan, readers, lanes, stream.most_open)
-    if not isinstance(stream, ShardSamples):
-        return Bounds(readers, lanes, 0, 0, 0)
+    assert isinstance(stream, Samples)
     window = stream.window or 0
-    return Bounds(
-        readers, lanes, lanes, lanes * (window + 1) * bool(window), lanes * stream.window_bytes * bool(window)
-    )
+    shards, samples, size = stream.open_shards, (window + 1) * bool(window), stream.window_bytes * bool(window)
+    return Bounds(readers, lanes, lanes * shards, lanes * samples, lanes * size)
 
 
 def has_own_lanes(plan: Plan, job: Job) -> bool:

@@ -26,8 +26,8 @@ class Samples(ABC):
 
     ``parts`` are the pipelines of a mixture. ``window`` is the shuffle's: None for the listed order, 0 where whole
     shards are shuffled; with ``sensible`` a plan chooses it. ``tier`` is what was asked for, None if nothing was.
-    ``leaves_marks``: a stream goes on behind any sample, by the mark that it left (``run.trail``). ``singly``: what it
-    gives are never batches.
+    ``open_shards``: how many a lane has open. ``leaves_marks``: a stream goes on behind any sample, by the mark that it
+    left (``run.trail``). ``singly``: what it gives are never batches.
     """
 
     parts: Sequence[Any] = ()
@@ -35,6 +35,7 @@ class Samples(ABC):
     sensible: bool = False
     tier: str | None = None
     singly: bool = False
+    open_shards: int = 0
     leaves_marks: bool = False
 
     @abstractmethod
@@ -44,6 +45,11 @@ class Samples(ABC):
     @property
     def streams(self) -> int:
         """Into how many streams an epoch can be cut, that follow from the data alone; 0: only one for each reader."""
+        return 0
+
+    @property
+    def window_bytes(self) -> int:
+        """What a lane's window holds at most."""
         return 0
 
     def in_lanes(self, places: int, lanes: int) -> Samples:

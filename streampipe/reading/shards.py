@@ -46,6 +46,7 @@ class ShardSamples(Samples):
         sensible: a plan chooses the window by its lanes.
     """
 
+    open_shards = 1
     leaves_marks = True
     singly = True
 
