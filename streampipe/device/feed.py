@@ -56,7 +56,7 @@ class DeviceLoader:
             DecodeError: an image is damaged; under ``on_error="skip"`` another sample of the batch takes its place.
         """
         self._leave()
-        self._state = self.loader.state_dict()
+        self._state = self.loader.rank_state()
         flow = self._flow = ahead(self._made(), self.prefetch)
         return self._given(flow)
 
@@ -64,7 +64,7 @@ class DeviceLoader:
         """Where training stands: after the batch that was yielded last. See ``Loader.state_dict``."""
         if self._state is None:
             return self.loader.state_dict(all_ranks)
-        return self.loader.gathered(self._state) if all_ranks else self._state
+        return self.loader.gathered(self._state) if all_ranks or self.loader.state_of == "job" else self._state
 
     def load_state_dict(self, state: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> None:
         """The next pass continues behind the state. See ``Loader.load_state_dict``."""
@@ -128,7 +128,7 @@ class DeviceLoader:
         """In a second thread: the loader's batches, their images decoded but not yet cut; and the state behind each."""
         stream = _stream(self.device)
         for batch in self.loader:
-            state = self.loader.state_dict()
+            state = self.loader.rank_state()
             opened: dict[str, Opened] = {}
             if isinstance(batch, dict):
                 with _on(stream):

@@ -349,14 +349,19 @@ class Loader(DataLoader[Any]):
         open_pass = self._open() if self._open is not None else None
         if open_pass is not None and not open_pass.complete:
             refuse_reading_ahead(self.__len__)
-        if self._found is None and not all_ranks:
-            epochs = self.pipe.spec.epochs if self.steps_per_epoch is None else None
-            new = {"kind": "new", "epoch": self._named, "step": 0, "epochs": epochs, "steps": self.steps_per_epoch}
-            return {"streampipe": VERSION, **new}
-        state = self._life.state()
         if self._watchers is not None:
             self._watchers.state_taken()
-        return self.gathered(state) if all_ranks else state
+        return self.gathered(self._life.state()) if all_ranks else self.rank_state()
+
+    def rank_state(self) -> dict[str, Any]:
+        """Where this rank stands, as ``state_dict`` says it; no other rank is asked, and nothing is checked or written.
+        For who notes the state of each batch.
+        """
+        if self._found is not None:
+            return self._found.state()
+        epochs = self.pipe.spec.epochs if self.steps_per_epoch is None else None
+        new = {"kind": "new", "epoch": self._named, "step": 0, "epochs": epochs, "steps": self.steps_per_epoch}
+        return {"streampipe": VERSION, **new}
 
     def gathered(self, state: dict[str, Any]) -> dict[str, Any]:
         """A state of this rank as that of all: every rank must call this with its own of the same step.

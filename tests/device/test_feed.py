@@ -190,6 +190,15 @@ class TestLife:
         exact.set_epoch(1)
         assert keys(exact) == epochs[1]
 
+    def test_no_other_rank_is_asked_for_the_state_of_a_batch_that_is_made_ahead(self, folder, monkeypatch):
+        asked = []
+        monkeypatch.setattr(sp.Loader, "gathered", lambda self, state: asked.append(state) or state)
+        loader = sp.to_device(pipe(folder, "cuda").loader(state_of="job"), "cpu")
+        batches = iter(loader)
+        next(batches)
+        assert asked == []
+        assert [loader.state_dict()["step"], len(asked)] == [1, 1]
+
     def test_an_older_iterator_ends(self, folder):
         loader = sp.to_device(pipe(folder, "cuda").loader(), "cpu")
         old = iter(loader)
