@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 from streampipe.engine.engine import is_nothing
@@ -59,8 +60,9 @@ class Pass:
             if self._life.epochs is not None:
                 self._loader._stop()
 
-    def __del__(self) -> None:
-        self.close()
+    def __del__(self, ends: Callable[[], bool] = sys.is_finalizing) -> None:
+        if not ends():  # when Python itself ends, what runs in the background ends with it, and modules are gone
+            self.close()
 
     def _ends(self) -> None:
         if self._loader._watchers is not None:

@@ -6,6 +6,8 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import subprocess
+import sys
 import warnings
 from collections import Counter
 from functools import partial
@@ -500,3 +502,17 @@ def test_a_plain_dataloader_is_told_too_when_all_is_dropped(folder, source):
         warnings.simplefilter("error")
         with pytest.raises((sp.StreampipeError, UserWarning), match="64"):
             list(DataLoader(pipe, batch_size=None))
+
+
+ENDS_IN_A_PASS = """
+import streampipe as sp
+loader = sp.from_iterable([{"n": i} for i in range(9)]).batch(2).loader()
+batches = iter(loader)
+next(batches)
+raise SystemExit("over")
+"""
+
+
+def test_a_process_that_ends_in_a_pass_says_nothing_of_it():
+    done = subprocess.run([sys.executable, "-c", ENDS_IN_A_PASS], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "over\n")
