@@ -17,7 +17,7 @@ from streampipe.decoding.codecs import DEFAULT, codecs_of, recognise
 from streampipe.decoding.extensions import JSONS, NUMBERS, TEXTS, UNSAFE
 from streampipe.decoding.extensions import extension_of as _extension
 from streampipe.decoding.image import decode_image
-from streampipe.decoding.inflate import unwrapped
+from streampipe.decoding.inflate import MAX_INFLATED, unwrapped
 from streampipe.decoding.text import decode_json, decode_text
 from streampipe.errors import ConfigError, DecodeError, UnsafeFormat
 
@@ -173,3 +173,15 @@ _DECODERS: dict[str, Decoder] = {
 }
 KNOWN = IMAGES | frozenset(_DECODERS)
 """Extensions that say how a field is decoded."""
+
+
+__all__ = [
+    "IMAGES",
+    "KNOWN",
+    "MAX_INFLATED",
+    "decode_by_name",
+    "decode_field",
+    "is_image_field",
+    "is_mask",
+    "main_image",
+]
