@@ -74,7 +74,7 @@ INSIDE = {  # and in a folder, each file from those before it
     "engine": "engine chain division learnt planning mix batches indexed lanes turns streams state interleaved bounds "
     "compile life clock plain explain",
     "write": "draft encode spec job work workers run",
-    "device": "codec transfer images feed",
+    "device": "codec transfer images watch feed",
     "observe": "histogram trace tally",
     "report": "seen summary verdict summarize text metrics chrome page live prometheus",
     "lineage": "log read",

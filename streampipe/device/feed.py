@@ -6,6 +6,8 @@ import contextlib
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
+from os import PathLike
+from time import perf_counter
 from typing import Any
 
 import torch
@@ -14,10 +16,14 @@ from streampipe.counters import counters
 from streampipe.decoding import DeferredBatch
 from streampipe.device.images import ImageMaker, Opened
 from streampipe.device.transfer import Transfer, mapped
+from streampipe.device.watch import Watch
 from streampipe.errors import ConfigError, DecodeError
 from streampipe.loader import Loader
 from streampipe.loader.ahead import ahead
+from streampipe.loader.feed import length_of
+from streampipe.loader.reports import look, report_of
 from streampipe.policy import ErrorPolicy
+from streampipe.report import Summary
 
 _PLACE = "decode on the device"
 
@@ -42,6 +48,7 @@ class DeviceLoader:
         self.loader = loader
         self.device = _device(device)
         self.prefetch = prefetch
+        self._watch = Watch(loader, str(self.device), prefetch)
         self._state: dict[str, Any] | None = None  # after the batch that was yielded last
         self._flow: Generator[Any, None, None] | None = None  # of the pass that may be used
 
@@ -57,6 +64,7 @@ class DeviceLoader:
         """
         self._leave()
         self._state = self.loader.rank_state()
+        self._watch.loop.begin()
         flow = self._flow = ahead(self._made(), self.prefetch)
         return self._given(flow)
 
@@ -76,6 +84,22 @@ class DeviceLoader:
         self._leave()
         self.loader.set_epoch(epoch)
 
+    def report(self, format: str = "text", path: str | PathLike[str] | None = None, *, all_ranks: bool = False) -> str:
+        """What was done so far, and where the time went, as ``Loader.report`` says it; the waits are those of the loop
+        over this loader, and what decoding and copying take is told too.
+
+        >>> import streampipe as sp
+        >>> loader = to_device(sp.from_iterable([{"x": torch.tensor(i)} for i in range(4)]).batch(2).loader(), "cpu")
+        >>> batches = list(loader)
+        >>> "2 batches" in loader.report()
+        True
+        """
+        return report_of(self._watch.seen(), self._watch.facts(), format, path, all_ranks)
+
+    def summary(self) -> Summary:
+        """The numbers of the report, as values."""
+        return look(self._watch.seen(), self._watch.facts())
+
     def _leave(self) -> None:
         """End the pass that is open. What was made ahead in it is not lost to a stream that goes on there."""
         left, state = self._flow is not None, self._state
@@ -89,13 +113,22 @@ class DeviceLoader:
             flow.close()
 
     def _given(self, flow: Generator[Any, None, None]) -> Iterator[Any]:
+        loop = self._watch.loop
         try:
-            for state, batch, event in flow:
+            while True:
+                loop.asks()
+                made = next(flow, None)
+                loop.came(None)
+                if made is None:
+                    break
+                state, batch, event, when = made
+                del made
                 if event is not None:
                     current = torch.cuda.current_stream(self.device)
                     current.wait_event(event)
                     mapped(batch, partial(_held, stream=current))
                 self._state = state
+                loop.gives(length_of(batch), when)
                 yield batch
                 del batch
                 if self._flow is not flow:
@@ -111,27 +144,33 @@ class DeviceLoader:
         """In the background: each batch on the device, with the loader's state behind it, and when it is there."""
         maker, policy = ImageMaker(self.device), self.loader.pipe.spec.policy.fresh()
         transfer, stream = Transfer(self.device, self.prefetch + 1), _stream(self.device)
+        time, counts = self._watch.making.time, self._watch.counts
         for state, batch, opened, event in ahead(self._opened(maker), 1):
             with _on(stream):
                 if stream is not None and event is not None:
                     stream.wait_event(event)
-                moved = transfer(_finished(batch, opened, maker, policy), stream)
+                if opened:
+                    with time("cut"):
+                        batch = counts.during(_finished, batch, opened, maker, policy)
+                with time("copy"):
+                    moved = transfer(batch, stream)
             done = stream.record_event() if stream is not None else None
             if done is not None and opened:
-                done.synchronize()  # the codec's images may then go
+                with time("cut"):
+                    done.synchronize()  # the codec's images may then go
             del batch, opened
-            yield state, moved, done
+            yield state, moved, done, perf_counter()
             del moved
         policy.end()
 
     def _opened(self, maker: ImageMaker) -> Iterator[Any]:
         """In a second thread: the loader's batches, their images decoded but not yet cut; and the state behind each."""
-        stream = _stream(self.device)
+        stream, time = _stream(self.device), self._watch.opening.time
         for batch in self.loader:
             state = self.loader.rank_state()
             opened: dict[str, Opened] = {}
             if isinstance(batch, dict):
-                with _on(stream):
+                with _on(stream), time("open"):
                     opened = {
                         name: maker.open(each, stream)
                         for name, each in batch.items()
@@ -162,9 +201,7 @@ def to_device(loader: Loader, device: str | torch.device = "cuda", *, prefetch: 
 
 
 def _finished(batch: Any, opened: Mapping[str, Opened], maker: ImageMaker, policy: ErrorPolicy) -> Any:
-    """The batch with its deferred images as pixels."""
-    if not opened:
-        return batch
+    """The batch with its deferred images, of which there are some, as pixels."""
     found, failed = dict(batch), {}
     for name, each in opened.items():
         found[name], errors = maker.finish(each)

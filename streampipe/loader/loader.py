@@ -268,11 +268,11 @@ class Loader(DataLoader[Any]):
         >>> "5 batches" in loader.report()
         True
         """
-        return report_of(self._recorder, self._facts(), format, path, all_ranks)
+        return report_of(self._recorder.seen(), self._facts(), format, path, all_ranks)
 
     def summary(self) -> Summary:
         """The numbers of the report, as values."""
-        return look(self._recorder, self._facts())
+        return look(self._recorder.seen(), self._facts())
 
     def _facts(self) -> Facts:
         feed = self._feed

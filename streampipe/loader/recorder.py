@@ -6,22 +6,26 @@ from time import perf_counter
 
 from streampipe.counters import Counted, OfLoader
 from streampipe.observe import Histogram, Trace
-from streampipe.report.seen import Seen
+from streampipe.report.seen import LOADER, Seen
 
-LOADER = "loader"
-"""The name under which it is counted."""
 _READY = 1e-3
 """Seconds: a batch that came sooner lay ready."""
 
 
 class Recorder:
-    """Of one loader, for its whole life. It is used by the thread that iterates the loader."""
+    """Of one loader, for its whole life. It is used by the thread that iterates the loader.
 
-    def __init__(self, trace: bool) -> None:
+    Args:
+        trace: keep spans for a timeline.
+        counts: to count in; its own if not given.
+        name: under which it counts.
+    """
+
+    def __init__(self, trace: bool, counts: OfLoader | None = None, name: str = LOADER) -> None:
         self.trace = trace
-        self.counts = OfLoader(Trace("loader") if trace else None)
+        self.counts = counts or OfLoader(Trace("loader") if trace else None)
         self.waits = Histogram()
-        self._sums = self.counts.meter(LOADER)
+        self._sums = self.counts.meter(name)
         self.first: list[float] = []
         """Seconds from the beginning of each pass to its first batch."""
         self._began: float | None = None  # of a pass whose first batch has not come

@@ -15,7 +15,6 @@ from streampipe.engine.chain import named
 from streampipe.engine.engine import Engine
 from streampipe.errors import ConfigError
 from streampipe.loader.feed import Crew
-from streampipe.loader.recorder import Recorder
 from streampipe.report import Facts, Seen, StageFacts, Summary
 from streampipe.spec import AnyStage
 from streampipe.stages.stage import Stage
@@ -47,18 +46,15 @@ def _is_own(stage: AnyStage) -> bool:
     return isinstance(stage, Stage) and stage.define.function.__module__.startswith("streampipe.")
 
 
-def look(recorder: Recorder, facts: Facts) -> Summary:
+def look(seen: Seen, facts: Facts) -> Summary:
     """The numbers of this rank as they are now."""
-    return report.summarize(recorder.seen(), facts)
+    return report.summarize(seen, facts)
 
 
-def report_of(
-    recorder: Recorder, facts: Facts, format: str, path: str | os.PathLike[str] | None, all_ranks: bool
-) -> str:
+def report_of(seen: Seen, facts: Facts, format: str, path: str | os.PathLike[str] | None, all_ranks: bool) -> str:
     """The report in one of its formats; also written to ``path``."""
     if format not in FORMATS:
         raise ConfigError(f"report(format=) is one of {', '.join(FORMATS)}, not {format!r}")
-    seen = recorder.seen()
     if all_ranks and torch.distributed.is_available() and torch.distributed.is_initialized():
         every: list[Any] = [None] * torch.distributed.get_world_size()
         torch.distributed.all_gather_object(every, seen)

@@ -3,7 +3,7 @@
 from streampipe.report.chrome import chrome_trace
 from streampipe.report.metrics import metrics
 from streampipe.report.page import page
-from streampipe.report.seen import Seen, merged
+from streampipe.report.seen import Seen, merged, on_device
 from streampipe.report.summarize import summarize
 from streampipe.report.summary import Facts, StageFacts, Summary
 from streampipe.report.text import render, table
@@ -16,6 +16,7 @@ __all__ = [
     "chrome_trace",
     "merged",
     "metrics",
+    "on_device",
     "page",
     "render",
     "summarize",

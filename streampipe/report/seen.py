@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from streampipe.counters import Counted, Counters
 from streampipe.observe import Histogram, Trace
+
+LOADER, DEVICE, DEVICE_LOOP = "loader", "device", "loop over the device's batches"
 
 
 @dataclass
@@ -29,3 +31,17 @@ def merged(every: Sequence[Seen]) -> Seen:
         counters.merge(each.counted)
         waits.merge(each.waits)
     return Seen(counters.counted(), waits, [first for each in every for first in each.first])
+
+
+def on_device(seen: Seen) -> Seen:
+    """The same from where a training loop stands whose batches come through a device: it waits for the device, and the
+    device for the loader.
+
+    ``seen`` has the loop's own waits, and what the loader counted too.
+    """
+    sums = dict(seen.counted.sums)
+    loaders = {what: sums.pop((name, what)) for name, what in list(sums) if name == LOADER}
+    loops = {what: sums.pop((name, what)) for name, what in list(sums) if name == DEVICE_LOOP}
+    sums |= {(LOADER, what): amount for what, amount in loops.items()}
+    sums[DEVICE, "waiting seconds"] = loaders.get("wait seconds", 0.0)
+    return replace(seen, counted=replace(seen.counted, sums=sums))

@@ -8,11 +8,11 @@ from typing import Any
 
 from streampipe.counters import Counts
 from streampipe.observe.tally import SUMS
-from streampipe.report.seen import Seen
+from streampipe.report.seen import DEVICE, DEVICE_LOOP, LOADER, Seen
 from streampipe.report.summary import READING, Facts, StageFacts, StageRow, Summary
 from streampipe.report.verdict import judge
 
-DISK, READER, LOADER, BUCKET = "reading files", "making batches", "loader", "bucket "  # no stage is named so
+DISK, READER, BUCKET = "reading files", "making batches", "bucket "  # no stage is named so
 _SLOW = 4  # times the median, from which on a call is slow
 
 
@@ -31,6 +31,7 @@ def summarize(seen: Seen, facts: Facts) -> Summary:
     found.slots_filled = int(sum(n for (_, what), n in sums.items() if what == "slots filled"))
     found.disk_bytes = int(sums.get((DISK, "bytes"), 0))
     found.disk_seconds = sums.get((DISK, "busy seconds"), 0.0) / max(found.timed_share, 1e-9)
+    _on_device(found, seen, facts)
     found.drops = _reasons(
         seen, lambda name, what: name != "skipped" and "dropped" in what and what != "captions dropped"
     )
@@ -71,7 +72,7 @@ def _consumer(seen: Seen, facts: Facts) -> Summary:
         idle_seconds=idle if facts.background else 0.0,
         timed_share=min(1.0, reader.get("own seconds", 0.0) / making) if making else 0.0,
         queue_fill=mine.get("lay ready seconds", 0.0) / wall if facts.background else 0.0,
-        queue_size=max(facts.prefetch, facts.threads) * max(1, facts.workers) if facts.background else 0,
+        queue_size=_queue_size(facts),
         ready_share=mine.get("ready", 0) / after,
         remote=facts.remote,
     )
@@ -80,6 +81,22 @@ def _consumer(seen: Seen, facts: Facts) -> Summary:
     elif making:
         found.capacity = samples / making
     return found
+
+
+def _queue_size(facts: Facts) -> int:
+    if facts.device:
+        return facts.prefetch
+    return max(facts.prefetch, facts.threads) * max(1, facts.workers) if facts.background else 0
+
+
+def _on_device(found: Summary, seen: Seen, facts: Facts) -> None:
+    """What decoding and copying took, and the share of the time that the busier of the two threads had to do."""
+    times = {what: n for (name, what), n in seen.counted.sums.items() if name == DEVICE}
+    opening, cutting = times.get("open seconds", 0.0), times.get("cut seconds", 0.0)
+    found.device, found.device_wait_seconds = facts.device, times.get("waiting seconds", 0.0)
+    found.device_decode_seconds, found.device_copy_seconds = opening + cutting, times.get("copy seconds", 0.0)
+    whole = max(found.wait_seconds + found.step_seconds, 1e-9)
+    found.device_share = min(1.0, max(opening, cutting + found.device_copy_seconds) / whole)
 
 
 def _stages(seen: Seen, facts: Facts, found: Summary) -> list[StageRow]:
@@ -144,7 +161,7 @@ def _counts(sums: Counts, stages: Sequence[str]) -> tuple[dict[str, dict[str, fl
     for (name, what), n in sums.items():
         if name.startswith(BUCKET):
             buckets[name.removeprefix(BUCKET)][what] = n
-        elif name in (LOADER, READER, DISK) or (name in stages and what in SUMS):
+        elif name in (LOADER, READER, DISK, DEVICE, DEVICE_LOOP) or (name in stages and what in SUMS):
             continue
         else:
             others[name][what] = n

@@ -35,6 +35,8 @@ class Facts:
     ranks: int = 1
     cores: int = 1
     remote: bool = False
+    device: str = ""
+    """Where batches are brought to, by ``to_device``; then they are made in the background in any case."""
 
     @property
     def readers(self) -> int:
@@ -44,7 +46,7 @@ class Facts:
     @property
     def background(self) -> bool:
         """Whether batches are made while the consumer works."""
-        return self.workers > 0 or self.threads > 0
+        return self.workers > 0 or self.threads > 0 or bool(self.device)
 
 
 @dataclass
@@ -107,6 +109,11 @@ class Summary:
     cache_downloads: int = 0
     slots_filled: int = 0
     remote: bool = False
+    device: str = ""
+    device_decode_seconds: float = 0.0
+    device_copy_seconds: float = 0.0
+    device_wait_seconds: float = 0.0
+    device_share: float = 0.0
     stages: list[StageRow] = field(default_factory=list)
     other_seconds: float = 0.0
     drops: list[dict[str, Any]] = field(default_factory=list)

@@ -57,6 +57,10 @@ def _consumer(found: Summary) -> list[str]:
         ready = f"{100 * found.ready_share:.0f} % ready"
         lines.append(_row("readers", f"{readers(found)}, idle {100 * idle:.0f} % of the time"))
         lines.append(_row("queue", f"{found.queue_fill:.1f} of {found.queue_size} batches, {ready}"))
+    if found.device:
+        decoding, copying = found.device_decode_seconds, found.device_copy_seconds
+        waiting = f"{found.device_wait_seconds:.2f} s waiting for the loader"
+        lines.append(_row(f"on {found.device}", f"{decoding:.2f} s decoding, {copying:.2f} s copying, {waiting}"))
     return lines
 
 

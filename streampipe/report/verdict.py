@@ -25,12 +25,15 @@ _SLOW_CALLS = 0.2
 def judge(found: Summary) -> tuple[str, str]:
     """What limits the loader, and the sentence.
 
-    That is a stage's name, ``network``, ``disk``, ``reading``, ``planning``, ``hand-over``, ``consumer``, or ``""``.
+    That is a stage's name, ``network``, ``disk``, ``reading``, ``planning``, ``hand-over``, ``device``,
+    ``consumer``, or ``""``.
     """
     if not found.batches or not found.making_seconds:
         return "", "nothing was measured yet"
     if found.wait_share < _LITTLE:
         return "consumer", _consumer(found)
+    if found.device_share > _BUSY:
+        return "device", _device(found)
     if found.background and _idle(found) > 0.5:
         return "hand-over", _hand_over(found)
     row = max(found.stages, key=lambda each: each.own_seconds, default=None)
@@ -51,6 +54,19 @@ def _consumer(found: Summary) -> str:
     else:
         text += ": more threads or workers would gain nothing"
     return text
+
+
+def _device(found: Summary) -> str:
+    decodes = found.device_decode_seconds > found.device_copy_seconds
+    advice = (
+        "decode without device= leaves that to the processors' cores, and smaller images cost less"
+        if decodes
+        else "copy less: uint8 pixels that are scaled there, and only the fields that are used (select)"
+    )
+    return (
+        f"{'decoding on' if decodes else 'copying batches to'} {found.device} takes {_share(found.device_share)} of "
+        f"the time, and you wait {_share(found.wait_share)} of it: {advice}; {_consumes(found)}"
+    )
 
 
 def _hand_over(found: Summary) -> str:

@@ -248,3 +248,25 @@ def test_memory_is_not_given_away_while_another_stream_uses_it(folder):
         kept.append((batch["jpg"], batch["jpg"].clone()))
     torch.cuda.synchronize()
     assert all(torch.equal(*pair) for pair in kept)
+
+
+def test_the_report_tells_the_loops_waits_and_what_the_device_took(folder, tmp_path):
+    before = [counters.get("loader", what) for what in ("batches", "samples")]
+    loader = sp.to_device(pipe(folder, "cuda").loader(threads=1, trace=True), "cpu")
+    batches = list(itertools.chain(loader, loader))
+    found = loader.summary()
+    assert (found.batches, found.samples) == (len(batches), 32)
+    assert len(found.first_batch_seconds) == 2
+    assert found.device_decode_seconds > 0
+    assert found.device_copy_seconds > 0
+    assert "s decoding" in loader.report()
+    assert "open on the device" in loader.report("html", tmp_path / "report.html")
+    assert [counters.get("loader", what) - n for what, n in zip(("batches", "samples"), before, strict=True)] == [8, 32]
+
+
+def test_what_the_device_skips_is_in_its_report(broken_inside):
+    loader = sp.to_device(sp.stream(broken_inside, on_error="skip").decode(32, device="cuda").batch(4).loader(), "cpu")
+    list(loader)
+    (error,) = loader.summary().errors
+    assert (error["reason"], error["samples"]) == ("DecodeError", 1)
+    assert loader.summary().slots_filled == 1

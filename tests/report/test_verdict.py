@@ -87,3 +87,14 @@ def test_a_consumer_that_does_not_wait(share):
 
 def test_nothing_measured_is_said():
     assert judge(Summary()) == ("", "nothing was measured yet")
+
+
+def test_a_device_that_is_busy_is_to_blame_though_the_loader_is_idle():
+    idle = {"device": "cuda:0", "device_share": 0.9, "idle_seconds": 60.0, "stages": [decode()]}
+    limit, text = judge(a_run(**idle, device_decode_seconds=18.0, device_copy_seconds=2.0))
+    assert limit == "device"
+    assert text.startswith("decoding on cuda:0 takes 90 % of the time, and you wait 50 % of it: decode without device=")
+    _, text = judge(a_run(**idle, device_decode_seconds=2.0, device_copy_seconds=18.0))
+    assert text.startswith("copying batches to cuda:0 takes 90 %")
+    limit, _ = judge(a_run(**{**idle, "device_share": 0.2}))
+    assert limit == "hand-over"
