@@ -4,6 +4,7 @@ from streampipe.captions import Tags
 from streampipe.commands.verify import verify
 from streampipe.context import Consumer, Position, Run
 from streampipe.decoding import Area
+from streampipe.decoding.conditioning import Conditioning
 from streampipe.decorators import SKIP, cached, inference, logged, on_error, retry, timed
 from streampipe.device import DeviceLoader, to_device
 from streampipe.engine.interleaved import merge_states
@@ -58,6 +59,7 @@ __all__ = [
     "Area",
     "Buckets",
     "Cache",
+    "Conditioning",
     "ConfigError",
     "Consumer",
     "CorruptShard",

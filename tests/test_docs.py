@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import torch
 
 import streampipe as sp
 from tests.data import photo, shard, write_shards
@@ -97,6 +98,20 @@ def test_the_code_of_the_trainers_page_runs(tmp_path, monkeypatch):
     exec(seeded, there)
     (batch,) = there["pipe"]
     assert batch["latent.npy"].shape[0] == 2
+
+
+def test_the_code_of_the_latents_page_runs(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("safetensors")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "shards").mkdir()
+    write_shards(tmp_path / "shards", [5, 3])
+    code = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "latents.md").read_text(), re.DOTALL)
+    there = {}
+    exec("\n".join(code), there)
+    assert "text: " in capsys.readouterr().out
+    assert {tuple(batch["latents"].shape[1:]) for batch in there["pipe"]} == {(16, 32, 32)}
+    (whole, *_) = sp.stream("cache").decode().skip(there["sample"]["__position__"].sample)
+    torch.testing.assert_close(there["latents"], whole["latents.q8.safetensors"])
 
 
 def test_what_stands_for_other_libraries_runs(tmp_path, monkeypatch):

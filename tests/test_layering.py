@@ -65,15 +65,15 @@ INSIDE = {  # and in a folder, each file from those before it
     "source": "location address connections network failures store http web retry fetch s3 gcs hub rust stores "
     "buffers link traffic forward ranges ranged local disk part cache download source",
     "tar": "limits foreign extended header compression entries reader writer",
-    "decoding": "extensions inflate geometry text arrays budget exif codec segments icc resize boxes pillow "
-    "jpeg_damage jpeg fast png web more codecs image deferred fields",
+    "decoding": "extensions inflate geometry text blocks container conditioning arrays budget exif codec segments icc "
+    "resize boxes pillow jpeg_damage jpeg fast png web more codecs image deferred fields",
     "reading": "protocol iterable finder members shards tars folder parquet formats indexed forward remote wanted pace "
     "prefetch reader",
     "folders": "names files metadata layouts duplicates walk listing",
     "pack": "split change shard job run",
     "engine": "engine chain division learnt planning mix batches indexed lanes turns streams state interleaved bounds "
     "compile life clock plain explain",
-    "write": "draft encode spec job work workers run",
+    "write": "cost draft encode spec job work workers run",
     "device": "codec transfer images watch feed",
     "observe": "histogram trace tally",
     "report": "seen summary verdict summarize text metrics chrome page live prometheus",

@@ -17,25 +17,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from streampipe.decoding import conditioning
+from streampipe.decoding.conditioning import ALONE
+from streampipe.decoding.container import SAFE_TYPES, Data
 from streampipe.decoding.inflate import MAX_INFLATED
 from streampipe.errors import ConfigError, DecodeError, UnsafeFormat
 
-Data = bytes | memoryview
-ALONE = "tensor"
-"""The name of a tensor that is alone in a .safetensors field."""
 _SMALL = 1 << 10  # bytes of headers that are remembered
 _START = 8  # bytes in front of the header's length, or of the header, in either format
-_SAFE_TYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-}
 
 
 class Unread(NamedTuple):
@@ -130,7 +119,8 @@ def npz(data: Data) -> dict[str, np.ndarray]:
 def safetensors(data: Data, unread: bool = False) -> Any:
     """Tensors by name. One that is alone and called ``tensor`` comes without the dict: ``write`` stores it so.
 
-    Such a one is read here where it is as plain as ``write`` makes it; the safetensors package reads all others.
+    Such a one is read here where it is as plain as ``write`` makes it, and so are conditions (see ``conditioning``);
+    the safetensors package reads all others.
     """
     view = memoryview(data)
     end = _START + int.from_bytes(view[:_START], "little")
@@ -138,6 +128,8 @@ def safetensors(data: Data, unread: bool = False) -> Any:
     if found is not None and found[2] == len(view) - end:
         lone = Unread(found[0], found[1], view[end:])
         return lone if unread else owned(lone)
+    if (conditions := conditioning.read(data)) is not None:
+        return conditions
     try:
         from safetensors.torch import load
     except ImportError:
@@ -152,7 +144,7 @@ def _lone_header(head: bytes) -> tuple[torch.dtype, tuple[int, ...], int] | None
     try:
         found = json.loads(head)
         only = found[ALONE]
-        dtype, shape, size = _SAFE_TYPES[only["dtype"]], tuple(only["shape"]), only["data_offsets"][1]
+        dtype, shape, size = SAFE_TYPES[only["dtype"]], tuple(only["shape"]), only["data_offsets"][1]
     except (ValueError, KeyError, TypeError, IndexError, RecursionError):
         return None
     numbers = [*shape, *only["data_offsets"]]

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from streampipe.decoding import conditioning
 from streampipe.decoding.codecs import BUILT_IN, DEFAULT
 from streampipe.decoding.fields import is_image_field, main_image
 from streampipe.decoding.image import probe
@@ -83,6 +84,7 @@ def facts_of(sample: Mapping[str, Any], sizes: bool = True) -> dict[str, Any]:
     {'n': 1, 'm.x': 2, 'score': 0.5, 'key': 'a', 'width': None, 'height': None}
     """
     facts = scalars_of(sample["json"]) if isinstance(sample.get("json"), (bytes, memoryview, Mapping)) else {}
+    facts |= costs_of(sample)
     for name, value in sample.items():
         if not name.startswith("__"):
             alone = isinstance(value, np.generic) or (getattr(value, "ndim", None) == 0 and hasattr(value, "item"))
@@ -92,6 +94,15 @@ def facts_of(sample: Mapping[str, Any], sizes: bool = True) -> dict[str, Any]:
     width, height = image_size(sample) if sizes else (None, None)
     own = {"key": sample.get("__key__"), "width": width, "height": height}
     return {**facts, **{name: v for name, v in own.items() if v is not None or name not in facts}}
+
+
+def costs_of(sample: Mapping[str, Any]) -> dict[str, int | float]:
+    """What the fields of conditions of a sample cost, by column; see ``streampipe.decoding.conditioning``."""
+    found: dict[str, int | float] = {}
+    for name, value in sample.items():
+        if name.endswith(".safetensors") and isinstance(value, (bytes, memoryview)):
+            found |= conditioning.cost_of(name, value)
+    return found
 
 
 def image_size(sample: Mapping[str, Any]) -> tuple[int | None, int | None]:

@@ -11,7 +11,7 @@ from streampipe.checksum import crc32, headers_crc32
 from streampipe.context import Sample
 from streampipe.errors import ConfigError, UnsupportedMember
 from streampipe.index.columns import Columns
-from streampipe.index.facts import image_size, scalars_of
+from streampipe.index.facts import costs_of, image_size, scalars_of
 from streampipe.index.known import Known, columns_beside
 from streampipe.index.table import NEEDS, SUMS, ShardIndex, make
 from streampipe.samples import group
@@ -161,7 +161,7 @@ class Rows:
         self._fields.append(tuple((field, member.data_offset, member.size) for member, field in own))
         self._sizes.append(image_size(sample))
         scalars = scalars_of(sample["json"]) if "json" in sample else {}
-        self._columns.add({**self._known.get(key), **scalars})
+        self._columns.add({**self._known.get(key), **scalars, **costs_of(sample)})
 
     def sum_headers(self, data: memoryview) -> None:
         """The checksums of the samples' headers alone, in a shard's bytes."""

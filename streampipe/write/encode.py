@@ -1,7 +1,7 @@
 """Values to the bytes of a field: the counterpart of ``decode``, in formats that cannot run code.
 
 The last part of a field's name says which format, as in decoding. Where it names none, the kind of the value decides,
-and the format is added to the name: an array in ``latent`` becomes ``latent.npy``.
+and the format is added to the name: an array in ``latent`` becomes ``latent.npy``. ``latent.q8`` asks for 8 bits.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ import torch
 from PIL import Image
 
 from streampipe.context import where
-from streampipe.decoding.arrays import ALONE
+from streampipe.decoding import conditioning
+from streampipe.decoding.conditioning import ALONE, Q8, Conditioning
 from streampipe.decoding.extensions import NUMBERS, TEXTS, UNSAFE
 from streampipe.decoding.fields import KNOWN
 from streampipe.errors import StageError
@@ -63,7 +64,11 @@ def encode_field(name: str, value: Any, quality: int = QUALITY) -> tuple[str, by
     """
     if isinstance(value, (bytes, bytearray, memoryview)):
         return name, bytes(value)
+    if name.lower().endswith((Q8, ".q8")):
+        return _eight(name, value)
     extension = name.rpartition(".")[2].lower()
+    if isinstance(value, Conditioning) and extension != "safetensors":
+        return f"{name}.safetensors", conditioning.encode(value, eight=False)  # a field "text" of them is no text
     if extension == "gz":
         inner, data = encode_field(name[: -len(".gz")], value, quality)
         return f"{inner}.gz", gzip.compress(data, mtime=0)
@@ -78,6 +83,16 @@ def encode_field(name: str, value: Any, quality: int = QUALITY) -> tuple[str, by
         return name, _ENCODERS[extension](value, extension, quality)
     except (TypeError, ValueError) as error:
         raise StageError(f"field {name!r}: a {_kind(value)} cannot be written as .{extension} ({error})") from error
+
+
+def _eight(name: str, value: Any) -> tuple[str, bytes]:
+    """A field whose name asks for 8 bits."""
+    try:
+        data = conditioning.encode(value, eight=True)
+    except (TypeError, ValueError) as error:
+        advice = f"call the field {name.partition('.')[0]!r} to keep it exactly"
+        raise StageError(f"field {name!r}: a {_kind(value)} cannot be written in 8 bits ({error}); {advice}") from error
+    return name if name.lower().endswith(Q8) else f"{name}.safetensors", data
 
 
 def _format_of(name: str, value: Any) -> str:
@@ -155,6 +170,8 @@ def _npz(value: Any, extension: str, quality: int) -> bytes:
 
 
 def _safetensors(value: Any, extension: str, quality: int) -> bytes:
+    if isinstance(value, Conditioning):
+        return conditioning.encode(value, eight=False)
     try:
         from safetensors.torch import save
     except ImportError:

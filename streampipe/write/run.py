@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from typing import Any
 
@@ -29,6 +29,7 @@ from streampipe.spec import Spec
 from streampipe.stages.stage import pushdown_of
 from streampipe.threads import ordered
 from streampipe.traits import Batch
+from streampipe.write.cost import Cost, costs_in, total
 from streampipe.write.draft import put
 from streampipe.write.job import check_pattern, claim, facts_of, is_done, shard_url
 from streampipe.write.work import Work, planned, told, write_shard
@@ -50,6 +51,7 @@ class Summary:
     repeated: int = 0  # samples whose key is in another shard, too
     bytes: int = 0
     seconds: float = 0.0
+    costs: dict[str, Cost] = field(default_factory=dict)  # of each field of conditions, by name
 
     def __str__(self) -> str:
         if self.missing:
@@ -57,7 +59,8 @@ class Summary:
         else:
             text = f"{self.samples} samples in {self.shards} shards ({self.bytes / 1e6:.1f} MB)"
         kept = f"; {self.kept} were there already" if self.kept else ""
-        return f"{text}, {self.seconds:.1f} s{kept}: {redact(self.pattern)}"
+        costs = "".join(f"\n{name}: {cost}" for name, cost in sorted(self.costs.items()))
+        return f"{text}, {self.seconds:.1f} s{kept}: {redact(self.pattern)}{costs}"
 
 
 @dataclass(frozen=True)
@@ -181,7 +184,7 @@ def _manifest(summary: Summary, options: Options) -> None:
     if not summary.shards:
         raise StageError("the pipeline gave no samples, so no shard was written; check its filters and shards")
 
-    def one(number: int) -> tuple[Entry, np.ndarray]:
+    def one(number: int) -> tuple[Entry, np.ndarray, dict[str, Cost]]:
         url = shard_url(summary.pattern, number)
         place = index_url(url)
         found = ShardIndex.from_bytes(source.read(place), redact(place))
@@ -192,16 +195,21 @@ def _manifest(summary: Summary, options: Options) -> None:
                 f"delete it, and run the same again"
             )
         keys = np.fromiter(map(hash, found.keys()), np.int64, len(found))
-        return Entry(url.rpartition("/")[2], found.shard_bytes, len(found), found.facts["sha256"]), keys
+        return (
+            Entry(url.rpartition("/")[2], found.shard_bytes, len(found), found.facts["sha256"]),
+            keys,
+            costs_in(found),
+        )
 
     found = list(ordered(one, range(summary.shards), _THREADS))
-    entries = [entry for entry, _ in found]
+    entries = [entry for entry, _, _ in found]
+    summary.costs = total(costs for _, _, costs in found)
     summary.samples, summary.bytes = sum(each.samples for each in entries), sum(each.bytes for each in entries)
     if not summary.samples:
         raise StageError(
             f"all {summary.shards} shards are empty: the stages dropped every sample; check them against one sample"
         )
-    summary.repeated = summary.samples - len(np.unique(np.concatenate([keys for _, keys in found])))
+    summary.repeated = summary.samples - len(np.unique(np.concatenate([keys for _, keys, _ in found])))
     if summary.repeated:
         log.warning(
             "%d samples of %s have a key that another shard has, too: what is joined or drawn by key will treat them "
