@@ -65,7 +65,7 @@ INSIDE = {  # and in a folder, each file from those before it
     "source": "location address connections network failures store http web retry fetch s3 gcs hub rust stores "
     "buffers link traffic forward ranges ranged local disk part cache download source",
     "tar": "limits foreign extended header compression entries reader writer",
-    "decoding": "extensions inflate geometry text blocks container conditioning arrays budget exif codec segments icc "
+    "decoding": "extensions inflate geometry text blocks tensorfile conditioning arrays budget exif codec segments icc "
     "resize boxes pillow jpeg_damage jpeg fast png web more codecs image deferred fields",
     "reading": "protocol iterable finder members shards tars folder parquet formats indexed forward remote wanted pace "
     "prefetch reader",

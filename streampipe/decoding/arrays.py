@@ -19,8 +19,8 @@ import torch
 
 from streampipe.decoding import conditioning
 from streampipe.decoding.conditioning import ALONE
-from streampipe.decoding.container import SAFE_TYPES, Data
 from streampipe.decoding.inflate import MAX_INFLATED
+from streampipe.decoding.tensorfile import SAFE_TYPES, Data
 from streampipe.errors import ConfigError, DecodeError, UnsafeFormat
 
 _SMALL = 1 << 10  # bytes of headers that are remembered

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from streampipe.decoding.blocks import check, quantized, restored
-from streampipe.decoding.container import NAMES, SAFE_TYPES, Data, Stored, build, ours, parse
+from streampipe.decoding.tensorfile import NAMES, SAFE_TYPES, Data, Stored, build, ours, parse
 from streampipe.errors import ConfigError, DecodeError
 
 VERSION = 1
