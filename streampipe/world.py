@@ -1,8 +1,9 @@
-"""Rank and world size, found in one place: torch.distributed if it runs, else the environment."""
+"""Rank and world size, found in one place: torch.distributed if it runs, else the environment, else Ray Train."""
 
 from __future__ import annotations
 
 import os
+import sys
 
 import torch.distributed
 
@@ -10,7 +11,8 @@ from streampipe.errors import ConfigError
 
 
 def find_world(rank: int | None = None, world_size: int | None = None) -> tuple[int, int]:
-    """(rank, world size): as given, else from torch.distributed, else from RANK and WORLD_SIZE, else (0, 1).
+    """(rank, world size): as given, else from torch.distributed, else from RANK and WORLD_SIZE, else from Ray
+    Train where this is one of its workers, else (0, 1).
 
     Raises:
         ConfigError: only one of the two is given, or the environment and torch.distributed disagree.
@@ -33,7 +35,7 @@ def find_world(rank: int | None = None, world_size: int | None = None) -> tuple[
                 f"{environment[1]}: pass rank= and world_size= to say which is meant"
             )
         return group
-    return environment or (0, 1)
+    return environment or _from_ray() or (0, 1)
 
 
 def check_world(rank: int, world_size: int) -> None:
@@ -59,6 +61,19 @@ def _from_environment() -> tuple[int, int] | None:
         return _checked(int(rank), int(world_size), "the environment")
     except ValueError:
         raise ConfigError(f"RANK={rank!r} and WORLD_SIZE={world_size!r} in the environment are no numbers") from None
+
+
+def _from_ray() -> tuple[int, int] | None:
+    """Of a worker of Ray Train whose backend makes no process group; Ray is only asked where it was imported."""
+    train = sys.modules.get("ray.train")
+    if train is None:
+        return None
+    try:
+        context = train.get_context()
+        rank, world_size = context.get_world_rank(), context.get_world_size()
+    except RuntimeError:  # this is no training function
+        return None
+    return _checked(rank, world_size, "Ray Train")
 
 
 def _checked(rank: int, world_size: int, origin: str) -> tuple[int, int]:

@@ -114,6 +114,20 @@ def test_the_code_of_the_latents_page_runs(tmp_path, monkeypatch, capsys):
     torch.testing.assert_close(there["latents"], whole["latents.q8.safetensors"])
 
 
+def test_the_code_for_open_clip_runs(tmp_path, monkeypatch):
+    """The other blocks of the page run in tests/trainers: test_diffusers.py, test_ray.py, test_datasets.py."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "shards").mkdir()
+    samples = [(f"{i:02d}", {"jpg": photo(i, 80, 70), "txt": "a cat"}) for i in range(8)]
+    (tmp_path / "shards" / "0.tar").write_bytes(shard(samples))
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "drop-ins.md").read_text(), re.DOTALL)
+    there = {"sp": sp, "tokenize": lambda text: [len(text)]}
+    exec(blocks[0], there)
+    dataloader = there["data"]["train"].dataloader
+    assert (dataloader.num_batches, dataloader.num_samples) == (6, 24)
+    assert [tuple(images.shape) for images, _ in dataloader] == [(4, 3, 64, 64)] * 6
+
+
 def test_what_stands_for_other_libraries_runs(tmp_path, monkeypatch):
     from streampipe.cli import COMMANDS
 

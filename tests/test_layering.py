@@ -79,7 +79,7 @@ INSIDE = {  # and in a folder, each file from those before it
     "report": "seen summary verdict summarize text metrics chrome page live prometheus",
     "lineage": "log read",
     "loader": "ahead callers handover making recorder feed watchers passes reports choose loader",
-    "compat": "checkpoint accelerate lightning transformers webdataset",
+    "compat": "checkpoint accelerate datasets lightning open_clip transformers webdataset",
     "commands": "say arguments look bench cat index info ls pack preview verify",
 }
 ONLY = {

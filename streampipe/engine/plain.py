@@ -129,6 +129,11 @@ class PlainPass:
     def _over(self) -> None:
         self._begin(self.name + (self._ends or 0))
 
+    @property
+    def complete(self) -> bool:
+        """Whether no item of this consumer can follow in the pass."""
+        return self._complete
+
     def state(self) -> dict[str, Any]:
         """Plain JSON that names the next item of this consumer."""
         consumer, engine = self._consumer, self.engine

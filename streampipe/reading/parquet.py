@@ -117,7 +117,7 @@ class Parquet:
                 raise CorruptShard(
                     f"{url}, row {group.first + number}: column {self.key!r} has no text, but {key!r:.40}"
                 )
-            yield {"__key__": key, "__url__": url, **_fields(row, f"{url}, row {group.first + number}")}
+            yield {"__key__": key, "__url__": url, **fields_of(row, f"{url}, row {group.first + number}")}
 
     def facts(self, shard: int, columns: Collection[str] | None) -> pa.Table | None:
         """The columns of single values, as far as they are asked for; None if sizes are, which nobody knows."""
@@ -258,7 +258,7 @@ class Parquet:
         name = main_image(images)
         rows = []
         for number, row in self._rows(shard, [name]):
-            width, height = image_size(_fields(row, self.shards[shard]))
+            width, height = image_size(fields_of(row, self.shards[shard]))
             row = {"key": str(number), "offset": number * BLOCK, "size": BLOCK, "crc32": None, "fields": []}
             rows.append({**row, "width": width, "height": height})
         return make(rows, Columns({} for _ in rows), {"bytes": len(rows) * BLOCK})
@@ -313,7 +313,7 @@ def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return column.cast(pa.float64()) if pa.types.is_floating(kind) else column
 
 
-def _fields(row: dict[str, Any], place: str) -> dict[str, Any]:
+def fields_of(row: dict[str, Any], place: str) -> dict[str, Any]:
     """A row's values as fields.
 
     Raises:
