@@ -7,7 +7,7 @@ import queue
 import threading
 import weakref
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from itertools import count
 from typing import Any
 
@@ -24,17 +24,25 @@ class Ahead(Iterator[Any]):
     DataLoader workers do: where torch would share an operation among threads of its own, those would take the cores
     that other threads like this one have.
 
+    Items go one way and leave to make one more the other way, each by a SimpleQueue: it is written in C, so that Ctrl-C
+    comes before or after a step of it. In the middle of Queue.get it may leave the lock taken: the end waits for ever.
+
     >>> list(Ahead(iter("abc"), 2))
     ['a', 'b', 'c']
     """
 
     def __init__(self, items: Iterator[Any], most: int) -> None:
-        self._made: queue.Queue[_Made] = queue.Queue(most)
+        self._made: queue.SimpleQueue[_Made] = queue.SimpleQueue()
+        self._leave: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        for _ in range(most):
+            self._leave.put(True)
         self._over = False
-        stop, ready = threading.Event(), threading.Event()
-        arguments = items, self._made, stop, ready
+        ready = threading.Event()
+        arguments = items, self._made, self._leave, ready
         thread = threading.Thread(target=_make, args=arguments, name=f"streampipe-ahead-{next(_numbers)}", daemon=True)
-        self._end = weakref.finalize(self, _end, self._made, stop, thread, os.getpid())  # when the process ends, too
+        self._end = weakref.finalize(
+            self, _end, self._made, self._leave, thread, os.getpid()
+        )  # when the process ends, too
         before = torch.get_num_threads()
         thread.start()
         ready.wait()
@@ -44,6 +52,7 @@ class Ahead(Iterator[Any]):
         if self._over:
             raise StopIteration
         kind, value = self._made.get()
+        self._leave.put(True)
         if kind == "item":
             return value
         self._over = True
@@ -98,16 +107,21 @@ def in_turn(streams: Sequence[Iterator[Any]], most: int, ended: Sequence[Any] = 
             each.close()
 
 
-def _make(items: Iterator[Any], made: queue.Queue[_Made], stop: threading.Event, ready: threading.Event) -> None:
+def _make(
+    items: Iterator[Any],
+    made: queue.SimpleQueue[_Made],
+    leave: queue.SimpleQueue[bool],
+    ready: threading.Event,
+) -> None:
     torch.get_num_threads()  # a thread that was not asked yet would forget what it is told
     torch.set_num_threads(1)
     ready.set()
     try:
         for item in items:
+            if not leave.get():
+                return
             made.put(("item", item))
             del item
-            if stop.is_set():
-                return
         made.put(("end", None))
     except BaseException as error:  # KeyboardInterrupt too: the consumer must not wait for ever
         made.put(("error", error))
@@ -117,15 +131,20 @@ def _make(items: Iterator[Any], made: queue.Queue[_Made], stop: threading.Event,
             close()
 
 
-def _end(made: queue.Queue[_Made], stop: threading.Event, thread: threading.Thread, process: int) -> None:
-    """Let the thread finish what it is at, and drop it: at most one item more finds room in the queue."""
+def _end(
+    made: queue.SimpleQueue[_Made], leave: queue.SimpleQueue[bool], thread: threading.Thread, process: int
+) -> None:
+    """Let the thread finish what it is at, and drop it."""
     if os.getpid() != process:
         return  # a fork has no such thread, and what it held stays held
-    stop.set()
-    while not made.empty():
-        try:
-            made.get_nowait()
-        except queue.Empty:
-            break
+    _empty(leave)
+    leave.put(False)
     if thread is not threading.current_thread():
         thread.join()
+    _empty(made)
+
+
+def _empty(items: queue.SimpleQueue[Any]) -> None:
+    with suppress(queue.Empty):
+        while True:
+            items.get_nowait()

@@ -150,11 +150,10 @@ def test_a_thread_ends_with_what_holds_it():
 
 def test_a_fork_waits_for_no_thread_of_its_parent():
     made = Ahead(counted(10**9, []), 2)
-    with made._made.mutex:  # as the thread may hold it
-        child = os.fork()
-        if not child:
-            made.close()
-            os._exit(0)
+    child = os.fork()
+    if not child:
+        made.close()
+        os._exit(0)
     assert os.waitpid(child, 0)[1] == 0
     assert next(made) == 0
 
@@ -170,3 +169,26 @@ print(next(batches)["n"].tolist())
 def test_a_process_ends_while_a_pass_is_open():
     result = subprocess.run([sys.executable, "-c", LEFT_OPEN], capture_output=True, text=True, timeout=120)
     assert (result.returncode, result.stdout.strip(), result.stderr) == (0, "[0, 1]", "")
+
+
+INTERRUPTED_OFTEN = """
+import os, signal, threading
+import streampipe as sp
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+for number in range(100):
+    batches = iter(sp.from_iterable([{"n": i} for i in range(100)], epochs=None).batch(2).loader(threads=2))
+    next(batches)
+    try:
+        threading.Timer(number / 5000, os.kill, (os.getpid(), signal.SIGINT)).start()
+        for _ in batches:
+            pass
+    except KeyboardInterrupt:
+        del batches
+"""
+
+
+def test_an_interrupt_at_any_moment_is_only_an_interrupt():
+    command = [sys.executable, "-c", INTERRUPTED_OFTEN]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert (result.returncode, result.stderr) == (0, "")
