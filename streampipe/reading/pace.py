@@ -5,12 +5,16 @@ not be time for which somebody waits. So they are bought with what lies ready: a
 the bytes that came in the order of need and were not used yet. Where that store grows, the link has more to give than
 is taken, and requests grow; where it is empty, only what is needed next is asked for.
 
+Each byte that is early saves its sample a request, whichever byte it is; what it costs is the time until it is used. So
+those come first that are due soon: a request reaches over neighbours within so many steps that the room is just used.
+
 Who takes all he can get never has such a store, and waits most of the time whatever comes first. For him requests are
 as long as they can be. At the beginning, as long as nobody knows, a part of a second of the link is risked.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -22,11 +26,13 @@ from streampipe.source.link import Link
 from streampipe.source.ranges import Answer
 
 _SHARE = 0.5  # of what lies ready
-_RISKED = 0.4  # seconds of the link, at the beginning
+_RISKED = 0.25  # seconds of the link, at the beginning
 _LEAST = 2 << 20  # bytes, as long as its rate is not known
 _GREEDY = 0.9  # of the time is waited for
 _SPAN = 10.0  # seconds over which a reader is judged, and so many latencies at least
 _LATENCIES = 50
+_FIRST = 0.3  # of the steps that are known: what a request may reach to, as soon as there is not room for all
+_LESS, _MORE = 0.98, 1.02  # times that, with each request that found no room, or that had room left
 _now = time.perf_counter
 
 
@@ -42,6 +48,8 @@ class Pace:
         self._ready = 0  # bytes that came in the order of need
         self._coming: deque[tuple[Answer, int, int]] = deque()  # answers, their last part, what of them is early
         self._early = 0  # bytes of those
+        self.reach = math.inf  # steps within which bytes must be used that come before their turn
+        self._short = False  # it is the pace, not the memory, that is short
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
@@ -61,6 +69,8 @@ class Pace:
             self._begun, self._waited = now, 0.0
         elif now - self._begun > max(_SPAN, _LATENCIES * link.latency):
             self.greedy = self._waited > _GREEDY * (now - self._begun)
+            if self.greedy:
+                self.reach = math.inf
             self._begun, self._waited, self._new = now, 0.0, False
 
     def asked(self, wanted: Wanted) -> None:
@@ -79,10 +89,11 @@ class Pace:
             wanted.ready = False
             self._ready -= wanted.span.end - wanted.span.start
 
-    def room(self, link: Link) -> int | None:
-        """Bytes that may be asked for before their turn now; None: as many as there is memory for."""
+    def room(self, link: Link, memory: int) -> int:
+        """Bytes that may be asked for before their turn now, of those that there is memory for."""
+        self._short = False
         if self.greedy:
-            return None
+            return memory
         while self._coming and self._coming[0][0].ready(self._coming[0][1]):
             self._early -= self._coming.popleft()[2]
         while self._asked and _is_ready(self._asked[0]):
@@ -91,7 +102,20 @@ class Pace:
                 wanted.ready = True
                 self._ready += wanted.span.end - wanted.span.start
         risked = max(int(_RISKED * link.rate), _LEAST) if self._new else 0
-        return max(int(_SHARE * self._ready), risked) - self._early
+        allowed = max(int(_SHARE * self._ready), risked) - self._early
+        self._short = allowed < memory
+        return min(allowed, memory)
+
+    def ended(self, full: bool, late: bool, known: int) -> None:
+        """A request ended at a neighbour for which there was no room (``full``), or one that is due too ``late``.
+
+        Args:
+            known: how many steps are known.
+        """
+        if full and self._short:
+            self.reach = _LESS * (_FIRST * known if self.reach == math.inf else self.reach)
+        elif late and not full:
+            self.reach *= _MORE
 
 
 def _is_ready(wanted: Wanted) -> bool:

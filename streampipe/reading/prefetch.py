@@ -42,7 +42,8 @@ _MOST_WITHOUT = 256  # steps
 _IDLE = 64  # indexes that are kept though no known step wants them
 _GUESS = 128 << 10  # bytes of a sample, before any index is known
 _FEW = 256  # samples of known steps until the first one came
-_NEAR = 8 << 20  # bytes to ask for in the order of need at least; more where the link needs more
+_NEAR = 16 << 20  # bytes to ask for in the order of need; more where the link needs more
+_GROWS = 2  # no more than so many times what came until now: the link is not known before
 _PAST = 0.25  # of the budget: bytes that a pass may read past the cache
 _COPIES = 4  # shards that are copied at once, if none more is needed now
 
@@ -120,7 +121,9 @@ class Prefetch(Generic[T]):
             except ShardError as error:
                 found = error
             self._done(wanted)
-            self._begun = True
+            if not self._begun:
+                self._begun = True
+                self._learn()  # or requests would leave holes, of neighbours that are not known yet
             self._ask()
             yield found
             del found
@@ -226,7 +229,8 @@ class Prefetch(Generic[T]):
     def _ask_range(self, wanted: Wanted, due: bool, alone: bool = False) -> bool:
         """Ask for a sample and, unless ``alone``, its neighbours, if the budget allows; what is due always may be."""
         remote = wanted.shard.remote
-        near = min(int((1 - EARLY) * self._memory), max(_NEAR, 2 * remote.source.traffic.link.needs))
+        link = remote.source.traffic.link
+        near = min(int((1 - EARLY) * self._memory), max(min(_NEAR, _GROWS * link.total), _GROWS * link.needs))
         if not due and (self._near + _length(wanted.span) > near or remote.source.traffic.is_full):
             return False
         chosen = [wanted] if alone else self._with_neighbours(wanted)
@@ -250,16 +254,15 @@ class Prefetch(Generic[T]):
         return True
 
     def _with_neighbours(self, wanted: Wanted) -> list[Wanted]:
-        """A sample and the neighbours that known steps want too, up to a gap or a window.
+        """A sample and the neighbours that known steps want too, soon enough, up to a gap or a window.
 
-        Those before it, for which it must wait, only as far as the link asks for long requests. Only what the plan does
-        not keep is read over: a kept sample in between will be asked for by whoever wants it.
+        Only what the plan does not keep is read over: a kept sample in between will be asked for by whoever wants it.
         """
         shard, network, index = wanted.shard, wanted.shard.remote.source.network, wanted.shard.remote.index
         assert index is not None
         least = min(wanted.shard.remote.source.traffic.link.window, network.window) if wanted.step else 0
         room = min(max(least, self._room(wanted)), network.window) if wanted.step else 0
-        chosen, (start, end) = deque([wanted]), wanted.span
+        chosen, (start, end), full, late = deque([wanted]), wanted.span, False, False
         for step in (-1, 1):
             last = wanted
             while True:
@@ -267,21 +270,27 @@ class Prefetch(Generic[T]):
                 other = None if row is None else shard.unasked.get((wanted.place.epoch, row))
                 if other is None:
                     break
-                length = max(end, other.span.end) - min(start, other.span.start)
-                most = network.window if other.step == wanted.step else room if step > 0 or self._pace.greedy else 0
-                if length > most and (end - start >= least or length > network.window):
+                length, later = max(end, other.span.end) - min(start, other.span.start), other.step - wanted.step
+                if length > network.window:
                     break
+                if later and end - start >= least:
+                    if later > self._pace.reach:
+                        late = True
+                        break
+                    if length > room:
+                        full = True
+                        break
                 start, end = min(start, other.span.start), max(end, other.span.end)
                 chosen.append(other) if step > 0 else chosen.appendleft(other)
                 last = other
+        if wanted.step:
+            self._pace.ended(full, late, len(self._steps))
         return list(chosen)
 
     def _room(self, wanted: Wanted) -> int:
         """Bytes to which a request may be extended over what is wanted later, within the reader's pace."""
         source = wanted.shard.remote.source
-        allowed = self._pace.room(source.traffic.link)
-        early = int(EARLY * self._memory) - self._early
-        return _length(wanted.span) + (early if allowed is None else min(allowed, early))
+        return _length(wanted.span) + self._pace.room(source.traffic.link, int(EARLY * self._memory) - self._early)
 
     # Giving out
 

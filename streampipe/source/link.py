@@ -30,19 +30,28 @@ class Link:
         self._clock = clock
         self._lock = threading.Lock()
         self._latency: float | None = None
-        self._since = clock()
+        self._since = self._last = clock()
         self._bytes = 0
         self._sizes = self._times = 0.0  # of requests, those before count less and less
         self.rate = 0.0
+        self._guessed = True  # no span is over
+        self.total = 0  # bytes that came
 
     def came(self, size: int) -> None:
-        """So many bytes came."""
+        """So many bytes came. Until the first span is over, the rate is that from the first request on."""
         with self._lock:
-            self._bytes += size
             now = self._clock()
+            if now - self._last > _SPAN and self.total:  # a time in which nothing was asked for is no part of a rate
+                self._since, self._bytes, self._guessed = now, 0, False
+            self._last = now
+            self.total += size
+            self._bytes += size
             if now - self._since >= _SPAN:
-                self.rate = max(self.rate, self._bytes / (now - self._since))
-                self._since, self._bytes = now, 0
+                rate = self._bytes / (now - self._since)
+                self.rate = rate if self._guessed else max(self.rate, rate)
+                self._since, self._bytes, self._guessed = now, 0, False
+            elif self._guessed and self._latency:
+                self.rate = self._bytes / (now - self._since)
 
     def timed(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
         """The pieces of one request, as they come; what is learnt from them is remembered."""
@@ -59,7 +68,9 @@ class Link:
     def answered(self, seconds: float) -> None:
         """The first byte of an answer came so long after it was asked for."""
         with self._lock:
-            self._latency = seconds if self._latency is None else min(self._latency, seconds)
+            if self._latency is None:
+                self._latency, self._since = seconds, self._clock() - seconds
+            self._latency = min(self._latency, seconds)
 
     def done(self, size: int, seconds: float) -> None:
         """A request brought so many bytes in this time."""

@@ -14,13 +14,13 @@ def test_who_needs_less_than_the_link_has_hardly_waits(monkeypatch, latency, ahe
     found = consume(monkeypatch, World(latency, 40 * MB), 0.8, ahead=ahead)
     assert found.share(0, 10) < 0.1
     assert found.share(10) < 0.01
-    assert found.requests < 0.75 * found.samples
+    assert found.requests < 0.42 * found.samples
 
 
 def test_where_a_link_has_much_latency_requests_become_long_and_nobody_waits_in_the_end(monkeypatch):
     found = consume(monkeypatch, World(0.2, 40 * MB), 0.8, ahead=4)
     assert found.share(10) < 0.02
-    assert found.requests < 0.4 * found.samples
+    assert found.requests < 0.32 * found.samples
 
 
 @pytest.mark.parametrize(("latency", "samples"), [(0.001, 4_000), (0.02, 6_000), (0.1, 10_000)])
@@ -35,15 +35,20 @@ def test_shuffled_reading_is_nearly_as_fast_as_reading_in_order(monkeypatch, lat
 def test_who_takes_all_he_can_get_has_the_whole_link(monkeypatch, latency, least):
     found = consume(monkeypatch, World(latency, 700 * MB), None, samples=6_000)
     assert 6_000 * 0.1 / 700 / found.taken[-1] > least
-    assert found.requests < 0.33 * found.samples
+    assert found.requests < 0.1 * found.samples
 
 
 def test_small_samples_come_together(monkeypatch):
     found = consume(monkeypatch, World(0.02, 40 * MB), None, samples=3000, sample=5_000)
-    assert found.requests < 0.3 * found.samples
+    assert found.requests < 0.12 * found.samples
 
 
 def test_who_waits_all_the_time_gets_long_requests_after_a_while(monkeypatch):
     early = consume(monkeypatch, World(0.02, 40 * MB), None, samples=4_000)
     late = consume(monkeypatch, World(0.02, 40 * MB), None, samples=9_000)
     assert (late.requests - early.requests) / 5_000 < 0.6 * early.requests / 4_000
+
+
+def test_a_pass_that_the_link_brings_at_once_costs_hardly_more_requests_than_its_first_batch(monkeypatch):
+    found = consume(monkeypatch, World(0.002, 300 * MB), None, samples=307)
+    assert found.requests < 40

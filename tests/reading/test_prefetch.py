@@ -104,6 +104,16 @@ def test_the_first_batch_waits_for_its_own_bytes_only(server, monkeypatch):
     assert len(of_first) > 1
 
 
+def test_a_shuffled_pass_over_a_fast_link_costs_few_requests_beyond_those_of_its_first_batch(server, folder):
+    pipe = remote(server, shuffle=True, network=sp.Network(first_wait=0.01, stall=5))
+    link = pipe.source.source.traffic.link
+    link.rate, link._latency, link.total, link._guessed = 40e6, 0.002, 1 << 30, False
+    assert contents(pipe.batch(16)) == contents(local(folder, shuffle=True).batch(16))
+    requests, sizes = served(server)
+    assert sum(sizes.values()) == pytest.approx(sum((folder / name).stat().st_size for name in sizes), rel=0.02)
+    assert sum(requests.values()) < 16 + 3 * SHARDS  # the samples of the first batch come each for itself
+
+
 def test_where_little_is_kept_little_is_fetched(server, folder):
     condition = "key == '0000007' or key == '0030001' or key == '0030002'"
     assert contents(remote(server).where(condition).batch(3)) == contents(local(folder).where(condition).batch(3))

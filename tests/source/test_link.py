@@ -1,5 +1,7 @@
 """How many bytes a link wants on their way follows from its rate and latency."""
 
+import pytest
+
 from streampipe.source import Network
 from streampipe.source.link import Link
 from streampipe.source.traffic import Traffic
@@ -19,6 +21,21 @@ def test_a_link_needs_its_rate_times_its_latency():
     now[0] += 100
     link.came(1)  # a reader that paused is no slower link
     assert link.needs == 4 * 100_000_000 * 0.05
+
+
+def test_the_first_bytes_already_say_something_of_a_rate_and_idle_time_says_nothing():
+    now = [100.0]
+    link = Link(lambda: now[0])
+    now[0] = 105.0  # nothing was asked for until here
+    link.answered(0.05)
+    link.came(1_000_000)
+    assert link.rate == pytest.approx(1_000_000 / 0.05)
+    now[0] += 0.05
+    link.came(3_000_000)
+    assert link.rate == pytest.approx(4_000_000 / 0.1)
+    now[0] += 60
+    link.came(1)
+    assert link.rate == pytest.approx(4_000_000 / 0.1)
 
 
 def test_what_is_read_ahead_is_what_the_link_needs_and_never_more_than_the_budget():
