@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from importlib.resources import files
 
 from streampipe.observe import Span
+from streampipe.report.html import filled
 from streampipe.report.summary import Summary
 
 _MOST = 20_000
 """Spans that a page shows: the longest ones."""
-_DATA = "/*DATA*/null"
 
 
 def page(found: Summary, spans: Sequence[Span]) -> str:
@@ -35,6 +33,4 @@ def page(found: Summary, spans: Sequence[Span]) -> str:
             for span in shown
         ],
     }
-    data = json.dumps({"report": found.as_dict(), "timeline": timeline}).replace("</", "<\\/")
-    template = (files("streampipe.report") / "page.html").read_text(encoding="utf-8")
-    return template.replace(_DATA, data, 1)
+    return filled("streampipe.report", "page.html", {"report": found.as_dict(), "timeline": timeline})

@@ -2,17 +2,14 @@
 
 import json
 import re
-import shutil
-import subprocess
 
 import pytest
 
 import streampipe as sp
 from streampipe.errors import ConfigError
+from tests.browser import dom, needs_browser
 from tests.data import write_shards
 from tests.report import runs
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
 @pytest.fixture(scope="module")
@@ -88,12 +85,10 @@ def test_a_page_shows_hostile_names_as_text():
     assert "</script><img" not in loader.report("html")
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
+@needs_browser
 def test_a_browser_draws_the_page(loader, tmp_path):
     loader.report("html", tmp_path / "report.html")
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
-    command = [CHROMIUM, *flags, f"--user-data-dir={tmp_path}/browser", "--dump-dom", f"file://{tmp_path}/report.html"]
-    page = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    page = dom(tmp_path / "report.html", tmp_path)
     assert 'data-drawn="yes"' in page  # the script ran to its end
     shown = re.search(r'<p id="verdict">(.*?)</p>', page)[1]
     assert "map(sleepy)" in shown
