@@ -41,6 +41,7 @@ from streampipe.pack import pack
 from streampipe.pipeline import Pipeline
 from streampipe.plan.buckets import Buckets
 from streampipe.policy import ErrorPolicy
+from streampipe.preview import preview
 from streampipe.reading.folder import Folder
 from streampipe.reading.parquet import Parquet
 from streampipe.replay import replay
@@ -49,6 +50,7 @@ from streampipe.source import Answer, Cache, Network, Pin, Store, register_store
 from streampipe.stages.stage import Stage, stage
 from streampipe.stream import concat, from_iterable, mix, split, stream
 from streampipe.tar import Limits
+from streampipe.views import show
 
 __version__ = "0.1.0"
 
@@ -110,10 +112,12 @@ __all__ = [
     "mix",
     "on_error",
     "pack",
+    "preview",
     "register_source",
     "register_store",
     "replay",
     "retry",
+    "show",
     "split",
     "stage",
     "stream",

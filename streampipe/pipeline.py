@@ -13,7 +13,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from streampipe import report
 from streampipe.context import Consumer
 from streampipe.counters import counters
-from streampipe.engine.chain import describe
+from streampipe.engine.chain import describe, name_of
 from streampipe.engine.clock import Clock, set_token, token_of_workers
 from streampipe.engine.compile import compile
 from streampipe.engine.engine import Engine
@@ -37,6 +37,7 @@ from streampipe.stages.items import behind, check_takes
 from streampipe.stages.stage import StageDefinition
 from streampipe.stages.values import check_number
 from streampipe.traits import Takes
+from streampipe.views import chain_html
 from streampipe.world import find_world
 from streampipe.write import Options, Summary
 from streampipe.write import write as write_shards
@@ -375,3 +376,10 @@ class Pipeline(Fluent, IterableDataset[Any]):
 
     def __repr__(self) -> str:
         return describe(self.source, self.chain)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the chain. Nothing is opened or counted for it."""
+        epochs = "endless" if self.spec.epochs is None else f"epochs={self.spec.epochs}"
+        note = f"seed={self.spec.seed}, {epochs}; explain() says how it will run, sp.preview(pipe) shows its samples"
+        stages = (f".{name_of(stage, parameters=True)}" for stage in self.chain)
+        return chain_html(repr(self.source), stages, note)

@@ -1,0 +1,116 @@
+"""Cards: what a page shows of a sample: a small picture, texts, numbers, and the crop that training would see.
+
+The crop is not guessed: it is the decision of the pipeline's own ``decode``, a function of seed, epoch and key.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from streampipe.context import Sample
+from streampipe.decoding import EncodedImage, Geometry, main_image
+from streampipe.errors import SampleError
+from streampipe.index.facts import facts_of
+from streampipe.plan.buckets import Buckets
+from streampipe.samples import size_of
+from streampipe.stages.decode import FieldDecoder
+from streampipe.stages.framing import SAME_SHAPE
+from streampipe.views.picture import layer, thumbnail
+
+_LONGEST_TEXT, _MOST_FACTS = 4000, 60
+_KNOWN = ("key", "width", "height", "caption_dropped")
+
+
+@dataclass(frozen=True)
+class CardMaker:
+    """Makes cards of samples whose images are not decoded yet.
+
+    Args:
+        decoder: the pipeline's ``decode``: which fields are images, and what becomes of them.
+        buckets: those of the pipeline, if it has some.
+        edge: of the small pictures, at most, in pixels.
+        caption: the field with the caption.
+    """
+
+    decoder: FieldDecoder
+    buckets: Buckets | None = None
+    edge: int = 192
+    caption: str = "caption"
+
+    def __call__(self, sample: Sample) -> dict[str, Any]:
+        """A card, as plain JSON. What is wrong with the sample's images is on it, and no error."""
+        text = str(sample.get(self.caption) or "")
+        fields = {name: size_of(value) for name, value in sample.items() if _is_stored(name, value)}
+        card: dict[str, Any] = {
+            "key": str(sample.get("__key__", "")),
+            "url": str(sample.get("__url__", "")),
+            "caption": text[:_LONGEST_TEXT],
+            "characters": len(text),
+            "fields": fields,
+            "facts": _facts(sample),
+        }
+        try:
+            card |= self._pictures(sample)
+        except SampleError as error:
+            card["error"] = str(error)
+        return card
+
+    def _pictures(self, sample: Sample) -> dict[str, Any]:
+        """The images of a sample, small, and what becomes of the main one."""
+        decoder, edge = self.decoder, self.edge
+        names = decoder.image_fields(sample)
+        if not names:
+            return {}
+        options: dict[str, Any] = {"max_pixels": decoder.max_pixels, "codecs": decoder.codecs}
+        images = {name: EncodedImage(sample[name], **options) for name in names}
+        main = main_image(names)
+        size = images[main].size
+        layers = [
+            [name, layer(name, image, edge, decoder.damaged), _is_alike(image.size, size)]
+            for name, image in images.items()
+            if name != main
+        ]
+        shown = {"image": main, "height": size[0], "width": size[1], "layers": layers}
+        shown["picture"] = thumbnail(images[main], edge, decoder.damaged)
+        return shown | self._framed(sample, images, main)
+
+    def _framed(self, sample: Sample, images: dict[str, EncodedImage], main: str) -> dict[str, Any]:
+        """The bucket of a sample, and the box of its main image that is taken."""
+        told = {name: value for name, value in sample.items() if name not in images}
+        found: dict[str, Any] = {}
+        if self.buckets is not None:
+            number = self.buckets.of(*images[main].size)
+            if number < 0:
+                return {"left_out": self.buckets.outside}
+            told["__size__"] = self.buckets.sizes[number]
+            found["bucket"] = "{} x {}".format(*self.buckets.sizes[number])
+        frames = self.decoder.framing.frames(told, {main: images[main].size}, main)
+        if frames is None:
+            return {**found, "left_out": "it would be enlarged more than upscale= allows"}
+        geometry, flipped, _ = frames[main]
+        return found | ({"flipped": True} if flipped else {}) | (_box(geometry) if geometry else {})
+
+
+def _box(geometry: Geometry) -> dict[str, Any]:
+    """The box as shares of the whole picture: left, top, width, height; and the size that it is brought to."""
+    rows, columns = geometry.size
+    box = geometry.left / columns, geometry.top / rows, geometry.width / columns, geometry.height / rows
+    return {"crop": [round(each, 5) for each in box], "target": list(geometry.result)}
+
+
+def _is_stored(name: str, value: Any) -> bool:
+    return not name.startswith("__") and isinstance(value, (bytes, bytearray, memoryview))
+
+
+def _is_alike(size: tuple[int, int], main: tuple[int, int]) -> bool:
+    """Whether an image has the main image's shape, so that it can be laid over it."""
+    ratio = size[0] * main[1] / (size[1] * main[0])
+    return 1 / SAME_SHAPE <= ratio <= SAME_SHAPE
+
+
+def _facts(sample: Sample) -> dict[str, Any]:
+    """The scalars that a condition may ask of a sample, but those that the card has anyway."""
+    found = facts_of({name: value for name, value in sample.items() if name != "caption"}, sizes=False)
+    shown = [(name, value) for name, value in found.items() if name not in _KNOWN]
+    return {name: value[:300] if isinstance(value, str) else value for name, value in shown[:_MOST_FACTS]}
