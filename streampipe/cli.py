@@ -1,4 +1,4 @@
-"""The ``streampipe`` command."""
+"""The ``streampipe`` command. It imports the one command that is meant, so ``--help`` does not wait for torch."""
 
 from __future__ import annotations
 
@@ -7,29 +7,45 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
+from importlib import import_module
 from importlib.metadata import version
+from types import ModuleType
 
-from streampipe.commands import bench, cat, index, info, ls, pack, preview, verify
 from streampipe.errors import StreampipeError
 
 COMMANDS = {
-    "pack": pack,
-    "index": index,
-    "ls": ls,
-    "info": info,
-    "verify": verify,
-    "cat": cat,
-    "preview": preview,
-    "bench": bench,
+    "pack": "write a folder of images, with the captions, masks and json files beside them, as shards",
+    "index": "write an index beside every shard, and a manifest of the dataset",
+    "ls": "list the samples of shards: key, bytes of each field, size of the image",
+    "info": "count samples, fields and bytes; resolutions, buckets, caption lengths, scores",
+    "select": "count what a condition keeps, why the rest is dropped, and keep the answer for later jobs",
+    "verify": "read every shard and compare it with index and manifest",
+    "cat": "write one field of one sample to standard output, or the sample as JSON",
+    "extract": "write the fields of one sample as files",
+    "preview": "write a page to look at samples: captions, buckets, crops, masks",
+    "bench": "measure samples a second, stage by stage, and say what limits them",
+    "completion": "print a script that completes commands and options in a shell",
 }
+"""Each is a file of ``streampipe.commands``, in a line; its own ``HELP`` says more."""
+_DESCRIPTION = "Shards of training data (tars in the WebDataset format): make, index, look into, check, measure."
+_EPILOG = """\
+streampipe COMMAND --help says more, with examples. Shards are named by files, folders, brace ranges and globs, local or
+remote ('s3://bucket/{00000..01999}.tar'); quote them, so that the shell leaves them alone.
+
+exit status: 0 done; 1 an error, or damage was found; 2 wrong usage; 3 done, but something was skipped, as asked for;
+130 interrupted. What went wrong is one line on standard error.
+"""
+_GO_ON = ("pack", "index")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command. Exit status: 0 done, 1 an error or damage, 2 wrong usage, 3 done but files were skipped."""
     logging.basicConfig(format="%(levelname)s: %(message)s")
-    given = _parser().parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    given = parser(words[:1]).parse_args(words)
     try:
-        status = int(COMMANDS[given.command].run(given))
+        status = int(command(given.command).run(given))
         sys.stdout.flush()
         return status
     except StreampipeError as error:
@@ -38,20 +54,55 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever reads has enough, as in: streampipe ls ... | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:  # of standard output, mostly: a full disk
+        print(f"streampipe: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
-        print("streampipe: interrupted; run the same command again to go on", file=sys.stderr)
+        hint = "; run the same command again to go on" if given.command in _GO_ON else ""
+        print(f"streampipe: interrupted{hint}", file=sys.stderr)
         return 130
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="streampipe", description="Shards of training data (WebDataset format): make, index, look into, verify."
+def command(name: str) -> ModuleType:
+    """The module of a command."""
+    return import_module(f"streampipe.commands.{name}")
+
+
+def parser(whole: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser: all commands by their names, and of those in ``whole`` the arguments too."""
+    made = argparse.ArgumentParser(
+        prog="streampipe",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"streampipe {version('streampipe')}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
-    for name, command in COMMANDS.items():
-        command.add(commands.add_parser(name, help=command.HELP, description=command.HELP))
-    return parser
+    made.add_argument("--version", action="version", version=f"streampipe {version('streampipe')}")
+    made.set_defaults(whole=partial(parser, tuple(COMMANDS)))  # for the command that prints completions
+    commands = made.add_subparsers(required=True, metavar="COMMAND", dest="command")
+    for name, line in COMMANDS.items():
+        if name not in whole:
+            commands.add_parser(name, help=line, add_help=False)
+            continue
+        module = command(name)
+        examples = getattr(module, "EXAMPLES", "")
+        own = commands.add_parser(
+            name,
+            help=line,
+            description=module.HELP,
+            epilog=f"examples:{examples}" if examples else None,
+            formatter_class=_Formatter,
+        )
+        module.add(own)
+    return made
+
+
+class _Formatter(argparse.HelpFormatter):
+    """Descriptions are filled; examples stay as they are."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        if text.startswith("examples:"):
+            return text
+        return super()._fill_text(text, width, indent)
 
 
 if __name__ == "__main__":

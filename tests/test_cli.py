@@ -5,11 +5,13 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import streampipe as sp
-from streampipe.cli import main
+from streampipe import commands
+from streampipe.cli import COMMANDS, main
 from streampipe.index import index
 from streampipe.source import Source
 from streampipe.urls import expand
@@ -99,7 +101,7 @@ def test_info_counts(folder, capsysbinary):
     status, out, _ = run(capsysbinary, "info", folder)
     found = {}
     for line in out.splitlines():
-        found.setdefault(line.split()[0], []).append(line[11:].strip())
+        found.setdefault(line.split()[0], []).append(line[19:].strip())
     size = sum(path.stat().st_size for path in folder.glob("*.tar"))
     assert status == 0
     assert found["shards"] == ["2"]
@@ -107,14 +109,14 @@ def test_info_counts(folder, capsysbinary):
     assert found["bytes"] == [f"{size:,}"]
     assert found["fields"] == ["jpg (5), txt (5)"]
     assert found["tier"][0].startswith("planned")
-    assert found["height"] == ["0 to  255             5  " + "#" * 40]
+    assert found["height"] == ["0 to 256             5  " + "#" * 40, "80 to 80, 80 on average"]
 
 
 def test_info_of_shards_that_cannot_be_counted(folder, capsysbinary):
     (folder / "x.tar.gz").write_bytes(gzip.compress(shard([("a", {"txt": "b"})])))
     status, out, _ = run(capsysbinary, "info", folder)
     assert status == 0
-    assert "samples    5 in 2 shards; the others are not counted" in out
+    assert "5 in 2 shards; the others are not counted" in out
     assert "sequential: 1 shards have no index" in out
 
 
@@ -228,7 +230,7 @@ def test_preview_draws_images_with_captions(folder, tmp_path, capsysbinary):
     indexed(folder)
     out = tmp_path / "sheet.png"
     status, said, _ = run(capsysbinary, "preview", folder, "--out", out, "--edge", 64, "--columns", 4)
-    assert (status, said) == (0, f"6 images: {out}\n")
+    assert (status, said) == (0, f"6 samples: {out}\n")
     with Image.open(out) as drawn:
         assert drawn.size == (4 * 64, 2 * (64 + 44))
         assert len(drawn.crop((0, 0, 64, 64)).getcolors(10_000)) > 500  # a photo
@@ -350,10 +352,58 @@ def test_preview_writes_what_the_name_says(folder, capsysbinary, tmp_path):
     assert (tmp_path / "x.jpg").read_bytes().startswith(b"\xff\xd8")
     status, _, said = run(capsysbinary, "preview", folder, "--out", tmp_path / "x.txt")
     assert status == 1
-    assert "the sheet's name ends in one of .png, .jpg" in said
+    assert "the name ends in .html for a page, or in one of .png, .jpg" in said
 
 
 def test_a_pattern_on_the_web_says_how_to_name_shards(capsysbinary):
     status, _, said = run(capsysbinary, "ls", "http://127.0.0.1:9/*.tar")
     assert status == 1
     assert "name the shards, as in https://.../{00000..01999}.tar" in said
+
+
+def test_every_command_is_listed_and_says_what_it_does(capsysbinary):
+    folder = Path(commands.__file__).parent
+    there = {path.stem for path in folder.glob("*.py") if "\ndef run(" in path.read_text()}
+    assert set(COMMANDS) == there
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    said = capsysbinary.readouterr().out.decode()
+    assert all(f"    {name} " in said or f"    {name}\n" in said for name in COMMANDS)
+    for name in COMMANDS:
+        with pytest.raises(SystemExit) as ended:
+            main([name, "--help"])
+        assert ended.value.code == 0
+        assert f"usage: streampipe {name}" in capsysbinary.readouterr().out.decode()
+
+
+def test_ls_prints_an_object_a_line(folder, capsysbinary):
+    _, out, _ = run(capsysbinary, "ls", folder, "--json")
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert [row["key"] for row in rows] == ["0000000", "0000001", "0000002", "0010000", "0010001"]
+    assert (rows[0]["height"], rows[0]["width"], rows[0]["fields"]["txt"]) == (80, 90, 13)
+
+
+def test_bench_says_where_the_time_goes(folder, capsysbinary):
+    status, out, _ = run(capsysbinary, "bench", folder, "--seconds", "1", "--batch", "2", "--bucket", "sd15", "--json")
+    found = json.loads(out)
+    assert status == 0
+    assert found["samples_a_second"] == pytest.approx(found["samples"] / found["seconds"])
+    assert {"select", "decode"} <= {stage["name"] for stage in found["report"]["stages"]}
+    assert found["report"]["verdict"]
+
+
+def test_preview_writes_a_page_or_says_what_means_nothing(folder, tmp_path, capsysbinary):
+    page = tmp_path / "page.html"
+    options = ["--bucket", "sd15", "--crop", "random", "--where", "width > 90", "--json"]
+    status, out, _ = run(capsysbinary, "preview", folder, "--out", page, *options)
+    assert (status, json.loads(out)) == (0, {"out": str(page), "samples": 3})
+    assert page.read_text().startswith("<!doctype html>")
+    for arguments, words in (
+        (["--out", "x.png", "--crop", "random"], "--crop means nothing for a sheet"),
+        (["--columns", "3"], "--columns means nothing for a page"),
+        (["--flip", "0.5"], "--crop and --flip need the size"),
+        (["--bucket", "sd15", "--size", "64"], "--bucket or --size, not both"),
+    ):
+        status, _, err = run(capsysbinary, "preview", folder, *arguments)
+        assert status == 1
+        assert words in err

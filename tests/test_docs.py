@@ -128,6 +128,18 @@ def test_the_code_for_open_clip_runs(tmp_path, monkeypatch):
     assert [tuple(images.shape) for images, _ in dataloader] == [(4, 3, 64, 64)] * 6
 
 
+def test_the_code_of_looking_runs_and_its_commands_are_there(tmp_path, monkeypatch):
+    from streampipe.cli import COMMANDS
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "shards").mkdir()
+    (tmp_path / "shards" / "0.tar").write_bytes(shard([(f"{i}", {"jpg": photo(i), "txt": "a cat"}) for i in range(3)]))
+    text = (ROOT / "docs" / "looking.md").read_text()
+    exec("\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL)), {"sp": sp})
+    assert (tmp_path / "preview.html").exists()
+    assert set(re.findall(r"`streampipe (\w+)", text)) <= set(COMMANDS)
+
+
 def test_what_stands_for_other_libraries_runs(tmp_path, monkeypatch):
     from streampipe.cli import COMMANDS
 

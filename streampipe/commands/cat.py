@@ -1,18 +1,27 @@
-"""``streampipe cat URL KEY.FIELD``: the bytes of one field."""
+"""``streampipe cat URL KEY.FIELD``: the bytes of one field, or a sample as JSON."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from typing import Any
 
 from streampipe.commands.arguments import add_index, add_storage, finder_of
-from streampipe.commands.look import sample
-from streampipe.errors import ConfigError
-from streampipe.samples import split_name
+from streampipe.commands.look import choices, fields_of, one
+from streampipe.commands.say import say_json
+from streampipe.context import Sample
+from streampipe.decoding import decode_field, is_image_field, probe
+from streampipe.decoding.extensions import JSONS, NUMBERS, TEXTS, extension_of
+from streampipe.errors import ConfigError, SampleError
 from streampipe.source import Source, redact
-from streampipe.urls import expand
 
-HELP = "write the bytes of one field of one sample to standard output"
+HELP = """Write the bytes of one field of one sample to standard output, as they are; checked against the index where
+there is one. With --json the sample instead: texts, numbers and json as values, images as format and size."""
+EXAMPLES = """
+  streampipe cat shards/00000.tar 000000123.jpg > picture.jpg
+  streampipe cat 's3://bucket/{00000..00099}.tar' 000000123.txt
+  streampipe cat shards/ 000000123 --json
+"""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -21,26 +30,37 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", metavar="KEY[.FIELD]", help="as ls lists them; a sample of one field needs no FIELD")
     add_storage(parser)
     add_index(parser)
+    parser.add_argument("--json", action="store_true", help="the sample, or the field, as a JSON object")
 
 
 def run(given: argparse.Namespace) -> int:
-    """Write the bytes as they are."""
-    source = Source(given.storage_options)
-    finder = finder_of(given, source)
-    key, field = split_name(given.name) or (given.name, "")
-    shards = expand([given.url], lambda: source)
-    found = next((each for url in shards if (each := sample(url, key, finder)) is not None), None)
-    if found is None:
-        where = redact(given.url) if len(shards) == 1 else f"the {len(shards)} shards of {redact(given.url)}"
-        raise ConfigError(f"there is no sample {key!r} in {where}; streampipe ls lists the keys")
-    fields = [name for name in found if not name.startswith("__")]
-    if not field and len(fields) == 1:
-        field = fields[0]
-    if field not in fields:
-        what = f"has no field {field!r}" if field else "has several fields"
-        raise ConfigError(
-            f"sample {key!r} of {found['__url__']} {what}; say one of: {', '.join(f'{key}.{each}' for each in fields)}"
-        )
-    sys.stdout.buffer.write(found[field])
+    """Write the bytes as they are, or what they mean as JSON."""
+    sample, field = one(given.url, given.name, finder_of(given, Source(given.storage_options)))
+    names = fields_of(sample)
+    if given.json:
+        say_json(in_words(sample, [field] if field else names))
+        return 0
+    if not field and len(names) == 1:
+        field = names[0]
+    if not field:
+        raise ConfigError(f"sample {sample['__key__']!r} of {sample['__url__']} has several fields; {choices(sample)}")
+    sys.stdout.buffer.write(sample[field])
     sys.stdout.buffer.flush()
     return 0
+
+
+def in_words(sample: Sample, names: list[str]) -> dict[str, Any]:
+    """A sample as plain JSON: of each field its bytes' number, and its value or what it is an image of."""
+    fields: dict[str, Any] = {}
+    for name in names:
+        data = bytes(sample[name])
+        fields[name] = {"bytes": len(data)}
+        try:
+            if is_image_field(name, data):
+                header = probe(data)
+                fields[name] |= {"format": header.format, "height": header.height, "width": header.width}
+            elif extension_of(name) in TEXTS | JSONS | NUMBERS:
+                fields[name]["value"] = decode_field(name, data)
+        except SampleError as error:
+            fields[name]["error"] = str(error)
+    return {"key": sample["__key__"], "url": redact(str(sample["__url__"])), "fields": fields}

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import asdict
 
 from streampipe.commands.arguments import add_urls, positive
+from streampipe.commands.say import say_json
 from streampipe.index import index
 
-HELP = "write an index beside every shard, and a manifest of the dataset"
+HELP = """Write an index beside every shard (where each sample is, the size of its image, the scalars of its json), and
+a manifest of the dataset with the facts of all shards together. With them batches are planned: exact, resumable, and
+where() and bucket() read nothing. Shards that are indexed already are kept; run it again when shards are added."""
+EXAMPLES = """
+  streampipe index shards/
+  streampipe index 's3://bucket/{00000..01999}.tar' --threads 16
+  streampipe index 'https://host/{000..099}.tar' --out indexes    # and then sp.stream(..., index="indexes")
+"""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -39,7 +46,7 @@ def run(given: argparse.Namespace) -> int:
         progress=not given.quiet and not given.json,
     )
     if given.json:
-        print(json.dumps(asdict(summary)))
+        say_json(asdict(summary))
     elif not given.quiet:
         print(summary)
         for failed in summary.failed:

@@ -6,12 +6,15 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from streampipe.context import Run, Sample
+from streampipe.errors import ConfigError
 from streampipe.index import Finder
 from streampipe.plan.dataset import count
 from streampipe.policy import ErrorPolicy
 from streampipe.reading.indexed import IndexedShard
 from streampipe.reading.tars import TarSamples
-from streampipe.urls import ShardList
+from streampipe.samples import split_name
+from streampipe.source import redact
+from streampipe.urls import ShardList, expand
 
 
 class Listed(NamedTuple):
@@ -53,3 +56,31 @@ def sample(url: str, key: str, finder: Finder) -> Sample | None:
     row = keys.index(key)
     start, end = shard.span(row)
     return shard.sample(row, finder.source.read(url, start, end), 0)
+
+
+def one(url: str, name: str, finder: Finder) -> tuple[Sample, str]:
+    """The sample that ``KEY`` or ``KEY.FIELD`` names, of the first shard that has it; and the field, ``""`` if none.
+
+    Raises:
+        ConfigError: there is no such sample, or it has no such field.
+    """
+    key, field = split_name(name) or (name, "")
+    shards = expand([url], lambda: finder.source)
+    found = next((each for shard in shards if (each := sample(shard, key, finder)) is not None), None)
+    if found is None:
+        where = redact(url) if len(shards) == 1 else f"the {len(shards)} shards of {redact(url)}"
+        raise ConfigError(f"there is no sample {key!r} in {where}; streampipe ls lists the keys")
+    if field and field not in fields_of(found):
+        raise ConfigError(f"sample {key!r} of {found['__url__']} has no field {field!r}; {choices(found)}")
+    return found, field
+
+
+def fields_of(sample: Sample) -> list[str]:
+    """The names of a sample's fields."""
+    return [name for name in sample if not name.startswith("__")]
+
+
+def choices(sample: Sample) -> str:
+    """What can be named, for a message."""
+    key = sample["__key__"]
+    return "say one of: " + ", ".join(f"{key}.{each}" for each in fields_of(sample))

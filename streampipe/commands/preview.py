@@ -1,4 +1,4 @@
-"""``streampipe preview URL... --out sheet.png``: images with their captions, to look at."""
+"""``streampipe preview URL...``: samples to look at, as a page or as a contact sheet."""
 
 from __future__ import annotations
 
@@ -9,14 +9,27 @@ from itertools import islice
 
 from PIL import Image, ImageDraw
 
-from streampipe.commands.arguments import add_index, add_urls, positive
+from streampipe.commands.arguments import add_index, add_urls, positive, whole
+from streampipe.commands.say import say_json
 from streampipe.context import Sample
 from streampipe.decoding import decode_image, is_image_field, main_image
 from streampipe.errors import ConfigError
+from streampipe.pipeline import Pipeline
+from streampipe.preview import preview
 from streampipe.stream import stream
 
-HELP = "draw a contact sheet of images with their captions"
-_KINDS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+HELP = """Write a page (HTML) to look at samples: images small with captions, sizes, buckets and facts, the crop that
+training would see, masks and control images laid over them; it sorts, filters and searches. The page is one file and
+needs no network. With --out FILE.png it is a contact sheet in place of a page."""
+EXAMPLES = """
+  streampipe preview shards/ --bucket sdxl --crop random --seed 7
+  streampipe preview 's3://bucket/{00000..00099}.tar' --where 'aesthetic < 4' --shuffle --samples 1000
+  streampipe preview shards/ --out sheet.png
+"""
+_PAGES = (".html", ".htm")
+_SHEETS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+_OF_PAGES = ("bucket", "size", "crop", "flip", "epoch", "threads")
+_OF_SHEETS = ("columns",)
 _STRIP = 44  # pixels below an image, for three lines of caption
 
 
@@ -25,20 +38,34 @@ def add(parser: argparse.ArgumentParser) -> None:
     add_urls(parser)
     add_index(parser)
     parser.add_argument(
-        "--out", default="preview.png", metavar="FILE", help="the sheet: .png, .jpg or .webp (preview.png)"
+        "--out", default="preview.html", metavar="FILE", help=".html, or .png, .jpg, .webp for a sheet (preview.html)"
     )
-    parser.add_argument("--samples", type=positive, default=24, metavar="N", help="how many (24)")
-    parser.add_argument("--edge", type=positive, default=256, metavar="PIXELS", help="of an image, a square (256)")
-    parser.add_argument("--columns", type=positive, default=6, metavar="N", help="images side by side (6)")
+    parser.add_argument("--samples", type=positive, metavar="N", help="how many (a page 200, a sheet 24)")
+    parser.add_argument("--where", metavar="CONDITION", help="only those, as in 'width >= 512 and aesthetic > 5'")
     parser.add_argument("--shuffle", action="store_true", help="samples from all over, in place of the first ones")
-    parser.add_argument("--seed", type=int, default=0, metavar="S", help="of the shuffle (0)")
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="of shuffle and crops: the training's (0)")
+    parser.add_argument("--edge", type=positive, metavar="PIXELS", help="of a small picture (192; of a sheet 256)")
+    parser.add_argument("--json", action="store_true", help="print what was written as JSON")
+    page = parser.add_argument_group("of a page")
+    page.add_argument("--bucket", metavar="NAME", help="the buckets of the training: sdxl, sd15, pixart, photo")
+    page.add_argument("--size", type=positive, metavar="PIXELS", help="or the edge of its squares")
+    page.add_argument("--crop", choices=("center", "random"), help="what it takes of an image (center)")
+    page.add_argument("--flip", type=float, metavar="SHARE", help="of samples that it mirrors (0)")
+    page.add_argument("--epoch", type=whole, metavar="E", help="whose crops (0)")
+    page.add_argument("--threads", type=whole, metavar="N", help="that decode (2)")
+    sheet = parser.add_argument_group("of a sheet")
+    sheet.add_argument("--columns", type=positive, metavar="N", help="images side by side (6)")
 
 
 def run(given: argparse.Namespace) -> int:
-    """Draw it."""
-    kind = _KINDS.get(os.path.splitext(given.out)[1].lower())
-    if kind is None:
-        raise ConfigError(f"--out {given.out}: the sheet's name ends in one of {', '.join(_KINDS)}")
+    """Write it."""
+    ending = os.path.splitext(given.out)[1].lower()
+    if ending not in (*_PAGES, *_SHEETS):
+        raise ConfigError(f"--out {given.out}: the name ends in .html for a page, or in one of {', '.join(_SHEETS)}")
+    kind, others = ("page", _OF_SHEETS) if ending in _PAGES else ("sheet", _OF_PAGES)
+    strange = [name for name in others if getattr(given, name) is not None]
+    if strange:
+        raise ConfigError(f"--{strange[0]} means nothing for a {kind}, which {given.out} is; leave it out")
     pipe = stream(
         given.urls,
         shuffle=given.shuffle,
@@ -47,17 +74,43 @@ def run(given: argparse.Namespace) -> int:
         storage_options=given.storage_options,
         limits=given.limits,
     )
+    pipe = pipe if given.where is None else pipe.where(given.where)
+    number = _page(pipe, given) if kind == "page" else _sheet(pipe, given, _SHEETS[ending])
+    if given.json:
+        say_json({"out": given.out, "samples": number})
+    else:
+        print(f"{number} samples: {given.out}")
+    return 0
+
+
+def _page(pipe: Pipeline, given: argparse.Namespace) -> int:
+    if given.bucket is not None and given.size is not None:
+        raise ConfigError("a page shows --bucket or --size, not both")
+    if given.bucket is None and given.size is None and (given.crop or given.flip):
+        raise ConfigError("--crop and --flip need the size that images are brought to: --bucket NAME or --size PIXELS")
+    pipe = pipe if given.bucket is None else pipe.bucket(given.bucket)
+    pipe = pipe.decode(given.size, crop=given.crop or "center", flip=given.flip or 0.0)
+    return preview(
+        pipe,
+        given.out,
+        samples=given.samples or 200,
+        epoch=given.epoch or 0,
+        edge=given.edge or 192,
+        threads=2 if given.threads is None else given.threads,
+    )
+
+
+def _sheet(pipe: Pipeline, given: argparse.Namespace, kind: str) -> int:
     with_images = (sample for sample in pipe.caption(missing="keep") if _images(sample))
-    samples = list(islice(with_images, given.samples))
+    samples = list(islice(with_images, given.samples or 24))
     if not samples:
         raise ConfigError("no sample of these shards has an image; streampipe ls lists what they have")
-    image = sheet(samples, given.edge, min(given.columns, len(samples)))
+    image = sheet(samples, given.edge or 256, min(given.columns or 6, len(samples)))
     try:
         image.save(given.out, kind)
     except OSError as error:
         raise ConfigError(f"{given.out} cannot be written ({error}); choose another --out") from error
-    print(f"{len(samples)} images: {given.out}")
-    return 0
+    return len(samples)
 
 
 def sheet(samples: list[Sample], edge: int, columns: int) -> Image.Image:

@@ -8,7 +8,6 @@ by one, so that each damaged one has its line, behind the break too.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,6 +20,7 @@ from tqdm import tqdm
 from streampipe.checksum import crc32
 from streampipe.commands.arguments import add_index, add_urls, positive
 from streampipe.commands.look import samples
+from streampipe.commands.say import say_json
 from streampipe.decoding import decode_field
 from streampipe.errors import ConfigError, IndexMismatch, SampleError, ShardError, ShardMissing, SourceError
 from streampipe.index import Finder, ShardIndex, scan
@@ -30,7 +30,12 @@ from streampipe.source import Source, has_query, redact
 from streampipe.tar import Limits, compression_of
 from streampipe.urls import ShardList, expand, is_shard
 
-HELP = "read every shard and compare it with index and manifest; exit status 1 and a line for each damage"
+HELP = """Read every shard, and compare it byte for byte with its index and the manifest. Prints a line for each damage:
+shard, sample, byte, and what to do. Exit status 1 if there is any."""
+EXAMPLES = """
+  streampipe verify shards/
+  streampipe verify 's3://bucket/{00000..01999}.tar' --decode --threads 16 --json
+"""
 _SHARD = (ShardError, SourceError)
 
 
@@ -56,7 +61,7 @@ def run(given: argparse.Namespace) -> int:
         progress=not given.quiet and not given.json,
     )
     if given.json:
-        print(json.dumps(asdict(found)))
+        say_json(asdict(found))
     else:
         for damage in found.damages:
             print(damage)

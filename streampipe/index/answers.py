@@ -136,6 +136,11 @@ class Answers:
             except OSError as error:
                 log.warning("what was counted could not be remembered (%s); it is counted again next time", error)
 
+    def place(self, fingerprint: str) -> str | None:
+        """The file that an answer is kept in, as it is shown; None if it is kept nowhere."""
+        places = [_place(folder, fingerprint) for folder in (self._own, self._beside) if folder is not None]
+        return next((redact(each) for each in places if self._source.read_if_there(each) is not None), None)
+
     @contextmanager
     def alone(self, fingerprint: str) -> Iterator[None]:
         """While no other process of this machine makes the same answer."""

@@ -131,11 +131,25 @@ def _kept(shards: ShardList, finder: Finder, question: Question, known: Known, j
     if not identity:
         return _made(shards, finder, question, known)
     beside = known.beside if known.identity else None
-    mark = fingerprint(identity, (len(shards), question.groups), question.text, repr(finder.limits))
-    shape = (len(shards), question.groups)
+    mark, shape = _mark(identity, shards, finder, question), (len(shards), question.groups)
     found = once(finder, beside, mark, shape, lambda: _made(shards, finder, question, known))
     assert found is not None
     return found
+
+
+def _mark(identity: str, shards: ShardList, finder: Finder, question: Question) -> str:
+    """What an answer is kept under."""
+    return fingerprint(identity, (len(shards), question.groups), question.text, repr(finder.limits))
+
+
+def where_kept(shards: ShardList, finder: Finder, question: Question) -> str | None:
+    """The file that an answer is kept in for later jobs; None where it is not: every job looks at a few local shards
+    itself, and of some data nothing tells one state from another.
+    """
+    known = known_of(shards, finder)
+    if known.identity is None:
+        return None
+    return Answers(finder.source, known.beside).place(_mark(known.identity, shards, finder, question))
 
 
 def once(

@@ -1,0 +1,46 @@
+"""``streampipe completion SHELL``: a script that completes commands, options and file names."""
+
+from __future__ import annotations
+
+import argparse
+
+from streampipe.errors import ConfigError
+
+HELP = "Print a script that completes commands, options, their values and file names in bash, zsh or fish."
+EXAMPLES = """
+  streampipe completion bash > ~/.local/share/bash-completion/completions/streampipe
+  streampipe completion zsh > ~/.zfunc/_streampipe          # with fpath+=~/.zfunc before compinit in ~/.zshrc
+  streampipe completion fish > ~/.config/fish/completions/streampipe.fish
+"""
+_FILES = ("url", "urls", "folder", "out", "FILE")
+_FOLDERS = ("FOLDER", "ROOT")
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Its arguments."""
+    parser.add_argument("shell", choices=("bash", "zsh", "fish"), help="which")
+
+
+def run(given: argparse.Namespace) -> int:
+    """Print it."""
+    try:
+        import shtab
+    except ImportError:
+        raise ConfigError(
+            "streampipe completion needs shtab, once, to write the script: pip install 'streampipe[completion]'"
+        ) from None
+    whole: argparse.ArgumentParser = given.whole()
+    _say_what_are_files(whole, {name: getattr(shtab, name) for name in ("FILE", "DIRECTORY")})
+    print(shtab.complete(whole, given.shell))
+    return 0
+
+
+def _say_what_are_files(parser: argparse.ArgumentParser, kinds: dict[str, object]) -> None:
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for each in action.choices.values():
+                _say_what_are_files(each, kinds)
+        elif action.metavar in _FOLDERS:
+            action.complete = kinds["DIRECTORY"]  # type: ignore[attr-defined]
+        elif action.metavar in _FILES or (not action.option_strings and action.dest in _FILES):
+            action.complete = kinds["FILE"]  # type: ignore[attr-defined]
