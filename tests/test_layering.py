@@ -41,11 +41,11 @@ ORDER = [  # each may import from those before it, and from itself
     "decorators",
     "stages",
     "fluent",
-    "pack",
     "world",
     "spec",
     "engine",
     "write",
+    "pack",
     "lineage",
     "loader",
     "device",
@@ -70,10 +70,10 @@ INSIDE = {  # and in a folder, each file from those before it
     "tar": "limits foreign extended header compression entries reader writer",
     "decoding": "extensions inflate geometry text blocks tensorfile conditioning arrays budget exif codec segments icc "
     "resize boxes pillow jpeg_damage jpeg fast png web more codecs image deferred fields",
-    "reading": "protocol iterable finder members shards tars folder parquet formats indexed forward remote wanted pace "
+    "reading": "protocol iterable finder members shards indexed tars folder parquet formats forward remote wanted pace "
     "prefetch reader",
-    "folders": "names files metadata layouts duplicates walk listing",
-    "pack": "split change shard job run",
+    "folders": "names files facts metadata layouts duplicates walk listing",
+    "pack": "split change contents sift catalog supply find shard job summary run",
     "engine": "engine chain division learnt planning mix batches indexed lanes turns streams state interleaved bounds "
     "compile life clock plain explain",
     "write": "cost draft encode spec job work workers run",

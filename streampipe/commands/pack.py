@@ -1,57 +1,98 @@
-"""``streampipe pack FOLDER OUT``: a folder of images with sidecars becomes shards."""
+"""``streampipe pack FROM OUT``: a folder of images with sidecars, other shards, or tables with images become shards."""
 
 from __future__ import annotations
 
 import argparse
 import json
 
-from streampipe.commands.arguments import add_limits, positive, size, whole
+from streampipe.commands.arguments import add_limits, options, positive, size, whole
 from streampipe.folders.layouts import LAYOUTS
 from streampipe.pack import pack
 from streampipe.pack.change import FORMATS
+from streampipe.plan.shapes import SETS
 
-HELP = "write a folder of images, with the captions, masks and json files beside them, as shards"
+HELP = "write a folder of images with what lies beside them, other shards, or tables with images in them, as shards"
+_SKIP = "skip: list what cannot be packed in skipped.jsonl, exit status 3"
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Its arguments."""
-    parser.add_argument("folder", help="the folder; images are found in all folders below it")
+    parser.add_argument(
+        "given", nargs="+", help="a folder of images; or shards, Parquet or Arrow files, by name, range or glob"
+    )
     parser.add_argument("out", help="where the shards go; made if it does not exist")
     parser.add_argument(
         "--dry-run", action="store_true", help="say what would be done and what is wrong; write nothing"
     )
-    parser.add_argument("--layout", choices=("auto", *LAYOUTS), default="auto", help="of the folder (auto)")
-    parser.add_argument("--metadata", metavar="FILE", help="a table of the images: csv, jsonl, parquet, json")
-    parser.add_argument("--caption", metavar="TEXT", help="for images that have none, as in 'a photo of a {name}'")
-    parser.add_argument("--max-samples", type=positive, default=10_000, metavar="N", help="a shard's samples (10000)")
-    parser.add_argument("--max-bytes", type=size, default=10**9, metavar="B", help="a shard's bytes, as in 500M (1G)")
-    parser.add_argument("--shuffle", action="store_true", help="shuffle the samples over all shards")
-    parser.add_argument("--seed", type=int, default=0, metavar="S", help="of the shuffle (0)")
-    parser.add_argument(
-        "--on-error", choices=("raise", "skip"), default="raise", help="skip: list what cannot be packed, exit status 3"
-    )
-    parser.add_argument("--deduplicate", action="store_true", help="pack images that are equal, byte for byte, once")
-    parser.add_argument("--resize", type=positive, metavar="PIXELS", help="of the shorter edge, at most")
-    parser.add_argument("--max-pixels", type=size, metavar="N", help="of an image, at most, as in 1M")
-    parser.add_argument("--format", choices=tuple(FORMATS), help="what images of other formats become")
-    parser.add_argument("--quality", type=positive, default=92, metavar="Q", help="of JPEG and WebP, 1 to 100 (92)")
-    parser.add_argument("--upright", action="store_true", help="turn images whose orientation only EXIF says")
-    parser.add_argument("--follow-symlinks", metavar="ROOT", help="links may lead into ROOT, not only into the folder")
-    parser.add_argument(
-        "--case-sensitive-keys", action="store_true", help="keys may differ in upper and lower case alone"
-    )
-    parser.add_argument(
-        "--workers", type=whole, metavar="N", help="processes (as many as there are processors, up to 8)"
-    )
-    add_limits(parser)
+    parser.add_argument("--on-error", choices=("raise", "skip"), default="raise", help=_SKIP)
+    parser.add_argument("--workers", type=whole, metavar="N", help="processes (as many as processors, up to 8)")
     parser.add_argument("--json", action="store_true", help="print what was done as JSON")
     parser.add_argument("--quiet", action="store_true", help="no progress bar, no summary")
+    _add_folder(parser.add_argument_group("a folder of images"))
+    _add_shards(parser.add_argument_group("which samples, and in which shards"))
+    _add_change(parser.add_argument_group("what is done to images (nothing, if nothing is said)"))
+    reading = parser.add_argument_group("how it is read")
+    reading.add_argument("--read-as", metavar="KIND", help="folder, tar, parquet, ... where names do not say it")
+    reading.add_argument("--storage-options", type=options, default={}, metavar="JSON", help="for fsspec")
+    add_limits(parser)
+
+
+def _add_folder(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--layout", choices=("auto", *LAYOUTS), default="auto", help="of the folder (auto)")
+    group.add_argument("--metadata", metavar="FILE", help="a table of the images: csv, jsonl, parquet, json")
+    group.add_argument("--file-column", metavar="NAME", help="the table's column that names the image")
+    group.add_argument("--caption-column", metavar="NAME", help="the table's column that becomes the caption")
+    group.add_argument("--caption", metavar="TEXT", help="for images that have none, as in 'a photo of a {name}'")
+    group.add_argument(
+        "--beside",
+        type=_beside,
+        action="append",
+        default=[],
+        metavar="PART=FOLDER",
+        help="a folder with a part of each image, under the same name, as in mask=masks/ or control=edges/",
+    )
+    group.add_argument("--follow-symlinks", metavar="ROOT", help="links may lead into ROOT, not only into the folder")
+
+
+def _add_shards(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--max-samples", type=positive, default=10_000, metavar="N", help="a shard's samples (10000)")
+    group.add_argument("--max-bytes", type=size, default=10**9, metavar="B", help="a shard's bytes, as in 500M (1G)")
+    group.add_argument("--shuffle", action="store_true", help="shuffle the samples over all shards")
+    group.add_argument("--seed", type=int, default=0, metavar="S", help="of the shuffle (0)")
+    group.add_argument("--where", metavar="CONDITION", help="pack samples of which this is true, as in 'width >= 512'")
+    group.add_argument("--bucket", choices=tuple(SETS), help="each shard has images of one of these aspect ratios")
+    group.add_argument("--deduplicate", action="store_true", help="pack images that are equal, byte for byte, once")
+    group.add_argument(
+        "--case-sensitive-keys", action="store_true", help="keys may differ in upper and lower case alone"
+    )
+
+
+def _add_change(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--resize", type=positive, metavar="PIXELS", help="of the shorter edge, at most")
+    group.add_argument("--max-pixels", type=size, metavar="N", help="of an image, at most, as in 1M")
+    group.add_argument("--format", choices=tuple(FORMATS), help="what images of other formats become")
+    group.add_argument("--quality", type=positive, default=92, metavar="Q", help="of JPEG and WebP, 1 to 100 (92)")
+    group.add_argument(
+        "--orientation",
+        choices=("auto", "bake", "keep"),
+        default="auto",
+        help="images that EXIF turns: bake turns all, keep none, auto those that are changed anyway",
+    )
+    group.add_argument("--srgb", action="store_true", help="bring images with another colour profile to sRGB")
+    group.add_argument("--verify", action="store_true", help="decode every image; one that is damaged is not packed")
+
+
+def _beside(text: str) -> tuple[str, str]:
+    part, equals, folder = text.partition("=")
+    if not (equals and folder and part.isidentifier() and part == part.lower()):
+        raise argparse.ArgumentTypeError(f"{text!r} is no part and folder, as in mask=masks/")
+    return part, folder
 
 
 def run(given: argparse.Namespace) -> int:
     """Pack; 3 if files were skipped; of a dry run 1 if packing would fail."""
     summary = pack(
-        given.folder,
+        given.given[0] if len(given.given) == 1 else given.given,
         given.out,
         max_samples=given.max_samples,
         max_bytes=given.max_bytes,
@@ -60,13 +101,22 @@ def run(given: argparse.Namespace) -> int:
         on_error=given.on_error,
         layout=given.layout,
         metadata=given.metadata,
+        file_column=given.file_column,
+        caption_column=given.caption_column,
         caption=given.caption,
+        beside=dict(given.beside),
+        where=given.where,
+        bucket=given.bucket,
         deduplicate=given.deduplicate,
         resize=given.resize,
         max_pixels=given.max_pixels,
         format=given.format,
         quality=given.quality,
-        upright=given.upright,
+        orientation=given.orientation,
+        srgb=given.srgb,
+        verify=given.verify,
+        read_as=given.read_as,
+        storage_options=given.storage_options,
         follow_symlinks=given.follow_symlinks,
         case_sensitive=given.case_sensitive_keys,
         num_workers=given.workers,

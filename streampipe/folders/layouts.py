@@ -9,8 +9,11 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from streampipe.decoding.fields import IMAGES
 from streampipe.errors import ConfigError
@@ -19,6 +22,7 @@ from streampipe.folders.names import File, Item, extension
 
 CAPTIONS = frozenset(("txt", "json", "caption", "text", "transcript"))
 """Fields that a caption may be in."""
+_DEFAULT = "default.txt"
 _LABELS = re.compile(r"-(masklabel|condlabel)(?=\.[^./]+\Z)", re.IGNORECASE)
 _REPEATS = re.compile(r"([1-9]\d*)_(.+)")
 _ROLES = {
@@ -39,7 +43,7 @@ class Layout:
     """How a folder is laid out.
 
     Args:
-        place: a file's place; None if it is of no sample.
+        place: a file's place; None if it is of no sample, empty if it is the layout's own.
         finish: adds facts to a sample; None if it is none after all.
         rows: the tables that ``place`` and ``finish`` ask.
     """
@@ -86,19 +90,62 @@ def classes(folder: str) -> Layout:
         return _plain(path) if "/" in path else None
 
     def finish(item: Item) -> Item:
-        name = next(iter(item.files.values())).path.partition("/")[0]
+        name = next(file.path for name, file in item.files.items() if name in IMAGES).partition("/")[0]
         return _with(_with_facts(item, {"class": name}, None), "cls", str(numbers[name]))
 
     wants = "images lie in one folder for each class"
     return Layout("classes", f"{len(names)} folders that are classes", place, finish, wants=wants)
 
 
-def tables(folder: str, given: str | None = None) -> Layout:
+def ai_toolkit(folder: str) -> Layout:
+    """``default.txt`` is the caption of all images in its folder that have none."""
+    defaults: dict[str, str] = {}
+
+    def place(path: str) -> str | None:
+        below, _, name = path.rpartition("/")
+        if name != _DEFAULT:
+            return _plain(path)
+        with open(os.path.join(folder, path), encoding="utf-8-sig", errors="replace") as file:
+            defaults[below] = file.read().strip()
+        return ""
+
+    def finish(item: Item) -> Item:
+        caption = defaults.get(item.key.rpartition("/")[0])
+        return item if caption is None or not CAPTIONS.isdisjoint(item.files) else _with(item, "txt", caption)
+
+    return Layout("ai-toolkit", f"{_DEFAULT} is the caption of images without one", place, finish)
+
+
+def img2dataset(folder: str) -> Layout:
+    """What img2dataset writes as ``files``: folders of images with texts and json, and tables of all downloads."""
+    with os.scandir(folder) as entries:
+        names = [entry.name for entry in entries]
+    tables = sorted(name for name in names if re.fullmatch(r"\d+\.parquet", name))
+    failed = total = 0
+    for name in tables:
+        try:
+            column = pq.read_table(os.path.join(folder, name), columns=["status"]).column(0).to_pylist()
+        except (OSError, ValueError, KeyError, IndexError, pa.ArrowException):
+            continue  # it says nothing that is packed
+        failed, total = failed + sum(status != "success" for status in column), total + len(column)
+    about = f"of img2dataset, {len(tables)} tables"
+    if total:
+        about += f"; {failed} of {total} downloads failed, so there are no images of them"
+
+    def place(path: str) -> str | None:
+        return _plain(path) if "/" in path else ""
+
+    return Layout("img2dataset", about, place, wants="images lie in folders such as 00000, as img2dataset leaves them")
+
+
+def tables(
+    folder: str, given: str | None = None, file_column: str | None = None, caption_column: str | None = None
+) -> Layout:
     """Images that a table describes (Hugging Face's imagefolder, lists of captions, a trainer's json)."""
     where = [os.path.relpath(given, folder)] if given is not None else find(folder)
     if not where:
         raise ConfigError(f"{folder} has no metadata.csv, .jsonl or .parquet; name the table with metadata=")
-    rows = Rows(folder, where, of_folder=given is not None)
+    rows = Rows(folder, where, given is not None, file_column, caption_column)
     skip = frozenset(map(os.path.normpath, where))
 
     def place(path: str) -> str | None:
@@ -132,7 +179,8 @@ def pairs(folder: str) -> Layout:
         return f"{stem}.{role}.{ext}"
 
     def finish(item: Item) -> Item | None:
-        return item if any(_ROLES[file.path.partition("/")[0].lower()] == "" for file in item.files.values()) else None
+        tops = (file.path.partition("/")[0].lower() for file in item.files.values())
+        return item if any(_ROLES.get(top) == "" for top in tops) else None
 
     wants = "images lie in images/, and what belongs to them under the same names in folders beside it"
     return Layout("pairs", "folders side by side that hold the parts of samples", place, finish, wants=wants)
@@ -144,10 +192,18 @@ LAYOUTS: dict[str, Callable[[str], Layout]] = {
     "classes": classes,
     "tables": tables,
     "pairs": pairs,
+    "ai-toolkit": ai_toolkit,
+    "img2dataset": img2dataset,
 }
 
 
-def layout_of(folder: str, name: str = "auto", metadata: str | None = None) -> Layout:
+def layout_of(
+    folder: str,
+    name: str = "auto",
+    metadata: str | None = None,
+    file_column: str | None = None,
+    caption_column: str | None = None,
+) -> Layout:
     """The layout of this name; under ``"auto"`` the one that a folder seems to have, never ``"classes"``.
 
     Raises:
@@ -159,7 +215,11 @@ def layout_of(folder: str, name: str = "auto", metadata: str | None = None) -> L
     if metadata is not None:
         if name not in ("auto", "tables"):
             raise ConfigError(f"metadata= is a table of layout 'tables', not of {name!r}")
-        return tables(folder, metadata)
+        return tables(folder, metadata, file_column, caption_column)
+    if name == "tables" or (name == "auto" and (file_column or caption_column)):
+        return tables(folder, None, file_column, caption_column)
+    if file_column or caption_column:
+        raise ConfigError(f"file_column and caption_column are of layout 'tables', not of {name!r}")
     if name != "auto":
         return LAYOUTS[name](folder)
     if find(folder):
@@ -176,7 +236,17 @@ def layout_of(folder: str, name: str = "auto", metadata: str | None = None) -> L
         return pairs(folder)
     if not loose and folders and all(_REPEATS.fullmatch(name) for name in folders):
         return kohya(folder)
+    files = {name for name, is_folder in seen if not is_folder}
+    if not loose_images(files) and any(re.fullmatch(r"\d+_stats\.json", name) for name in files):
+        return img2dataset(folder)
+    if _DEFAULT in files and not any(name.startswith("default.") for name in files - {_DEFAULT}):
+        return ai_toolkit(folder)
     return PLAIN
+
+
+def loose_images(names: Iterable[str]) -> bool:
+    """Whether images are among these names."""
+    return any((extension(name) or "") in IMAGES for name in names)
 
 
 def with_caption(item: Item, caption: str) -> Item:

@@ -11,16 +11,19 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from itertools import groupby
 from operator import itemgetter
 
 from streampipe.decoding.fields import IMAGES, main_image
 from streampipe.errors import NameCollision, PackError
 from streampipe.folders.duplicates import repeated
+from streampipe.folders.facts import cut
 from streampipe.folders.files import packed_size
 from streampipe.folders.layouts import CAPTIONS, PLAIN, Layout, with_caption
-from streampipe.folders.names import File, Found, Grouped, Item, folded, group
+from streampipe.folders.names import File, Found, Grouped, Item, extension, folded, group
 from streampipe.folders.walk import Few, Walk
 from streampipe.rng import derive
 from streampipe.tar import Limits
@@ -28,9 +31,14 @@ from streampipe.tar import Limits
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 _SCHEMA = """
 CREATE TABLE files(stem TEXT, rest TEXT, path TEXT, size INT, mtime INT, why TEXT);
-CREATE TABLE found(key TEXT, fold TEXT, rank INT, size INT, image INT, path TEXT, files TEXT);
-CREATE TABLE items(key TEXT, size INT, files TEXT);
+CREATE TABLE found(key TEXT, fold TEXT, rank INT, size INT, image INT, path TEXT, files TEXT, part INT DEFAULT 0);
+CREATE TABLE items(key TEXT, size INT, files TEXT, part INT);
 CREATE TABLE broken(path BLOB, why TEXT);
+"""
+
+
+Sift = Callable[[str, list[Item]], Iterable[int | None]]
+"""Of a run of a folder's samples, in the order of their keys: the part of the dataset that each belongs to; None: none.
 """
 
 
@@ -74,11 +82,11 @@ class Listing:
             (start, self.samples if count is None else start + count),
         )
         for key, files in rows:
-            yield Item(key, {name: File(*row) for name, row in json.loads(files).items()})
+            yield Item(key, _files(files))
 
-    def sizes(self) -> Iterator[int]:
-        """The bytes that each takes in a shard, headers included, in the same order."""
-        return (size for (size,) in self._db.execute("SELECT size FROM items ORDER BY rowid"))
+    def sizes(self) -> Iterator[tuple[int, int]]:
+        """Of each its part, and the bytes that it takes in a shard, headers included; in the same order."""
+        return self._db.execute("SELECT part, size FROM items ORDER BY rowid")
 
     def why_broken(self) -> Iterator[tuple[str, str]]:
         """The files that cannot be packed, sorted by path, each with the reason."""
@@ -93,10 +101,12 @@ def scan(
     layout: Layout = PLAIN,
     case_sensitive: bool = False,
     caption: str | None = None,
+    beside: Mapping[str, str | os.PathLike[str]] | None = None,
     deduplicate: bool = False,
     seed: int | None = None,
     without: str | None = None,
     limits: Limits | None = None,
+    sift: Sift | None = None,
     tell: Callable[[int], object] = lambda count: None,
 ) -> Listing:
     """Find the samples of a folder: an image and the files that share its name, in the order of their keys.
@@ -104,38 +114,46 @@ def scan(
     Symbolic links to files are followed as long as they stay in the folder, or in the folder ``follow_symlinks``; one
     that leads elsewhere counts as a file that cannot be read, lest somebody else's files end up in a dataset. Links to
     folders are not followed. With a ``seed`` the order is shuffled, each key by itself. ``caption`` is that of images
-    that have none. With ``deduplicate``, of samples whose main images are equal, byte for byte, the first by key stays.
-    ``tell`` hears of files.
+    that have none. ``beside``: folders elsewhere that hold a part (``mask``, ``control``, ``caption``) of the images of
+    the same path. With ``deduplicate``, of samples whose main images are equal, byte for byte, the first by key stays.
+    ``sift`` says which samples stay, and in which part of the dataset: parts come one after the other. ``tell`` hears
+    of files.
 
     Raises:
         PackError: the folder does not exist, or the disk has no room for the list of its files.
     """
     if not os.path.isdir(folder):
         raise PackError(f"{folder} is no folder; give the folder that holds the images")
+    for root in (beside or {}).values():
+        if not os.path.isdir(root):
+            raise PackError(f"{os.fspath(root)} is no folder; give the folder that holds what belongs to the images")
     if follow_symlinks is not None and not os.path.isdir(follow_symlinks):
         raise PackError(f"{follow_symlinks} is no folder; give the folder that symbolic links may lead into")
     listing = Listing(folder, layout)
     try:
-        walk = Walk(
-            folder,
-            layout.place,
-            listing.note_broken,
+        listing._db.execute("BEGIN")
+        roots = {role: os.fspath(root) for role, root in (beside or {}).items()}
+        walk = partial(
+            Walk,
+            note_broken=listing.note_broken,
             follow=follow_symlinks,
-            without=without,
+            without=[each for each in (without, *roots.values()) if each is not None],
             most=(limits or Limits()).max_member_bytes,
             tell=tell,
         )
-        listing._db.execute("BEGIN")
-        listing._db.executemany("INSERT INTO files VALUES (?, ?, ?, ?, ?, ?)", walk.rows())
-        listing.hidden, listing.other = walk.hidden, walk.other
-        listing._db.executemany(
-            "INSERT INTO found VALUES (?, ?, ?, ?, ?, ?, ?)", _samples(listing, case_sensitive, caption, seed)
-        )
+        _list(listing, walk(folder, layout.place))
+        for role, root in roots.items():
+            _list(listing, walk(root, partial(_place_beside, role)), os.path.relpath(root, folder))
+        apart = tuple(f"{os.path.relpath(root, folder)}/" for root in roots.values())
+        samples = _samples(listing, case_sensitive, caption, seed, apart)
+        listing._db.executemany("INSERT INTO found VALUES (?, ?, ?, ?, ?, ?, ?, 0)", samples)
         listing._db.execute("DROP TABLE files")
         _twins(listing)
         if deduplicate:
             _without_repeated(listing)
-        listing._db.execute("INSERT INTO items SELECT key, size, files FROM found ORDER BY rank, key")
+        if sift is not None:
+            _sift(listing, sift)
+        listing._db.execute("INSERT INTO items SELECT key, size, files, part FROM found ORDER BY part, rank, key")
         listing._db.execute("DROP TABLE found")
         listing._db.execute("COMMIT")
         (listing.broken,) = listing._db.execute("SELECT count(*) FROM broken").fetchone()
@@ -185,10 +203,38 @@ def shown(path: str) -> str:
     return path if path.isprintable() else repr(path)
 
 
+def _list(listing: Listing, walk: Walk, root: str = "") -> None:
+    """The files of a folder into the database; ``root`` is where it lies, as seen from the folder of the images."""
+    rows: Iterable[tuple[str, str, str | None, int, int, str | None]] = walk.rows()
+    if root:
+        rows = (
+            (stem, rest, os.path.join(root, stem + rest if path is None else path), *more)
+            for stem, rest, path, *more in rows
+        )  # type: ignore[misc]
+    listing._db.executemany("INSERT INTO files VALUES (?, ?, ?, ?, ?, ?)", rows)
+    listing.hidden += walk.hidden
+    listing.other.count += walk.other.count
+    listing.other.examples += [os.path.join(root, each) for each in walk.other.examples]
+
+
+def _place_beside(role: str, path: str) -> str | None:
+    """The place of a file in a folder that holds a part of the samples.
+
+    >>> _place_beside("mask", "a/b.png"), _place_beside("caption", "a/b.txt")
+    ('a/b.mask.png', 'a/b.txt')
+    """
+    ext = extension(path)
+    if ext is None or role == "caption":
+        return path
+    return f"{path[: -len(ext) - 1]}.{role}.{ext}"
+
+
 def _samples(
-    listing: Listing, case_sensitive: bool, caption: str | None, seed: int | None
+    listing: Listing, case_sensitive: bool, caption: str | None, seed: int | None, apart: tuple[str, ...]
 ) -> Iterator[tuple[str, str, int, int, int, str, str]]:
-    """Of the files in the database the samples, as rows of the next table; what is wrong is noted."""
+    """Of the files in the database the samples, as rows of the next table; what is wrong is noted. ``apart``: where
+    files lie that are no sample by themselves.
+    """
     rows = listing._db.execute("SELECT * FROM files ORDER BY stem")
     shuffle = None if seed is None else derive(seed, "pack")
     finish = listing.layout.finish
@@ -199,7 +245,9 @@ def _samples(
             _note(listing, result)
         for found_item in result.items:
             item = finish(found_item)
-            if item is None:
+            if item is None or (
+                apart and all(file.path.startswith(apart) for file in item.files.values() if file.path)
+            ):
                 for file in found_item.files.values():
                     listing.orphans.add(file.path)
                 continue
@@ -233,16 +281,50 @@ def _without_repeated(listing: Listing) -> None:
         "(SELECT image FROM found GROUP BY image HAVING count(*) > 1) ORDER BY image, key"
     )
     for number, path, first in list(repeated(listing.folder, images)):
-        (files,) = listing._db.execute("SELECT files FROM found WHERE rowid = ?", (number,)).fetchone()
-        for name, row in json.loads(files).items():
-            listing.fields[name] -= 1
-            listing.bytes -= row[1]
-            if not listing.fields[name]:
-                del listing.fields[name]
-        listing.samples -= 1
-        listing.without_caption -= CAPTIONS.isdisjoint(json.loads(files))
         listing.repeated.add(f"{path} is {first}")
-        listing._db.execute("DELETE FROM found WHERE rowid = ?", (number,))
+        _leave_out(listing, number)
+
+
+def _sift(listing: Listing, sift: Sift) -> None:
+    """Leave out the samples that are not wanted, and note the part that each of the others belongs to."""
+    rows = listing._db.execute("SELECT rowid, key, files FROM found ORDER BY key")
+    numbers: deque[int] = deque()
+
+    def items() -> Iterator[Item]:
+        for number, key, files in rows:
+            numbers.append(number)
+            yield Item(key, _files(files))
+
+    def parts() -> Iterator[tuple[int, int | None]]:
+        for run in cut(items()):
+            for part in sift(listing.folder, run):
+                yield numbers.popleft(), part
+
+    db = listing._db
+    db.execute("CREATE TABLE sifted(number INTEGER PRIMARY KEY, part INT)")
+    db.executemany("INSERT INTO sifted VALUES (?, ?)", parts())
+    for (number,) in db.execute("SELECT number FROM sifted WHERE part IS NULL"):
+        _leave_out(listing, number)
+    db.execute("UPDATE found SET part = (SELECT part FROM sifted WHERE number = found.rowid)")
+    db.execute("DROP TABLE sifted")
+
+
+def _leave_out(listing: Listing, number: int) -> None:
+    """A sample is not packed after all."""
+    (text,) = listing._db.execute("SELECT files FROM found WHERE rowid = ?", (number,)).fetchone()
+    files = _files(text)
+    for name, file in files.items():
+        listing.fields[name] -= 1
+        listing.bytes -= file.size
+        if not listing.fields[name]:
+            del listing.fields[name]
+    listing.samples -= 1
+    listing.without_caption -= CAPTIONS.isdisjoint(files)
+    listing._db.execute("DELETE FROM found WHERE rowid = ?", (number,))
+
+
+def _files(text: str) -> dict[str, File]:
+    return {name: File(*row) for name, row in json.loads(text).items()}
 
 
 def _twins(listing: Listing) -> None:

@@ -34,14 +34,26 @@ _FLOAT = re.compile(r"-?(0|[1-9]\d{0,17})\.\d{1,17}")
 class Rows:
     """The rows of all tables, in a temporary file. Not picklable; closed, it is gone.
 
-    Paths in a table are relative to where it lies, or with ``of_folder`` to the folder of the images.
+    Paths in a table are relative to where it lies, or with ``of_folder`` to the folder of the images. With
+    ``file_column`` that column names the image: its path, with or without its ending, or its mere name or number, in
+    whatever folder it lies. ``caption_column`` is the one that becomes the caption.
     """
 
-    def __init__(self, folder: str, tables: Iterable[str], of_folder: bool = False) -> None:
+    def __init__(
+        self,
+        folder: str,
+        tables: Iterable[str],
+        of_folder: bool = False,
+        file_column: str | None = None,
+        caption_column: str | None = None,
+    ) -> None:
         self.tables = list(tables)
         self.count = 0
         self._folder = folder
         self._of_folder = of_folder
+        self._by_name = file_column is not None
+        self._paths = _PATHS if file_column is None else (file_column,)
+        self._captions = _CAPTIONS if caption_column is None else (caption_column,)
         self._db = sqlite3.connect("", isolation_level=None)
         self._db.executescript(
             "PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF;"
@@ -69,7 +81,10 @@ class Rows:
 
     def row(self, path: str) -> tuple[str, str | None] | None:
         """The facts of an image as JSON, and its caption."""
-        for name in (path, posixpath.splitext(path)[0]):
+        names = [path, posixpath.splitext(path)[0]]
+        if self._by_name:
+            names += [posixpath.basename(each) for each in names]
+        for name in names:
             found = self._db.execute("SELECT facts, caption FROM rows WHERE path = ?", (name,)).fetchone()
             if found is not None:
                 self._db.execute("UPDATE rows SET used = 1 WHERE path = ?", (name,))
@@ -85,14 +100,16 @@ class Rows:
     def _take(self, table: str) -> None:
         below = "" if self._of_folder else posixpath.dirname(table)
         for row in _rows(os.path.join(self._folder, table)):
-            path = next((row.pop(name) for name in _PATHS if isinstance(row.get(name), str)), None)
+            path = next((row.pop(name) for name in self._paths if isinstance(row.get(name), (str, int))), None)
             if path is None:
-                raise ValueError(f"a row names no image: it has {', '.join(map(str, row)) or 'nothing'}, no file_name")
+                wanted = self._paths[0]
+                raise ValueError(f"a row names no image: it has {', '.join(map(str, row)) or 'nothing'}, no {wanted}")
+            path = str(path)
             path = self._inside(path, below)
             for place, named in _others(row, path, below):
                 if self._add("INSERT OR IGNORE INTO named VALUES (?, ?)", (self._inside(named, ""), place)):
                     raise ValueError(f"two rows name {named}, which can be a field of one sample alone")
-            caption = next((row[name] for name in _CAPTIONS if isinstance(row.get(name), str) and row[name]), None)
+            caption = next((row[name] for name in self._captions if isinstance(row.get(name), str) and row[name]), None)
             facts = json.dumps(_plain(row), ensure_ascii=False, allow_nan=False)
             if self._add("INSERT OR IGNORE INTO rows VALUES (?, ?, ?, NULL)", (path, facts, caption)):
                 raise ValueError(f"two rows are of {path}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from streampipe.folders.names import TEXTS, extension
@@ -42,7 +42,7 @@ class Walk:
         note_broken: Callable[[str, str], None],
         *,
         follow: str | None,
-        without: str | None,
+        without: Iterable[str],
         most: int,
         tell: Callable[[int], object],
     ) -> None:
@@ -50,7 +50,7 @@ class Walk:
         self.other = Few()
         self._folder, self._place, self._note_broken = folder, place, note_broken
         self._allowed = [os.path.realpath(each) for each in (folder, follow) if each is not None]
-        self._without = os.path.realpath(without) if without is not None else None
+        self._without = frozenset(map(os.path.realpath, without))
         self._most = most
         self._tell = tell
         self._ask = os.geteuid() != 0  # root may read all
@@ -61,7 +61,8 @@ class Walk:
         for below, entry in self._entries():
             path = below + entry.name
             if (placed := place(path)) is None or (ext := extension(placed)) is None:
-                self.other.add(path)
+                if placed != "":
+                    self.other.add(path)
                 continue
             size, mtime, why = self._facts(entry, ext)
             if size < 0:
@@ -88,7 +89,7 @@ class Walk:
                         if entry.name.startswith(".") or entry.name in _PASSED_OVER:
                             self.hidden += 1
                         elif entry.is_dir(follow_symlinks=False):
-                            if self._without is None or os.path.realpath(entry.path) != self._without:
+                            if not self._without or os.path.realpath(entry.path) not in self._without:
                                 folders.append(f"{below}{entry.name}/")
                         else:
                             count += 1

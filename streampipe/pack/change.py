@@ -1,7 +1,8 @@
 """What is done to images on their way into a shard, where that is asked for; all others keep their bytes.
 
-An image that is changed is turned upright, keeps its colour profile, and loses its other metadata. Masks are never
-blended nor compressed with a loss. The size that an image had goes into its sample's json, where ``decode`` finds it.
+An image that is changed is turned upright (unless that is to be kept), keeps its colour profile (unless sRGB is
+wanted), and loses its other metadata. Masks are never blended nor compressed with a loss. The size that an image had
+goes into its sample's json, where ``decode`` finds it.
 """
 
 from __future__ import annotations
@@ -16,9 +17,12 @@ from PIL import Image, ImageOps
 
 from streampipe.decoding import MAX_PIXELS, ImageHeader, probe
 from streampipe.decoding.fields import IMAGES, is_mask, main_image
+from streampipe.decoding.icc import UNUSABLE, conversion, to_srgb
 from streampipe.errors import ConfigError, DecodeError
 
 FORMATS = {"jpg": "JPEG", "webp": "WEBP", "png": "PNG"}
+Size = tuple[int, int]
+_ORIENTATION = 0x0112  # of EXIF
 _SUFFIXES = {kind: suffix for suffix, kind in FORMATS.items()}
 
 
@@ -31,14 +35,17 @@ class Change:
         max_pixels: pixels of an image, at most.
         format: ``"jpg"``, ``"webp"`` or ``"png"``, what images become that are of another format.
         quality: of JPEG and WebP.
-        upright: images whose orientation only EXIF says are turned.
+        orientation: of images whose orientation only EXIF says: ``"bake"`` turns all, ``"auto"`` those that are changed
+            anyway, ``"keep"`` none: what is changed says it in EXIF again.
+        srgb: bring colours of another profile to sRGB.
     """
 
     resize: int | None = None
     max_pixels: int | None = None
     format: str | None = None
     quality: int = 92
-    upright: bool = False
+    orientation: str = "auto"
+    srgb: bool = False
 
     def __post_init__(self) -> None:
         for name in ("resize", "max_pixels"):
@@ -47,11 +54,13 @@ class Change:
                 raise ConfigError(f"{name} is a number of pixels of 1 or more, not {value}")
         if self.format is not None and self.format not in FORMATS:
             raise ConfigError(f"format is one of {', '.join(FORMATS)}, not {self.format!r}")
+        if self.orientation not in ("auto", "bake", "keep"):
+            raise ConfigError(f"orientation is 'auto', 'bake' or 'keep', not {self.orientation!r}")
         if not 1 <= self.quality <= 100:
             raise ConfigError(f"quality is 1 to 100, not {self.quality}")
 
     def __bool__(self) -> bool:
-        return bool(self.resize or self.max_pixels or self.format or self.upright)
+        return bool(self.resize or self.max_pixels or self.format or self.orientation == "bake" or self.srgb)
 
     def apply(self, fields: dict[str, bytes]) -> dict[str, bytes]:
         """The fields of a sample, its images changed.
@@ -86,7 +95,9 @@ class Change:
         size, mask = self._size(header), is_mask(name)
         wanted = FORMATS[self.format] if self.format is not None and not mask else header.format
         resized = size != (header.height, header.width)
-        if not resized and wanted == header.format and not (self.upright and header.orientation != 1):
+        turned = self.orientation == "bake" and header.orientation != 1
+        coloured = self.srgb and not mask and _other_colours(data, header.format)
+        if not resized and wanted == header.format and not turned and not coloured:
             return name, data
         if header.width * header.height > MAX_PIXELS:
             raise DecodeError(
@@ -97,29 +108,48 @@ class Change:
         with io.BytesIO(data) as file:
             try:
                 with Image.open(file, formats=(header.format,)) as opened:
-                    image = _changed(opened, size if resized else None, mask, wanted)
-                    data = _encoded(image, wanted, self.quality, opened.info.get("icc_profile"))
+                    kept = self.orientation == "keep" and header.orientation
+                    to = (size[::-1] if kept and header.orientation > 4 else size) if resized else None
+                    image, profile = _changed(opened, to, mask, wanted, not kept, self.srgb)
+                    data = _encoded(image, wanted, self.quality, profile, kept or 1)
             except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, its bomb error, ...
                 raise DecodeError(f"its {header.format} image cannot be decoded ({error})") from error
         before, dot, suffix = name.rpartition(".")
         return f"{before}{dot}{suffix if wanted == header.format else _SUFFIXES[wanted]}", data
 
 
-def _changed(image: Image.Image, size: tuple[int, int] | None, mask: bool, wanted: str) -> Image.Image:
+def _changed(
+    image: Image.Image, size: Size | None, mask: bool, wanted: str, turn: bool, srgb: bool
+) -> tuple[Image.Image, bytes | None]:
+    """The image, turned and of the wanted size and mode, and its colour profile."""
     if size is not None and image.format == "JPEG" and not mask:
         image.draft(image.mode, (max(size), max(size)))  # decoded at the smallest scale that suffices either way round
     image.load()
-    turned = ImageOps.exif_transpose(image)
+    profile = image.info.get("icc_profile")
+    turned = ImageOps.exif_transpose(image) if turn else image
     if not mask:
+        if srgb and profile is not None and conversion(profile, turned.mode) not in (None, UNUSABLE):
+            (turned, _), profile = to_srgb(turned, profile), None
         if turned.mode in ("P", "PA", "LA", "1", "CMYK", "YCbCr", "HSV", "LAB") or "transparency" in turned.info:
             opaque = "A" not in turned.mode and "transparency" not in turned.info
             turned = turned.convert("RGB" if opaque else "RGBA")
         if wanted == "JPEG" and turned.mode not in ("L", "RGB"):
             turned = _opaque(turned)
     if size is None:
-        return turned
+        return turned, profile
     sharp = mask or turned.mode.startswith(("I", "F"))
-    return turned.resize((size[1], size[0]), Image.Resampling.NEAREST if sharp else Image.Resampling.LANCZOS)
+    how = Image.Resampling.NEAREST if sharp else Image.Resampling.LANCZOS
+    return turned.resize((size[1], size[0]), how), profile
+
+
+def _other_colours(data: bytes, kind: str) -> bool:
+    """Whether an image has a profile that is not sRGB, and that can be used."""
+    try:
+        with io.BytesIO(data) as file, Image.open(file, formats=(kind,)) as opened:
+            profile = opened.info.get("icc_profile")
+            return profile is not None and conversion(profile, opened.mode) not in (None, UNUSABLE)
+    except Exception:  # who decodes it says what is wrong
+        return False
 
 
 def _opaque(image: Image.Image) -> Image.Image:
@@ -128,13 +158,17 @@ def _opaque(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(Image.new("RGBA", rgba.size, (255, 255, 255, 255)), rgba).convert("RGB")
 
 
-def _encoded(image: Image.Image, kind: str, quality: int, profile: bytes | None) -> bytes:
+def _encoded(image: Image.Image, kind: str, quality: int, profile: bytes | None, orientation: int) -> bytes:
     options: dict[str, dict[str, Any]] = {
         "JPEG": {"quality": quality, "subsampling": 0},
         "WEBP": {"quality": quality, "method": 4},
         "PNG": {"compress_level": 6},
     }
     file = io.BytesIO()
+    if orientation != 1:
+        exif = Image.Exif()
+        exif[_ORIENTATION] = orientation
+        options[kind]["exif"] = exif
     image.save(file, kind, icc_profile=profile, **options[kind])
     return file.getvalue()
 

@@ -1,6 +1,6 @@
-"""``pack``: a folder of images with sidecars becomes shards.
+"""``pack``: a folder of images with sidecars, other shards, or tables with images in them become shards.
 
-Strategy: everything that can be known is found first (``listing``), then the shards are decided from sizes alone
+Strategy: everything that can be known is found first (``find``), then the shards are decided from sizes alone
 (``split``), then the output folder is claimed (``job``), and then shards are made, each with its index and each a
 function of its samples alone (``shard``), in processes or here; the journal has them in order, the manifest comes last.
 """
@@ -9,141 +9,133 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
-from itertools import islice
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from itertools import groupby, islice
+from operator import itemgetter
 from typing import Any
 
 from tqdm import tqdm
 
 from streampipe.errors import ConfigError, PackError, StreampipeError
-from streampipe.folders.files import digest_of
-from streampipe.folders.layouts import Layout, layout_of
-from streampipe.folders.listing import Listing, check, scan
-from streampipe.folders.walk import Few
+from streampipe.pack.catalog import Catalog
 from streampipe.pack.change import Change
-from streampipe.pack.job import LIST, claim, exclusive, finish, note, shard_name, tidy
-from streampipe.pack.shard import AGAIN, Made, Skipped, Task, make
+from streampipe.pack.find import Choice, Names, Of, find, kind_of
+from streampipe.pack.job import claim, exclusive, finish, note, shard_name, tidy
+from streampipe.pack.shard import AGAIN, Made, Task, make
+from streampipe.pack.sift import Sift
 from streampipe.pack.split import split
+from streampipe.pack.summary import Summary, summary_of
+from streampipe.pack.supply import Files, Supply
+from streampipe.plan.buckets import Buckets
 from streampipe.processes import ordered
+from streampipe.source import Source, redact
 from streampipe.tar import Limits
 
 _WORTH = 64 << 20  # bytes from which worker processes are started by default
 _WORKERS = 8
 
 
-@dataclass
-class Summary:
-    """What a run of ``pack`` did, or with ``dry_run`` would do."""
-
-    out: str
-    samples: int = 0
-    shards: int = 0
-    kept: int = 0  # shards that an earlier run had finished
-    bytes: int = 0  # of the shards; of a dry run, of the files
-    fields: dict[str, int] = field(default_factory=dict)
-    without_caption: int = 0
-    orphans: int = 0
-    other: int = 0
-    hidden: int = 0
-    repeated: int = 0  # samples left out because another has the same image
-    seconds: float = 0.0
-    skipped: list[Skipped] = field(default_factory=list)
-    dry_run: bool = False
-    collisions: int = 0  # of a dry run
-    notes: list[str] = field(default_factory=list)
-
-    def as_dict(self) -> dict[str, Any]:
-        """As plain values, for JSON."""
-        return {**asdict(self), "skipped": [each._asdict() for each in self.skipped]}
-
-    def __str__(self) -> str:
-        verb = "would be written to" if self.dry_run else "in"
-        lines = [
-            f"{self.samples} samples in {self.shards} shards ({self.bytes / 1e6:.1f} MB) {verb} {self.out}, "
-            f"{self.seconds:.1f} s" + (f"; {self.kept} shards were there already" if self.kept else "")
-        ]
-        if self.fields:
-            shown = ", ".join(f"{name} ({count})" for name, count in sorted(self.fields.items()))
-            lines.append(f"  fields: {shown}")
-        if self.without_caption:
-            lines.append(f"  {self.without_caption} images without a caption file")
-        lines += [f"  {note}" for note in self.notes]
-        if self.skipped:
-            what = "files cannot be packed" if self.dry_run else f"files were left out; listed in {LIST}"
-            lines.append(f"  {len(self.skipped)} {what}")
-        return "\n".join(lines)
-
-
 @dataclass(frozen=True)
 class Planned:
-    """A shard that is to be made: its samples' numbers in the listing, and a digest of their files."""
+    """A shard that is to be made: its samples' numbers, a digest of what they are, and their part."""
 
     start: int
     count: int
     digest: str
+    part: int = 0
 
 
 def pack(
-    folder: str | os.PathLike[str],
+    given: Names,
     out: str | os.PathLike[str],
     *,
     max_samples: int = 10_000,
     max_bytes: int = 1_000_000_000,
     shuffle: bool = False,
     seed: int = 0,
+    where: str | None = None,
+    bucket: str | Buckets | None = None,
+    deduplicate: bool = False,
     on_error: str = "raise",
     layout: str = "auto",
     metadata: str | os.PathLike[str] | None = None,
+    file_column: str | None = None,
+    caption_column: str | None = None,
     caption: str | None = None,
+    beside: Mapping[str, str | os.PathLike[str]] | None = None,
     resize: int | None = None,
     max_pixels: int | None = None,
     format: str | None = None,
     quality: int = 92,
-    upright: bool = False,
-    deduplicate: bool = False,
+    orientation: str = "auto",
+    srgb: bool = False,
+    verify: bool = False,
     follow_symlinks: str | None = None,
     case_sensitive: bool = False,
+    read_as: str | None = None,
+    storage_options: Mapping[str, Any] | None = None,
     num_workers: int | None = 0,
     multiprocessing_context: Any = None,
     limits: Limits | None = None,
     dry_run: bool = False,
     progress: bool = True,
 ) -> Summary:
-    """Write a folder's images, and the files of the same name beside them, as shards into ``out``.
+    """Write samples as shards into ``out``: of a folder of images, of other shards, of tables with images in them.
 
     Every shard gets an index beside it, and ``out`` a manifest. Bytes are packed as they are. ``a.txt``, ``a.json`` or
-    ``a.jpg.txt`` beside ``a.jpg``, and ``a.mask.png``, become fields of sample ``a``. Samples come in the order of
-    their keys, or in an order shuffled by ``seed``. A run that was interrupted goes on when it is run again, and ends
-    with the same bytes; a job that has ended is not changed.
+    ``a.jpg.txt`` beside ``a.jpg``, and ``a.mask.png``, become fields of sample ``a``. A folder's samples come in the
+    order of their keys, others in the order in which they are read, all in an order shuffled by ``seed`` if it is asked
+    for. A run that was interrupted goes on when it is run again, and ends with the same bytes; a job that has ended is
+    not changed.
 
     Args:
+        given: a folder of images; or shards, Parquet or Arrow files, as ``sp.stream`` takes them; or a sample source.
         max_samples: samples of a shard, at most.
         max_bytes: bytes of a shard, at most, of the files as they are; a sample that is larger has a shard of its own.
+        shuffle: mix the samples over all shards, not within a window. Samples that can only be read front to back
+            (Parquet, compressed shards) are packed without it first.
+        where: which samples are packed, as in ``"width >= 512 and aesthetic > 5"``; answered before one is packed.
+        bucket: a set of buckets, such as ``"sdxl"``: each shard then has images of one bucket, its index a column
+            ``bucket``.
+        deduplicate: of samples whose main images are equal, byte for byte, only the first is packed.
         on_error: ``"skip"`` leaves out samples with files that cannot be packed, and lists them in ``skipped.jsonl``.
-        layout: how the folder is laid out: ``"plain"``, ``"kohya"`` (folders such as ``10_my dog``), ``"classes"`` (a
-            folder for each), ``"tables"`` (``metadata.csv``, ``.jsonl`` or ``.parquet`` beside the images, as of
-            Hugging Face's imagefolder; ``captions.json``), ``"pairs"`` (``images/``, ``conditioning_images/``,
-            ``masks/``, ``captions/`` side by side); ``"auto"`` finds out, but for classes, and the result says so.
+        layout: how a folder is laid out; ``"auto"`` finds out, and the result says so: ``"plain"``, ``"kohya"``
+            (folders such as ``10_my dog``), ``"tables"`` (``metadata.csv``, ``.jsonl`` or ``.parquet`` beside the
+            images, as of Hugging Face's imagefolder; ``captions.json``), ``"pairs"`` (``images/``,
+            ``conditioning_images/``, ``masks/``, ``captions/`` side by side), ``"ai-toolkit"`` (``default.txt`` is the
+            caption of all that have none), ``"img2dataset"`` (its output format ``files``). Never guessed is
+            ``"classes"`` (a folder for each).
         metadata: a table for layout ``"tables"`` that lies elsewhere, or has another name; paths in it are relative to
-            ``folder``.
+            ``given``.
+        file_column: the column of a table that names the image, by its path or its mere name or number.
+        caption_column: the column of a table that becomes the caption.
         caption: for images that have none, as in ``"a photo of a {name}"``.
+        beside: folders that lie elsewhere, whose files belong to the images of the same path, by the part that they
+            are: ``{"mask": "masks/", "control": "edges/"}`` gives fields ``mask.png`` and ``control.png``.
         resize: pixels of an image's shorter edge, at most; smaller images, and all without such options, keep their
             bytes. The size that an image had goes into the json, as ``original_width`` and ``original_height``.
         max_pixels: pixels of an image, at most.
         format: ``"jpg"``, ``"webp"`` or ``"png"``: what images of other formats become. Masks stay lossless.
         quality: of JPEGs and WebPs that are made.
-        upright: turn images whose orientation only EXIF says; images that are changed are turned anyway.
-        deduplicate: of samples whose main images are equal, byte for byte, only the first by key is packed.
-        follow_symlinks: a folder that symbolic links may lead into; without it they stay in ``folder``.
+        orientation: images whose orientation only EXIF says are turned if they are changed anyway (``"auto"``), all of
+            them (``"bake"``), or none (``"keep"``: what is changed says it in EXIF again).
+        srgb: bring images with another colour profile to sRGB.
+        verify: decode every image whole; one that is damaged cannot be packed.
+        follow_symlinks: a folder that symbolic links may lead into; without it they stay in the folder.
         case_sensitive: whether keys may differ in case alone; some readers and file systems take them for one.
+        read_as: ``"folder"``, ``"tar"``, ``"parquet"``, ... where what was given could be several; by default its names
+            say it.
+        storage_options: for fsspec, where shards or tables are remote.
         num_workers: processes that make shards; 0 for none, None for as many as there are processors, up to 8 (as the
             command does), where there is enough to do.
         limits: what readers take, so that nothing is written that they refuse.
         dry_run: find out what would be done, and write nothing.
 
     Raises:
-        NameCollision: files that would become the same member; found before anything is written, as all below.
+        NameCollision: files that would become the same member, or samples of one key; found before anything is written,
+            as all below.
         OutputBusy: ``out`` holds other shards, or another run is writing there.
         PackError: nothing to pack, a file that cannot be packed; later, a full disk, or a file that has changed.
 
@@ -153,68 +145,88 @@ def pack(
     >>> sp.pack(folder, out, progress=False).fields
     {'jpg': 1, 'txt': 1}
     """
-    folder, out = os.fspath(folder), os.fspath(out)
+    out = os.fspath(out)
+    _check(max_samples, max_bytes, on_error, num_workers)
+    change = Change(resize, max_pixels, format, quality, orientation, srgb)
+    source = Source(storage_options)
+    kind = kind_of(given, read_as, source)
+    sift = Sift(where, bucket)
+    order = seed if shuffle else None
+    choice = Choice(sift, order, deduplicate, case_sensitive, on_error, limits or Limits())
+    table = None if metadata is None else os.fspath(metadata)
+    of = Of(layout, table, file_column, caption_column, caption, beside, follow_symlinks)
+    start = time.perf_counter()
+    with tqdm(unit=" files", desc="find", disable=not progress, leave=False, delay=1) as bar:
+        supply = find(given, kind, of, choice, out, source, bar.update)
+    with closing(supply):
+        if not dry_run:
+            supply.check(on_error)
+        shards = list(_planned(supply, max_samples, max_bytes))
+        summary = summary_of(supply, sift, out, shards, dry_run)
+        if not dry_run:
+            asked = {
+                "version": 3,
+                **_input(supply, kind, of),
+                "where": where,
+                "bucket": None if sift.buckets is None else repr(sift.buckets),
+                "deduplicate": deduplicate,
+                "change": asdict(change) if change else None,
+                "verify": verify,
+                "max_samples": max_samples,
+                "max_bytes": max_bytes,
+                "seed": order,
+            }
+            job = Job(out, asked, on_error, change, verify, sift)
+            _Run(supply, shards, job, summary)(
+                _workers(num_workers, supply, len(shards)), multiprocessing_context, progress
+            )
+    summary.seconds = time.perf_counter() - start
+    return summary
+
+
+def _check(max_samples: int, max_bytes: int, on_error: str, num_workers: int | None) -> None:
     if max_samples < 1 or max_bytes < 1:
         raise ConfigError(f"max_samples and max_bytes are 1 or more, not {max_samples} and {max_bytes}")
     if on_error not in ("raise", "skip"):
         raise ConfigError(f"on_error is 'raise' or 'skip', not {on_error!r}")
     if num_workers is not None and num_workers < 0:
         raise ConfigError(f"num_workers is 0 or more, not {num_workers}")
-    change = Change(resize, max_pixels, format, quality, upright)
-    start = time.perf_counter()
-    with tqdm(unit=" files", desc="find", disable=not progress, leave=False, delay=1) as bar:
-        listing = scan(
-            folder,
-            follow_symlinks=follow_symlinks,
-            layout=_layout(folder, layout, metadata),
-            case_sensitive=case_sensitive,
-            caption=caption,
-            deduplicate=deduplicate,
-            seed=seed if shuffle else None,
-            without=out,
-            limits=limits,
-            tell=bar.update,
-        )
-    with listing:
-        if not dry_run:
-            check(listing, on_error)
-        shards = list(_planned(listing, max_samples, max_bytes))
-        summary = _summary(listing, out, len(shards), dry_run)
-        if not dry_run:
-            asked = {
-                "version": 2,
-                "folder": os.path.realpath(folder),
-                "layout": listing.layout.name,
-                "metadata": None if metadata is None else os.path.realpath(metadata),
-                "caption": caption,
-                "deduplicate": deduplicate,
-                "change": asdict(change) if change else None,
-                "max_samples": max_samples,
-                "max_bytes": max_bytes,
-                "seed": seed if shuffle else None,
-            }
-            workers = _workers(num_workers, listing.bytes, len(shards))
-            run = _Run(listing, out, shards, asked, on_error, change, summary)
-            run(workers, multiprocessing_context, progress)
-    summary.seconds = time.perf_counter() - start
-    return summary
+
+
+def _input(supply: Supply, kind: str, of: Of) -> dict[str, Any]:
+    """What was given, as far as it decides what is packed."""
+    if not isinstance(supply, Files):
+        assert isinstance(supply, Catalog)
+        shards = supply.given.shards
+        return {"kind": kind, "shards": [redact(each) for each in islice(shards, 3)], "of": len(shards)}
+    return {
+        "folder": os.path.realpath(supply.name),
+        "layout": supply.listing.layout.name,
+        "metadata": None if of.metadata is None else os.path.realpath(of.metadata),
+        "beside": {role: os.path.realpath(path) for role, path in sorted((of.beside or {}).items())},
+        "columns": [of.file_column, of.caption_column],
+        "caption": of.caption,
+    }
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is done to all samples, and where they go."""
+
+    out: str
+    asked: dict[str, Any]
+    on_error: str
+    change: Change
+    verify: bool
+    sift: Sift
 
 
 class _Run:
     """The shards of a job, made."""
 
-    def __init__(
-        self,
-        listing: Listing,
-        out: str,
-        shards: Sequence[Planned],
-        asked: dict[str, Any],
-        on_error: str,
-        change: Change,
-        summary: Summary,
-    ) -> None:
-        self._listing, self._out, self._shards = listing, out, shards
-        self._asked, self._on_error, self._change, self._summary = asked, on_error, change, summary
+    def __init__(self, supply: Supply, shards: Sequence[Planned], job: Job, summary: Summary) -> None:
+        self._supply, self._shards, self._job, self._summary = supply, shards, job, summary
+        self._out, self._asked = job.out, job.asked
 
     def __call__(self, workers: int, context: Any, progress: bool) -> None:
         try:
@@ -227,7 +239,7 @@ class _Run:
                 summary.bytes = sum(one.entry.bytes for one in made)
                 if not summary.samples:
                     raise PackError(
-                        f"none of the {self._listing.samples} samples of {self._listing.folder} could be read: "
+                        f"none of the {self._supply.samples} samples of {self._supply.name} could be read: "
                         f"{skipped[0].file} ({skipped[0].reason})"
                     )
                 finish(self._out, self._asked, made, summary.skipped)
@@ -242,7 +254,7 @@ class _Run:
         done = claim(self._out, self._asked, [each.digest for each in self._shards])
         self._summary.kept = len(done)
         todo = [(name, each) for name, each in zip(names, self._shards, strict=True) if name not in done]
-        with tqdm(total=self._listing.samples, unit=" samples", desc="pack", disable=not progress) as bar:
+        with tqdm(total=self._supply.samples, unit=" samples", desc="pack", disable=not progress) as bar:
             bar.update(sum(each.count for name, each in zip(names, self._shards, strict=True) if name in done))
             tasks = self._tasks(todo)
             try:
@@ -254,60 +266,24 @@ class _Run:
         return [done[name] for name in names]
 
     def _tasks(self, todo: Sequence[tuple[str, Planned]]) -> Iterator[Task]:
+        job = self._job
         for name, shard in todo:
-            items = tuple(self._listing.items(shard.start, shard.count))
+            contents = self._supply.contents(shard.start, shard.count)
+            bucket = job.sift.name(shard.part)
             yield Task(
-                os.path.join(self._out, name), self._listing.folder, items, shard.digest, self._on_error, self._change
+                os.path.join(job.out, name), contents, shard.digest, job.on_error, job.change, job.verify, bucket
             )
 
 
-def _planned(listing: Listing, max_samples: int, max_bytes: int) -> Iterator[Planned]:
-    items, start = listing.items(), 0
-    for count in split(listing.sizes(), max_samples, max_bytes):
-        yield Planned(start, count, digest_of(islice(items, count)))
-        start += count
+def _planned(supply: Supply, max_samples: int, max_bytes: int) -> Iterator[Planned]:
+    start = 0
+    for part, rows in groupby(supply.sizes(), key=itemgetter(0)):
+        for count in split((size for _, size in rows), max_samples, max_bytes):
+            yield Planned(start, count, supply.digest(start, count), part)
+            start += count
 
 
-def _layout(folder: str, name: str, metadata: str | os.PathLike[str] | None) -> Layout:
-    if not os.path.isdir(folder):
-        raise PackError(f"{folder} is no folder; give the folder that holds the images")
-    return layout_of(folder, name, None if metadata is None else os.fspath(metadata))
-
-
-def _workers(given: int | None, total: int, shards: int) -> int:
+def _workers(given: int | None, supply: Supply, shards: int) -> int:
     if given is None:
-        given = min(_WORKERS, len(os.sched_getaffinity(0))) if total >= _WORTH else 0
+        given = min(_WORKERS, len(os.sched_getaffinity(0))) if supply.bytes >= _WORTH else 0
     return given if min(given, shards) > 1 else 0
-
-
-def _summary(listing: Listing, out: str, shards: int, dry_run: bool) -> Summary:
-    notes = [
-        f"{few.count} {what} ({few})"
-        for few, what in (
-            (listing.orphans, "sidecar files without an image, not packed"),
-            (listing.other, "files of other kinds, not packed"),
-            (Few(listing.hidden), "hidden files and folders, passed over"),
-            (listing.repeated, "images that are there twice, packed once"),
-            (listing.collisions, "name collisions: rename the files"),
-        )
-        if few.count
-    ]
-    notes.insert(0, f"layout: {listing.layout.name} ({listing.layout.about})")
-    if listing.layout.rows is not None and (unused := listing.layout.rows.unused())[0]:
-        notes.append(f"{unused[0]} rows of tables are of no image ({'; '.join(unused[1])})")
-    return Summary(
-        out,
-        samples=listing.samples,
-        shards=shards,
-        bytes=listing.bytes,
-        fields=dict(sorted(listing.fields.items())),
-        without_caption=listing.without_caption,
-        orphans=listing.orphans.count,
-        other=listing.other.count,
-        hidden=listing.hidden,
-        repeated=listing.repeated.count,
-        skipped=[Skipped(path, why) for path, why in listing.why_broken()],
-        dry_run=dry_run,
-        collisions=listing.collisions.count,
-        notes=[note.replace(" ()", "") for note in notes],
-    )

@@ -11,19 +11,23 @@ import pyarrow as pa
 
 from streampipe.atomic import AtomicFile, sync_folder, write_atomic
 from streampipe.decoding import probe
-from streampipe.decoding.fields import IMAGES, main_image
-from streampipe.errors import DecodeError, PackError, StreampipeError
-from streampipe.folders.files import Unreadable, packed_size, read_file
-from streampipe.folders.names import Item
+from streampipe.decoding.fields import decode_field, main_image
+from streampipe.errors import ConfigError, DecodeError, PackError, StreampipeError, UnsafeName
+from streampipe.folders.files import Unreadable
 from streampipe.index import ShardIndex, scan
 from streampipe.index.find import index_url
 from streampipe.index.manifest import Entry
 from streampipe.pack.change import Change
+from streampipe.pack.contents import Contents, Loaded, main_of
 from streampipe.processes import Tell
 from streampipe.source import Source
 from streampipe.tar import Limits, TarWriter
 
 AGAIN = "make room or mend the disk, and run the same command again: finished shards are kept"
+
+
+_Facts = tuple[str | None, int | None]
+"""The digest of a sample's image as it was found, and the orientation of what is written."""
 
 
 class Skipped(NamedTuple):
@@ -39,11 +43,12 @@ class Task:
     """A shard to be made."""
 
     path: str
-    folder: str
-    items: tuple[Item, ...]
+    contents: Contents
     digest: str
     on_error: str
     change: Change = field(default_factory=Change)
+    verify: bool = False
+    bucket: str | None = None
 
 
 class Made(NamedTuple):
@@ -61,16 +66,16 @@ def make(task: Task, tell: Tell) -> Made:
         PackError: a file cannot be read (not under ``on_error="skip"``), or the shard cannot be written.
     """
     skipped: list[Skipped] = []
-    facts: list[tuple[str | None, int | None]] = []
+    facts: list[_Facts] = []
     try:
         with AtomicFile(task.path) as draft:
             writer = TarWriter(draft.file.write)
-            for item in task.items:
-                _add(writer, item, task, skipped, facts)
+            for found in task.contents:
+                _add(writer, found, task, skipped, facts)
                 tell(1)
             writer.close()
             draft.sync()
-            index = _with_facts(scan(draft.path, Source(), Limits()), facts)
+            index = _with_facts(scan(draft.path, Source(), Limits()), facts, task.bucket)
             forget(task.path)
             write_atomic(index_url(task.path), index.to_bytes())
             draft.publish(sync=False)  # it is on the disk
@@ -78,7 +83,7 @@ def make(task: Task, tell: Tell) -> Made:
     except OSError as error:
         if isinstance(error, StreampipeError):
             raise
-        needed = sum(map(packed_size, task.items))
+        needed = task.contents.needed
         raise PackError(
             f"{task.path} could not be written ({error.strerror or error}): it needs {needed} bytes; {AGAIN}"
         ) from error
@@ -94,38 +99,63 @@ def forget(path: str) -> None:
 
 
 def _add(
-    writer: TarWriter, item: Item, task: Task, skipped: list[Skipped], facts: list[tuple[str | None, int | None]]
+    writer: TarWriter, found: Loaded | Unreadable, task: Task, skipped: list[Skipped], facts: list[_Facts]
 ) -> None:
     """Write a sample, and note the sha256 of its main image as it was found, and the orientation of what is written."""
-    try:
-        fields = {name: read_file(task.folder, file, name) for name, file in item.files.items()}
-        main = main_image([name for name in fields if name.rpartition(".")[2] in IMAGES])
-        digest = hashlib.sha256(fields[main]).hexdigest()
-        if task.change:
-            try:
-                fields = task.change.apply(fields)
-            except DecodeError as error:
-                raise Unreadable(os.path.join(task.folder, item.files[main].path), str(error)) from error
-    except Unreadable as error:
+    if isinstance(found, Loaded):
+        found, digest = _ready(found, task)
+    if isinstance(found, Unreadable):
         if task.on_error == "raise":
-            raise PackError(f"{error}; mend it, or pass --on-error skip to leave it out") from error
-        skipped.append(Skipped(error.path, error.why, os.path.basename(task.path)))
+            raise PackError(f"{found}; mend it, or pass --on-error skip to leave it out") from found
+        skipped.append(Skipped(found.path, found.why, os.path.basename(task.path)))
         return
-    writer.add(item.key, fields)
-    facts.append((digest, _orientation(fields)))
+    try:
+        writer.add(found.key, found.fields)
+    except (UnsafeName, ConfigError) as error:  # of a source whose fields no shard can hold
+        if task.on_error == "raise":
+            raise PackError(f"{error}; or pass --on-error skip to leave it out") from error
+        skipped.append(Skipped(found.place(""), str(error), os.path.basename(task.path)))
+        return
+    facts.append((digest, _orientation(found.fields)))
+
+
+def _ready(found: Loaded, task: Task) -> tuple[Loaded | Unreadable, str | None]:
+    """A sample as it is written, and the digest of its main image as it was found; or why it cannot be."""
+    images = main_of(found.fields)
+    if not images:
+        return found, None
+    main = main_image(images)
+    digest = hashlib.sha256(found.fields[main]).hexdigest()
+    name, fields = main, found.fields
+    try:
+        if task.change:
+            fields = task.change.apply(found.fields)
+        if task.verify:
+            for name in main_of(fields):
+                decode_field(name, fields[name])
+    except DecodeError as error:
+        return Unreadable(found.place(name if name in found.fields else main), str(error)), None
+    return found._replace(fields=fields), digest
 
 
 def _orientation(fields: dict[str, bytes]) -> int | None:
+    images = main_of(fields)
     try:
-        return probe(fields[main_image([name for name in fields if name.rpartition(".")[2] in IMAGES])]).orientation
+        return probe(fields[main_image(images)]).orientation if images else None
     except DecodeError:
         return None  # decoding says what is wrong with it
 
 
-def _with_facts(index: ShardIndex, facts: list[tuple[str | None, int | None]]) -> ShardIndex:
-    """An index with the columns ``sha256`` and ``orientation``, where the json has none of that name."""
+def _with_facts(index: ShardIndex, facts: list[_Facts], bucket: str | None) -> ShardIndex:
+    """An index with the columns ``sha256``, ``orientation`` and ``bucket``, where the json has none of that name."""
     table = index.table
-    for number, (name, kind) in enumerate((("sha256", pa.string()), ("orientation", pa.int32()))):
+    columns = {
+        "sha256": pa.array([digest for digest, _ in facts], pa.string()),
+        "orientation": pa.array([orientation for _, orientation in facts], pa.int32()),
+    }
+    if bucket is not None:
+        columns["bucket"] = pa.array([bucket] * len(facts), pa.string())
+    for name, column in columns.items():
         if name not in table.column_names:
-            table = table.append_column(name, pa.array([each[number] for each in facts], kind))
+            table = table.append_column(name, column)
     return ShardIndex(table, index.facts)

@@ -19,25 +19,15 @@ from typing import Any
 import pyarrow as pa
 
 from streampipe.counters import counters
-from streampipe.decoding import probe
-from streampipe.decoding.fields import IMAGES, main_image
-from streampipe.errors import ConfigError, DecodeError, NameCollision, SampleError
+from streampipe.errors import ConfigError, NameCollision, SampleError
 from streampipe.folders import File, Item, Listing, scan
-from streampipe.folders.files import Unreadable, digest_of, packed_size, read_file
+from streampipe.folders.facts import cut, facts_of, main_file
+from streampipe.folders.files import Unreadable, packed_size, read_file
 from streampipe.folders.layouts import layout_of
 from streampipe.folders.listing import shown
-from streampipe.index import Finder, ShardIndex
-from streampipe.index.columns import Columns
-from streampipe.index.facts import scalars_of
-from streampipe.index.table import make
-from streampipe.rng import derive
-from streampipe.source import Source
-from streampipe.tar import Limits
 
 log = logging.getLogger("streampipe")
-_MEAN, _MOST = 512, 2048  # samples of a shard
 _HELD = 64  # shards whose files are held as objects
-_HEAD = 256 << 10  # bytes that nearly every image header is in
 _LISTED = frozenset(("key", "size"))
 """Columns that need no file to be opened."""
 
@@ -89,7 +79,7 @@ class Folder:
         )
         with listing:
             _check(listing, on_error)
-            shards = list(_cut(listing.items()))
+            shards = list(cut(listing.items()))
         self.shards: Sequence[str] = [os.path.join(self.folder, items[0].key) for items in shards]
         self._counts = [len(items) for items in shards]
         self._packed = [_packed(items) for items in shards]
@@ -117,7 +107,7 @@ class Folder:
             SampleError: a file is gone, may not be read, or has changed since the folder was listed.
         """
         item = self._items(shard)[number]
-        sample: dict[str, Any] = {"__key__": item.key, "__url__": os.path.join(self.folder, _main(item)[1].path)}
+        sample: dict[str, Any] = {"__key__": item.key, "__url__": os.path.join(self.folder, main_file(item)[1].path)}
         for name, file in item.files.items():
             sample[name] = self._read(file, name)
         return sample
@@ -128,9 +118,7 @@ class Folder:
         if columns is not None and _LISTED.issuperset(columns):
             sizes = [packed_size(item) for item in items]
             return pa.table({"key": pa.array([item.key for item in items], pa.string()), "size": sizes})
-        finder = Finder(Source(), Limits())
-        identity = f"folder\0{self.folder}\0{digest_of(items)}"
-        return finder.noted(identity, self.shards[shard], lambda: self._scan(items), columns).table
+        return facts_of(self.folder, items, self._read, columns).table
 
     def _items(self, shard: int) -> list[Item]:
         found = self._now.get(shard)
@@ -149,46 +137,6 @@ class Folder:
                 f"{shown(error.path)} {what}; make the stream anew, which lists the folder again, or leave such "
                 f"samples out by on_error='skip'"
             ) from error
-
-    def _scan(self, items: Iterable[Item]) -> ShardIndex:
-        """Read the headers of the images, and the json files."""
-        rows, columns, at = [], Columns(), 0
-        for item in items:
-            width, height = self._size(*_main(item))
-            size = packed_size(item)
-            rows.append(
-                {
-                    "key": item.key,
-                    "offset": at,
-                    "size": size,
-                    "crc32": None,
-                    "fields": [{"name": name, "offset": 0, "size": file.size} for name, file in item.files.items()],
-                    "width": width,
-                    "height": height,
-                }
-            )
-            at += size
-            facts = scalars_of(self._read(item.files["json"], "json")) if "json" in item.files else {}
-            columns.add({"bytes": sum(file.size for file in item.files.values()), **facts})
-        return make(rows, columns, {"bytes": at})
-
-    def _size(self, name: str, file: File) -> tuple[int | None, int | None]:
-        """Width and height of an image, as shown; None where it is damaged, which decoding will say."""
-        try:
-            with open(os.path.join(self.folder, file.path), "rb") as opened:
-                head = opened.read(_HEAD)
-        except OSError:
-            head = self._read(file, name)  # which says what is wrong
-        try:
-            header = probe(head)
-        except DecodeError:
-            if file.size <= _HEAD:
-                return None, None
-            try:
-                header = probe(self._read(file, name))  # its header lies behind much else
-            except DecodeError:
-                return None, None
-        return header.width, header.height
 
 
 def _check(listing: Listing, on_error: str) -> None:
@@ -225,24 +173,6 @@ def _check(listing: Listing, on_error: str) -> None:
         if number:
             counters.add("listing", f"{what} passed over", number)
             log.warning("%s: %d %s are passed over", folder, number, what)
-
-
-def _cut(items: Iterable[Item]) -> Iterator[list[Item]]:
-    """Samples into shards. Where one ends follows from its keys, so that a new file moves no other's."""
-    shard: list[Item] = []
-    for item in items:
-        shard.append(item)
-        if len(shard) >= _MOST or derive("folder", item.key) % _MEAN == 0:
-            yield shard
-            shard = []
-    if shard:
-        yield shard
-
-
-def _main(item: Item) -> tuple[str, File]:
-    """A sample's main image: field and file."""
-    name = main_image([name for name in item.files if name.rpartition(".")[2] in IMAGES])
-    return name, item.files[name]
 
 
 def _packed(items: Iterable[Item]) -> bytes:

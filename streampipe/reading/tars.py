@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections import OrderedDict
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from streampipe.context import Run, Sample
-from streampipe.errors import ShardError
+from streampipe.errors import IndexMismatch, ShardError
 from streampipe.index import Finder
 from streampipe.index.beside import Beside
 from streampipe.index.learn import Learn, LearningFinder
+from streampipe.index.table import BYTES
 from streampipe.plan.ask import counted_by_others
 from streampipe.plan.bucketed import BucketDataset, count_buckets
 from streampipe.plan.buckets import Buckets
 from streampipe.plan.dataset import Dataset, count
 from streampipe.plan.deal import Portion
 from streampipe.query.condition import Keep
+from streampipe.reading.indexed import IndexedShard
 from streampipe.reading.members import samples_of
 from streampipe.reading.shards import ShardSamples
 from streampipe.source import Source, redact
 from streampipe.tar import Limits
 from streampipe.urls import ShardList
+
+_OPEN = 256  # shards whose indexes are held
 
 
 class Tars:
@@ -32,11 +39,53 @@ class Tars:
     def __init__(self, shards: ShardList, finder: Finder) -> None:
         self.shards: Sequence[str] = shards
         self.source = finder.source
-        self._finder = finder
+        self.finder = finder
 
     def read(self, shard: int, first: int = 0) -> Iterator[Sample]:
         """The samples of a shard, from a number on."""
-        return samples_of(self._finder, self.shards[shard], shard=shard, first=first, place=None)
+        return samples_of(self.finder, self.shards[shard], shard=shard, first=first, place=None)
+
+
+class IndexedTars(Tars):
+    """Tars whose samples are known one by one, by their indexes: each can be had by itself. Several threads may ask.
+
+    A shard without an index has no facts, and is read front to back.
+    """
+
+    def __init__(self, shards: ShardList, finder: Finder) -> None:
+        super().__init__(shards, finder)
+        self._dataset = Dataset(shards, finder, np.zeros(len(shards), np.int64))
+        self._open: OrderedDict[int, IndexedShard] = OrderedDict()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_open": OrderedDict()}
+
+    def __repr__(self) -> str:
+        names = [redact(self.shards[i]).rpartition("/")[2] for i in (0, len(self.shards) - 1)]
+        return f"{len(self.shards)} shards, {names[0]} to {names[1]}"
+
+    def facts(self, shard: int, columns: Collection[str] | None) -> pa.Table | None:
+        """The index of a shard; None if it has none."""
+        found = self.finder.find(self.shards[shard], columns=columns)
+        return None if found is None else found.table
+
+    def sample(self, shard: int, number: int) -> Sample:
+        """A sample, by its index.
+
+        Raises:
+            IndexMismatch, CorruptShard: it is not what the index says.
+        """
+        found = self._open.get(shard)
+        if found is None:
+            index = self.finder.find(self.shards[shard], columns=BYTES)
+            if index is None:
+                raise IndexMismatch(f"{redact(self.shards[shard])}: its index is gone; run streampipe index again")
+            self._dataset.counts[shard] = len(index)
+            found = self._open[shard] = IndexedShard(self._dataset, shard, index)
+            while len(self._open) > _OPEN:
+                self._open.popitem(last=False)
+        start, end = found.span(number)
+        return found.sample(number, self.source.read(self.shards[shard], start, end), 0)
 
 
 class TarSamples(ShardSamples):

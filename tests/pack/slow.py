@@ -6,7 +6,7 @@ import time
 import streampipe as sp
 
 assert sp.pack
-module = sys.modules["streampipe.pack.shard"]
+module = sys.modules["streampipe.pack.contents"]
 _read = module.read_file
 
 

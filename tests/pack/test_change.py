@@ -31,7 +31,7 @@ def size_of(data):
 
 def test_an_image_that_needs_no_change_keeps_its_bytes():
     data = photo(1, 64, 48)
-    assert Change(resize=64, max_pixels=64 * 48, format="jpg", upright=True).apply({"jpg": data}) == {"jpg": data}
+    assert Change(resize=64, max_pixels=64 * 48, format="jpg", orientation="bake").apply({"jpg": data}) == {"jpg": data}
 
 
 @pytest.mark.parametrize(
@@ -64,9 +64,12 @@ def test_what_is_changed_is_turned_upright_and_looks_the_same(orientation):
     before = decode_image(data, size=size, output="numpy").astype(int)
     after = decode_image(found, output="numpy").astype(int)
     assert np.abs(before - after).mean() < 6
-    upright = Change(upright=True).apply({"jpg": data})["jpg"]
+    upright = Change(orientation="bake").apply({"jpg": data})["jpg"]
     assert size_of(upright) == ("JPEG", header.height, header.width, 1)
     assert (upright == data) == (orientation == 1)
+    kept = Change(resize=min(header.height, header.width) // 2, orientation="keep").apply({"jpg": data})["jpg"]
+    assert size_of(kept) == ("JPEG", header.height // 2, header.width // 2, orientation)
+    assert np.abs(before - decode_image(kept, output="numpy").astype(int)).mean() < 6
 
 
 @pytest.mark.parametrize("kind", ["jpg", "webp", "png"])
@@ -110,6 +113,28 @@ def test_colour_profiles_stay():
     assert Image.open(io.BytesIO(found)).info["icc_profile"] == profile
 
 
+def test_other_colours_become_srgb_where_that_is_asked_for():
+    from PIL import ImageCms
+
+    lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    labels = {}
+    for name, profile in (("png", swapped(srgb)), ("control.png", srgb), ("mask.png", swapped(srgb)), ("x.png", lab)):
+        file = io.BytesIO()
+        natural(20, 10).save(file, "PNG", icc_profile=profile)
+        labels[name] = file.getvalue()
+    found = Change(srgb=True).apply(labels)
+    assert {name for name in labels if found[name] != labels[name]} == {"png"}
+    image = Image.open(io.BytesIO(found["png"]))
+    assert "icc_profile" not in image.info
+    assert np.array_equal(np.asarray(image), decode_image(labels["png"], output="numpy", icc="srgb"))
+
+
+def swapped(profile):
+    """A profile with red and blue in each other's place."""
+    return profile.replace(b"rXYZ", b"tXYZ").replace(b"bXYZ", b"rXYZ").replace(b"tXYZ", b"bXYZ")
+
+
 def test_a_damaged_image_stops_or_is_listed(tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.jpg").write_bytes(photo(1, 64, 48))
@@ -140,7 +165,9 @@ def test_the_command_and_facts_of_images(tmp_path):
         quiet(tmp_path / "in", tmp_path / "out", resize=25)
 
 
-@pytest.mark.parametrize("options", [{"resize": 0}, {"max_pixels": 0}, {"format": "bmp"}, {"quality": 0}])
+@pytest.mark.parametrize(
+    "options", [{"resize": 0}, {"max_pixels": 0}, {"format": "bmp"}, {"quality": 0}, {"orientation": "up"}]
+)
 def test_wrong_options_are_refused(options):
     with pytest.raises(sp.ConfigError):
         Change(**options)

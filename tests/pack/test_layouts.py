@@ -151,6 +151,72 @@ def test_a_caption_for_images_that_have_none(tmp_path):
     assert found["dogs/b"]["txt"] == "mine"
 
 
+def test_a_default_caption_is_that_of_the_images_in_its_folder_that_have_none(tmp_path):
+    source = folder(
+        tmp_path / "in", "a.jpg", "b.jpg", "sub/c.jpg", **{"default.txt": "\ufeffone of mine\n", "b.txt": "B"}
+    )
+    assert layout_of(str(source)).name == "ai-toolkit"
+    assert {key: fields.get("txt") for key, fields in texts_of(source, tmp_path / "out").items()} == {
+        "a": "one of mine",
+        "b": "B",
+        "sub/c": None,
+    }
+    assert quiet(source, tmp_path / "again", dry_run=True).other == 0
+
+
+def test_the_files_of_img2dataset_and_its_failed_downloads(tmp_path):
+    source = folder(
+        tmp_path / "in", "00000/000000000.jpg",
+        **{"00000__000000000.txt": "T", "00000__000000000.json": '{"status": "success"}', "00000_stats.json": "{}"},
+    )  # fmt: skip
+    pq.write_table(pa.table({"status": ["success", "failed_to_download"]}), source / "00000.parquet")
+    summary = quiet(source, tmp_path / "again", dry_run=True)
+    assert summary.notes == [
+        "layout: img2dataset (of img2dataset, 1 tables; 1 of 2 downloads failed, so there are no images of them)"
+    ]
+    assert summary.examples == [
+        "00000/000000000: jpg <- 00000/000000000.jpg, json <- 00000/000000000.json, txt <- 00000/000000000.txt"
+    ]
+    assert texts_of(source, tmp_path / "out") == {
+        "00000/000000000": {"jpg": "image", "txt": "T", "json": '{"status": "success"}'}
+    }
+
+
+def test_parts_that_lie_in_folders_elsewhere(tmp_path):
+    source = folder(tmp_path / "in", "10_dog/a.jpg", "10_dog/b.jpg", "masks/10_dog/a.png")
+    folder(tmp_path / "edges", "10_dog/a.png", "10_dog/nobody.png")
+    folder(tmp_path / "words", **{"10_dog__b.txt": "B"})
+    beside = {"mask": source / "masks", "control": tmp_path / "edges", "caption": tmp_path / "words"}
+    summary = quiet(source, tmp_path / "dry", layout="kohya", beside=beside, dry_run=True)
+    assert (summary.orphans, summary.fields) == (
+        1,
+        {"control.png": 1, "jpg": 2, "json": 2, "mask.png": 1, "txt": 2},
+    )
+    found = texts_of(source, tmp_path / "out", layout="kohya", beside=beside)
+    assert found["10_dog/b"]["txt"] == "B"
+    assert sorted(found["10_dog/a"]) == ["control.png", "jpg", "json", "mask.png", "txt"]
+    (tmp_path / "edges" / "10_dog" / "a.png").write_bytes(JPG + b"x")
+    with pytest.raises(sp.OutputBusy, match="changed since"):
+        quiet(source, tmp_path / "out", layout="kohya", beside=beside)
+    with pytest.raises(sp.PackError, match="is no folder; give the folder that holds what belongs"):
+        quiet(source, tmp_path / "x", beside={"mask": tmp_path / "gone"})
+
+
+def test_a_table_names_images_by_a_number_in_a_column_of_its_own(tmp_path):
+    source = folder(tmp_path / "in", "01/4567.jpg", "02/89.png", "02/7.jpg")
+    rows = [{"post": 4567, "tag_string": "1girl solo", "score": 3}, {"post": 89, "tag_string": "2boys", "score": 1}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "posts.parquet")
+    options = {"metadata": tmp_path / "posts.parquet", "file_column": "post", "caption_column": "tag_string"}
+    found = texts_of(source, tmp_path / "out", **options)
+    assert (found["01/4567"]["txt"], json.loads(found["02/89"]["json"])) == (
+        "1girl solo",
+        {"tag_string": "2boys", "score": 1},
+    )
+    assert found["02/7"] == {"jpg": "image"}
+    with pytest.raises(sp.ConfigError, match="file_column and caption_column are of layout 'tables'"):
+        quiet(source, tmp_path / "x", layout="plain", file_column="post")
+
+
 def test_caches_of_trainers_and_foreign_files_are_not_packed(tmp_path):
     source = folder(
         tmp_path / "in", "a.jpg", "_latent_cache/x.jpg", "a.npz",

@@ -56,8 +56,9 @@ def contents(out):
     }
 
 
-def quiet(folder, out, **options):
-    return pack(str(folder), str(out), progress=False, **options)
+def quiet(given, out, **options):
+    given = str(given) if isinstance(given, Path) else given
+    return pack(given, str(out), progress=False, **options)
 
 
 def found(folder, **options):
@@ -247,7 +248,7 @@ def test_a_file_that_changes_between_finding_and_reading_stops_or_is_listed(tmp_
         return listing
 
     stamp = (source / "002.jpg").stat().st_mtime_ns
-    monkeypatch.setattr(sys.modules["streampipe.pack.run"], "scan", late)
+    monkeypatch.setattr(sys.modules["streampipe.pack.find"], "scan", late)
     with pytest.raises(sp.PackError, match=rf"002\.jpg .*{words}"):
         quiet(source, tmp_path / "out")
     (source / "002.jpg").unlink(missing_ok=True)
@@ -319,7 +320,7 @@ def test_other_shards_are_never_overwritten(tmp_path):
 SLOW = """
 import sys, time
 import streampipe as sp
-module = sys.modules["streampipe.pack.shard"]
+module = sys.modules["streampipe.pack.contents"]
 read = module.read_file
 def slow(folder, file, name):
     print(file.path, flush=True)

@@ -159,7 +159,7 @@ def test_interrupted_or_killed_with_its_workers_it_goes_on(tmp_path, number, wor
 def test_a_killed_worker_is_one_sentence_and_the_next_run_goes_on(tmp_path, monkeypatch):
     source = folder_of(tmp_path / "in", 12)
     mark = tmp_path / "mark"
-    module = sys.modules["streampipe.pack.shard"]
+    module = sys.modules["streampipe.pack.contents"]
     really = module.read_file
 
     def die_once(folder, file, name):

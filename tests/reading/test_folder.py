@@ -16,7 +16,7 @@ SIZES = [(60 + 20 * (i % 3), 40 + 10 * (i % 4)) for i in range(11)]  # width, he
 @pytest.fixture(autouse=True)
 def small(monkeypatch, tmp_path):
     """Shards of about three samples, and facts that are remembered in the test's folder."""
-    monkeypatch.setattr("streampipe.reading.folder._MEAN", 3)
+    monkeypatch.setattr("streampipe.folders.facts._MEAN", 3)
     monkeypatch.setenv("STREAMPIPE_CACHE", str(tmp_path / "cache"))
 
 
@@ -71,7 +71,7 @@ def test_conditions_and_buckets_ask_facts_that_are_found_once(folder, tmp_path, 
     pipe = sp.stream(folder, tier="planned").where("width >= 80 and score < 9 and tags.n > -9 and bytes > 10")
     assert sorted(int(key[-2:]) for key in keys(pipe)) == wide
     assert len(sp.stream(folder).where("width >= 80").loader()) == sum(width >= 80 for width, _ in SIZES)
-    monkeypatch.setattr("streampipe.reading.folder.probe", None)  # what was remembered is not looked at again
+    monkeypatch.setattr("streampipe.folders.facts.probe", None)  # what was remembered is not looked at again
     pipe = sp.stream(folder, shuffle=True).bucket([(40, 60), (50, 100)], tail="merge").decode().select("jpg")
     batches = list(pipe.batch(2))
     assert sum(len(batch["__key__"]) for batch in batches) == len(SIZES)
@@ -82,11 +82,11 @@ def test_a_new_file_leaves_the_facts_of_other_shards_as_they_are(folder, monkeyp
     list(sp.stream(folder).where("width > 0"))
     looked_at = []
 
-    def size(self, name, file):
+    def size(folder, name, file, read):
         looked_at.append(file)
         return 9, 9
 
-    monkeypatch.setattr(sp.Folder, "_size", size)
+    monkeypatch.setattr("streampipe.folders.facts._size", size)
     (folder / "zz.jpg").write_bytes(photo(1))
     assert len(list(sp.stream(folder).where("width > 0"))) == len(SIZES) + 1
     assert 0 < len(looked_at) < len(SIZES)

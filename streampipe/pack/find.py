@@ -1,0 +1,169 @@
+"""From what a user names to what is packed: a folder of images, shards, tables with images, or any sample source."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TypeGuard
+
+from streampipe.decoding.fields import IMAGES
+from streampipe.errors import ConfigError, PackError
+from streampipe.folders.layouts import layout_of
+from streampipe.folders.listing import scan
+from streampipe.folders.names import extension
+from streampipe.index import Finder
+from streampipe.pack.catalog import Catalog
+from streampipe.pack.sift import Sift
+from streampipe.pack.supply import Files, Supply
+from streampipe.reading.formats import TAR, format_of_all, source_of
+from streampipe.reading.tars import IndexedTars
+from streampipe.samplesource import SampleSource, format_of
+from streampipe.source import Source, local_path
+from streampipe.tar import Limits
+from streampipe.urls import expand, is_shard
+
+FOLDER = "folder"
+Names = str | os.PathLike[str] | Iterable[str | os.PathLike[str]] | SampleSource
+Tell = Callable[[int], object]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What is packed of what was given, and in which order; see ``pack``."""
+
+    sift: Sift
+    seed: int | None = None
+    deduplicate: bool = False
+    case_sensitive: bool = False
+    on_error: str = "raise"
+    limits: Limits = field(default_factory=Limits)
+
+
+@dataclass(frozen=True)
+class Of:
+    """What was said of a folder of images; see ``pack``."""
+
+    layout: str = "auto"
+    metadata: str | None = None
+    file_column: str | None = None
+    caption_column: str | None = None
+    caption: str | None = None
+    beside: Mapping[str, str | os.PathLike[str]] | None = None
+    follow_symlinks: str | None = None
+
+    def refuse(self, kind: str) -> None:
+        """Refuse what means nothing for samples that are in no folder.
+
+        Raises:
+            ConfigError: something was said.
+        """
+        for name in ("metadata", "file_column", "caption_column", "caption", "beside", "follow_symlinks"):
+            if getattr(self, name):
+                raise ConfigError(f"pack: {name}= is of a folder of images, and means nothing for format {kind!r}")
+        if self.layout != "auto":
+            raise ConfigError(f"pack: layout= is of a folder of images, and means nothing for format {kind!r}")
+
+
+def kind_of(given: Names, read_as: str | None, source: Source) -> str:
+    """What holds the samples: ``"folder"``, ``"tar"``, ``"parquet"``, or the name of another sample source.
+
+    Raises:
+        ConfigError: it is of two kinds.
+    """
+    if is_source(given):
+        return type(given).__name__
+    if read_as is not None:
+        return read_as
+    names = names_of(given)
+    if len(names) == 1 and (path := local_path(names[0])) is not None and os.path.isdir(os.path.expanduser(path)):
+        return _of_folder(os.path.expanduser(path))
+    if len(names) == 1 and not any(sign in names[0] for sign in "*{?[") and not _is_file(names[0]):
+        return FOLDER  # a remote folder, or one that is not there
+    return format_of_all(names, lambda: source)
+
+
+def is_source(given: Names) -> TypeGuard[SampleSource]:
+    """Whether a sample source was given as it is."""
+    return isinstance(given, SampleSource) and not isinstance(given, (str, os.PathLike))
+
+
+def names_of(given: Names) -> list[str]:
+    """What was given as texts."""
+    if isinstance(given, (str, os.PathLike)):
+        return [os.fspath(given)]
+    if isinstance(given, (bytes, Mapping)) or not isinstance(given, Iterable):
+        raise ConfigError(f"pack takes a folder, shards, tables or a sample source, not {given!r:.80}")
+    return [os.fspath(each) for each in given]
+
+
+def find(given: Names, kind: str, of: Of, choice: Choice, out: str, source: Source, tell: Tell) -> Supply:
+    """Find the samples. It is to be closed.
+
+    Raises:
+        PackError: there is no such folder, or it cannot be listed.
+    """
+    if kind == FOLDER:
+        return _files(names_of(given), of, choice, out, tell)
+    of.refuse(kind)
+    return Catalog(
+        samples_of(given, kind, choice, source),
+        sift=choice.sift,
+        seed=choice.seed,
+        deduplicate=choice.deduplicate,
+        case_sensitive=choice.case_sensitive,
+        tell=tell,
+    )
+
+
+def samples_of(given: Names, kind: str, choice: Choice, source: Source) -> SampleSource:
+    """The sample source that was named, or given as it is."""
+    if is_source(given):
+        return given
+    names = names_of(given)
+    if kind == TAR:
+        shards = expand(names, lambda: source)
+        return IndexedTars(shards, Finder(source, choice.limits))
+    return source_of(kind, names, source, choice.on_error)
+
+
+def _files(names: list[str], of: Of, choice: Choice, out: str, tell: Tell) -> Files:
+    if len(names) != 1:
+        raise ConfigError(f"a folder of images is one folder, not {len(names)}: pack each")
+    folder = os.path.expanduser(local_path(names[0]) or names[0])
+    if not os.path.isdir(folder):
+        raise PackError(f"{folder} is no folder; give the folder that holds the images")
+    return Files(
+        scan(
+            folder,
+            follow_symlinks=of.follow_symlinks,
+            layout=layout_of(folder, of.layout, of.metadata, of.file_column, of.caption_column),
+            beside=of.beside,
+            case_sensitive=choice.case_sensitive,
+            caption=of.caption,
+            deduplicate=choice.deduplicate,
+            seed=choice.seed,
+            without=out,
+            limits=choice.limits,
+            sift=choice.sift.of_folder if choice.sift else None,
+            tell=tell,
+        )
+    )
+
+
+def _of_folder(path: str) -> str:
+    """What a folder that is there holds: shards or tables if there is no image and no folder in it, else images."""
+    names: list[str] = []
+    with os.scandir(path) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir(follow_symlinks=False) or (extension(entry.name) or "") in IMAGES:
+                return FOLDER
+            if (is_shard(entry.name) or format_of(entry.name)) and not entry.name.startswith("metadata."):
+                names.append(entry.name)
+    return format_of_all(path, Source) if names else FOLDER
+
+
+def _is_file(name: str) -> bool:
+    return is_shard(name.partition("?")[0]) or format_of(name) is not None

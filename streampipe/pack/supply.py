@@ -1,0 +1,105 @@
+"""What is packed, whatever it is: samples in the order of the shards, of which everything is known but their bytes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from itertools import islice
+from typing import Protocol
+
+from streampipe.folders.files import digest_of
+from streampipe.folders.listing import Listing, check
+from streampipe.folders.walk import Few
+from streampipe.pack.contents import Contents, FilesOf
+
+
+class Supply(Protocol):
+    """The samples to be packed, numbered in the order of the shards. A folder's listing, or a source's catalog."""
+
+    samples: int
+    bytes: int
+    fields: dict[str, int]
+    collisions: Few
+    repeated: Few
+
+    @property
+    def name(self) -> str:
+        """What it is, for messages."""
+        ...
+
+    def check(self, on_error: str) -> None:
+        """Raise what stands in the way of packing."""
+        ...
+
+    def sizes(self) -> Iterator[tuple[int, int]]:
+        """Of each sample the part of the dataset that it belongs to, and the bytes that it takes in a shard."""
+        ...
+
+    def contents(self, start: int, count: int) -> Contents:
+        """The samples of a shard."""
+        ...
+
+    def digest(self, start: int, count: int) -> str:
+        """Of everything that decides the bytes of a shard of these samples."""
+        ...
+
+    def why_broken(self) -> Iterator[tuple[str, str]]:
+        """What cannot be packed, sorted, each with the reason."""
+        ...
+
+    def examples(self) -> list[str]:
+        """The first samples, in words."""
+        ...
+
+    def close(self) -> None:
+        """Let temporary files go."""
+        ...
+
+
+class Files:
+    """The samples of a folder."""
+
+    def __init__(self, listing: Listing) -> None:
+        self.listing = listing
+        self.samples, self.bytes, self.fields = listing.samples, listing.bytes, listing.fields
+        self.collisions, self.repeated = listing.collisions, listing.repeated
+
+    @property
+    def name(self) -> str:
+        """The folder."""
+        return self.listing.folder
+
+    def check(self, on_error: str) -> None:
+        """See ``folders.listing.check``."""
+        check(self.listing, on_error)
+
+    def sizes(self) -> Iterator[tuple[int, int]]:
+        """Of each sample its part and its bytes."""
+        return self.listing.sizes()
+
+    def contents(self, start: int, count: int) -> FilesOf:
+        """The files of a shard."""
+        return FilesOf(self.listing.folder, tuple(self.listing.items(start, count)))
+
+    def digest(self, start: int, count: int) -> str:
+        """Of the names, sizes and dates of the files of a shard."""
+        return digest_of(self.listing.items(start, count))
+
+    def why_broken(self) -> Iterator[tuple[str, str]]:
+        """The files that cannot be packed."""
+        return self.listing.why_broken()
+
+    def examples(self) -> list[str]:
+        """Keys and fields, and where they come from."""
+        return [
+            f"{item.key}: " + ", ".join(f"{name} <- {_origin(file.path)}" for name, file in item.files.items())
+            for item in islice(self.listing.items(), 3)
+        ]
+
+    def close(self) -> None:
+        """Let the listing go."""
+        self.listing.close()
+
+
+def _origin(path: str) -> str:
+    return os.path.normpath(path) if path else "the layout"
