@@ -24,7 +24,7 @@ from streampipe.folders.facts import cut
 from streampipe.folders.files import packed_size
 from streampipe.folders.layouts import CAPTIONS, PLAIN, Layout, with_caption
 from streampipe.folders.names import File, Found, Grouped, Item, extension, folded, group
-from streampipe.folders.walk import Few, Walk
+from streampipe.folders.walk import Few, Row, Walk
 from streampipe.rng import derive
 from streampipe.tar import Limits
 
@@ -205,12 +205,12 @@ def shown(path: str) -> str:
 
 def _list(listing: Listing, walk: Walk, root: str = "") -> None:
     """The files of a folder into the database; ``root`` is where it lies, as seen from the folder of the images."""
-    rows: Iterable[tuple[str, str, str | None, int, int, str | None]] = walk.rows()
+    rows: Iterable[Row] = walk.rows()
     if root:
         rows = (
-            (stem, rest, os.path.join(root, stem + rest if path is None else path), *more)
-            for stem, rest, path, *more in rows
-        )  # type: ignore[misc]
+            (stem, rest, os.path.join(root, stem + rest if path is None else path), size, mtime, why)
+            for stem, rest, path, size, mtime, why in rows
+        )
     listing._db.executemany("INSERT INTO files VALUES (?, ?, ?, ?, ?, ?)", rows)
     listing.hidden += walk.hidden
     listing.other.count += walk.other.count

@@ -12,6 +12,8 @@ from streampipe.folders.names import TEXTS, extension
 
 _PASSED_OVER = frozenset(("__MACOSX", "Thumbs.db", "desktop.ini", "_latent_cache", "_t_e_cache"))
 _EXAMPLES = 10
+Row = tuple[str, str, str | None, int, int, str | None]
+"""Of a file: folder and first part of its name, the rest, its path if that is not both, size, time, why not."""
 
 
 @dataclass
@@ -55,8 +57,8 @@ class Walk:
         self._tell = tell
         self._ask = os.geteuid() != 0  # root may read all
 
-    def rows(self) -> Iterator[tuple[str, str, str | None, int, int, str | None]]:
-        """Of each file: folder and first part of its name, the rest, its path if that is not both, size, time, why."""
+    def rows(self) -> Iterator[Row]:
+        """The files."""
         place = self._place
         for below, entry in self._entries():
             path = below + entry.name
