@@ -119,6 +119,19 @@ class Fluent:
         return self.apply(_made(stages.rename, names=names))
 
     @spelt
+    def collect(
+        self,
+        *fields: str,
+        listed: Mapping[str, str] = {},
+        least: int = 1,
+        missing: str = "error",
+    ) -> Self:
+        """Several images as one field: ``collect("ref")`` makes ``ref.0.jpg``, ``ref.1.jpg`` a list ``ref``; see
+        ``streampipe.stages.collect``.
+        """
+        return self.apply(_made(stages.collect, fields=fields, listed=listed, least=least, missing=missing))
+
+    @spelt
     def assign(self, **fields: Any) -> Self:
         """The same fields for every sample: ``assign(loss_weight=1.0, dataset="reg")``; see ``stages.assign``."""
         return self.apply(_made(stages.assign, fields=fields))

@@ -69,7 +69,7 @@ INSIDE = {  # and in a folder, each file from those before it
     "buffers link traffic forward ranges ranged local disk part cache download source",
     "tar": "limits foreign extended header compression entries reader writer",
     "decoding": "extensions inflate geometry text blocks tensorfile conditioning arrays budget exif codec segments icc "
-    "resize boxes pillow jpeg_damage jpeg fast png web more codecs image deferred fields",
+    "resize boxes pillow jpeg_damage jpeg fast png web more codecs image deferred several fields",
     "reading": "protocol iterable finder members shards indexed tars folder parquet formats forward remote wanted pace "
     "prefetch reader",
     "folders": "names files facts metadata layouts duplicates walk listing",

@@ -50,7 +50,7 @@ def is_image_field(name: str, data: bytes | memoryview, codecs: Iterable[Codec] 
 def _by_name(name: str) -> bool | None:
     """Whether a name says that a field is an image; None: it says nothing."""
     extension = _extension(name)
-    if extension in IMAGES or name in RENAMED:
+    if extension in IMAGES or extension == "image" or name in RENAMED:
         return True
     return False if extension in _DECODERS or extension in UNSAFE or extension == "gz" else None
 

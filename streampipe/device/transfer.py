@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from streampipe.decoding.several import Images
+
 
 class Transfer:
     """Copies the tensors of a batch to a device. What is not a tensor stays as it is.
@@ -70,6 +72,6 @@ def mapped(value: Any, function: Callable[[torch.Tensor], torch.Tensor]) -> Any:
         return function(value)
     if isinstance(value, dict):
         return {name: mapped(each, function) for name, each in value.items()}
-    if type(value) in (list, tuple):  # a named tuple has its own way of being made, and no tensors
+    if type(value) in (list, tuple, Images):  # a named tuple has its own way of being made, and no tensors
         return type(value)(mapped(each, function) for each in value)
     return value

@@ -5,6 +5,7 @@ from streampipe.stages.batch import Collate, batch
 from streampipe.stages.bucket import bucket
 from streampipe.stages.caption import caption
 from streampipe.stages.collate import collate
+from streampipe.stages.collect import collect
 from streampipe.stages.decode import decode
 from streampipe.stages.default import default
 from streampipe.stages.drop import drop
@@ -31,6 +32,7 @@ __all__ = [
     "bucket",
     "caption",
     "collate",
+    "collect",
     "decode",
     "default",
     "drop",

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from streampipe.decoding import DeferredBatch, DeferredImage
+from streampipe.decoding.several import Images
 from streampipe.errors import StageError
 from streampipe.memory import empty, fill
 
@@ -25,6 +26,11 @@ def collate(samples: Sequence[Any], pad: Pad | None = None) -> Any:
     (``__key__``), but for tensors. Samples that are tuples become a tuple of the same.
 
     Inside a DataLoader worker the stacked tensors are made in shared memory, so handing them over copies nothing.
+
+    Several images in one field (see ``collect``) become a list of tensors: the first images of all samples, the second
+    ones, and so on. Where samples have unequally many, or of unequal sizes, ``pad={"ref": 0}`` makes one tensor,
+    samples x images x channels x height x width, and says in ``ref.count`` (int64, samples) how many each has, and in
+    ``ref.size`` (int64, samples x images x 2) what height and width.
 
     Args:
         samples: dicts with the same fields, or tuples of one length.
@@ -59,7 +65,15 @@ def collate(samples: Sequence[Any], pad: Pad | None = None) -> Any:
             )
     if pad and (odd_names := [name for name in pad if name not in first]):
         raise StageError(f"batch(pad=) names {odd_names[0]!r}, which the samples lack; they have {', '.join(first)}")
-    return {name: _column(name, [sample[name] for sample in samples], keys, pad) for name in first}
+    found: Batch = {}
+    for name in first:
+        values = [sample[name] for sample in samples]
+        found |= (
+            _several(name, values, keys, pad)
+            if type(first[name]) is Images
+            else {name: _column(name, values, keys, pad)}
+        )
+    return found
 
 
 def _of_tuples(samples: Sequence[tuple[Any, ...]], pad: Pad | None) -> tuple[Any, ...]:
@@ -95,6 +109,39 @@ def _column(name: str, values: list[Any], keys: Sequence[Any], pad: Pad | None) 
     if pad is not None and padded:
         values = _padded(name, values, pad[name])
     return _stack(name, values, keys)
+
+
+def _several(name: str, values: list[Any], keys: Sequence[Any], pad: Pad | None) -> Batch:
+    """Several images of each sample: a tensor for each number, or one that is filled up."""
+    if pad is not None and name in pad:
+        return _padded_images(name, values, pad[name])
+    counts = {len(each) for each in values}
+    if len(counts) > 1:
+        raise StageError(
+            f"field {name!r} cannot be stacked: samples of one batch have {min(counts)} to {max(counts)} images in it; "
+            f"bucket(sp.Compound(..., {name}=...)) batches those that are alike, batch(n, pad={{{name!r}: 0}}) fills up"
+        )
+    return {
+        name: Images(_column(f"{name}.{i}", list(each), keys, None) for i, each in enumerate(zip(*values, strict=True)))
+    }
+
+
+def _padded_images(name: str, values: list[Any], value: float) -> Batch:
+    """Images of each sample as one tensor, how many each has, and their heights and widths."""
+    every = [as_tensor(each) for images in values for each in images]
+    odd = next((x for x in every if not isinstance(x, torch.Tensor) or x.dim() != 3 or x.dtype != every[0].dtype), None)
+    if odd is not None or not every:
+        what = "there is no image in the batch" if odd is None else f"one of its images is {_kind(odd)}"
+        raise StageError(f"field {name!r} cannot be padded: {what}, and tensors of one dtype are")
+    most = max(map(len, values)), *(max(each.shape[i] for each in every) for i in range(3))
+    out = empty((len(values), *most), every[0].dtype).fill_(value)
+    sizes = empty((len(values), most[0], 2), torch.int64).zero_()
+    for row, size, images in zip(out, sizes, values, strict=True):
+        for i, image in enumerate(map(as_tensor, images)):
+            channels, height, width = image.shape
+            row[i, :channels, :height, :width] = image
+            size[i] = torch.tensor([height, width])
+    return {name: out, f"{name}.count": torch.tensor([len(each) for each in values]), f"{name}.size": sizes}
 
 
 def _numbers(values: Sequence[Any]) -> torch.Tensor | None:

@@ -28,6 +28,7 @@ from streampipe.decoding import (
 from streampipe.decoding.arrays import owned
 from streampipe.decoding.extensions import extension_of
 from streampipe.decoding.fields import decode_by_name
+from streampipe.decoding.several import apart, list_of, together
 from streampipe.decorators.skip import SKIP
 from streampipe.errors import ConfigError, DecodeError, SampleError, StageError, StreampipeError, UnsafeFormat
 from streampipe.stages.framing import TOO_SMALL, Crop, Frame, Framing, Sizes, main_of, passed
@@ -87,6 +88,8 @@ def decode(
     - ``target_size``, ``flipped``;
     - ``time_ids``: original size, crop and target as an int64 tensor of shape (6,), as SDXL is conditioned on them, in
       diffusers' order; (batch, 6) in a batch.
+
+    Several images in one field (see ``collect``) are a list of images, and what is recorded of them lists.
 
     An image with a size of its own has a record of its own (``control.original_size``, ``control.crop_top_left``,
     ``control.target_size``) and the sample's flip. So has one that is decoded in another stage than the main image.
@@ -251,6 +254,10 @@ class FieldDecoder:
             return error
 
     def __call__(self, sample: Sample, rows: Rows | None = None) -> Any:
+        found = self._decoded(apart(sample), rows)
+        return found if found is SKIP else together(found, sample)
+
+    def _decoded(self, sample: Mapping[str, Any], rows: Rows | None) -> Any:
         decoded: Sample = {}
         images: dict[str, EncodedImage] = {}
         for name, data in sample.items():
@@ -299,7 +306,7 @@ class FieldDecoder:
             return False
         for name, image in images.items():
             try:
-                if self.device is not None and not is_mask(name):
+                if self.device is not None and not is_mask(name) and list_of(name) is None:
                     sample[name] = self._deferred(f"{where(sample)}, field {name!r}", name, image, frames[name])
                     continue
                 pixels, alpha = self._pixels(name, image, frames[name], rows.get(name), name == main)
@@ -341,7 +348,7 @@ class FieldDecoder:
             return replace(deferred, data=bytes(image.data))
         return replace(deferred, made=self._pixels(name, image, frame, None, False)[0])
 
-    def _blame(self, error: Exception, sample: Sample, name: str) -> StreampipeError:
+    def _blame(self, error: Exception, sample: Mapping[str, Any], name: str) -> StreampipeError:
         if isinstance(error, (SampleError, ConfigError)):
             return type(error)(f"{where(sample)}, field {name!r}: {error}")
         return StageError(  # a decoder of the user's
@@ -351,7 +358,7 @@ class FieldDecoder:
     def _wanted(self, name: str, data: Any) -> bool:
         if not isinstance(data, (bytes, bytearray, memoryview)) or name.startswith("__"):
             return False
-        return self.fields is None or name in self.fields
+        return self.fields is None or name in self.fields or list_of(name) in self.fields
 
     def _own(self, name: str) -> bool:
         return self.decoders is not None and (name in self.decoders or name.rpartition(".")[2] in self.decoders)

@@ -8,6 +8,7 @@ from typing import Any
 from streampipe.context import FILLED_IN, Run, Sample, key_of, where
 from streampipe.counters import counters
 from streampipe.decoding import fit_image, is_image, size_of
+from streampipe.decoding.several import apart, together
 from streampipe.decorators.skip import SKIP
 from streampipe.errors import DecodeError, StageError, StreampipeError
 from streampipe.stages.framing import TOO_SMALL, Crop, Framing, Sizes, main_of, passed
@@ -79,8 +80,14 @@ def fit(
     yield from passed(ordered(attempt, samples, threads, run=run), run)
 
 
+def _named(sample: Sample, fields: tuple[str, ...]) -> list[str]:
+    """The names of the images that were asked for, those of several in one field one by one."""
+    return [name for field in fields for name in (apart({field: sample[field]}) if field in sample else (field,))]
+
+
 def _fitted(sample: Sample, framing: Framing, fields: tuple[str, ...] | None) -> Any:
-    names = [name for name in sample if is_image(sample[name])] if fields is None else list(fields)
+    whole, sample = sample, dict(apart(sample))
+    names = [name for name in sample if is_image(sample[name])] if fields is None else _named(whole, fields)
     for name in names:
         if not is_image(sample.get(name)):
             raise StageError(f"stage {framing.run.stage!r}, {where(sample)}: field {name!r} is no decoded image")
@@ -101,4 +108,4 @@ def _fitted(sample: Sample, framing: Framing, fields: tuple[str, ...] | None) ->
     for name, frame in frames.items():
         fitted[name] = fit_image(sample[name], frame.geometry, framing.interpolation_of(name), frame.flipped)
     fitted.update(framing.record(sample, frames, main))
-    return fitted
+    return together(fitted, whole)

@@ -27,6 +27,7 @@ from streampipe.decoding import (
     resized,
     zoom_of,
 )
+from streampipe.decoding.several import place_of
 from streampipe.decorators.skip import SKIP
 from streampipe.errors import ConfigError, DecodeError, StageError, StreampipeError
 from streampipe.index.stated import ORIGINAL, differs, stated_size
@@ -272,7 +273,7 @@ class Framing:
         for name, (geometry, _, leads) in frames.items():
             if not leads or geometry is None:
                 continue
-            place = "" if name == main else name.partition(".")[0] + "."
+            place = "" if name == main else place_of(name) + "."
             original = geometry.size
             if name == main and self.original_size == "json":
                 original = self._original(sample, geometry.size, turned)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from streampipe.context import FILLED_IN, Run
+from streampipe.decoding.several import Images
 from streampipe.errors import StageError
 from streampipe.stages.stage import stage
 
@@ -26,12 +27,18 @@ def unbatch(batches: Iterable[Any], *, run: Run = FILLED_IN) -> Iterator[Any]:
     for batch in batches:
         behind = run.trail.mark
         columns = dict(enumerate(batch)) if isinstance(batch, tuple) else batch
-        lengths = {name: len(values) for name, values in columns.items()}
+        lengths = {name: len(values) for name, values in columns.items() if type(values) is not Images}
+        lengths |= {name: len(x[0]) for name, x in columns.items() if type(x) is Images and x}
         if len(set(lengths.values())) > 1:
             raise StageError(f"stage {run.stage!r}: the fields of a batch have different lengths: {lengths}")
         rows = next(iter(lengths.values()), 0)
         for i in range(given, rows):
             run.trail.mark = [i + 1, before] if i + 1 < rows else [0, behind]
-            row = {name: values[i] for name, values in columns.items()}
+            row = {name: _row(values, i) for name, values in columns.items()}
             yield tuple(row.values()) if isinstance(batch, tuple) else row
         given, before = 0, behind
+
+
+def _row(values: Any, number: int) -> Any:
+    """A sample's value; of several images those of the sample."""
+    return Images(each[number] for each in values) if type(values) is Images else values[number]

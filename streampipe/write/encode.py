@@ -22,6 +22,7 @@ from streampipe.decoding import conditioning
 from streampipe.decoding.conditioning import ALONE, Q8, Conditioning
 from streampipe.decoding.extensions import NUMBERS, TEXTS, UNSAFE
 from streampipe.decoding.fields import KNOWN
+from streampipe.decoding.several import apart, list_of
 from streampipe.errors import StageError
 
 QUALITY = 95
@@ -40,9 +41,10 @@ def encode_sample(sample: Mapping[str, Any], quality: int = QUALITY) -> dict[str
     {'txt': b'a cat', 'size.json': b'[3, 2]', 'jpg': b'...'}
     """
     fields: dict[str, bytes] = {}
-    for name, value in sample.items():
+    for name, value in apart(sample).items():
         if name.startswith("__"):
             continue
+        name = name.removesuffix(".image") if list_of(name) else name
         try:
             whole_name, data = encode_field(name, value, quality)
         except StageError as error:

@@ -37,6 +37,7 @@ STAGES = {  # by name: what stands before it, the stage, and what stands behind 
     "default": (lambda p: p, lambda p: p.default(mask="none"), lambda p: p.batch(2)),
     "bucket": (lambda p: p, lambda p: p.bucket(BUCKETS), lambda p: p.decode(crop="random").batch(2)),
     "caption": (lambda p: p, lambda p: p.caption(dropout=0.5), lambda p: p.batch(2)),
+    "collect": (lambda p: p, lambda p: p.collect("jpg"), lambda p: p.decode(16).batch(2)),
     "decode": (lambda p: p, lambda p: p.decode(16, crop="random", flip=0.5), lambda p: p.batch(2)),
     "filter": (lambda p: p, lambda p: p.filter(is_odd), lambda p: p.batch(2)),
     "fit": (lambda p: p.decode(), lambda p: p.fit(16, crop="random", flip=0.5), lambda p: p.batch(2)),
