@@ -15,6 +15,7 @@ ORDER = [  # each may import from those before it, and from itself
     "counters",
     "rng",
     "lifeline",
+    "unwanted",
     "atomic",
     "processes",
     "backoff",

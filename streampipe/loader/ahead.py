@@ -6,12 +6,14 @@ import os
 import queue
 import threading
 import weakref
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, suppress
 from itertools import count
 from typing import Any
 
 import torch
+
+from streampipe.unwanted import is_unwanted, unwanted_when
 
 _Made = tuple[str, Any]
 _numbers = count(1)
@@ -37,11 +39,12 @@ class Ahead(Iterator[Any]):
         for _ in range(most):
             self._leave.put(True)
         self._over = False
+        closed = threading.Event()
         ready = threading.Event()
-        arguments = items, self._made, self._leave, ready
+        arguments = items, self._made, self._leave, ready, _either(closed.is_set, is_unwanted())
         thread = threading.Thread(target=_make, args=arguments, name=f"streampipe-ahead-{next(_numbers)}", daemon=True)
         self._end = weakref.finalize(
-            self, _end, self._made, self._leave, thread, os.getpid()
+            self, _end, self._made, self._leave, closed, thread, os.getpid()
         )  # when the process ends, too
         before = torch.get_num_threads()
         thread.start()
@@ -112,7 +115,9 @@ def _make(
     made: queue.SimpleQueue[_Made],
     leave: queue.SimpleQueue[bool],
     ready: threading.Event,
+    unwanted: Callable[[], bool],
 ) -> None:
+    unwanted_when(unwanted)
     torch.get_num_threads()  # a thread that was not asked yet would forget what it is told
     torch.set_num_threads(1)
     ready.set()
@@ -131,12 +136,21 @@ def _make(
             close()
 
 
+def _either(one: Callable[[], bool], other: Callable[[], bool]) -> Callable[[], bool]:
+    return lambda: one() or other()
+
+
 def _end(
-    made: queue.SimpleQueue[_Made], leave: queue.SimpleQueue[bool], thread: threading.Thread, process: int
+    made: queue.SimpleQueue[_Made],
+    leave: queue.SimpleQueue[bool],
+    closed: threading.Event,
+    thread: threading.Thread,
+    process: int,
 ) -> None:
-    """Let the thread finish what it is at, and drop it."""
+    """Let the thread finish what it is at, or give it up where it waits for others, and drop it."""
     if os.getpid() != process:
         return  # a fork has no such thread, and what it held stays held
+    closed.set()
     _empty(leave)
     leave.put(False)
     if thread is not threading.current_thread():

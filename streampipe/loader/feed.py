@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -30,6 +30,7 @@ from streampipe.memory import share_with_parent
 from streampipe.observe import Trace
 from streampipe.policy import Counts as Tallies
 from streampipe.policy import ErrorPolicy, Fate
+from streampipe.unwanted import Unwanted, unwanted_when
 
 END = "streampipe: no more items"
 FAILED = "streampipe: an error of a worker"
@@ -124,14 +125,18 @@ class Feed(IterableDataset[Parcel]):
         self.task: Task | None = None
         self.shelf = Shelf()  # the blocks of the workers that were started last
         self.is_asked = False  # by its loader: nobody else can make sense of parcels
-        self._shared: torch.Tensor = torch.zeros(2, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
+        self._shared: torch.Tensor = torch.zeros(3, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
         self._passes = 0
 
     def begin(self, task: Task) -> None:
         """In the parent: the next pass is this one."""
         self.task = task
         until = -1 if task.until is None else task.until
-        self._shared.copy_(torch.tensor([task.engine.epoch_of(task.at), until]))
+        self._shared[:2].copy_(torch.tensor([task.engine.epoch_of(task.at), until]))
+
+    def give_up(self) -> None:
+        """In the parent: what workers make for the pass that is open is not wanted any more."""
+        self._shared[2] += 1
 
     def __iter__(self) -> Iterator[Parcel]:
         info = get_worker_info()
@@ -143,7 +148,7 @@ class Feed(IterableDataset[Parcel]):
             )
         task = self.task
         if self._passes:
-            epoch, until = self._shared.tolist()
+            epoch, until, _ = self._shared.tolist()
             task = replace(task, at=task.engine.first(epoch), until=None if until < 0 else until)
         else:
             end_with_parent()
@@ -153,9 +158,12 @@ class Feed(IterableDataset[Parcel]):
         worker, crew = info.id, task.crew
         if worker >= crew.processes:
             return iter(())  # it takes no turns
+        given_up = self._shared[2].item()
+        unwanted_when(lambda: self._shared[2].item() != given_up)
         numbers = range(worker, crew.consumers, crew.processes)
         sender = Sender(self._counts)
-        return self._of_process([self._of_worker(task, number, worker, sender) for number in numbers], crew, True)
+        streams = [self._of_worker(task, number, worker, sender) for number in numbers]
+        return _until_unwanted(self._of_process(streams, crew, True))
 
     def parcels(self, pin: bool = False) -> Generator[Parcel, None, None]:
         """The parcels of a pass that has no workers; ``pin``: in pinned memory."""
@@ -242,6 +250,12 @@ def _waited(parcels: Iterator[Parcel], recorder: Recorder) -> Iterator[Parcel]:
             return
         yield parcel
         del parcel
+
+
+def _until_unwanted(parcels: Iterator[Parcel]) -> Iterator[Parcel]:
+    """The parcels of a worker, until the parent does not want them any more."""
+    with suppress(Unwanted):
+        yield from parcels
 
 
 def _to_its_error(parcels: Iterator[Parcel], number: int) -> Iterator[Parcel]:

@@ -425,6 +425,7 @@ class Loader(DataLoader[Any]):
         """End what makes items ahead."""
         flow, self._flow = self._flow, None
         if flow is not None:
+            self._feed.give_up()
             flow.close()
             memory.trim()
 

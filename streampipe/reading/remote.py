@@ -14,6 +14,7 @@ from streampipe.source import Source
 from streampipe.source.download import Download
 from streampipe.source.local import LocalFile
 from streampipe.source.ranges import Ranges
+from streampipe.unwanted import asking, result
 
 
 class _Opened(NamedTuple):
@@ -49,6 +50,10 @@ class RemoteShard:
         return self.source.traffic.submit(self._fetch, first=True)
 
     def _fetch(self) -> _Opened:
+        with asking(self._stop.is_set):
+            return self._found()
+
+    def _found(self) -> _Opened:
         finder, url = self._dataset.finder, self.url
         remote = self.source.is_remote(url)
         index = IndexedShard(self._dataset, self._number, finder.find(url, not remote, columns_of(self._dataset)))
@@ -89,7 +94,7 @@ class RemoteShard:
         """
         if self._opening.done() and isinstance(self._opening.exception(), SourceUnavailable):
             self._opening = self._open()
-        self._opening.result()
+        result(self._opening)
         index = self.index
         assert index is not None
         return index

@@ -14,6 +14,7 @@ from streampipe.counters import counters
 from streampipe.source.cache import Cache
 from streampipe.source.forward import Forward
 from streampipe.source.part import Part
+from streampipe.unwanted import wait
 
 _BLOCK = 1 << 20
 
@@ -65,7 +66,7 @@ class Download:
             while True:
                 with self._changed:
                     while not self.done and (self._part is None or self._part.written <= at):
-                        self._changed.wait()
+                        wait(self._changed)
                     state, part = self._state, self._part
                     if file < 0 and part is not None and state == "coming":
                         file = part.reader()
@@ -102,7 +103,7 @@ class Download:
         """
         with self._changed:
             while not self.done and self.written < end:
-                self._changed.wait()
+                wait(self._changed)
             if self._state == "failed" and self.written < end and self._error is not None:
                 raise self._error
             if self.written < end or self._file < 0:

@@ -24,6 +24,7 @@ from streampipe.source.location import redact
 from streampipe.source.network import Network
 from streampipe.source.store import Pin, Store
 from streampipe.source.traffic import Traffic
+from streampipe.unwanted import result
 
 _FIRST = 256 << 10
 _BLOCK = 1 << 20
@@ -94,10 +95,11 @@ class Forward:
                         break
                     future, size = self._waiting.popleft()
                 try:
-                    chunks = deque(future.result())
+                    window = result(future)
                 finally:
                     self._traffic.give_back(size)
-                del future  # or all of the window lives until its last chunk is used
+                chunks = deque(window)
+                del future, window  # or all of the window lives until its last chunk is used
                 self._more()
                 while chunks:
                     yield chunks.popleft()

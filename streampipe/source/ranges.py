@@ -15,6 +15,7 @@ from streampipe.source.location import redact
 from streampipe.source.network import Network
 from streampipe.source.store import Pin, Store
 from streampipe.source.traffic import Traffic
+from streampipe.unwanted import wait
 
 _NOTHING = memoryview(b"")
 _BETWEEN = 64 << 10
@@ -65,7 +66,7 @@ class Answer:
         """A part, when it is there."""
         with self._changed:
             while (came := self._came[number]) is None:
-                self._changed.wait()
+                wait(self._changed)
             return came
 
     def put(self, number: int, came: Came) -> None:

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from streampipe import unwanted
 from streampipe.backoff import pause
 from streampipe.counters import counters
 from streampipe.errors import SourceUnavailable, TruncatedShard
@@ -81,7 +82,7 @@ class Tries:
         most = max(self._network.patience, longest)
         seconds = max(pause(min(self.made, 32), first, longest), min(found.wait, most))
         counters.add("network", "wait seconds", seconds)
-        if self._stop.wait(seconds):
+        if unwanted.pause(self._stop, seconds):
             raise found.error from cause(error, self._url)
 
     def _over(self, error: BaseException, waited: float) -> bool:

@@ -1,0 +1,98 @@
+"""Threads that wait for others look whether anybody still wants what they make.
+
+A loader that is closed waits for the threads and workers that make its items. One of those may wait for bytes of a
+store that is away, as long as the patience for that store lasts. So it waits in short pieces, and looks in between.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as NotYet
+from contextlib import contextmanager
+from typing import TypeVar
+
+T = TypeVar("T")
+
+_LOOK = 0.1  # seconds between two looks
+
+
+class Unwanted(BaseException):
+    """Nobody wants any more what a thread waits for. No stage, policy or retry may catch it, so it is no Exception."""
+
+
+class _Own(threading.local):
+    unwanted: Callable[[], bool] | None = None
+
+
+_own = _Own()
+
+
+def unwanted_when(check: Callable[[], bool]) -> None:
+    """What this thread makes is not wanted any more once this is true; it is asked often, from this thread."""
+    _own.unwanted = check
+
+
+@contextmanager
+def asking(check: Callable[[], bool]) -> Iterator[None]:
+    """The same, for one piece of work of a thread."""
+    before, _own.unwanted = _own.unwanted, check
+    try:
+        yield
+    finally:
+        _own.unwanted = before
+
+
+def is_unwanted() -> Callable[[], bool]:
+    """How this thread asks whether what it makes is unwanted, for threads that work for it."""
+    return _own.unwanted or (lambda: False)
+
+
+def wait(changed: threading.Condition) -> None:
+    """Wait for a condition that this thread holds, or for a moment: look again what there is.
+
+    Raises:
+        Unwanted: nobody wants it any more.
+    """
+    if _own.unwanted is None:
+        changed.wait()
+    elif _own.unwanted():
+        raise Unwanted
+    else:
+        changed.wait(_LOOK)
+
+
+def result(future: Future[T]) -> T:
+    """What a future brings.
+
+    Raises:
+        Unwanted: nobody wants it any more.
+    """
+    if _own.unwanted is not None:
+        while not future.done():
+            if _own.unwanted():
+                raise Unwanted
+            try:
+                future.exception(_LOOK)
+            except NotYet:
+                continue
+    return future.result()
+
+
+def pause(stop: threading.Event, seconds: float) -> bool:
+    """Wait so long, or until ``stop`` is set: then True.
+
+    Raises:
+        Unwanted: nobody wants any more what comes after it.
+    """
+    if _own.unwanted is None:
+        return stop.wait(seconds)
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        if _own.unwanted():
+            raise Unwanted
+        if stop.wait(min(left, _LOOK)):
+            return True
+    return stop.is_set()
