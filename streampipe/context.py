@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, TypeVar
 
@@ -234,3 +234,20 @@ def blame(error: Exception, stage: str, sample: Mapping[str, Any] | None) -> Str
 
 
 __all__ = ["Consumer", "Position", "Run", "Sample", "SampleError", "blame", "key_of", "where"]
+
+
+class OfPass:
+    """A function that counts, or knows, something of the pass that calls it."""
+
+    def within(self, run: Run) -> Callable[..., Any]:
+        """The same, called in a pass."""
+        raise NotImplementedError
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """As the function."""
+        raise NotImplementedError
+
+
+def within(function: Callable[..., Any], run: Run) -> Callable[..., Any]:
+    """A function as a stage calls it in a pass: what its decorators count belongs to that."""
+    return function.within(run) if isinstance(function, OfPass) else function

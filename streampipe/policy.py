@@ -12,8 +12,27 @@ from streampipe.errors import ConfigError, SampleError, ShardError, StreampipeEr
 log = logging.getLogger("streampipe")
 
 
-Counts = dict[str, tuple[int, int]]
-"""How many came through and how many did not, by the place in the pipeline: plain numbers that can be sent."""
+@dataclass(frozen=True)
+class Budget:
+    """How many errors ``@on_error`` may handle at one place of a pass: a number, or a share below 1."""
+
+    name: str
+    most: int | float
+
+    @property
+    def place(self) -> str:
+        """Under which it is counted."""
+        return f"on_error({self.name})"
+
+    def is_over(self, good: int, bad: int, at_end: bool = False) -> bool:
+        """Whether it is more. A share is judged from 100 calls and 10 errors on."""
+        if isinstance(self.most, int):
+            return bad > self.most
+        return bad >= _FEW and (at_end or good + bad >= _JUDGED) and bad > self.most * (good + bad)
+
+
+Counts = dict[str, tuple[int, int, "Budget | None"]]
+"""How many came through and how many did not, by the place in the pipeline, and its budget: what can be sent."""
 _JUDGED = 100
 """Skips from which on the share of what was skipped is judged while a pass goes on."""
 _MOST = 0.5
@@ -30,6 +49,7 @@ class _Tally:
     seen: int = 0  # how many had come through when the last item was yielded
     sent: tuple[int, int] = (0, 0)
     last: str = ""
+    budget: Budget | None = None
 
 
 @dataclass
@@ -155,13 +175,31 @@ class ErrorPolicy:
             raise self._too_many(place, str(self.max_in_row)) from error
         self._judge(place, error)
 
+    def handled_well(self, budget: Budget) -> None:
+        """A call that ``@on_error`` watches went well."""
+        self._of(budget).good += 1
+
+    def handled_error(self, error: Exception, budget: Budget) -> None:
+        """``@on_error`` handles an error, whatever the mode is.
+
+        Raises:
+            TooManyErrors: that is more than its budget allows.
+        """
+        tally = self._of(budget)
+        tally.bad += 1
+        tally.last = f"{type(error).__name__}: {error}"
+        self._judge(budget.place, error)
+
+    def _of(self, budget: Budget) -> _Tally:
+        return self._tallies.get(budget.place) or self._tallies.setdefault(budget.place, _Tally(budget=budget))
+
     def take(self) -> Counts:
         """What was counted since it was last taken, for the policy of another process to merge."""
         found = {}
         for place, tally in self._tallies.items():
             now = tally.good, tally.bad
             if now != tally.sent:
-                found[place] = now[0] - tally.sent[0], now[1] - tally.sent[1]
+                found[place] = now[0] - tally.sent[0], now[1] - tally.sent[1], tally.budget
                 tally.sent = now
         return found
 
@@ -176,8 +214,8 @@ class ErrorPolicy:
             if fate.error is not None and (mine.error is None or fate.dropped > mine.dropped):
                 mine.dropped, mine.error = fate.dropped, fate.error  # that of the largest share
             mine.kept = mine.kept or fate.kept
-        for place, (good, bad) in counts.items():
-            tally = self._tallies.setdefault(place, _Tally())
+        for place, (good, bad, budget) in counts.items():
+            tally = self._tallies.setdefault(place, _Tally(budget=budget))
             tally.good += good
             tally.bad += bad
             if bad:
@@ -192,18 +230,31 @@ class ErrorPolicy:
         most = max(_MOST, self.max_share)
         for place in places or tuple(self._tallies):
             tally = self._tallies.get(place, _Tally())
+            if tally.budget is not None:
+                if tally.budget.is_over(tally.good, tally.bad, at_end=True):
+                    raise self._too_many(place, "")
+                continue
             enough = tally.bad >= _FEW or not tally.good
             if enough and tally.bad > most * (tally.good + tally.bad):
                 raise self._too_many(place, f"{most:.0%} at the end")
 
-    def _judge(self, place: str, error: StreampipeError | None = None) -> None:
-        """Judge the share of what was skipped, once that is many."""
+    def _judge(self, place: str, error: Exception | None = None) -> None:
+        """Judge what was skipped or handled, once that is many."""
         tally = self._tallies[place]
-        if tally.bad >= _JUDGED and tally.bad > self.max_share * (tally.good + tally.bad):
+        if tally.budget is not None:
+            if tally.budget.is_over(tally.good, tally.bad):
+                raise self._too_many(place, "") from error
+        elif tally.bad >= _JUDGED and tally.bad > self.max_share * (tally.good + tally.bad):
             raise self._too_many(place, f"{self.max_share:.2%} of all") from error
 
     def _too_many(self, place: str, allowed: str) -> TooManyErrors:
         tally = self._tallies[place]
+        if tally.budget is not None:
+            last = f"; the last error was {tally.last}" if tally.last else ""
+            return TooManyErrors(
+                f"{tally.budget.name} failed {tally.bad} times in {tally.good + tally.bad} calls, more than its budget "
+                f"of {tally.budget.most} allows{last}"
+            )
         last = f"; the last was: {tally.last}" if tally.last else ""
         return TooManyErrors(
             f"{place} skipped {tally.bad} of {tally.good + tally.bad}, {tally.in_row} in a row (allowed: {allowed}): "

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, overload
 
+from streampipe.context import Run
 from streampipe.counters import counters
 from streampipe.decorators.skip import SKIP
 from streampipe.decorators.wrap import NO_SAMPLE, Effect, F, Open, Upstream, decorate
-from streampipe.errors import ConfigError, TooManyErrors
+from streampipe.errors import ConfigError
+from streampipe.policy import Budget, ErrorPolicy
 
 Errors = tuple[type[Exception], ...]
-_PROBATION = 100  # calls before a share is judged
 
 
 @overload
@@ -37,9 +38,12 @@ def on_error(
     """Handle errors of the kinds ``errors``: ``"skip"`` the sample, give a ``"default"`` ``value``, or ``"raise"``.
 
     Errors are counted by their type. With ``budget`` (a number, or a share below 1 judged from 100 calls on) more of
-    them raise ``TooManyErrors``. A skipping function returns ``sp.SKIP``, for which ``map`` drops the sample. On a
-    stage, the sample that it pulled last is dropped (or replaced by the value), and a fresh generator of the stage goes
-    on with the rest; errors that come from before the stage pass through.
+    them raise ``TooManyErrors``. In a pipeline that is a budget for each pass, and for all of its workers together, as
+    the limits of ``sp.ErrorPolicy`` are; workers share what they counted when the pass ends.
+
+    A skipping function returns ``sp.SKIP``, for which ``map`` drops the sample. On a stage, the sample that it pulled
+    last is dropped (or replaced by the value), and a fresh generator of the stage goes on with the rest; errors that
+    come from before the stage pass through.
 
     >>> @on_error("default", value=0, errors=ValueError)
     ... def number(text):
@@ -66,23 +70,32 @@ class OnError(Effect):
     value: Any
     errors: Errors
     budget: int | float | None
-    calls: int = 0
-    failures: int = 0
+    policy: ErrorPolicy | None = None
+    """Of the pass, which counts what is spent; a function that is called outside of one has its own."""
+
+    def within(self, run: Run) -> OnError:
+        """The same, counted in a pass."""
+        return self if self.budget is None else replace(self, policy=run.policy)
 
     def call(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """One call."""
-        self.calls += 1
+        if self.policy is None:
+            self.policy = ErrorPolicy("skip")
         try:
-            return function(*args, **kwargs)
+            found = function(*args, **kwargs)
         except self.errors as error:
-            return self._handled(error, args[0] if args else None)
+            return self._handled(error, args[0] if args else None, self.policy)
+        if self.budget is not None:
+            self.policy.handled_well(self._allowed)
+        return found
 
     def iterate(self, start: Open, samples: Upstream) -> Iterator[Any]:
         """One stream."""
         while True:
             try:
                 for item in start(samples):
-                    self.calls += 1
+                    if self.budget is not None:
+                        samples.policy.handled_well(self._allowed)
                     samples.answered()
                     yield item
                 return
@@ -92,8 +105,7 @@ class OnError(Effect):
                 failed = samples.failed(error)
                 if failed is NO_SAMPLE:  # at its end: there is nothing left to go on with
                     raise
-                self.calls += 1
-                instead = self._handled(error, failed)
+                instead = self._handled(error, failed, samples.policy)
             if instead is SKIP:
                 samples.drop()
             else:
@@ -103,24 +115,19 @@ class OnError(Effect):
         """Errors of these kinds, whatever the pipeline would do with them."""
         return isinstance(error, self.errors)
 
-    def _handled(self, error: Exception, sample: Any) -> Any:
+    @property
+    def _allowed(self) -> Budget:
+        return Budget(self.name or "?", self.budget or 0)
+
+    def _handled(self, error: Exception, sample: Any, policy: ErrorPolicy) -> Any:
         """Count the error, and give what comes in place of a result; or raise."""
         name = self.name or "?"
-        self.failures += 1
         if self.action == "raise":
             counters.add(name, "errors")
             raise error
         counters.add(name, f"{'skipped' if self.action == 'skip' else 'default'}: {type(error).__name__}")
-        if self._over_budget():
-            raise TooManyErrors(
-                f"{name} failed {self.failures} times in {self.calls} calls, more than its budget of {self.budget} "
-                f"allows; the last error was {type(error).__name__}: {error}"
-            ) from error
+        if self.budget is not None:
+            policy.handled_error(error, self._allowed)
         if self.action == "skip":
             return SKIP
         return self.value(sample) if callable(self.value) else self.value
-
-    def _over_budget(self) -> bool:
-        if isinstance(self.budget, float):
-            return self.calls >= _PROBATION and self.failures > self.budget * self.calls
-        return self.budget is not None and self.failures > self.budget

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar, cast
 
-from streampipe.context import Mark, Run, Trail
+from streampipe.context import Mark, OfPass, Run, Trail, within
 from streampipe.errors import ConfigError
 from streampipe.stages.stage import Stage, StageDefinition, importable, traits_of
 from streampipe.traits import Rows, Traits
@@ -41,6 +41,10 @@ class Effect:
     def iterate(self, start: Open, samples: Upstream) -> Iterator[Any]:
         """One stream of a stage."""
         raise NotImplementedError
+
+    def within(self, run: Run) -> Effect:
+        """The same for a function that is called in a pass."""
+        return self
 
     def handles(self, error: Exception) -> bool:
         """Whether an error of a stage's sample must come here, though the pipeline's policy would skip the sample."""
@@ -93,11 +97,15 @@ class _Wrapper:
         return f"<{type(self.effect).__name__.lower()} {self.__qualname__}>"
 
 
-class WrappedFunction(_Wrapper):
+class WrappedFunction(_Wrapper, OfPass):
     """A plain function with an effect around each call."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.effect.call(self.target, args, kwargs)
+
+    def within(self, run: Run) -> WrappedFunction:
+        """The same, called in a pass."""
+        return WrappedFunction(self.effect.within(run), within(self.target, run))
 
 
 class WrappedGenerator(_Wrapper):
@@ -140,12 +148,12 @@ class Upstream:
         self.ended = False
         self.seconds = 0.0
         self._samples = iter(samples)
-        self._policy, self._trail = (run.policy, run.trail) if run else (Run().policy, Trail())
+        self.policy, self._trail = (run.policy, run.trail) if run else (Run().policy, Trail())
         self._mark: Mark = None  # behind the last one
         self._each = each
         self._waiting: deque[tuple[Any, Mark]] = deque()  # pulled, and not answered yet
         self._again: deque[tuple[Any, Mark]] = deque()
-        self._left_out = self._policy.left_out  # as far as it was taken out of what waits
+        self._left_out = self.policy.left_out  # as far as it was taken out of what waits
 
     def __iter__(self) -> Upstream:
         return self
@@ -179,7 +187,7 @@ class Upstream:
     @property
     def left_out(self) -> int:
         """How many samples the stage has left out, by the policy or on purpose."""
-        return self._policy.left_out
+        return self.policy.left_out
 
     def answered(self) -> None:
         """The stage yielded an item."""
@@ -189,7 +197,7 @@ class Upstream:
 
     def drop(self) -> None:
         """A sample is left out."""
-        self._policy.dropped()
+        self.policy.dropped()
         self._left_out += 1
 
     def failed(self, error: Exception) -> Any:
@@ -225,7 +233,7 @@ class Upstream:
 
     def _settle(self) -> None:
         """What was left out is answered."""
-        while self._left_out < self._policy.left_out:
+        while self._left_out < self.policy.left_out:
             self._left_out += 1
             if self._waiting:
                 self._waiting.popleft()

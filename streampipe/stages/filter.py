@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from streampipe.context import FILLED_IN, Run, blame, key_of
+from streampipe.context import FILLED_IN, Run, blame, key_of, within
 from streampipe.counters import counters
 from streampipe.stages.nothing import Drops
 from streampipe.stages.stage import stage
@@ -27,7 +27,7 @@ def filter(samples: Iterable[Any], fn: Callable[[Any], Any], *, run: Run = FILLE
     >>> list(filter(fn=lambda s: s["n"] > 1)([{"n": 1}, {"n": 2}]))
     [{'n': 2}]
     """
-    drops = Drops(run, "; check the condition against one sample")
+    fn, drops = within(fn, run), Drops(run, "; check the condition against one sample")
     for sample in samples:
         try:
             keep = fn(sample)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from streampipe.context import FILLED_IN, Run, blame
+from streampipe.context import FILLED_IN, Run, blame, within
 from streampipe.counters import counters
 from streampipe.decorators.skip import SKIP
 from streampipe.errors import StageError, StreampipeError
@@ -63,7 +63,7 @@ def flat_map(
 
 def _caller(fn: Callable[..., Any], run: Run) -> Callable[[Any], Any]:
     """A function from a sample to the list of those that ``fn`` gives, or to the error that it became."""
-    seeded = wants(fn, "rng")
+    seeded, fn = wants(fn, "rng"), within(fn, run)
 
     def call(sample: Any) -> Any:
         try:

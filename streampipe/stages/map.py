@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from streampipe.context import FILLED_IN, Run, blame, key_of
+from streampipe.context import FILLED_IN, Run, blame, key_of, within
 from streampipe.counters import counters
 from streampipe.decorators.skip import SKIP
 from streampipe.errors import ConfigError, StageError, StreampipeError
@@ -79,7 +79,7 @@ def map(
 
 def _caller(fn: Callable[..., Any], field: str | None, run: Run) -> Callable[[Any], tuple[Any, Any]]:
     """A function of a sample that returns the sample and ``fn``'s result, or the error that it became."""
-    seeded = wants(fn, "rng")
+    seeded, fn = wants(fn, "rng"), within(fn, run)
 
     def call(sample: Any) -> tuple[Any, Any]:
         try:

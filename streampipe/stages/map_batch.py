@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from streampipe.context import FILLED_IN, Run, Sample, blame, key_of, where
+from streampipe.context import FILLED_IN, Run, Sample, blame, key_of, where, within
 from streampipe.counters import counters
 from streampipe.decorators.skip import SKIP
 from streampipe.errors import StageError, StreampipeError
@@ -92,7 +92,7 @@ def map_batch(
     """
     size = rows_of_batch(size, run)
     fn, field, threads = map["fn"], map["field"], map["threads"]
-    seeded = wants(fn, "rng")
+    seeded, fn = wants(fn, "rng"), within(fn, run)
 
     def attempt(placed: tuple[Sample, Block, int]) -> Any:
         sample, block, number = placed

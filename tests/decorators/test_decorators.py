@@ -248,6 +248,44 @@ def test_on_error_has_a_budget():
             sp.on_error("skip", budget=wrong)
 
 
+def fails_at_fives(n):
+    if n % 5 == 0:
+        raise ValueError(n)
+    return n
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_budget_is_of_a_pass_and_of_all_its_workers(workers):
+    """Two workers fail four times each of twenty."""
+    samples = [{"__key__": f"{n:02d}", "n": n} for n in range(1, 41)]
+
+    def loader(budget):
+        return sp.from_iterable(samples).map(sp.on_error(budget=budget, name="f")(fails_at_fives), "n").loader(workers)
+
+    enough = loader(8)
+    for _ in range(2):  # the budget is the same for each pass
+        assert len(list(enough)) == 32
+    with pytest.raises(sp.TooManyErrors, match="f failed 8 times in .* calls, more than its budget of 7"):
+        list(loader(7))
+
+
+def test_a_share_is_judged_at_the_end_of_a_pass_too_where_calls_were_few():
+    samples = [{"__key__": f"{n:02d}", "n": n} for n in range(1, 61)]
+    pipe = sp.from_iterable(samples).map(sp.on_error(budget=0.19, name="f")(fails_at_fives), "n")
+    with pytest.raises(sp.TooManyErrors, match=r"f failed 12 times in 60 calls, more than its budget of 0.19"):
+        list(pipe)
+    assert len(list(sp.from_iterable(samples).map(sp.on_error(budget=0.2)(fails_at_fives), "n"))) == 48
+
+
+def test_a_stages_budget_is_counted_in_its_pass():
+    flaky = sp.on_error(budget=2, name="g")(flaky_stage({2: 9, 3: 9}))
+    for _ in range(2):
+        assert list(sp.from_iterable([1, 2, 3, 4]).apply(flaky())) == [1, 4]
+    few = sp.on_error(budget=1, name="g")(flaky_stage({2: 9, 3: 9}))
+    with pytest.raises(sp.TooManyErrors, match="g failed 2 times"):
+        list(sp.from_iterable([1, 2, 3, 4]).apply(few()))
+
+
 def test_on_error_handles_only_what_it_is_told_to():
     handled = sp.on_error("skip", errors=KeyError)(int)
     with pytest.raises(ValueError, match="invalid literal"):
