@@ -10,6 +10,7 @@ a file of its own::
         def counts(self): ...                      # and batches are decided before they are read
         def sample(self, shard, number): ...       # and samples come in any order
         def facts(self, shard, columns): ...       # and where, bucket, split and take read no sample
+        def only(self, fields): ...                # and select reads no other fields
 
     sp.stream(Pages(...), shuffle=True)            # as it is; or by name:
     sp.register_source("pages", Pages)             # "a.pages", "pages://..." and stream(format="pages") are read by it
@@ -87,6 +88,18 @@ class Facts(Protocol):
         Column ``key`` is the samples' keys; ``width`` and ``height`` those of the image, as shown; ``size`` its bytes,
         about; all others are a condition's own. ``columns``: those that will be looked at, whether they are there or
         not; None: any.
+        """
+        ...
+
+
+@runtime_checkable
+class Columns(Protocol):
+    """A source that can read some fields alone."""
+
+    def only(self, fields: Collection[str]) -> SampleSource | None:
+        """The same source, whose samples have of their fields no others than these; None: that would gain nothing.
+
+        A name may be one that no sample has.
         """
         ...
 

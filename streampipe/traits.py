@@ -89,6 +89,16 @@ Pushdown = Filter | Group | Limit | Batch
 
 
 @dataclass(frozen=True)
+class Fields:
+    """Which fields of a sample a stage looks at, by name or alternatives (``"jpg;png"``). Others stay as they are, or,
+    with ``only``, do not come out.
+    """
+
+    at: tuple[str, ...]
+    only: bool = False
+
+
+@dataclass(frozen=True)
 class Traits:
     """What a stage is.
 
@@ -101,6 +111,8 @@ class Traits:
         own_size: from the stage's options to the size that it brings images to by itself, or None; behind buckets,
             which give each image its size, there must be none.
         takes: what it can be given.
+        fields: from the stage's options to the fields that it looks at; None: to any. A source that can then reads no
+            others.
     """
 
     rows: Rows = Rows.ANY
@@ -110,3 +122,4 @@ class Traits:
     pushdown: Callable[[Mapping[str, Any]], Pushdown | None] | None = None
     own_size: Callable[[Mapping[str, Any]], Any] | None = None
     takes: Takes = Takes.ANY
+    fields: Callable[[Mapping[str, Any]], Fields | None] | None = None

@@ -18,7 +18,7 @@ from streampipe.engine.engine import Engine, Level
 from streampipe.engine.indexed import IndexedEngine
 from streampipe.engine.interleaved import LaneEngine
 from streampipe.engine.lanes import Head, Shape, Stream, Tail, Work
-from streampipe.engine.planning import OnlyCounted, plan_of, tail_of
+from streampipe.engine.planning import OnlyCounted, narrowed, plan_of, tail_of
 from streampipe.engine.streams import PlannedStream
 from streampipe.errors import ConfigError
 from streampipe.plan.ask import Uncounted
@@ -40,18 +40,20 @@ def compile(spec: Spec, job: Job) -> Engine[Any]:
         ConfigError: ``tier="planned"`` was asked for and cannot be, or no engine can run the chain.
     """
     division = divide(spec.chain)
-    wanted = spec.source.tier == "planned"
+    wanted, whole = spec.source.tier == "planned", spec
+    spec = narrowed(spec, (*division.head, *division.tail))
     if wanted and division.head:
         raise ConfigError(f"tier='planned' cannot be: {division.why}")
     try:
         plan = plan_of(spec, division, job)
     except OnlyCounted as reason:
         division = replace(division.unpushed(), why=str(reason))
+        spec = narrowed(whole, division.head)
         plan = plan_of(spec, division, job)
     except Uncounted as reason:
         if wanted:
             raise ConfigError(f"tier='planned' cannot be: {reason}") from None
-        return _streamed(spec, division.unpushed(), job, str(reason))
+        return _streamed(whole, division.unpushed(), job, str(reason))
     if not division.head:
         return IndexedEngine(spec, plan, division, _level(plan))
     return _planned_lanes(spec, division, job, plan)

@@ -26,6 +26,7 @@ def explain(engine: Engine[Any], job: Job, steps_per_epoch: int | None = None) -
     """The level and why, what was pushed into the plan, what runs as generators, what is guaranteed, and numbers."""
     spec = engine.spec
     rows = [("source", repr(spec.source))]
+    rows += _row("reads", _fields_read(spec))
     if isinstance(engine, IndexedEngine):
         rows += _planned(engine, job)
     elif isinstance(engine, LaneEngine):
@@ -126,6 +127,11 @@ def _planned(engine: IndexedEngine, job: Job) -> list[tuple[str, str]]:
     ]
     rows += _row("names", _names_meant(spec, division))
     return rows + _reading(spec, plan, world_size, mine, alone)
+
+
+def _fields_read(spec: Spec) -> str:
+    read = spec.source.fields_read
+    return f"no other fields than {', '.join(sorted(read))}" if read else ""
 
 
 def _row(name: str, text: str) -> list[tuple[str, str]]:

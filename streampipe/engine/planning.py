@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import Any
@@ -16,13 +17,35 @@ from streampipe.plan.lanes import sensible_window
 from streampipe.plan.planned import Plan, make
 from streampipe.plan.streams import choose_streams
 from streampipe.reading.protocol import Samples
-from streampipe.spec import Job, Spec
-from streampipe.stages.stage import pushdown_of
+from streampipe.spec import AnyStage, Job, Spec
+from streampipe.stages.stage import fields_of, pushdown_of
 from streampipe.stages.where import nothing_left
 from streampipe.traits import Limit
 
 _SHARDS_TO_BLAME = 100
 """How many shards are looked at to say why a condition keeps nothing."""
+
+
+def narrowed(spec: Spec, chain: Sequence[AnyStage]) -> Spec:
+    """The pipeline, whose source reads no other fields than a chain, which runs on its samples, has a use for.
+
+    That is known up to the first ``select``, if all stages in front of it say what they look at.
+    """
+    fields: set[str] = set()
+    for stage in chain:
+        found = fields_of(stage)
+        if found is None:
+            break
+        fields.update(name for each in found.at for name in each.split(";"))
+        if found.only:
+            if stage is chain[0] and any(_only(spec, each) is spec.source for each in found.at):
+                return spec  # one that is not there is told of with all that are
+            return replace(spec, source=spec.source.only(frozenset(fields)))
+    return spec
+
+
+def _only(spec: Spec, field: str) -> Samples:
+    return spec.source.only(frozenset(field.split(";")))
 
 
 def plan_of(spec: Spec, division: Division, job: Job) -> Plan:
@@ -128,6 +151,7 @@ def check_part(spec: Spec, whole: str = "the mixture") -> tuple[Division, Plan]:
     try:
         if division.head:
             raise Uncounted(division.why)
+        spec = narrowed(spec, division.tail)
         plan = plan_of(spec, division, Job())
     except Uncounted as reason:
         raise ConfigError(f"a part of {whole} cannot be planned: {reason}") from None

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import os
 import posixpath
+from bisect import bisect_right
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from copy import copy
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -119,6 +122,15 @@ class Parquet:
                 )
             yield {"__key__": key, "__url__": url, **fields_of(row, f"{url}, row {group.first + number}")}
 
+    def only(self, fields: Collection[str]) -> Parquet | None:
+        """The same, of whose columns those alone are read that become these fields."""
+        columns = [name for name in self.columns if any(_is_of(field, name) for field in fields)]
+        if not columns or columns == self.columns:
+            return None
+        found = copy(self)
+        found.columns = columns
+        return found
+
     def facts(self, shard: int, columns: Collection[str] | None) -> pa.Table | None:
         """The columns of single values, as far as they are asked for; None if sizes are, which nobody knows."""
         group = self.groups[shard]
@@ -216,17 +228,18 @@ class Parquet:
             self._now.popitem(last=False)
         return found
 
-    def _fresh(self, group: Group, ahead: int = 0) -> pq.ParquetFile:
+    def _fresh(self, group: Group, columns: Collection[str], ahead: int = 0) -> pq.ParquetFile:
         """The file of a row group, opened anew: several are read at the same time, each at its own place."""
         url, meta = self.files[group.file], self._file(group.file).metadata
-        file = _Ranges(self.source, url, self._sizes[group.file], ahead)
+        spans = _spans(meta.row_group(group.number), columns) if ahead else []
+        file = _Ranges(self.source, url, self._sizes[group.file], ahead, spans)
         return _guarded(url, lambda: pq.ParquetFile(file, metadata=meta, pre_buffer=False, buffer_size=_FOOTER))
 
     def _rows(self, shard: int, columns: Sequence[str], first: int = 0) -> Iterator[tuple[int, dict[str, Any]]]:
         """The values of some columns of a row group, row by row from one on, with its number."""
         group = self.groups[shard]
         url, number = self.files[group.file], 0
-        file = self._fresh(group, _AHEAD)
+        file = self._fresh(group, columns, _AHEAD)
         batches = file.iter_batches(_ROWS, row_groups=[group.number], columns=list(columns), use_threads=False)
         while (batch := _guarded(url, lambda: next(batches, None))) is not None:
             end = number + batch.num_rows
@@ -237,7 +250,7 @@ class Parquet:
 
     def _table(self, shard: int, columns: Sequence[str]) -> pa.Table:
         group = self.groups[shard]
-        file = self._fresh(group)
+        file = self._fresh(group, columns)
         return _guarded(
             self.files[group.file], lambda: file.read_row_group(group.number, columns=list(columns), use_threads=False)
         )
@@ -286,6 +299,15 @@ def _stems(files: Sequence[str]) -> list[str]:
         if max(Counter(found).values()) == 1:
             return found
     raise ConfigError(f"{redact(files[0])} and so on: a file comes twice in the list")
+
+
+def _is_of(field: str, column: str) -> bool:
+    """Whether a field is made of a column: it has its name, or, of a column of several images, a number behind that.
+
+    >>> _is_of("image", "image"), _is_of("images1", "images"), _is_of("imagery", "image")
+    (True, True, False)
+    """
+    return field == column or (field.startswith(column) and field[len(column) :].isdigit())
 
 
 def _is_text(kind: pa.DataType) -> bool:
@@ -357,10 +379,26 @@ def _guarded(url: str, read: Callable[[], Any]) -> Any:
         ) from error
 
 
-class _Ranges(RangedFile):
-    """An object as a file that is read in pieces; where ``ahead`` is given, the next one is fetched meanwhile."""
+@dataclass
+class _Piece:
+    """Bytes that were read of one span, and what is asked for behind them."""
 
-    def __init__(self, source: Source, url: str, size: int, ahead: int = 0) -> None:
+    start: int = 0
+    data: bytes = b""
+    coming: tuple[int, Future[bytes]] | None = None
+
+
+class _Ranges(RangedFile):
+    """An object as a file that is read in pieces.
+
+    Args:
+        ahead: bytes that are asked for at once, and the next ones while these are used.
+        spans: what will be read, front to back each: nothing is fetched ahead beyond its end, and each has its piece.
+    """
+
+    def __init__(
+        self, source: Source, url: str, size: int, ahead: int = 0, spans: Sequence[tuple[int, int]] = ()
+    ) -> None:
         super().__init__(size)
         self._source, self._url, self._ahead = source, url, ahead
         self._local = source.file(url) if local_path(url) is not None or source.cache is not None else None
@@ -368,31 +406,46 @@ class _Ranges(RangedFile):
             for _ in source.chunks(url):  # it is kept as a whole
                 pass
             self._local = source.file(url)
-        self._start, self._piece = 0, b""
-        self._coming: tuple[int, Future[bytes]] | None = None
+        self._starts = [start for start, _ in spans]
+        self._ends = [end for _, end in spans]
+        self._pieces: dict[int, _Piece] = {}
 
     def between(self, start: int, end: int) -> bytes:
         """See ``RangedFile``."""
         if self._local is not None:
             return self._local.read(start, end)
-        if not self._start <= start < end <= self._start + len(self._piece):
-            self._piece, self._start = self._fetched(start, end), start
-        return self._piece[start - self._start : end - self._start]
+        span = bisect_right(self._starts, start) - 1
+        if span >= 0 and start >= self._ends[span]:
+            span = -1
+        piece = self._pieces.setdefault(span, _Piece())
+        if not piece.start <= start < end <= piece.start + len(piece.data):
+            last = self._ends[span] if span >= 0 else min(self._size, start + _FOOTER)
+            piece.data, piece.start = self._fetched(piece, start, end, max(end, last)), start
+        return piece.data[start - piece.start : end - piece.start]
 
-    def _fetched(self, start: int, end: int) -> bytes:
-        """The bytes from ``start`` on, to ``end`` at least. What comes behind them is asked for."""
+    def _fetched(self, piece: _Piece, start: int, end: int, last: int) -> bytes:
+        """The bytes from ``start`` on, to ``end`` at least. What comes behind them, up to ``last``, is asked for."""
         have, at = b"", start
-        if self._start <= start < self._start + len(self._piece):
-            have = self._piece[start - self._start :]
+        if piece.start <= start < piece.start + len(piece.data):
+            have = piece.data[start - piece.start :]
             at = start + len(have)
-        if self._coming is not None and self._coming[0] == at:
-            have, self._coming = have + self._coming[1].result(), None
+        if piece.coming is not None and piece.coming[0] == at:
+            have, piece.coming = have + piece.coming[1].result(), None
             at = start + len(have)
         if at < end:
-            wanted = max(end, min(self._size, at + (self._ahead or _FOOTER)))
-            have += self._source.read(self._url, at, wanted)
+            have += self._source.read(self._url, at, max(end, min(last, at + (self._ahead or _FOOTER))))
             at = start + len(have)
-        if self._ahead and at < self._size and self._coming is None:
-            until = min(self._size, at + self._ahead)
-            self._coming = at, self._source.traffic.submit(lambda: self._source.read(self._url, at, until))
+        if self._ahead and at < last and piece.coming is None:
+            until = min(last, at + self._ahead)
+            piece.coming = at, self._source.traffic.submit(lambda: self._source.read(self._url, at, until))
         return have
+
+
+def _spans(group: Any, columns: Collection[str]) -> list[tuple[int, int]]:
+    """Where the columns of a row group lie in the file."""
+    found = []
+    for chunk in (group.column(i) for i in range(group.num_columns)):
+        if chunk.path_in_schema.partition(".")[0] in columns:
+            first = min(chunk.dictionary_page_offset or chunk.data_page_offset, chunk.data_page_offset)
+            found.append((first, first + chunk.total_compressed_size))
+    return sorted(found)

@@ -27,7 +27,7 @@ class Samples(ABC):
     ``parts`` are the pipelines of a mixture. ``window`` is the shuffle's: None for the listed order, 0 where whole
     shards are shuffled; with ``sensible`` a plan chooses it. ``tier`` is what was asked for, None if nothing was.
     ``open_shards``: how many a lane has open. ``leaves_marks``: a stream goes on behind any sample, by the mark that it
-    left (``run.trail``). ``singly``: what it gives are never batches.
+    left (``run.trail``). ``singly``: what it gives are never batches. ``fields_read``: the fields, where not all are.
     """
 
     parts: Sequence[Any] = ()
@@ -37,6 +37,7 @@ class Samples(ABC):
     singly: bool = False
     open_shards: int = 0
     leaves_marks: bool = False
+    fields_read: frozenset[str] | None = None
 
     @abstractmethod
     def __call__(self, run: Run, epoch: int, views: bool = False, at: Sequence[Any] = ()) -> Iterator[Any]:
@@ -76,6 +77,10 @@ class Samples(ABC):
             Uncounted: nobody counted them.
         """
         raise Uncounted("nobody counted the samples")
+
+    def only(self, fields: frozenset[str]) -> Samples:
+        """The same samples, of whose fields these alone are read, where that is possible; else as they are."""
+        return self
 
     def indexes(self) -> Iterator[ShardIndex]:
         """What is known of the samples, shard after shard, as far as it is known."""

@@ -28,7 +28,7 @@ from streampipe.query.condition import Keep
 from streampipe.reading.finder import SourceFinder
 from streampipe.reading.protocol import Samples, digest
 from streampipe.samples import size_of
-from streampipe.samplesource import Counts, Facts, RandomAccess, SampleSource
+from streampipe.samplesource import Columns, Counts, Facts, RandomAccess, SampleSource
 from streampipe.source import Source, redact
 from streampipe.urls import ShardList
 
@@ -68,6 +68,7 @@ class ShardSamples(Samples):
         self.tier = tier
         self.finder = finder or SourceFinder(given)
         self._datasets: dict[tuple[str, Buckets | None], Dataset | BucketDataset] = {}  # by filter and buckets
+        self._narrow: dict[frozenset[str], ShardSamples] = {}  # by the fields that are read
         self._job = unique()  # as long as this lives, it means the same data: in its copies in workers, too
         self._lanes = 1
         self._shared = True  # the shards that are left over are shared by readers, sample by sample
@@ -96,6 +97,17 @@ class ShardSamples(Samples):
         if self.sensible:
             found.window = sensible_window(places)
         return found
+
+    def only(self, fields: frozenset[str]) -> ShardSamples:
+        """See ``Samples.only``."""
+        if fields not in self._narrow:
+            given = self.given.only(fields) if isinstance(self.given, Columns) else None
+            found = self
+            if given is not None:
+                found = copy(self)
+                found.given, found.fields_read, found._datasets, found._narrow = given, fields, {}, {}
+            self._narrow[fields] = found
+        return self._narrow[fields]
 
     def dataset(self, keep: Keep | None = None, buckets: Buckets | None = None) -> Dataset | BucketDataset:
         """The samples of the shards that ``keep`` keeps, counted, by bucket if ``buckets`` are given.

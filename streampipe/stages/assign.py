@@ -7,6 +7,7 @@ from typing import Any
 
 from streampipe.errors import ConfigError
 from streampipe.stages.stage import stage
+from streampipe.traits import Fields
 
 
 def _check(fields: Any) -> None:
@@ -17,7 +18,11 @@ def _check(fields: Any) -> None:
             raise ConfigError(f"assign: {name!r} is metadata, which samples bring along; give the field another name")
 
 
-@stage(rows="each", state="nothing", views=True, check=_check)
+def _fields(options: Mapping[str, Any]) -> Fields:
+    return Fields(())
+
+
+@stage(rows="each", state="nothing", views=True, check=_check, fields=_fields)
 def assign(samples: Iterable[dict[str, Any]], fields: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Each sample with these fields, in place of its own of the same names: a ``loss_weight``, the name of a dataset.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from streampipe.context import FILLED_IN, Run, key_of
@@ -12,6 +12,7 @@ from streampipe.stages.fields import find
 from streampipe.stages.nothing import Drops
 from streampipe.stages.stage import stage
 from streampipe.stages.values import MISSING, check_choice, check_names
+from streampipe.traits import Fields
 
 
 def _check(fields: Any, missing: Any) -> None:
@@ -22,7 +23,11 @@ def _check(fields: Any, missing: Any) -> None:
             raise ConfigError(f"drop: {name!r} is metadata, which every sample keeps")
 
 
-@stage(rows="each", state="nothing", views=True, check=_check)
+def _fields(options: Mapping[str, Any]) -> Fields:
+    return Fields(tuple(options["fields"]))
+
+
+@stage(rows="each", state="nothing", views=True, check=_check, fields=_fields)
 def drop(
     samples: Iterable[dict[str, Any]], fields: tuple[str, ...], *, missing: str = "error", run: Run = FILLED_IN
 ) -> Iterator[dict[str, Any]]:

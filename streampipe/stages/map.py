@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from streampipe.context import FILLED_IN, Run, blame, key_of, within
@@ -15,6 +15,7 @@ from streampipe.stages.nothing import Drops
 from streampipe.stages.stage import stage
 from streampipe.stages.values import check_function, check_number
 from streampipe.threads import ordered
+from streampipe.traits import Fields
 
 
 def _check(fn: Any, field: Any, threads: Any) -> None:
@@ -34,7 +35,11 @@ def _check(fn: Any, field: Any, threads: Any) -> None:
         )
 
 
-@stage(rows="each", state="nothing", check=_check)
+def _fields(options: Mapping[str, Any]) -> Fields | None:
+    return None if options["field"] is None else Fields((options["field"],))
+
+
+@stage(rows="each", state="nothing", check=_check, fields=_fields)
 def map(
     samples: Iterable[Any],
     fn: Callable[..., Any],

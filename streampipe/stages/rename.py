@@ -9,6 +9,7 @@ from streampipe.context import FILLED_IN, Run, where
 from streampipe.errors import ConfigError, StageError
 from streampipe.stages.fields import find
 from streampipe.stages.stage import stage
+from streampipe.traits import Fields
 
 
 def _check(names: Any) -> None:
@@ -17,7 +18,11 @@ def _check(names: Any) -> None:
         raise ConfigError(f"rename: names are new names with the old ones, as in image='jpg;png', not {names!r:.80}")
 
 
-@stage(rows="each", state="nothing", views=True, check=_check)
+def _fields(options: Mapping[str, Any]) -> Fields:
+    return Fields((*options["names"], *options["names"].values()))
+
+
+@stage(rows="each", state="nothing", views=True, check=_check, fields=_fields)
 def rename(
     samples: Iterable[dict[str, Any]], names: Mapping[str, str], *, run: Run = FILLED_IN
 ) -> Iterator[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from streampipe.context import FILLED_IN, Run
@@ -10,6 +10,7 @@ from streampipe.errors import StageError
 from streampipe.stages.fields import find, metadata_of
 from streampipe.stages.stage import stage
 from streampipe.stages.values import check_flag, check_names
+from streampipe.traits import Fields
 
 
 def _check(fields: Any, metadata: Any) -> None:
@@ -17,7 +18,11 @@ def _check(fields: Any, metadata: Any) -> None:
     check_flag("select", "metadata", metadata)
 
 
-@stage(rows="each", state="nothing", views=True, check=_check)
+def _fields(options: Mapping[str, Any]) -> Fields:
+    return Fields(tuple(options["fields"]), only=True)
+
+
+@stage(rows="each", state="nothing", views=True, check=_check, fields=_fields)
 def select(
     samples: Iterable[dict[str, Any]], fields: tuple[str, ...], *, metadata: bool = True, run: Run = FILLED_IN
 ) -> Iterator[dict[str, Any]]:

@@ -6,7 +6,7 @@ import functools
 import inspect
 import sys
 import types
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from enum import Enum
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
@@ -15,7 +15,7 @@ from streampipe.context import Run
 from streampipe.errors import ConfigError, StreampipeError
 from streampipe.index.beside import Beside
 from streampipe.spelling import meant
-from streampipe.traits import Keeps, Pushdown, Rows, Takes, Traits
+from streampipe.traits import Fields, Keeps, Pushdown, Rows, Takes, Traits
 
 P = ParamSpec("P")
 E = TypeVar("E", bound=Enum)
@@ -134,6 +134,7 @@ def stage(
     bytes_out: bool = False,
     pushdown: Callable[[Mapping[str, Any]], Pushdown | None] | None = None,
     own_size: Callable[[Mapping[str, Any]], Any] | None = None,
+    fields: Sequence[str] | Callable[[Mapping[str, Any]], Fields | None] | None = None,
 ) -> Callable[[Generate[P]], StageDefinition[P]]: ...
 def stage(
     function: Callable[..., Iterator[Any]] | None = None,
@@ -147,6 +148,7 @@ def stage(
     bytes_out: bool = False,
     pushdown: Callable[[Mapping[str, Any]], Pushdown | None] | None = None,
     own_size: Callable[[Mapping[str, Any]], Any] | None = None,
+    fields: Sequence[str] | Callable[[Mapping[str, Any]], Fields | None] | None = None,
 ) -> Any:
     """Turn a generator function into a stage: its first parameter is the samples, the others are the stage's own.
 
@@ -167,6 +169,9 @@ def stage(
             copied out of the shard yet, where these would be bytes otherwise.
         check: called with all parameters by name, defaults filled in, when the stage is made; it raises where they make
             no sense: then, not at the first sample.
+        fields: the names of the fields that the stage looks at, where it leaves all others as they are. If ``select``
+            follows, a source of columns reads no others than these and those that are selected. None: it may look at
+            any.
         bytes_out, pushdown, own_size: the library's own; see ``streampipe.traits.Traits``.
 
     >>> @stage(rows="split", state="nothing")
@@ -182,7 +187,7 @@ def stage(
     ['a', 'a', 'b', 'b']
     """
     traits = Traits(_member(Rows, "rows", rows), _member(Keeps, "state", state), views, bytes_out, pushdown, own_size)
-    traits = replace(traits, takes=_member(Takes, "takes", takes))
+    traits = replace(traits, takes=_member(Takes, "takes", takes), fields=_looking_at(fields))
     if function is None:
         return functools.partial(StageDefinition, traits=traits, check=check)
     return StageDefinition(function, traits, check)
@@ -197,6 +202,32 @@ def pushdown_of(stage: Any) -> Pushdown | None:
     """What the planner may decide instead of a stage, or None."""
     push = traits_of(stage).pushdown
     return None if push is None else push(stage.options)
+
+
+def fields_of(stage: Any) -> Fields | None:
+    """Which fields a stage looks at; None: any."""
+    fields = traits_of(stage).fields
+    return None if fields is None else fields(stage.options)
+
+
+class _These:
+    """The same fields whatever the options are."""
+
+    def __init__(self, fields: Fields) -> None:
+        self.fields = fields
+
+    def __call__(self, options: Mapping[str, Any]) -> Fields:
+        return self.fields
+
+
+def _looking_at(
+    fields: Sequence[str] | Callable[[Mapping[str, Any]], Fields | None] | None,
+) -> Callable[[Mapping[str, Any]], Fields | None] | None:
+    if fields is None or callable(fields):
+        return fields
+    if isinstance(fields, str) or not all(isinstance(name, str) for name in fields):
+        raise ConfigError(f"stage: fields is a list of names, as in fields=['image'], not {fields!r}")
+    return _These(Fields(tuple(fields)))
 
 
 def importable(thing: Any) -> bool:

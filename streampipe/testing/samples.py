@@ -14,7 +14,7 @@ from streampipe.index.facts import image_size
 from streampipe.pipeline import Pipeline
 from streampipe.reading.finder import SourceFinder
 from streampipe.reading.shards import ShardSamples
-from streampipe.samplesource import Counts, Facts, RandomAccess, SampleSource
+from streampipe.samplesource import Columns, Counts, Facts, RandomAccess, SampleSource
 
 Read = list[list[dict[str, Any]]]
 _READERS = (2, 3, 5)
@@ -28,7 +28,8 @@ def check_source(source: SampleSource, seed: int = 0) -> None:
     Give it one of several shards of different sizes, some ten samples in all. Checked are: the same shards and samples
     each time, also from a pickled copy and in the middle of a shard; keys that no two samples share; that readers share
     the samples and leave none out, in order and shuffled; that a pass goes on behind every sample. Of what it can do
-    besides: counts that are true; single samples that are those which are read; facts that are those of the samples.
+    besides: counts that are true; single samples that are those which are read; facts that are those of the samples;
+    the same values where fewer fields are read.
 
     Raises:
         AssertionError: it says which promise is broken, and where.
@@ -46,6 +47,7 @@ def check_source(source: SampleSource, seed: int = 0) -> None:
     _check_counts(source, whole)
     _check_single(source, whole, random.Random(seed))
     _check_facts(source, whole)
+    _check_columns(source, whole)
     for window in (None, 4):
         _check_shared(source, whole, window)
         _check_resumed(source, window)
@@ -140,6 +142,20 @@ def _check_facts(source: SampleSource, whole: Read) -> None:
             _need(found.keys() == keys, f"{name}: facts(columns={asked}) has keys {found.keys()[:5]}, not {keys[:5]}")
             for column in table.column_names:
                 _check_column(name, column, table.column(column).to_pylist(), samples)
+
+
+def _check_columns(source: SampleSource, whole: Read) -> None:
+    if not isinstance(source, Columns):
+        return
+    names = sorted({name for samples in whole for sample in samples for name in sample if name not in _OWN})
+    for wanted in [[name] for name in names] + [[names[0], names[-1], "no such field"]] * bool(names):
+        found = source.only(wanted)
+        if found is not None:
+            read = _read(found)
+            for mine, all_of in zip(read, whole, strict=True):
+                kept = [{name: each[name] for name in each if name in (*_OWN, *wanted)} for each in all_of]
+                mine = [{name: each[name] for name in each if name in (*_OWN, *wanted)} for each in mine]
+                _need(_same(mine, kept), f"only({wanted}) gives other samples or values than read()")
 
 
 def _check_column(name: str, column: str, values: Sequence[Any], samples: Sequence[Mapping[str, Any]]) -> None:

@@ -177,3 +177,81 @@ def test_paths_without_bytes_are_an_error_that_says_so(tmp_path):
     )
     with pytest.raises(sp.CorruptShard, match="row 0: column 'image' holds the path 'x/1.jpg', not the bytes"):
         list(sp.stream(tmp_path))
+
+
+def first_word(text):
+    return text.split()[0]
+
+
+@sp.stage(rows="each", state="nothing", fields=["n", "score"])
+def added(samples):
+    for sample in samples:
+        yield {**sample, "sum": sample["n"] + sample["score"]}
+
+
+NARROW = {  # by what is read: a chain with select in it
+    "n": lambda pipe: pipe.select("n"),
+    "n text": lambda pipe: pipe.map(first_word, "text").select("n"),
+    "image score": lambda pipe: pipe.select("png;image", "score").decode(16, crop="random").batch(2),
+    "caption image n text": lambda pipe: pipe.rename(caption="text").select("image", "n"),
+    "boxes n score": lambda pipe: pipe.drop("boxes").apply(added()).select("sum", "n"),
+    "n ": lambda pipe: pipe.where("score < 8").assign(weight=0.5).select("n", "weight").filter(lambda s: s["n"] % 3),
+}
+
+
+@pytest.mark.parametrize("read", NARROW)
+def test_select_reads_no_other_columns_and_changes_nothing_else(data, read, monkeypatch):
+    asked = []
+    rows = sp.Parquet._rows
+    monkeypatch.setattr(
+        sp.Parquet, "_rows", lambda self, shard, names, first=0: asked.append(names) or rows(self, shard, names, first)
+    )
+    pipe = NARROW[read](sp.stream(data, shuffle=True, seed=1))
+    found = list(pipe)
+    assert {name for names in asked for name in names} == set(ROWS[0]) & set(read.split())
+    assert "no other fields than " in pipe.explain()
+    half = pipe.loader()
+    next(iter(half))
+    state = half.state_dict()
+    monkeypatch.setattr(sp.Parquet, "only", lambda self, fields: None)
+    whole = NARROW[read](sp.stream(data, shuffle=True, seed=1))
+    assert list(map(repr, whole)) == list(map(repr, found))
+    rest = whole.loader()
+    rest.load_state_dict(state)
+    assert list(map(repr, rest)) == list(map(repr, found[1:]))
+
+
+@pytest.mark.parametrize(
+    "chain",
+    [
+        lambda pipe: pipe.map(dict).select("n"),
+        lambda pipe: pipe.filter(lambda s: s["score"] > 3).select("n"),
+        lambda pipe: pipe.decode(16),
+    ],
+    ids=["a function of the sample", "a filter", "no select"],
+)
+def test_where_nobody_knows_what_is_looked_at_all_columns_are_read(data, chain):
+    assert "no other fields" not in chain(sp.stream(data)).explain()
+
+
+def test_bytes_of_other_columns_of_a_remote_file_are_not_fetched(tmp_path):
+    """A column of half a megabyte between two small ones; pieces that are fetched ahead end where a column does."""
+    rows = [{"a": n, "heavy": bytes([n]) * (1 << 16), "z": -n} for n in range(8)]
+    write(tmp_path / "wide.parquet", rows, compression="none", use_dictionary=False)
+    with FaultServer({"wide.parquet": (tmp_path / "wide.parquet").read_bytes()}) as server:
+        pipe = sp.stream(server.url("wide.parquet")).select("a", "z")
+        server.requests.clear()
+        assert [(sample["a"], sample["z"]) for sample in pipe] == [(n, -n) for n in range(8)]
+        spans = [each.range for each in server.requests if each.range]
+        assert sum(end - start for start, end in spans) < 70_000  # of which the footer is read in 64 KiB
+
+
+def test_a_field_that_is_not_there_is_told_with_all_that_are(data):
+    with pytest.raises(sp.StageError, match=r"no field 'm' \(it has image, text, score, n, boxes\)"):
+        list(sp.stream(data).select("n", "m"))
+
+
+def test_parts_of_a_mixture_read_what_they_select(data):
+    part = sp.stream(data, shuffle=True).select("n")
+    mixed = sp.mix([part, part], repeats=[1, 1])
+    assert sorted(numbers(mixed)) == sorted([*range(11)] * 2)

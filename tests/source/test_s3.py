@@ -5,12 +5,15 @@ import json
 import logging
 import threading
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import streampipe as sp
 from streampipe.source import Network, Source
 from streampipe.source.s3 import S3
 from streampipe.testing import Bandwidth, ChaosProxy, LimitData, ResetPeer, Timeout
+from tests.data import photo
 from tests.source.conftest import DATA, Scripted, bounded, ranged, until, whole
 
 moto = pytest.importorskip("moto.server", reason="moto[server] is not installed")
@@ -70,6 +73,21 @@ def test_writing_globbing_and_missing_objects(s3):
         bounded(whole, source, "s3://nobucket/3.tar")
     with pytest.raises(sp.ShardMissing):
         bounded(whole, source, "s3://bucket/w")
+
+
+def test_rows_of_parquet_files_are_planned_and_survive_broken_connections(s3, tmp_path):
+    rows = [{"image": {"bytes": photo(n, 40, 30), "path": None}, "n": n, "score": n / 10} for n in range(12)]
+    for number in range(2):
+        table = pa.Table.from_pylist(rows[6 * number : 6 * number + 6])
+        pq.write_table(table, tmp_path / "a.parquet", row_group_size=4)
+        s3[0].put_object(Bucket="bucket", Key=f"p/{number}.parquet", Body=(tmp_path / "a.parquet").read_bytes())
+    with ChaosProxy(s3[1]) as proxy:
+        options = {**KEYS, "endpoint_url": f"http://127.0.0.1:{proxy.port}"}
+        proxy.next(None, ResetPeer(500), LimitData(700), None, ResetPeer(0), None, LimitData(1), None)
+        pipe = sp.stream("s3://bucket/p/*.parquet", shuffle=True, seed=1, storage_options=options, network=NETWORK)
+        batches = list(pipe.where("score >= 0.2").select("image", "n").decode(16).batch(2).loader())
+    assert sorted(n for batch in batches for n in batch["n"].tolist()) == list(range(2, 12))
+    assert all(tuple(batch["image"].shape) == (2, 3, 16, 16) for batch in batches)
 
 
 @pytest.mark.parametrize("toxic", [ResetPeer, LimitData])
