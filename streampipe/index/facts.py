@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from streampipe.decoding import conditioning
+from streampipe.decoding.codec import ImageHeader
 from streampipe.decoding.codecs import BUILT_IN, DEFAULT
 from streampipe.decoding.fields import is_image_field, main_image
 from streampipe.decoding.image import probe
@@ -107,6 +108,12 @@ def costs_of(sample: Mapping[str, Any]) -> dict[str, int | float]:
 
 def image_size(sample: Mapping[str, Any]) -> tuple[int | None, int | None]:
     """Width and height of a sample's main image, as shown; None where there is none, a decoded or a damaged one."""
+    header = image_header(sample)
+    return (None, None) if header is None else (header.width, header.height)
+
+
+def image_header(sample: Mapping[str, Any]) -> ImageHeader | None:
+    """What the header of a sample's main image says; None where there is none, a decoded or a damaged one."""
     encoded: dict[str, Any] = {
         name: value for name, value in sample.items() if isinstance(value, (bytes, bytearray, memoryview))
     }
@@ -114,9 +121,8 @@ def image_size(sample: Mapping[str, Any]) -> tuple[int | None, int | None]:
     images = [name for name in names if is_image_field(name, encoded[name], DEFAULT)]
     images = images or [name for name in names if is_image_field(name, encoded[name], BUILT_IN)]
     if not images:
-        return None, None
+        return None
     try:
-        header = probe(encoded[main_image(images)])
+        return probe(encoded[main_image(images)])
     except DecodeError:
-        return None, None
-    return header.width, header.height
+        return None

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Any
 
 from streampipe.checksum import crc32, headers_crc32
 from streampipe.context import Sample
+from streampipe.decoding.codec import ImageHeader
 from streampipe.errors import ConfigError, UnsupportedMember
 from streampipe.index.columns import Columns
-from streampipe.index.facts import costs_of, image_size, scalars_of
+from streampipe.index.facts import costs_of, image_header, scalars_of
 from streampipe.index.known import Known, columns_beside
 from streampipe.index.table import NEEDS, SUMS, ShardIndex, make
 from streampipe.samples import group
 from streampipe.source import Source, redact
 from streampipe.tar import Limits, Member, compression_of, read_members, stream_members
+from streampipe.tar.writer import Written
 
 
 class HasLinks(UnsupportedMember):
@@ -159,9 +161,23 @@ class Rows:
         self.spans.append((start, end - start))
         self.sums.append(self._crc32(start, end) if self._crc32 else None)
         self._fields.append(tuple((field, member.data_offset, member.size) for member, field in own))
-        self._sizes.append(image_size(sample))
-        scalars = scalars_of(sample["json"]) if "json" in sample else {}
-        self._columns.add({**self._known.get(key), **scalars, **costs_of(sample)})
+        self._note(sample, image_header(sample))
+
+    def written(self, place: Written, fields: Mapping[str, Any], sum: int) -> ImageHeader | None:
+        """The next sample, as it was written; what the header of its main image says."""
+        self._keys.append(place.key)
+        self.spans.append((place.offset, place.size))
+        self.sums.append(sum)
+        self._fields.append(tuple((name, at.offset, at.size) for name, at in place.fields.items()))
+        header = image_header(fields)
+        self._note(fields, header)
+        return header
+
+    def _note(self, fields: Mapping[str, Any], header: ImageHeader | None) -> None:
+        """The facts of the sample whose key came last."""
+        self._sizes.append((None, None) if header is None else (header.width, header.height))
+        scalars = scalars_of(fields["json"]) if "json" in fields else {}
+        self._columns.add({**self._known.get(self._keys[-1]), **scalars, **costs_of(fields)})
 
     def sum_headers(self, data: memoryview) -> None:
         """The checksums of the samples' headers alone, in a shard's bytes."""

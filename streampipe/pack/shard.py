@@ -10,18 +10,16 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from streampipe.atomic import AtomicFile, sync_folder, write_atomic
-from streampipe.decoding import probe
 from streampipe.decoding.fields import decode_field, main_image
 from streampipe.errors import ConfigError, DecodeError, PackError, StreampipeError, UnsafeName
 from streampipe.folders.files import Unreadable
-from streampipe.index import ShardIndex, scan
+from streampipe.index import ShardIndex
 from streampipe.index.find import index_url
 from streampipe.index.manifest import Entry
+from streampipe.index.writer import IndexWriter
 from streampipe.pack.change import Change
 from streampipe.pack.contents import Contents, Loaded, main_of
 from streampipe.processes import Tell
-from streampipe.source import Source
-from streampipe.tar import Limits, TarWriter
 
 AGAIN = "make room or mend the disk, and run the same command again: finished shards are kept"
 
@@ -69,13 +67,12 @@ def make(task: Task, tell: Tell) -> Made:
     facts: list[_Facts] = []
     try:
         with AtomicFile(task.path) as draft:
-            writer = TarWriter(draft.file.write)
+            writer = IndexWriter(draft.file.write, task.path)
             for found in task.contents:
                 _add(writer, found, task, skipped, facts)
                 tell(1)
-            writer.close()
+            index = _with_facts(writer.close(), facts, task.bucket)
             draft.sync()
-            index = _with_facts(scan(draft.path, Source(), Limits()), facts, task.bucket)
             forget(task.path)
             write_atomic(index_url(task.path), index.to_bytes())
             draft.publish(sync=False)  # it is on the disk
@@ -99,7 +96,7 @@ def forget(path: str) -> None:
 
 
 def _add(
-    writer: TarWriter, found: Loaded | Unreadable, task: Task, skipped: list[Skipped], facts: list[_Facts]
+    writer: IndexWriter, found: Loaded | Unreadable, task: Task, skipped: list[Skipped], facts: list[_Facts]
 ) -> None:
     """Write a sample, and note the sha256 of its main image as it was found, and the orientation of what is written."""
     if isinstance(found, Loaded):
@@ -110,13 +107,13 @@ def _add(
         skipped.append(Skipped(found.path, found.why, os.path.basename(task.path)))
         return
     try:
-        writer.add(found.key, found.fields)
+        header = writer.add(found.key, found.fields)
     except (UnsafeName, ConfigError) as error:  # of a source whose fields no shard can hold
         if task.on_error == "raise":
             raise PackError(f"{error}; or pass --on-error skip to leave it out") from error
         skipped.append(Skipped(found.place(""), str(error), os.path.basename(task.path)))
         return
-    facts.append((digest, _orientation(found.fields)))
+    facts.append((digest, None if header is None else header.orientation))
 
 
 def _ready(found: Loaded, task: Task) -> tuple[Loaded | Unreadable, str | None]:
@@ -136,14 +133,6 @@ def _ready(found: Loaded, task: Task) -> tuple[Loaded | Unreadable, str | None]:
     except DecodeError as error:
         return Unreadable(found.place(name if name in found.fields else main), str(error)), None
     return found._replace(fields=fields), digest
-
-
-def _orientation(fields: dict[str, bytes]) -> int | None:
-    images = main_of(fields)
-    try:
-        return probe(fields[main_image(images)]).orientation if images else None
-    except DecodeError:
-        return None  # decoding says what is wrong with it
 
 
 def _with_facts(index: ShardIndex, facts: list[_Facts], bucket: str | None) -> ShardIndex:

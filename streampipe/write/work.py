@@ -20,14 +20,13 @@ from streampipe.engine.division import divide
 from streampipe.engine.planning import plan_of
 from streampipe.errors import ConfigError, DuplicateKey, StageError, UnsafeName
 from streampipe.index.find import index_url
-from streampipe.index.scan import scan
+from streampipe.index.writer import IndexWriter
 from streampipe.plan.planned import Plan
 from streampipe.policy import ErrorPolicy
 from streampipe.source import Source
 from streampipe.spec import AnyStage, Job, Spec
 from streampipe.stages import batch
 from streampipe.stages.stage import pushdown_of
-from streampipe.tar import Limits, TarWriter
 from streampipe.traits import Batch, Filter, Group
 from streampipe.write.draft import Draft, put
 from streampipe.write.encode import QUALITY, encode_sample
@@ -86,7 +85,7 @@ def write_shard(url: str, samples: Iterable[Any], run: Run, source: Source, qual
     """Write samples as a shard, and its index before it: where there is a shard, there is its index."""
     run = run.in_stage("write")
     with Draft(url, source) as draft:
-        writer = TarWriter(draft.file.write)
+        writer = IndexWriter(draft.file.write, url)
         count = 0
         for sample in samples:
             try:
@@ -96,9 +95,8 @@ def write_shard(url: str, samples: Iterable[Any], run: Run, source: Source, qual
                 continue
             run.policy.passed(run.stage)
             count += 1
-        writer.close()
+        index = writer.close()
         draft.finish()
-        index = scan(draft.path, Source(), Limits())
         put(index_url(url), index.to_bytes(), source)
         draft.publish()
     for what, amount in (("shards", 1), ("samples", count), ("bytes", writer.offset)):
