@@ -74,7 +74,7 @@ INSIDE = {  # and in a folder, each file from those before it
     "reading": "protocol iterable finder members shards indexed tars folder parquet formats forward remote wanted pace "
     "prefetch reader",
     "folders": "names files facts metadata layouts duplicates walk listing",
-    "pack": "split change contents sift catalog supply find shard job summary run",
+    "pack": "split change contents sift catalog supply find output shard job summary run",
     "engine": "engine chain division learnt planning mix batches indexed lanes turns streams state interleaved bounds "
     "compile life clock plain explain",
     "write": "cost draft encode spec job work workers run",

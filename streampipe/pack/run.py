@@ -22,7 +22,8 @@ from streampipe.errors import ConfigError, PackError, StreampipeError
 from streampipe.pack.catalog import Catalog
 from streampipe.pack.change import Change
 from streampipe.pack.find import Choice, Names, Of, find, kind_of
-from streampipe.pack.job import claim, exclusive, finish, note, shard_name, tidy
+from streampipe.pack.job import claim, finish, note, shard_name
+from streampipe.pack.output import Output
 from streampipe.pack.shard import AGAIN, Made, Task, make
 from streampipe.pack.sift import Sift
 from streampipe.pack.split import split
@@ -176,7 +177,7 @@ def pack(
                 "max_bytes": max_bytes,
                 "seed": order,
             }
-            job = Job(out, asked, on_error, change, verify, sift)
+            job = Job(Output(out, source), asked, on_error, change, verify, sift)
             _Run(supply, shards, job, summary)(
                 _workers(num_workers, supply, len(shards)), multiprocessing_context, progress
             )
@@ -213,7 +214,7 @@ def _input(supply: Supply, kind: str, of: Of) -> dict[str, Any]:
 class Job:
     """What is done to all samples, and where they go."""
 
-    out: str
+    out: Output
     asked: dict[str, Any]
     on_error: str
     change: Change
@@ -230,7 +231,7 @@ class _Run:
 
     def __call__(self, workers: int, context: Any, progress: bool) -> None:
         try:
-            with exclusive(self._out):
+            with self._out.exclusive():
                 made = self._make(workers, context, progress)
                 skipped = [each for one in made for each in one.skipped]
                 summary = self._summary
@@ -246,7 +247,7 @@ class _Run:
         except OSError as error:
             if isinstance(error, StreampipeError):
                 raise
-            where = error.filename2 or error.filename or self._out
+            where = error.filename2 or error.filename or str(self._out)
             raise PackError(f"{where} could not be written ({error.strerror or error}); {AGAIN}") from error
 
     def _make(self, workers: int, context: Any, progress: bool) -> list[Made]:
@@ -262,7 +263,7 @@ class _Run:
                     note(self._out, made)
                     done[made.entry.shard] = made
             finally:
-                tidy(self._out)  # after an error, what workers were at
+                self._out.tidy()  # after an error, what workers were at
         return [done[name] for name in names]
 
     def _tasks(self, todo: Sequence[tuple[str, Planned]]) -> Iterator[Task]:
@@ -270,9 +271,7 @@ class _Run:
         for name, shard in todo:
             contents = self._supply.contents(shard.start, shard.count)
             bucket = job.sift.name(shard.part)
-            yield Task(
-                os.path.join(job.out, name), contents, shard.digest, job.on_error, job.change, job.verify, bucket
-            )
+            yield Task(job.out, name, contents, shard.digest, job.on_error, job.change, job.verify, bucket)
 
 
 def _planned(supply: Supply, max_samples: int, max_bytes: int) -> Iterator[Planned]:

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import pyarrow as pa
 
-from streampipe.atomic import AtomicFile, sync_folder, write_atomic
 from streampipe.decoding.fields import decode_field, main_image
 from streampipe.errors import ConfigError, DecodeError, PackError, StreampipeError, UnsafeName
 from streampipe.folders.files import Unreadable
 from streampipe.index import ShardIndex
-from streampipe.index.find import index_url
 from streampipe.index.manifest import Entry
 from streampipe.index.writer import IndexWriter
 from streampipe.pack.change import Change
 from streampipe.pack.contents import Contents, Loaded, main_of
+from streampipe.pack.output import Output
 from streampipe.processes import Tell
+from streampipe.source import redact
 
 AGAIN = "make room or mend the disk, and run the same command again: finished shards are kept"
 
@@ -40,7 +39,8 @@ class Skipped(NamedTuple):
 class Task:
     """A shard to be made."""
 
-    path: str
+    out: Output
+    name: str
     contents: Contents
     digest: str
     on_error: str
@@ -65,34 +65,24 @@ def make(task: Task, tell: Tell) -> Made:
     """
     skipped: list[Skipped] = []
     facts: list[_Facts] = []
+    place = task.out.of(task.name)
     try:
-        with AtomicFile(task.path) as draft:
-            writer = IndexWriter(draft.file.write, task.path)
+        with task.out.draft(task.name) as draft:
+            writer = IndexWriter(draft.file.write, place)
             for found in task.contents:
                 _add(writer, found, task, skipped, facts)
                 tell(1)
             index = _with_facts(writer.close(), facts, task.bucket)
-            draft.sync()
-            forget(task.path)
-            write_atomic(index_url(task.path), index.to_bytes())
-            draft.publish(sync=False)  # it is on the disk
-        sync_folder(os.path.dirname(task.path))
+            task.out.publish(draft, task.name, index.to_bytes())
     except OSError as error:
         if isinstance(error, StreampipeError):
             raise
         needed = task.contents.needed
         raise PackError(
-            f"{task.path} could not be written ({error.strerror or error}): it needs {needed} bytes; {AGAIN}"
+            f"{redact(place)} could not be written ({error.strerror or error}): it needs {needed} bytes; {AGAIN}"
         ) from error
-    entry = Entry(os.path.basename(task.path), index.shard_bytes, len(index), index.facts["sha256"])
+    entry = Entry(task.name, index.shard_bytes, len(index), index.facts["sha256"])
     return Made(entry, task.digest, tuple(skipped))
-
-
-def forget(path: str) -> None:
-    """Delete a shard that is out of date before its new index is there: one never describes the other."""
-    for each in (path, index_url(path)):
-        if os.path.lexists(each):
-            os.unlink(each)
 
 
 def _add(
@@ -104,14 +94,14 @@ def _add(
     if isinstance(found, Unreadable):
         if task.on_error == "raise":
             raise PackError(f"{found}; mend it, or pass --on-error skip to leave it out") from found
-        skipped.append(Skipped(found.path, found.why, os.path.basename(task.path)))
+        skipped.append(Skipped(found.path, found.why, task.name))
         return
     try:
         header = writer.add(found.key, found.fields)
     except (UnsafeName, ConfigError) as error:  # of a source whose fields no shard can hold
         if task.on_error == "raise":
             raise PackError(f"{error}; or pass --on-error skip to leave it out") from error
-        skipped.append(Skipped(found.place(""), str(error), os.path.basename(task.path)))
+        skipped.append(Skipped(found.place(""), str(error), task.name))
         return
     facts.append((digest, None if header is None else header.orientation))
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from streampipe.folders.walk import Few
 from streampipe.pack.catalog import Catalog
-from streampipe.pack.job import LIST
+from streampipe.pack.output import LIST
 from streampipe.pack.shard import Skipped
 from streampipe.pack.sift import Sift
 from streampipe.pack.supply import Files, Supply

@@ -1,0 +1,70 @@
+"""Shards go to a store as to a folder: the same bytes, continued after a break, claimed by their job."""
+
+import json
+import sys
+
+import fsspec
+import pytest
+
+import streampipe as sp
+from tests.pack.test_pack import folder_of, quiet
+from tests.pack.test_resume import files
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    """A store in memory, and the user's folder in the test's own."""
+    monkeypatch.setenv("STREAMPIPE_CACHE", str(tmp_path / "cache"))
+    fs = fsspec.filesystem("memory")
+    yield fs
+    fs.rm("/packed", recursive=True) if fs.exists("/packed") else None
+
+
+def stored(fs):
+    return {path.rpartition("/")[2]: fs.cat_file(path) for path in fs.ls("/packed", detail=False)}
+
+
+def test_a_store_gets_the_bytes_of_a_folder_and_a_broken_run_goes_on(tmp_path, store, monkeypatch):
+    source = folder_of(tmp_path / "in", 9)
+    quiet(source, tmp_path / "local", max_samples=3)
+    module = sys.modules["streampipe.pack.contents"]
+    really, left = module.read_file, [14]
+
+    def breaks(*args):
+        left[0] -= 1
+        if not left[0]:
+            raise KeyboardInterrupt
+        return really(*args)
+
+    monkeypatch.setattr(module, "read_file", breaks)
+    with pytest.raises(KeyboardInterrupt):
+        quiet(source, "memory://packed", max_samples=3)
+    assert sorted(stored(store)) == [
+        "00000.index.parquet",
+        "00000.tar",
+        "00001.index.parquet",
+        "00001.tar",
+        "pack.json",
+    ]
+    assert quiet(source, "memory://packed", max_samples=3).kept == 2
+    found, wanted = stored(store), files(tmp_path / "local")
+    wanted.pop(".pack.lock")
+    assert found == wanted
+    assert len(list(sp.stream("memory://packed/*.tar"))) == 9
+    with pytest.raises(
+        sp.OutputBusy, match=r"memory://packed already holds 3 shards of another job: its max_samples was"
+    ):
+        quiet(source, "memory://packed", max_samples=4)
+
+
+def test_from_one_store_to_another(tmp_path, store):
+    source = folder_of(tmp_path / "in", 6)
+    quiet(source, "memory://packed/one", max_samples=4)
+    summary = quiet(
+        "memory://packed/one/*.tar", "memory://packed/two", shuffle=True, max_samples=3, where="width == 40"
+    )
+    assert (summary.samples, summary.shards) == (6, 2)
+    keys = [sample["__key__"] for sample in sp.stream("memory://packed/two/*.tar")]
+    assert sorted(keys) == sorted(sample["__key__"] for sample in sp.stream("memory://packed/one/*.tar")) != keys
+    record = json.loads(store.cat_file("/packed/two/pack.json"))
+    assert (record["kind"], record["done"]) == ("tar", True)
