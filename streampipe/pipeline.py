@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from torch.utils.data import IterableDataset, get_worker_info
 
 from streampipe import report
+from streampipe.cluster import cluster_of
 from streampipe.context import Consumer
 from streampipe.counters import counters
 from streampipe.engine.chain import describe, name_of
@@ -238,6 +239,8 @@ class Pipeline(Fluent, IterableDataset[Any]):
         quality: int = 95,
         storage_options: Mapping[str, Any] | None = None,
         multiprocessing_context: Any = None,
+        engine: str = "local",
+        address: str | None = None,
         progress: bool = True,
     ) -> Summary:
         """Write one pass as shards, each with its index, and a manifest: ``pipe.map(encode).write("out/{:05d}.tar")``.
@@ -263,6 +266,8 @@ class Pipeline(Fluent, IterableDataset[Any]):
             quality: of JPEGs.
             storage_options: for fsspec.
             multiprocessing_context: how workers start: ``"fork"``, ``"spawn"``, ``"forkserver"``.
+            engine: ``"local"``, or ``"ray"``: shards are tasks of a Ray cluster, ``num_workers`` at once (0: one a
+                processor). ``address``: of the cluster, by default the one that the environment names.
             progress: show a bar.
 
         Raises:
@@ -283,7 +288,7 @@ class Pipeline(Fluent, IterableDataset[Any]):
             version=version,
             quality=quality,
             source=Source(storage_options),
-            context=multiprocessing_context,
+            context=cluster_of(engine, address, num_workers) or multiprocessing_context,
             progress=progress,
         )
         return write_shards(self.spec, pattern, options)

@@ -18,6 +18,7 @@ ORDER = [  # each may import from those before it, and from itself
     "unwanted",
     "atomic",
     "processes",
+    "cluster",
     "backoff",
     "policy",
     "context",
@@ -97,6 +98,7 @@ ONLY = {
     "imagecodecs": {"decoding.fast"},
     "zlib_ng": {"checksum"},
     "webdataset": {"decoding"},
+    "ray": {"cluster"},
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
+from streampipe.cluster import ENGINES
 from streampipe.commands.arguments import add_limits, options, positive, size, whole
 from streampipe.folders.layouts import LAYOUTS
 from streampipe.pack import pack
@@ -26,6 +27,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--on-error", choices=("raise", "skip"), default="raise", help=_SKIP)
     parser.add_argument("--workers", type=whole, metavar="N", help="processes (as many as processors, up to 8)")
+    parser.add_argument("--engine", choices=ENGINES, default="local", help="ray: shards are tasks of a Ray cluster")
+    parser.add_argument("--address", help="of the Ray cluster (that of the environment, or one on this machine)")
     parser.add_argument("--json", action="store_true", help="print what was done as JSON")
     parser.add_argument("--quiet", action="store_true", help="no progress bar, no summary")
     _add_folder(parser.add_argument_group("a folder of images"))
@@ -120,6 +123,8 @@ def run(given: argparse.Namespace) -> int:
         follow_symlinks=given.follow_symlinks,
         case_sensitive=given.case_sensitive_keys,
         num_workers=given.workers,
+        engine=given.engine,
+        address=given.address,
         limits=given.limits,
         dry_run=given.dry_run,
         progress=not given.quiet and not given.json,

@@ -18,6 +18,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from streampipe.cluster import Cluster, cluster_of
 from streampipe.errors import ConfigError, PackError, StreampipeError
 from streampipe.pack.catalog import Catalog
 from streampipe.pack.change import Change
@@ -30,7 +31,7 @@ from streampipe.pack.split import split
 from streampipe.pack.summary import Summary, summary_of
 from streampipe.pack.supply import Files, Supply
 from streampipe.plan.buckets import Buckets
-from streampipe.processes import ordered
+from streampipe.processes import Tell, ordered
 from streampipe.source import Source, redact
 from streampipe.tar import Limits
 
@@ -79,6 +80,8 @@ def pack(
     storage_options: Mapping[str, Any] | None = None,
     num_workers: int | None = 0,
     multiprocessing_context: Any = None,
+    engine: str = "local",
+    address: str | None = None,
     limits: Limits | None = None,
     dry_run: bool = False,
     progress: bool = True,
@@ -130,7 +133,10 @@ def pack(
             say it.
         storage_options: for fsspec, where shards or tables are remote.
         num_workers: processes that make shards; 0 for none, None for as many as there are processors, up to 8 (as the
-            command does), where there is enough to do.
+            command does), where there is enough to do. On a cluster: tasks at once, by default one a processor.
+        engine: ``"local"``, or ``"ray"``: shards are tasks of a Ray cluster, whose machines see input and output under
+            the same names. The bytes are the same.
+        address: of the Ray cluster; by default the one that the environment names, else one on this machine.
         limits: what readers take, so that nothing is written that they refuse.
         dry_run: find out what would be done, and write nothing.
 
@@ -149,6 +155,7 @@ def pack(
     out = os.fspath(out)
     _check(max_samples, max_bytes, on_error, num_workers)
     change = Change(resize, max_pixels, format, quality, orientation, srgb)
+    cluster = cluster_of(engine, address, num_workers)
     source = Source(storage_options)
     kind = kind_of(given, read_as, source)
     sift = Sift(where, bucket)
@@ -178,9 +185,8 @@ def pack(
                 "seed": order,
             }
             job = Job(Output(out, source), asked, on_error, change, verify, sift)
-            _Run(supply, shards, job, summary)(
-                _workers(num_workers, supply, len(shards)), multiprocessing_context, progress
-            )
+            workers = _workers(num_workers, supply, len(shards))
+            _Run(supply, shards, job, summary)(workers, cluster or multiprocessing_context, progress)
     summary.seconds = time.perf_counter() - start
     return summary
 
@@ -259,7 +265,7 @@ class _Run:
             bar.update(sum(each.count for name, each in zip(names, self._shards, strict=True) if name in done))
             tasks = self._tasks(todo)
             try:
-                for made in ordered(make, tasks, min(workers, len(todo)), tell=bar.update, context=context):
+                for made in _made(tasks, min(workers, len(todo)), context, bar.update):
                     note(self._out, made)
                     done[made.entry.shard] = made
             finally:
@@ -272,6 +278,12 @@ class _Run:
             contents = self._supply.contents(shard.start, shard.count)
             bucket = job.sift.name(shard.part)
             yield Task(job.out, name, contents, shard.digest, job.on_error, job.change, job.verify, bucket)
+
+
+def _made(tasks: Iterator[Task], workers: int, context: Any, tell: Tell) -> Iterator[Made]:
+    if isinstance(context, Cluster):
+        return context.ordered(make, tasks, tell)
+    return ordered(make, tasks, workers, tell=tell, context=context)
 
 
 def _planned(supply: Supply, max_samples: int, max_bytes: int) -> Iterator[Planned]:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from streampipe.cluster import Cluster
 from streampipe.context import Run
 from streampipe.engine.chain import takes_views, through
 from streampipe.errors import ConfigError, IndexMismatch, StageError
@@ -131,9 +132,10 @@ def _planned(spec: Spec, work: Work, options: Options) -> Summary:
     total = sum(min(size, samples - number % plan.batches * size) for number in todo)
     with _bar(options, total) as bar:
         workers = min(options.num_workers, len(todo))
-        if workers:
+        apart = bool(workers) or isinstance(options.context, Cluster)
+        if apart:
             in_workers(work, todo, workers, options.context, bar.update)
-        for number in () if workers else todo:
+        for number in () if apart else todo:
             work.make(number, bar.update)
     others = sorted(set(range(work.shards)) - set(mine))
     summary.missing = len(_missing(work.pattern, others, options.source))
@@ -154,7 +156,7 @@ def _bar(options: Options, total: int | None = None) -> Any:
 
 def _in_one_go(spec: Spec, pattern: str, options: Options, reason: str) -> Summary:
     """Where samples are not counted: one writer, front to back. What is there is kept, and gone through once more."""
-    if options.num_workers > 0 or options.world[1] > 1:
+    if options.num_workers > 0 or options.world[1] > 1 or isinstance(options.context, Cluster):
         raise ConfigError(
             f"only one process can write this pipeline, because {reason}: make an index (streampipe index) to write in "
             f"parallel, or leave out num_workers= and run it on one rank"

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from streampipe.cluster import Cluster
 from streampipe.counters import Counted, counters
 from streampipe.processes import Tell, ordered
 from streampipe.write.work import Work
@@ -30,11 +31,17 @@ class _Maker:
 
 
 def in_workers(work: Work, numbers: Sequence[int], workers: int, context: Any, tell: Tell) -> None:
-    """Make the shards of these numbers in ``workers`` processes. Ends when all have ended, or at the first error.
+    """Make the shards of these numbers in ``workers`` processes, or on a cluster where ``context`` is one. Ends when
+    all have ended, or at the first error.
 
     Raises:
         PackError: a process died.
         ConfigError: the pipeline cannot be handed to a spawned process.
     """
-    for counted in ordered(_Maker(work), numbers, workers, tell=tell, context=context):
+    maker = _Maker(work)
+    if isinstance(context, Cluster):
+        made = context.ordered(maker, numbers, tell)
+    else:
+        made = ordered(maker, numbers, workers, tell=tell, context=context)
+    for counted in made:
         counters.merge(counted)
