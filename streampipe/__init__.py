@@ -40,6 +40,7 @@ from streampipe.loader import Loader
 from streampipe.pack import pack
 from streampipe.pipeline import Pipeline
 from streampipe.plan.buckets import Buckets
+from streampipe.plan.schedule import Schedule
 from streampipe.policy import ErrorPolicy
 from streampipe.preview import preview
 from streampipe.reading.folder import Folder
@@ -87,6 +88,7 @@ __all__ = [
     "Run",
     "SampleError",
     "SampleSource",
+    "Schedule",
     "ShardChanged",
     "ShardError",
     "ShardMissing",

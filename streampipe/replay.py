@@ -15,6 +15,7 @@ from streampipe.errors import ConfigError
 from streampipe.lineage import Lineage
 from streampipe.pipeline import Pipeline
 from streampipe.plan.planned import Cursor
+from streampipe.plan.stepped import StepPlan
 from streampipe.spec import Job
 
 State = Mapping[str, Any]
@@ -98,13 +99,18 @@ def _place(engine: IndexedEngine, at: Cursor, steps: int, step: int) -> Cursor:
     plan = engine.plan
     if steps >= 0:
         return plan.after(at, steps)
-    number = plan.length(0, at.epoch) + at.step + steps
-    found = plan.after(Cursor(0, 0, None), max(number, 0))
+    if isinstance(plan, StepPlan):
+        number = plan.number(at.epoch, at.step) + steps
+        found = plan.at(max(number, 0), Cursor(0, 0, None))
+    else:
+        number = plan.length(0, at.epoch) + at.step + steps
+        found = plan.after(Cursor(0, 0, None), max(number, 0))
     begun = plan.begun
-    if number < 0 or (begun is not None and (found.epoch, found.step) < (begun.epoch, begun.steps)):
+    unknown = isinstance(plan, StepPlan) and number < plan.known_from
+    if number < 0 or unknown or (begun is not None and (found.epoch, found.step) < (begun.epoch, begun.steps)):
         raise ConfigError(
-            f"step {step} lies before this run began or went on with another global batch: give a state from before "
-            f"that, or the folder that loader(log=...) wrote"
+            f"step {step} lies before this run began or went on with another global batch or schedule: give a state "
+            f"from before that, or the folder that loader(log=...) wrote"
         )
     return found
 

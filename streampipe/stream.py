@@ -16,6 +16,7 @@ from streampipe.errors import ConfigError
 from streampipe.index.learn import Learn
 from streampipe.pipeline import Pipeline
 from streampipe.plan.lanes import SENSIBLE_WINDOW
+from streampipe.plan.schedule import Schedule
 from streampipe.policy import ErrorPolicy
 from streampipe.query.split import Split
 from streampipe.reading.formats import format_of_all, source_of
@@ -142,7 +143,7 @@ def from_iterable(
 @spelt
 def mix(
     pipes: Sequence[Pipeline],
-    weights: Sequence[float] | None = None,
+    weights: Sequence[float] | Schedule | None = None,
     *,
     repeats: Sequence[int] | None = None,
     seed: int = 0,
@@ -154,7 +155,8 @@ def mix(
     Args:
         pipes: ``sp.stream(...)`` with stages of one sample in, one sample out, and ``where``; not batched.
         weights: how the samples are shared out. Shares are exact: after any number of batches each part is within two
-            samples of its own. A part that is used up begins anew, in a new order, also within an epoch.
+            samples of its own. A part that is used up begins anew, in a new order, also within an epoch. An
+            ``sp.Schedule`` changes them while a model is trained; it may be another one after a resume.
         repeats: how often every sample of each part comes in an epoch, exactly, in a new order each time (what kohya
             writes as ``10_name``). By default once.
         seed: of random choices in the stages behind. Each part's order has its own seed.
@@ -168,8 +170,10 @@ def mix(
     pipes = _parts(pipes, "mix")
     if weights is not None and repeats is not None:
         raise ConfigError("mix takes weights or repeats, not both: repeats say how the samples are shared")
-    shares = None if weights is None else _numbers(weights)
-    if shares is not None and (len(shares) != len(pipes) or not all(0 < each < float("inf") for each in shares)):
+    if isinstance(weights, Schedule) and weights.parts != len(pipes):
+        raise ConfigError(f"mix has {len(pipes)} pipelines, and its schedule weights for {weights.parts}")
+    shares = weights if weights is None or isinstance(weights, Schedule) else _numbers(weights)
+    if isinstance(shares, list) and (len(shares) != len(pipes) or not all(0 < each < float("inf") for each in shares)):
         raise ConfigError(f"mix takes a weight above 0 for each of its {len(pipes)} pipelines, not {weights}")
     times = [1] * len(pipes) if repeats is None else list(repeats) if isinstance(repeats, Iterable) else []
     if len(times) != len(pipes) or not all(isinstance(each, int) and each >= 1 for each in times):

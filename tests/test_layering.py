@@ -63,7 +63,8 @@ ORDER = [  # each may import from those before it, and from itself
     "testing",
 ]
 INSIDE = {  # and in a folder, each file from those before it
-    "plan": "order shapes buckets spread groups cut rotation lanes deal planned ask dataset streams bucketed",
+    "plan": "order shapes buckets spread groups cut rotation lanes deal planned schedule course stepped "
+    "ask dataset streams bucketed",
     "query": "aliases expression arrow condition split own",
     "index": "beside stated facts columns parquet memory known manifest separated sidecar table layout scan writer "
     "note find merged answers dataset whole build learn",

@@ -24,6 +24,7 @@ from streampipe.errors import ConfigError
 from streampipe.plan.ask import Uncounted
 from streampipe.plan.bucketed import BucketPlan
 from streampipe.plan.planned import Plan
+from streampipe.plan.stepped import StepPlan
 from streampipe.plan.streams import choose_streams
 from streampipe.spec import AnyStage, Job, Spec
 from streampipe.stages.stage import pushdown_of, traits_of
@@ -67,6 +68,11 @@ def _level(plan: Plan) -> Level:
 
 
 def _planned_lanes(spec: Spec, division: Division, job: Job, plan: Plan) -> LaneEngine:
+    if isinstance(plan, StepPlan):
+        raise ConfigError(
+            f"a mixture with a schedule needs batches that are planned, because weights are said by step: "
+            f"{division.why}; put it into the parts, if it drops nothing there, or leave it out"
+        )
     lanes = plan.lanes
     if division.pools or isinstance(plan, BucketPlan):
         shape, elastic = Shape(job.world_size, job.readers), False

@@ -15,6 +15,8 @@ from streampipe.engine.interleaved import LaneEngine
 from streampipe.engine.lanes import Shape
 from streampipe.plan.bucketed import BucketPlan
 from streampipe.plan.planned import Plan
+from streampipe.plan.schedule import columns_of, draw
+from streampipe.plan.stepped import StepPlan
 from streampipe.reading.prefetch import EARLY
 from streampipe.spec import Job, Spec
 from streampipe.stages.grouping import find_groups
@@ -114,6 +116,7 @@ def _planned(engine: IndexedEngine, job: Job) -> list[tuple[str, str]]:
         ("generators", _names([name_of(stage, parameters=True) for stage in division.tail])),
         ("samples", f"{lanes.samples:,} in {shards:,} shards"),
         *(_buckets(plan) if isinstance(plan, BucketPlan) else [("steps", _steps(plan, world_size))]),
+        *(_schedule(plan) if isinstance(plan, StepPlan) else []),
         (
             "order",
             f"{lanes.places} x {lanes.columns} lanes, window {lanes.window:,}" if plan.shuffled else _unshuffled(plan),
@@ -148,9 +151,30 @@ def _names_meant(spec: Spec, division: Division) -> str:
 
 def _steps(plan: Plan, world_size: int) -> str:
     lanes = plan.lanes
+    if isinstance(plan, StepPlan):
+        return f"{plan.batches:,} in the first epoch on each of {world_size} ranks, {lanes.size} samples each in all"
     last = lanes.samples % lanes.size
     tail = f"the last batch has {last} samples" if last and lanes.tail == "short" else f"tail={lanes.tail}"
     return f"{plan.batches:,} an epoch on each of {world_size} ranks, {lanes.size} samples each in all; {tail}"
+
+
+def _schedule(plan: StepPlan) -> list[tuple[str, str]]:
+    """The share of each part over the steps, drawn; and in numbers where it begins to change."""
+    firsts, samples = plan.rates.firsts, plan.dataset.part_samples
+    last = firsts[-1] * 5 // 4 or plan.batches
+    columns = columns_of(last)
+    rows = [("schedule", f"steps 0 to {last:,}, from left to right; then as at the end")]
+    shares = [plan.rates.at(step) for step in columns]
+    for k, bar in enumerate(draw(list(zip(*shares, strict=True)))):
+        rows += [(f"  part {k}", f"|{bar}| of {samples[k]:,} samples")]
+    for step, goes in zip(firsts[:_POINTS], map(plan.rates.goes, firsts), strict=False):
+        at = " ".join(f"{float(100 * share):.3g}" for share in plan.rates.at(step))
+        rows += [(f"  step {step:,}", f"{at} %{', changing up to the next' if goes else ''}")]
+    return rows + _row("  ...", f"{len(firsts) - _POINTS:,} points more" if len(firsts) > _POINTS else "")
+
+
+_POINTS = 12
+"""Points of a schedule that are said in numbers."""
 
 
 def _sizes(division: Division) -> str:
@@ -186,6 +210,8 @@ def _unshuffled(plan: Plan) -> str:
 
 def _cover(plan: Plan) -> str:
     policy = plan.groups.leftover if isinstance(plan, BucketPlan) else plan.lanes.tail
+    if isinstance(plan, StepPlan):
+        return "each part has its share of all draws at every step, within two; one that is used up begins anew"
     if len(plan.dataset.parts()) > 1:
         return "each part has its share of the draws, exactly"
     return {

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
@@ -21,11 +21,14 @@ from streampipe.engine.planning import check_part
 from streampipe.errors import ConfigError
 from streampipe.plan.bucketed import BucketDataset, BucketOrders, BucketPlaces, BucketPlan, choose_lanes
 from streampipe.plan.buckets import Buckets
+from streampipe.plan.course import Rates
 from streampipe.plan.cut import check_ranks
 from streampipe.plan.dataset import Dataset, within
 from streampipe.plan.deal import shard_seed
 from streampipe.plan.lanes import EpochOrder, Lanes, batch_seed, choose, sensible_window
 from streampipe.plan.planned import Place, Plan
+from streampipe.plan.schedule import Schedule, constant
+from streampipe.plan.stepped import StepPlan
 from streampipe.query.condition import Keep
 from streampipe.reading.protocol import Samples
 from streampipe.rng import derive
@@ -105,16 +108,21 @@ class Part:
 
 
 class MixDataset:
-    """The counted samples of a mixture: what a plan needs of a dataset. Of every epoch's draws it has [first, last)."""
+    """The counted samples of a mixture: what a plan needs of a dataset. Of every epoch's draws it has [first, last).
+
+    ``rates``: the shares step by step, where they change.
+    """
 
     def __init__(
         self,
         parts: Sequence[Part],
-        weights: Sequence[float] | None,
+        weights: Sequence[float | Fraction] | None,
         repeats: Sequence[int],
         first: int = 0,
         last: int | None = None,
+        rates: Rates | None = None,
     ) -> None:
+        self.rates = rates
         self._parts = tuple(parts)
         self._repeats = tuple(repeats)
         counts = [part.dataset.samples * times for part, times in zip(parts, repeats, strict=True)]
@@ -127,6 +135,8 @@ class MixDataset:
 
     def limited(self, first: int, last: int | None = None) -> MixDataset:
         """Of every epoch the draws [first, last) of those that there are here; ``last`` None: all from ``first`` on."""
+        if self.rates is not None:
+            raise ConfigError("take and skip stand behind a mixture with a schedule; put them into the parts")
         a, b = within(self.samples, first, last)
         return type(self)(self._parts, self._given, self._repeats, self.first + a, self.first + b)
 
@@ -134,6 +144,8 @@ class MixDataset:
     def fingerprint(self) -> str:
         """A digest of all parts and their weights."""
         of_parts = [f"{p.dataset.fingerprint} {p.seed} {p.window} {p.filter}" for p in self._parts]
+        if self.rates is not None:  # the shares may be changed while it runs
+            return f"{derive('mix by steps', *of_parts, repr(self._repeats)):016x}"
         limit = [f"{self.first} {self.last}"] if self.samples < self.whole else []
         return f"{derive('mix', *of_parts, repr(self.weights), *limit):016x}"
 
@@ -150,6 +162,11 @@ class MixDataset:
     def mixed(self) -> tuple[Part, ...]:
         """The parts, each with its own window."""
         return self._parts
+
+    @property
+    def part_samples(self) -> tuple[int, ...]:
+        """How many samples each part has."""
+        return tuple(part.dataset.samples for part in self._parts)
 
     def parts(self) -> tuple[Dataset, ...]:
         """The datasets that a place's ``part`` counts."""
@@ -175,6 +192,11 @@ class ConcatDataset(MixDataset):
         return f"{derive('concat', super().fingerprint):016x}"
 
 
+def _behind(leaf: Leaf, stages: tuple[AnyStage, ...], times: int) -> Leaf:
+    """A part with what stands behind the mixture that it is in."""
+    return replace(leaf, part=replace(leaf.part, stages=(*leaf.part.stages, *stages)), repeats=leaf.repeats * times)
+
+
 def _few(part: Part) -> list[str]:
     return [part.dataset.shards[0]]
 
@@ -193,9 +215,16 @@ class MixPlaces:
 
     def __call__(self, epoch: int, step: int) -> list[Place]:
         """Where the rank's samples of a batch are."""
-        draws = epoch * self._whole + self._first + self._plan.cut(epoch).numbers(step, *self._rank)
-        parts, numbers = self._shares.owner(draws)
+        parts, numbers = self._owner(epoch, step)
         return [self._place(part, number) for part, number in zip(parts.tolist(), numbers.tolist(), strict=True)]
+
+    def _owner(self, epoch: int, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """For each of the rank's slots its part, and its number among the draws of that part."""
+        plan, (rank, ranks, _) = self._plan, self._rank
+        if isinstance(plan, StepPlan):
+            parts, numbers = plan.owner(epoch, step)
+            return parts[rank::ranks], numbers[rank::ranks]
+        return self._shares.owner(epoch * self._whole + self._first + plan.cut(epoch).numbers(step, *self._rank))
 
     def _place(self, part: int, number: int) -> Place:
         mine = self._parts[part]
@@ -217,7 +246,9 @@ class MixPlaces:
 class MixedBuckets:
     """The counted samples of a mixture by bucket. In each bucket the parts have their shares of the draws."""
 
-    def __init__(self, parts: Sequence[Part], weights: Sequence[float] | None, repeats: Sequence[int]) -> None:
+    def __init__(
+        self, parts: Sequence[Part], weights: Sequence[float | Fraction] | None, repeats: Sequence[int]
+    ) -> None:
         self._parts = tuple(parts)
         self._datasets: list[BucketDataset] = [part.dataset for part in parts]
         counts = [each.by_bucket for each in self._datasets]
@@ -287,17 +318,34 @@ class MixedBuckets:
         )
 
 
+@dataclass(frozen=True)
+class Leaf:
+    """A part of a mixture or of one of the mixtures that are its parts, and its share there.
+
+    ``repeats``: how often it comes in an epoch. ``factors``: of each mixture that it stands in the schedule, and its
+    number there; the outermost first.
+    """
+
+    part: Part
+    repeats: int
+    factors: tuple[tuple[Schedule, int], ...]
+
+
 class MixSamples(Samples):
     """The source of a mixture. It is planned or nothing: without counts nobody knows when a part is used up."""
 
     singly = True
 
     def __init__(
-        self, parts: Sequence[Spec], weights: Sequence[float] | None, repeats: Sequence[int], in_turn: bool = False
+        self,
+        parts: Sequence[Spec],
+        weights: Sequence[float] | Schedule | None,
+        repeats: Sequence[int],
+        in_turn: bool = False,
     ) -> None:
         self.parts = list(parts)
         self.in_turn = in_turn
-        self.weights = None if weights is None else list(weights)
+        self.weights = weights if weights is None or isinstance(weights, Schedule) else list(weights)
         self.repeats = list(repeats)
 
     def dataset(self, keep: Keep | None = None, buckets: Buckets | None = None) -> MixDataset | MixedBuckets:
@@ -308,14 +356,50 @@ class MixSamples(Samples):
         """
         if keep:
             raise ConfigError("where stands behind mix; put it into the parts")
-        parts = []
-        for each in self.parts:
-            inner, plan = check_part(each)
-            dataset = plan.dataset if buckets is None else each.source.dataset(inner.keep, buckets)
-            parts.append(Part(dataset, each.seed, each.source.window, inner.tail, plan.filter, plan.sensible))
+        leaves, kinds = self._leaves(buckets)
+        parts, repeats = [leaf.part for leaf in leaves], [leaf.repeats for leaf in leaves]
+        if Schedule in kinds:
+            if buckets is not None:
+                raise ConfigError(
+                    "bucket stands behind a mixture with a schedule, whose steps would be of other buckets with other "
+                    "weights; put bucket and batch into the parts: each step is then a batch of one of them"
+                )
+            return MixDataset(parts, None, repeats, rates=Rates([leaf.factors for leaf in leaves]))
+        weights: Sequence[float | Fraction] | None = None
+        if list in kinds:
+            flat = len(leaves) == len(self.parts) and isinstance(self.weights, list)
+            weights = self.weights if flat else Rates([leaf.factors for leaf in leaves]).at(0)  # type: ignore[assignment]
         if buckets is not None:
-            return MixedBuckets(parts, self.weights, self.repeats)
-        return (ConcatDataset if self.in_turn else MixDataset)(parts, self.weights, self.repeats)
+            return MixedBuckets(parts, weights, repeats)
+        return (ConcatDataset if self.in_turn else MixDataset)(parts, weights, repeats)
+
+    def _leaves(self, buckets: Buckets | None) -> tuple[list[Leaf], set[type]]:
+        """The parts, those of mixtures that are parts too, and which kinds of weights there are."""
+        found, counts, kinds = [], [], {type(self.weights)}
+        for each, times in zip(self.parts, self.repeats, strict=True):
+            inner, plan = check_part(each)
+            if isinstance(each.source, MixSamples):
+                mine, theirs = each.source._inside(self.in_turn, inner.limit is not None, buckets)
+                kinds |= theirs
+            else:
+                dataset = plan.dataset if buckets is None else each.source.dataset(inner.keep, buckets)
+                mine = [Leaf(Part(dataset, each.seed, each.source.window, (), plan.filter, plan.sensible), 1, ())]
+            counts.append(times * sum(leaf.part.dataset.samples * leaf.repeats for leaf in mine))
+            found.append([_behind(leaf, inner.tail, times) for leaf in mine])
+        if isinstance(self.weights, Schedule):
+            own = self.weights
+        else:
+            own = constant(Fraction(str(weight)) for weight in (self.weights or counts))
+        leaves = [replace(leaf, factors=((own, i), *leaf.factors)) for i, mine in enumerate(found) for leaf in mine]
+        return leaves, kinds
+
+    def _inside(self, in_turn: bool, limited: bool, buckets: Buckets | None) -> tuple[list[Leaf], set[type]]:
+        """The same for the mixture that this one is a part of."""
+        if in_turn or self.in_turn:
+            raise ConfigError("a part of concat, or concat as a part, is no mixture: give its parts themselves")
+        if limited:
+            raise ConfigError("take and skip stand behind a mixture that is a part of another; put them into its parts")
+        return self._leaves(buckets)
 
     def __call__(self, run: Run, epoch: int, views: bool = False, at: Sequence[Any] = ()) -> Iterator[Any]:
         """Refused: see above."""
@@ -334,5 +418,5 @@ class MixSamples(Samples):
         parts = ", ".join(" ".join(describe(spec.source, spec.chain).split()) for spec in self.parts)
         if self.in_turn:
             return f"concat([{parts}])"
-        shares = f"repeats={self.repeats}" if self.weights is None else f"weights={self.weights}"
+        shares = f"repeats={self.repeats}" if self.weights is None else f"weights={self.weights!r}"
         return f"mix([{parts}], {shares})"

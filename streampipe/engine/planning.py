@@ -11,6 +11,7 @@ from typing import Any
 from streampipe.engine.division import Division, divide
 from streampipe.engine.learnt import check_learnt
 from streampipe.errors import ConfigError, ShardError
+from streampipe.plan import stepped
 from streampipe.plan.ask import Uncounted
 from streampipe.plan.bucketed import Bucketed, BucketPlan, make_plan
 from streampipe.plan.lanes import sensible_window
@@ -71,6 +72,10 @@ def plan_of(spec: Spec, division: Division, job: Job) -> Plan:
     if division.group is not None:
         return _with_buckets(spec, dataset, division, job, source.window, source.sensible)
     size = (division.batch or 1) * job.world_size
+    if getattr(dataset, "rates", None) is not None:
+        if tail_of(division, job) != "short":
+            raise ConfigError("tail= has no meaning for a mixture with a schedule, which has whole batches only")
+        return stepped.make(dataset, dataset.rates, size, spec.seed)
     plan = make(dataset, size, source.window, spec.seed, tail_of(division, job), text, source.sensible)
     return _read_forward(plan) if plan.shuffled and any(part.forward for part in dataset.parts()) else plan
 

@@ -5,6 +5,7 @@ Whether it fits this dataset and pipeline is for the engine to say that goes on 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeGuard
 
@@ -16,6 +17,7 @@ _MOST = 1 << 53  # beyond it JSON's numbers are not exact everywhere
 _LAST_EPOCH = 1 << 30
 _MOST_LANES = 1 << 20
 _DEEPEST = 50
+_FRACTION = re.compile(r"-?[0-9]{1,2000}(/[1-9][0-9]{0,1999})?")
 
 
 def checked_state(state: Any) -> dict[str, Any]:
@@ -71,6 +73,8 @@ def _check_planned(state: Mapping[str, Any]) -> None:
         raise wrong(f"its window is {state['window']!r}")
     if state.get("begun") is not None:
         _check_begun(state["begun"], state)
+    if "course" in state:
+        _check_course(state["course"])
 
 
 def _check_shape(lanes: Any) -> None:
@@ -104,6 +108,48 @@ def _check_begun(begun: Any, state: Mapping[str, Any]) -> None:
         raise fault
     if not (0 < draws < samples and 0 < steps <= step):  # a step of it was taken, but not all its samples
         raise fault
+
+
+def _check_course(course: Any) -> None:
+    """How a mixture's shares went, where they change."""
+    if not isinstance(course, Mapping) or not isinstance(course.get("rates"), str):
+        raise wrong(f"its course is {course!r:.80}")
+    origin, changed = course.get("origin"), course.get("changed")
+    legs = _listed(course, "legs")
+    if not (origin is None or are_numbers(origin, 4)) or not (changed is None or is_number(changed)):
+        raise wrong(f"its course was changed at {changed!r:.80}, {origin!r:.80}")
+    before = -1
+    for leg in legs or [{}]:
+        if not _is_leg(leg, before):
+            raise wrong(f"a leg of its course is {leg!r:.80}")
+        before = leg["steps"][0]
+    if len({len(leg["had"]) for leg in legs}) != 1:
+        raise wrong("the legs of its course are of different numbers of parts")
+
+
+def _is_leg(leg: Any, before: int) -> bool:
+    """Whether it is steps behind ``before`` with what each part had, what was due to it, and its share."""
+    steps, had, due, shares = (_listed(leg, name) for name in ("steps", "had", "due", "shares"))
+    numbers = [leg.get("draw"), leg.get("batch")] if isinstance(leg, Mapping) else []
+    if not (are_numbers(numbers, 2) and numbers[1] and len(steps) == 2 and are_numbers(had, len(had) or 1)):
+        return False
+    first, last = steps
+    if not (is_number(first) and before < first and (last is None or (is_number(last) and last > first))):
+        return False
+    if not (len(had) == len(due) == len(shares) and sum(had) == numbers[0] and all(map(_is_fraction, due))):
+        return False
+    most = _DEEPEST if last is not None else 1  # nothing changes for ever
+    return all(is_list(terms) and 0 < len(terms) <= most and all(map(_is_fraction, terms)) for terms in shares)
+
+
+def _listed(found: Any, name: str) -> Sequence[Any]:
+    """The list of that name; an empty one where there is none."""
+    value = found.get(name) if isinstance(found, Mapping) else None
+    return value if is_list(value) else ()
+
+
+def _is_fraction(value: Any) -> bool:
+    return isinstance(value, str) and _FRACTION.fullmatch(value) is not None
 
 
 def _check_lanes(state: Mapping[str, Any]) -> None:

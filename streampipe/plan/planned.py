@@ -191,7 +191,11 @@ class Plan:
                 f"the state is at step {cursor.step} of epoch {cursor.epoch}, which has {steps}: it is "
                 f"no state of this run"
             )
-        return (then, cursor) if state["batch"] == self.batch else self._from(then, cursor, state)
+        return (then, cursor) if self._is_same(state) else self._from(then, cursor, state)
+
+    def _is_same(self, state: Mapping[str, Any]) -> bool:
+        """Whether nothing that a run may change was changed."""
+        return bool(state["batch"] == self.batch)
 
     @property
     def batch(self) -> int | list[int]:

@@ -22,6 +22,7 @@ from streampipe.errors import ConfigError, DuplicateKey, StageError, UnsafeName
 from streampipe.index.find import index_url
 from streampipe.index.writer import IndexWriter
 from streampipe.plan.planned import Plan
+from streampipe.plan.stepped import StepPlan
 from streampipe.policy import ErrorPolicy
 from streampipe.source import Source
 from streampipe.spec import AnyStage, Job, Spec
@@ -78,7 +79,10 @@ def planned(spec: Spec, size: int) -> tuple[Plan, tuple[AnyStage, ...]]:
             )
     first = tuple(takewhile(lambda stage: isinstance(pushdown_of(stage), Filter), spec.chain))
     of_shards = replace(spec, chain=(*first, batch(size=size)))
-    return plan_of(of_shards, divide(of_shards.chain), Job(tail="short")), spec.chain[len(first) :]
+    plan = plan_of(of_shards, divide(of_shards.chain), Job(tail="short"))
+    if isinstance(plan, StepPlan):
+        raise ConfigError("write has no steps of training, by which a schedule says weights: write the parts instead")
+    return plan, spec.chain[len(first) :]
 
 
 def write_shard(url: str, samples: Iterable[Any], run: Run, source: Source, quality: int) -> None:
