@@ -1,6 +1,12 @@
 """What all tests share."""
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# A loaded machine fails no test, and what passed once passes again. --hypothesis-profile explore looks further.
+settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+settings.register_profile("explore", settings.get_profile("suite"), derandomize=False, max_examples=1000)
+settings.load_profile("suite")
 
 pytest.register_assert_rewrite("tests.laws", "tests.loader.life", "tests.engine.lanes")
 collect_ignore = ["fuzz.py", "soak.py"]  # run apart, and fuzz.py needs atheris
