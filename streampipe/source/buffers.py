@@ -36,7 +36,7 @@ class Buffers:
             if found is None:
                 found = bytearray(whole)
                 self._keep(found)
-        return memoryview(found)[:size]
+            return memoryview(found)[:size]  # still locked: without a view it is free for the next thread
 
     def _free(self, size: int) -> bytearray | None:
         same = self._known.get(size)

@@ -2,6 +2,8 @@
 
 import threading
 
+import pytest
+
 from streampipe.source.buffers import Buffers
 
 
@@ -53,3 +55,26 @@ def test_threads_never_share_memory():
     for thread in threads:
         thread.join(60)
     assert not wrong
+
+
+@pytest.mark.parametrize("used", [False, True])
+def test_a_buffer_is_nobody_elses_from_the_moment_that_it_is_chosen(used):
+    """Another thread may come between any two steps that are not locked: here it comes whenever the lock is let go."""
+    buffers, others = Buffers(1 << 20), []
+
+    class Interrupted:
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            if not others:
+                others.append(None)
+                others.append(buffers.take(100_000))
+
+    if used:
+        buffers.take(100_000)
+    buffers._lock = Interrupted()
+    mine = buffers.take(100_000)
+    mine[:] = b"a" * len(mine)
+    others[1][:] = b"b" * len(mine)
+    assert bytes(mine) == b"a" * len(mine)
