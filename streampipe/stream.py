@@ -23,6 +23,7 @@ from streampipe.reading.formats import format_of_all, source_of
 from streampipe.reading.iterable import IterableSamples
 from streampipe.reading.shards import ShardSamples
 from streampipe.reading.tars import TarSamples
+from streampipe.repository import is_repository, shards_of
 from streampipe.samplesource import BUILT_IN, SampleSource
 from streampipe.source import Cache, Network, Opener, Source, local_path, redact
 from streampipe.spelling import spelt
@@ -39,6 +40,7 @@ def stream(
     urls: str | PathLike[str] | Iterable[str | PathLike[str]] | SampleSource,
     *,
     format: str | None = None,
+    split: str | None = None,
     seed: int = 0,
     shuffle: bool | int = False,
     epochs: int | None = 1,
@@ -61,6 +63,8 @@ def stream(
             A local folder of images (see ``sp.Folder``); Parquet files (see ``sp.Parquet``); or an ``sp.SampleSource``.
         format: ``"tar"``, ``"folder"``, ``"parquet"``, or a name that ``sp.register_source`` was given; None: found out
             by endings, schemes and what lies in a folder.
+        split: of a repository of the hub that is named by itself (``"hf://datasets/org/name"``): ``"train"`` and the
+            like, by the rules of ``datasets``. Needed where it has several.
         seed: of every order and every random choice in the pipeline.
         shuffle: False: shard order, the same in every epoch. True: shards in a new order every epoch, and samples
             shuffled over 2,000: in one window, or in the planned tier in a window of 2,000 / n (at least 64) in each of
@@ -91,6 +95,7 @@ def stream(
         ConfigError: nothing is found under ``urls``, or an argument is wrong. When a pass begins: what is learnt cannot
             be written.
     """
+    check_kind("stream", "split", split, str, "the name of one")
     _check_kinds(format, storage_options, opener, cache, network, limits)
     _check_index(index)
     check_choice("stream", "tier", tier, (None, "planned", "sequential"))
@@ -99,11 +104,16 @@ def stream(
     of_tars = {"index": index, "opener": opener, "limits": limits}
     of_bytes = {"storage_options": storage_options, "cache": cache, "network": network}
     if isinstance(urls, SampleSource) and not isinstance(urls, (str, PathLike)):
-        _refuse({"format": format, **of_tars, **of_bytes}, missing_shards, "a sample source that is given as it is")
+        _refuse(
+            {"format": format, "split": split, **of_tars, **of_bytes},
+            missing_shards,
+            "a sample source that is given as it is",
+        )
         return Pipeline(ShardSamples(urls, window, tier, sensible), seed=seed, epochs=epochs, policy=policy)
     given = _names(urls)
     kept = cache if isinstance(cache, Cache) or cache is None else Cache(cache)
     source = Source(storage_options, opener, network, kept)
+    given = _of_repository(given, split, format, source)
     kind = format or ("tar" if opener is not None else format_of_all(given, lambda: source))
     if kind == "tar":
         shards = expand(given, lambda: source)
@@ -287,6 +297,19 @@ def _refuse(options: Mapping[str, Any], missing_shards: str, what: str) -> None:
     given += ["missing_shards"] if missing_shards != "error" else []
     if given:
         raise ConfigError(f"stream: {given[0]}= means nothing for {what}; leave it out")
+
+
+def _of_repository(given: str | list[str], split: str | None, format: str | None, source: Source) -> str | list[str]:
+    """The shards of a repository of the hub, where that is what was named; else what was given."""
+    one = given[0] if isinstance(given, list) and len(given) == 1 else given
+    if isinstance(one, str) and is_repository(one):
+        return shards_of(one, split, format, lambda: source)
+    if split is not None:
+        raise ConfigError(
+            f"stream: split={split!r} is of a repository of the hub that is named by itself, as in "
+            f"'hf://datasets/org/name'; name the files of others, and sp.split holds out a share of samples"
+        )
+    return given
 
 
 def _window(shuffle: bool | int) -> int | None:

@@ -25,6 +25,7 @@ ORDER = [  # each may import from those before it, and from itself
     "report",
     "source",
     "urls",
+    "repository",
     "tar",
     "samples",
     "threads",

@@ -1,0 +1,113 @@
+"""A dataset's repository on the Hugging Face hub, named by itself: which of its files are the shards of which split.
+
+The rules are those of ``datasets``: ``data/NAME-00000-of-00010`` is split NAME; else a folder or a word of the file's
+name says train, validation or test; where nothing says so, all is train. They look at names alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Iterable, Sequence
+
+from streampipe.counters import counters
+from streampipe.errors import ConfigError
+from streampipe.source.location import redact
+from streampipe.urls import Lister, is_shard
+
+log = logging.getLogger("streampipe")
+
+_REPOSITORY = re.compile(
+    r"hf://datasets/[^/@]+/[^/@]+(@(refs/(pr|convert)/[^/]+|[^/]+))?/?",
+)
+_SHARDED = re.compile(r"data/([\w.]+)-\d{5}-of-\d{5}\.")
+_WORDS = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "dev", "val"),
+    "test": ("test", "testing", "eval", "evaluation"),
+}
+_BETWEEN = re.compile(r"[-._ /0-9]+")
+
+
+def is_repository(url: str) -> bool:
+    """Whether a URL is a whole repository of data.
+
+    >>> is_repository("hf://datasets/o/d"), is_repository("hf://datasets/o/d@v1/"), is_repository("hf://datasets/o/d/a.tar")
+    (True, True, False)
+    """
+    return _REPOSITORY.fullmatch(url) is not None
+
+
+def shards_of(url: str, split: str | None, format: str | None, lister: Callable[[], Lister]) -> list[str]:
+    """The shards of a repository's split: tars or Parquet files, sorted.
+
+    Raises:
+        ConfigError: there are none; there are several splits and none was named, or there is no such; or both kinds.
+    """
+    root = url.rstrip("/")
+    below = root + "/"
+    names = [name.removeprefix(below) for name in lister().glob(f"{root}/**") if name.startswith(below)]
+    kind, found = _kind(root, [name for name in names if not _is_hidden(name)], format)
+    splits = by_split(found)
+    if split is None and len(splits) > 1:
+        shown = ", ".join(f"{name!r} ({len(each)} shards)" for name, each in splits.items())
+        raise ConfigError(f"{redact(root)} has the splits {shown}: say which, as in split={next(iter(splits))!r}")
+    if split is not None and split not in splits:
+        raise ConfigError(
+            f"{redact(root)} has no split {split!r}, but {', '.join(map(repr, splits))}; they are found by the names "
+            f"of files and folders, and others are named by a pattern: {redact(root)}/PATH/*.{kind}"
+        )
+    chosen = splits[split or next(iter(splits))]
+    left = len(found) - sum(map(len, splits.values()))
+    if left:
+        counters.add("listing", "files of no split passed over", left)
+        log.warning("%d files of %s are passed over: their names name no split", left, redact(root))
+    return [below + name for name in chosen]
+
+
+def by_split(names: Iterable[str]) -> dict[str, list[str]]:
+    """Files by the split that their names name; train, if none does.
+
+    >>> by_split(["data/train-00000-of-00001.parquet", "data/dpo-00000-of-00001.parquet"])
+    {'train': ['data/train-00000-of-00001.parquet'], 'dpo': ['data/dpo-00000-of-00001.parquet']}
+    >>> by_split(["val/0.tar", "training_0.tar", "training_1.tar", "more.tar"])
+    {'train': ['training_0.tar', 'training_1.tar'], 'validation': ['val/0.tar']}
+    >>> by_split(["0001.tar", "0000.tar"])
+    {'train': ['0000.tar', '0001.tar']}
+    """
+    every = sorted(names)
+    sharded = {name: found[1] for name in every if (found := _SHARDED.match(name))}
+    said = sharded or {name: split for name in every if (split := _by_word(name))}
+    splits: dict[str, list[str]] = {}
+    for name in every:
+        if name in said:
+            splits.setdefault(said[name], []).append(name)
+    first = [name for name in _WORDS if name in splits]
+    return {name: splits[name] for name in (*first, *(each for each in splits if each not in first))} or (
+        {"train": every} if every else {}
+    )
+
+
+def _by_word(name: str) -> str | None:
+    words = _BETWEEN.split(name.lower().replace("_", "-"))
+    return next((split for split, known in _WORDS.items() if any(word in known for word in words)), None)
+
+
+def _is_hidden(name: str) -> bool:
+    return any(part.startswith((".", "__")) for part in name.split("/"))
+
+
+def _kind(root: str, names: Sequence[str], format: str | None) -> tuple[str, list[str]]:
+    kinds = {
+        "tar": [name for name in names if is_shard(name)],
+        "parquet": [name for name in names if name.endswith(".parquet") and not name.endswith(".index.parquet")],
+    }
+    there = [kind for kind, found in kinds.items() if found]
+    if format is not None:
+        there = [kind for kind in there if kind == format]
+    if len(there) > 1:
+        raise ConfigError(f"{redact(root)} has tars and Parquet files: say which, by format='tar' or format='parquet'")
+    if not there:
+        what = "shards (.tar) and no Parquet files" if format is None else f"files of format {format!r}"
+        raise ConfigError(f"{redact(root)} has no {what}")
+    return there[0], kinds[there[0]]
