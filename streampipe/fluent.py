@@ -25,6 +25,7 @@ from streampipe.stages.collate import Pad
 from streampipe.stages.decode import Crop, Decoders
 from streampipe.stages.framing import Sizes
 from streampipe.stages.grouping import find_groups
+from streampipe.stages.pack import WINDOW
 from streampipe.stages.stage import Stage, StageDefinition
 from streampipe.stages.values import check_kind
 
@@ -280,6 +281,43 @@ class Fluent:
         if not isinstance(size, int):
             find_groups((*self.chain, stage), needed=True)
         return self.apply(stage)
+
+    @spelt
+    def pack(
+        self,
+        budget: int,
+        cost: str | Callable[[Any], int] = "tokens",
+        *,
+        limit: int | None = None,
+        missing: str | int = "error",
+        concat: str | Sequence[str] = (),
+        fixed: bool = False,
+        window: int = WINDOW,
+        collate: Collate | None = None,
+    ) -> Self:
+        """Samples to packs that cost ``budget`` together at most, in place of ``batch``: a pack is a rank's step.
+
+        (The converter of folders to shards is ``sp.pack``.) Where the index knows what samples cost, the planner
+        decides which of them share a pack: nearly full packs, the same on any ranks, of equal cost on all ranks of a
+        step, every sample once an epoch, resume at any step. Else packs are made as samples come, window after window.
+
+        Args:
+            budget: what a pack may cost, such as 36,864 tokens.
+            cost: what a sample costs: a column of the index (``"tokens"``), an expression of columns as in ``where``
+                (``"height * width // 256 + text_tokens"``), or a function of the sample as it is here. Fractions are
+                rounded up.
+            limit: samples that cost more are left out, counted. Without it one that costs more than the budget is an
+                error, or skipped under ``on_error="skip"``.
+            missing: ``"error"``, or 0: a value that a sample lacks counts as 0 in ``cost``, so that images, texts and
+                videos have one expression.
+            concat: fields that are joined along their first dimension, as attention kernels take them, with
+                ``cu_seqlens``, ``max_seqlen``, ``position_ids`` and ``segment_ids``; other fields are lists. See
+                ``streampipe.stages.varlen.join``.
+            fixed: joined fields are filled up with zeros to ``budget`` rows, for compiled models.
+            window: where samples' costs are not known before they come: so many are packed together, in each lane.
+            collate: a function from the samples of a pack to what it becomes, in place of all that.
+        """
+        return self.apply(_made(stages.pack, **_options(locals())))
 
     @spelt
     def unbatch(self) -> Self:

@@ -134,7 +134,7 @@ class Pipeline(Fluent, IterableDataset[Any]):
         """
         check_number("repeat", "times", times, 1)
         division, _ = check_part(self.spec, "repeat")
-        if division.batch is not None:
+        if division.joins:
             raise ConfigError("repeat goes before batch: this pipeline is batched already")
         spec = self.spec
         return Pipeline(MixSamples([spec], None, [times]), seed=spec.seed, epochs=spec.epochs, policy=spec.policy)

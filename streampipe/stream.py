@@ -31,7 +31,7 @@ from streampipe.stages import where
 from streampipe.stages.stage import pushdown_of
 from streampipe.stages.values import check_choice, check_function, check_kind
 from streampipe.tar import Limits
-from streampipe.traits import Batch, Filter, Limit
+from streampipe.traits import Batch, Filter, Limit, Pack
 from streampipe.urls import expand, is_shard, split_joined
 
 
@@ -288,7 +288,7 @@ def _check_planned(pipes: Sequence[Pipeline], whole: str) -> None:
 
 
 def _is_batched(pipe: Pipeline) -> bool:
-    return any(isinstance(pushdown_of(stage), Batch) for stage in pipe.chain)
+    return any(isinstance(pushdown_of(stage), (Batch, Pack)) for stage in pipe.chain)
 
 
 def _refuse(options: Mapping[str, Any], missing_shards: str, what: str) -> None:

@@ -68,6 +68,13 @@ class Group:
 
 
 @dataclass(frozen=True)
+class Pack:
+    """Packs to a budget that the planner can form. ``packing`` says of what (``streampipe.plan.packing``)."""
+
+    packing: Any
+
+
+@dataclass(frozen=True)
 class Limit:
     """Of every epoch the samples [first, last) alone; ``last`` None: all from ``first`` on."""
 
@@ -84,7 +91,7 @@ class Batch:
     tail: str
 
 
-Pushdown = Filter | Group | Limit | Batch
+Pushdown = Filter | Group | Limit | Batch | Pack
 """What the planner may decide in integers instead of the stage."""
 
 

@@ -140,6 +140,27 @@ def test_the_code_of_looking_runs_and_its_commands_are_there(tmp_path, monkeypat
     assert set(re.findall(r"`streampipe (\w+)", text)) <= set(COMMANDS)
 
 
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+def test_the_code_of_packing_runs(tmp_path, monkeypatch):
+    """Over images of four shapes; the kernel of flash-attention needs a GPU."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "shards").mkdir()
+    samples = [(f"{i:02d}", {"jpg": photo(i, 160 + 80 * (i % 2), 100 + 64 * (i % 3))}) for i in range(12)]
+    (tmp_path / "shards" / "0.tar").write_bytes(shard(samples))
+    recipe, attention = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "packing.md").read_text(), re.DOTALL)
+    there = {}
+    exec(recipe + attention, there)
+    pack = there["pack"]
+    tokens = len(pack["segment_ids"])
+    assert pack["patches"].shape == (tokens, 768)
+    assert pack["cu_seqlens"][-1] == tokens == len(pack["places"])
+    pytest.importorskip("torch.nn.attention.flex_attention")
+    q = torch.randn(1, 2, tokens, 16)
+    same = pack["segment_ids"][:, None] == pack["segment_ids"]
+    wanted = torch.nn.functional.scaled_dot_product_attention(q, q, q, attn_mask=same)
+    torch.testing.assert_close(there["flex"](q, q, q, pack), wanted)
+
+
 def test_what_stands_for_other_libraries_runs(tmp_path, monkeypatch):
     from streampipe.cli import COMMANDS
 

@@ -65,8 +65,8 @@ ORDER = [  # each may import from those before it, and from itself
 ]
 INSIDE = {  # and in a folder, each file from those before it
     "plan": "order shapes buckets spread groups cut rotation lanes deal planned schedule course stepped "
-    "ask dataset streams bucketed",
-    "query": "aliases expression arrow condition split own",
+    "ask dataset streams bucketed packing packed",
+    "query": "aliases expression arrow condition split own cost",
     "index": "beside stated facts columns parquet memory known manifest separated sidecar table layout scan writer "
     "note find merged answers dataset whole build learn",
     "source": "location address connections network failures store http web retry fetch s3 gcs hub rust stores "

@@ -44,7 +44,7 @@ def make_batches(
     run = replace(run, open_shards=open_shards(plan))
     stages, chains = division.tail, plan.dataset.chains
     views = takes_views(stages)
-    equal = division.batch is not None or run.consumer.world_size > 1  # each step must give an item
+    equal = division.joins or run.consumer.world_size > 1  # each step must give an item
     over = repeatable(stages, run, views)
     with closing(read_steps(plan, run, cursor, first, stride, views is not None and chains is None)) as steps:
         if stages and not equal and chains is None and keeps_nothing(stages):
@@ -52,7 +52,7 @@ def make_batches(
             return
         for at, places, found in steps:
             samples = watched(good(places, found, run, chains), counters.tally("reading"))
-            if division.batch and run.fill != len(places):
+            if division.joins and run.fill != len(places):
                 run = replace(run, fill=len(places))
                 over = repeatable(stages, run, views)
             items = list(over(samples)) if stages else list(samples)

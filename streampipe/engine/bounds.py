@@ -12,6 +12,7 @@ from streampipe.engine.indexed import IndexedEngine
 from streampipe.engine.interleaved import LaneEngine
 from streampipe.engine.streams import PlannedStream
 from streampipe.plan.bucketed import BucketPlan
+from streampipe.plan.packed import PackPlan
 from streampipe.plan.planned import Plan
 from streampipe.reading.prefetch import MOST_OPEN
 from streampipe.reading.protocol import Samples
@@ -78,8 +79,8 @@ def has_own_lanes(plan: Plan, job: Job) -> bool:
     """Whether each lane of a plan is drawn from by one reader."""
     lanes = plan.lanes
     divided = lanes.places % job.world_size == 0 and lanes.columns % job.readers == 0
-    # a bucket's batches take turns over readers
-    return job.world_size * job.readers == 1 or (divided and not isinstance(plan, BucketPlan))
+    # batches of buckets, and packs, take turns over readers
+    return job.world_size * job.readers == 1 or (divided and not isinstance(plan, (BucketPlan, PackPlan)))
 
 
 def lanes_of(plan: Plan, job: Job) -> int:

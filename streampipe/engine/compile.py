@@ -23,6 +23,7 @@ from streampipe.engine.streams import PlannedStream
 from streampipe.errors import ConfigError
 from streampipe.plan.ask import Uncounted
 from streampipe.plan.bucketed import BucketPlan
+from streampipe.plan.packed import NotPacked, PackPlan
 from streampipe.plan.planned import Plan
 from streampipe.plan.stepped import StepPlan
 from streampipe.plan.streams import choose_streams
@@ -46,7 +47,13 @@ def compile(spec: Spec, job: Job) -> Engine[Any]:
     if wanted and division.head:
         raise ConfigError(f"tier='planned' cannot be: {division.why}")
     try:
-        plan = plan_of(spec, division, job)
+        try:
+            plan = plan_of(spec, division, job)
+        except NotPacked as reason:
+            if wanted:
+                raise
+            division = replace(division.unpacked(), why=str(reason))
+            plan = plan_of(spec, division, job)
     except OnlyCounted as reason:
         division = replace(division.unpushed(), why=str(reason))
         spec = narrowed(whole, division.head)
@@ -74,6 +81,7 @@ def _planned_lanes(spec: Spec, division: Division, job: Job, plan: Plan) -> Lane
             f"{division.why}; put it into the parts, if it drops nothing there, or leave it out"
         )
     lanes = plan.lanes
+    assert not isinstance(plan, PackPlan)
     if division.pools or isinstance(plan, BucketPlan):
         shape, elastic = Shape(job.world_size, job.readers), False
     elif plan.shuffled and lanes.places >= _FEW_PLACES:

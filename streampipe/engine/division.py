@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from itertools import takewhile
 
 from streampipe.engine.chain import name_of
+from streampipe.errors import ConfigError
 from streampipe.query.condition import Keep
 from streampipe.spec import AnyStage
 from streampipe.stages.grouping import bucket_sizes, find_groups
 from streampipe.stages.stage import pushdown_of, traits_of
-from streampipe.traits import Batch, Filter, Group, Limit, Rows
+from streampipe.traits import Batch, Filter, Group, Limit, Pack, Rows
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Division:
         batch: samples of a rank's batch that the tail makes, the largest where buckets have their own; or None.
         last: what becomes of the last batch, as ``batch(tail=)`` says.
         sizes: samples of a rank's batch of each bucket.
+        pack: what ``pack`` says, at the end of the tail, where packs are planned.
         why: the stage for which there is a head, in words.
     """
 
@@ -40,7 +42,13 @@ class Division:
     batch: int | None = None
     last: str = "short"
     sizes: tuple[int, ...] = ()
+    pack: Pack | None = None
     why: str = ""
+
+    @property
+    def joins(self) -> bool:
+        """Whether the tail makes one item of several samples."""
+        return self.batch is not None or self.pack is not None
 
     @property
     def pools(self) -> bool:
@@ -51,17 +59,23 @@ class Division:
         """The same chain where there is no index to ask: all of it runs."""
         return divide((*self.pushed, *self.head, *self.tail), push=False)
 
+    def unpacked(self) -> Division:
+        """The same chain where packs are made as samples come."""
+        return divide((*self.pushed, *self.head, *self.tail), packs=False)
 
-def divide(chain: Sequence[AnyStage], push: bool = True) -> Division:
-    """Divide a chain. ``push``: whether an index answers what it can.
+
+def divide(chain: Sequence[AnyStage], push: bool = True, packs: bool = True) -> Division:
+    """Divide a chain. ``push``: whether an index answers what it can; ``packs``: and what packs are made of.
 
     Raises:
         ConfigError: no engine can run such a chain.
     """
+    _check_packs(chain)
     find_groups(chain)
+
     pushed = tuple(takewhile(_Pushing(), chain)) if push else ()
     rest = tuple(chain[len(pushed) :])
-    cut = _tail(rest)
+    cut = _tail(rest, push and packs)
     head, tail = rest[:cut], rest[cut:]
     pushes = [pushdown_of(stage) for stage in pushed]
     grouped = next((i for i, each in enumerate(pushes) if isinstance(each, Group)), None)
@@ -75,6 +89,7 @@ def divide(chain: Sequence[AnyStage], push: bool = True) -> Division:
     conditions = tuple(each.condition for each in pushes if isinstance(each, Filter))
     limits = [each for each in pushes if isinstance(each, Limit)]
     batch = next((each for stage in tail if isinstance(each := pushdown_of(stage), Batch)), None)
+    pack = next((each for stage in tail if isinstance(each := pushdown_of(stage), Pack)), None)
     sizes = bucket_sizes(group, tail) if isinstance(group, Group) else ()
     return Division(
         pushed,
@@ -87,6 +102,7 @@ def divide(chain: Sequence[AnyStage], push: bool = True) -> Division:
         None if batch is None else max(sizes) if sizes else batch.size,
         "short" if batch is None else batch.tail,
         sizes,
+        pack,
         _why(head) if head else "",
     )
 
@@ -111,13 +127,21 @@ class _Pushing:
         return True
 
 
-def _tail(chain: Sequence[AnyStage]) -> int:
-    """Where the tail begins: behind the last stage that is neither one for each nor the last ``batch``."""
+def _check_packs(chain: Sequence[AnyStage]) -> None:
+    """Refuse buckets and packs in one chain: each decides which samples come together."""
+    kinds = [type(pushdown_of(stage)) for stage in chain]
+    if Group in kinds and Pack in kinds:
+        raise ConfigError("bucket and pack both decide which samples come together: leave one of them out")
+
+
+def _tail(chain: Sequence[AnyStage], packs: bool) -> int:
+    """Where the tail begins: behind the last stage that is neither one for each nor the last ``batch`` or ``pack``."""
     batched = False
+    joins = (Batch, Pack) if packs else Batch
     for i in range(len(chain) - 1, -1, -1):
         if traits_of(chain[i]).rows is Rows.EACH:
             continue
-        if batched or not isinstance(pushdown_of(chain[i]), Batch):
+        if batched or not isinstance(pushdown_of(chain[i]), joins):
             return i + 1
         batched = True
     return 0

@@ -14,6 +14,7 @@ from streampipe.engine.indexed import IndexedEngine
 from streampipe.engine.interleaved import LaneEngine
 from streampipe.engine.lanes import Shape
 from streampipe.plan.bucketed import BucketPlan
+from streampipe.plan.packed import ABOVE, PackPlan
 from streampipe.plan.planned import Plan
 from streampipe.plan.schedule import columns_of, draw
 from streampipe.plan.stepped import StepPlan
@@ -108,6 +109,7 @@ def _planned(engine: IndexedEngine, job: Job) -> list[tuple[str, str]]:
     pushed = [f"where {division.keep.text}"] if division.keep else []
     pushed += [name_of(division.bucket, parameters=True)] if division.bucket else []
     pushed += [f"batch({_sizes(division)})"] if division.batch else []
+    pushed += [f"pack {division.pack.packing.text}"] if division.pack else []
     alone, mine = has_own_lanes(plan, job), lanes_of(plan, job)
     shards = sum(len(part.shards) for part in dataset.parts())  # a mixture's, too
     rows = [
@@ -115,7 +117,7 @@ def _planned(engine: IndexedEngine, job: Job) -> list[tuple[str, str]]:
         ("pushed down", _names(pushed)),
         ("generators", _names([name_of(stage, parameters=True) for stage in division.tail])),
         ("samples", f"{lanes.samples:,} in {shards:,} shards"),
-        *(_buckets(plan) if isinstance(plan, BucketPlan) else [("steps", _steps(plan, world_size))]),
+        *_steps_and_groups(plan, world_size),
         *(_schedule(plan) if isinstance(plan, StepPlan) else []),
         (
             "order",
@@ -204,11 +206,40 @@ def _buckets(plan: BucketPlan) -> list[tuple[str, str]]:
     return rows
 
 
+def _steps_and_groups(plan: Plan, world_size: int) -> list[tuple[str, str]]:
+    if isinstance(plan, BucketPlan):
+        return _buckets(plan)
+    return _packs(plan) if isinstance(plan, PackPlan) else [("steps", _steps(plan, world_size))]
+
+
+def _packs(plan: PackPlan) -> list[tuple[str, str]]:
+    """Steps, fill, and what is left out, of any epoch."""
+    packs, dataset = plan.packs, plan.dataset
+    mean = dataset.samples / max(1, packs.number)
+    over = packs.number % plan.ranks
+    last = f"; the last step shares the samples of {over} packs out over all" if over else ""
+    whole = f"the same packs on any ranks, in steps that are whole on numbers that divide {packs.round}"
+    rows = [
+        ("steps", f"{plan.batches:,} an epoch on each of {plan.ranks} ranks, one pack each{last}"),
+        (
+            "packs",
+            f"{packs.number:,} an epoch, of {mean:,.1f} samples on average, by {len(packs.costs)} classes of cost; "
+            f"{whole}",
+        ),
+        ("fill", f"{dataset.fill:.1%} of the budget of {packs.budget:,}".replace("%", " %")),
+    ]
+    for what, number in ((ABOVE, dataset.left_out), ("skipped, cost above budget", dataset.over)):
+        rows += [("dropped", f"{number:,} samples {what}")] if number else []
+    return rows + ([("dropped", f"{dataset.unknown:,} samples without a cost")] if dataset.unknown else [])
+
+
 def _unshuffled(plan: Plan) -> str:
     return "each part's own" if len(plan.dataset.parts()) > 1 else "as listed"
 
 
 def _cover(plan: Plan) -> str:
+    if isinstance(plan, PackPlan):
+        return "every sample once an epoch"
     policy = plan.groups.leftover if isinstance(plan, BucketPlan) else plan.lanes.tail
     if isinstance(plan, StepPlan):
         return "each part has its share of all draws at every step, within two; one that is used up begins anew"
@@ -224,7 +255,7 @@ def _cover(plan: Plan) -> str:
 
 
 def _better(plan: Plan) -> str:
-    if isinstance(plan, BucketPlan):
+    if isinstance(plan, (BucketPlan, PackPlan)):
         return "but a remote shard is asked by each of them (cache= keeps it on the machine)"
     columns = plan.lanes.columns
     return f"more requests; a number of workers that divides {columns} gives each lane one"

@@ -26,6 +26,8 @@ from streampipe.plan.cut import check_ranks
 from streampipe.plan.dataset import Dataset, within
 from streampipe.plan.deal import shard_seed
 from streampipe.plan.lanes import EpochOrder, Lanes, batch_seed, choose, sensible_window
+from streampipe.plan.packed import NotPacked
+from streampipe.plan.packing import Packing
 from streampipe.plan.planned import Place, Plan
 from streampipe.plan.schedule import Schedule, constant
 from streampipe.plan.stepped import StepPlan
@@ -348,7 +350,7 @@ class MixSamples(Samples):
         self.weights = weights if weights is None or isinstance(weights, Schedule) else list(weights)
         self.repeats = list(repeats)
 
-    def dataset(self, keep: Keep | None = None, buckets: Buckets | None = None) -> MixDataset | MixedBuckets:
+    def dataset(self, keep: Keep | None = None, groups: Buckets | Packing | None = None) -> MixDataset | MixedBuckets:
         """The samples of all parts.
 
         Raises:
@@ -356,10 +358,12 @@ class MixSamples(Samples):
         """
         if keep:
             raise ConfigError("where stands behind mix; put it into the parts")
-        leaves, kinds = self._leaves(buckets)
+        if isinstance(groups, Packing):
+            raise NotPacked("the packs of a mixture are made as its samples come")
+        leaves, kinds = self._leaves(groups)
         parts, repeats = [leaf.part for leaf in leaves], [leaf.repeats for leaf in leaves]
         if Schedule in kinds:
-            if buckets is not None:
+            if groups is not None:
                 raise ConfigError(
                     "bucket stands behind a mixture with a schedule, whose steps would be of other buckets with other "
                     "weights; put bucket and batch into the parts: each step is then a batch of one of them"
@@ -369,7 +373,7 @@ class MixSamples(Samples):
         if list in kinds:
             flat = len(leaves) == len(self.parts) and isinstance(self.weights, list)
             weights = self.weights if flat else Rates([leaf.factors for leaf in leaves]).at(0)  # type: ignore[assignment]
-        if buckets is not None:
+        if groups is not None:
             return MixedBuckets(parts, weights, repeats)
         return (ConcatDataset if self.in_turn else MixDataset)(parts, weights, repeats)
 

@@ -15,6 +15,7 @@ from streampipe.plan import stepped
 from streampipe.plan.ask import Uncounted
 from streampipe.plan.bucketed import Bucketed, BucketPlan, make_plan
 from streampipe.plan.lanes import sensible_window
+from streampipe.plan.packed import NotPacked, PackDataset, PackPlan, make_pack_plan
 from streampipe.plan.planned import Plan, make
 from streampipe.plan.streams import choose_streams
 from streampipe.reading.protocol import Samples
@@ -66,6 +67,8 @@ def plan_of(spec: Spec, division: Division, job: Job) -> Plan:
         raise Uncounted(f"a shard is damaged, and its readable samples are wanted ({error})") from error
     if division.keep and not dataset.samples:
         raise _nothing_kept(source, division)
+    if isinstance(dataset, PackDataset):
+        return _with_packs(spec, dataset, division, job)
     if division.limit is not None:
         dataset = dataset.limited(division.limit.first, division.limit.last)
     text = division.keep.text if division.keep else ""
@@ -90,14 +93,21 @@ def _read_forward(plan: Plan) -> Plan:
 
 def _dataset(source: Samples, division: Division, job: Job) -> Any:
     """The samples as far as they are known: by an index, or, if nothing is asked of it, by another tool's counts."""
+    if division.pack is not None and division.limit is not None:
+        raise NotPacked("take and skip choose other samples in every epoch, and packs follow from all")
     try:
         check_learnt(source, job)
-        return source.dataset(division.keep, division.group.buckets if division.group else None)
+        groups = division.group.buckets if division.group else division.pack.packing if division.pack else None
+        return source.dataset(division.keep, groups)
+    except NotPacked:
+        raise
     except Uncounted as reason:
         try:
             counted = source.counted()
         except Uncounted:
             raise reason from None
+        if division.pack is not None:
+            raise NotPacked(str(reason)) from None
         if division.pushed and not all(isinstance(pushdown_of(stage), Limit) for stage in division.pushed):
             raise OnlyCounted(str(reason)) from None
         return counted
@@ -146,6 +156,20 @@ def _with_buckets(
     return plan
 
 
+def _with_packs(spec: Spec, dataset: PackDataset, division: Division, job: Job) -> PackPlan:
+    if job.tail is not None:
+        raise ConfigError("tail= has no meaning with pack: every sample comes once an epoch")
+    if spec.policy.mode == "raise":
+        dataset.check_costs()
+    if dataset.left_out and not dataset.samples:
+        raise ConfigError(
+            f"pack: all {dataset.left_out} samples cost more than {dataset.packing.most}, the lower of limit and "
+            f"budget: check cost ({dataset.packing.cost.text}), limit and budget"
+        )
+    text, source = division.keep.text if division.keep else "", spec.source
+    return make_pack_plan(dataset, job.world_size, source.window, spec.seed, text, source.sensible)
+
+
 def check_part(spec: Spec, whole: str = "the mixture") -> tuple[Division, Plan]:
     """A part of a mixture or the like, planned.
 
@@ -160,6 +184,7 @@ def check_part(spec: Spec, whole: str = "the mixture") -> tuple[Division, Plan]:
         plan = plan_of(spec, division, Job())
     except Uncounted as reason:
         raise ConfigError(f"a part of {whole} cannot be planned: {reason}") from None
-    if division.group:
-        raise ConfigError(f"a part of {whole} has buckets; put bucket behind it")
+    if division.group or division.pack:
+        what = "buckets; put bucket" if division.group else "packs; put pack"
+        raise ConfigError(f"a part of {whole} has {what} behind it")
     return division, plan

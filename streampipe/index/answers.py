@@ -53,6 +53,7 @@ class Tally:
     ``counts``: samples by shard (row) and group (column), int32. ``sums``: a number of each group, summed over its
     samples. ``numbers``: what is to be counted, by stage and reason. ``first``: the first sample (shard, row) that
     lacks what the question needs. ``wanted`` and ``whole``: bytes of the samples that are chosen, and of the shards.
+    ``most``: the largest number of each group, where the question asks for it.
     """
 
     counts: np.ndarray
@@ -61,12 +62,14 @@ class Tally:
     first: tuple[int, int] | None = None
     wanted: int = 0
     whole: int = 0
+    most: np.ndarray | None = None
 
     def to_bytes(self) -> bytes:
         """As a file: a line that says what it is, with a checksum of all that follows; JSON in a line; the counts."""
         counts = np.ascontiguousarray(self.counts, np.int32)
         about: dict[str, Any] = {"shape": counts.shape, "sums": self.sums.tolist(), "numbers": self.numbers}
         about |= {"first": self.first, "wanted": self.wanted, "whole": self.whole}
+        about |= {} if self.most is None else {"most": self.most.tolist()}
         rest = json.dumps(about).encode() + b"\n" + _CODEC.compress(counts.tobytes(), asbytes=True)
         return bytes(_MARK % crc32(rest) + rest)
 
@@ -85,7 +88,9 @@ class Tally:
                 held = _CODEC.decompress(packed, decompressed_size=4 * shape[0] * shape[1], asbytes=True)
                 counts, first = np.frombuffer(held, np.int32).reshape(shape), about["first"]
                 sums, numbers = np.array(about["sums"], float), Counter(about["numbers"])
-                return cls(counts, sums, numbers, first and (first[0], first[1]), about["wanted"], about["whole"])
+                most = np.array(about["most"], np.int64) if "most" in about else None
+                first = first and (first[0], first[1])
+                return cls(counts, sums, numbers, first, about["wanted"], about["whole"], most)
         raise IndexMismatch(f"{name} is damaged, or of another version; delete it")
 
 

@@ -47,6 +47,7 @@ class Found(NamedTuple):
     numbers: Counter[str]
     sums: np.ndarray
     first: tuple[int, int] | None = None
+    most: np.ndarray | None = None
 
 
 class Question(Protocol):
@@ -257,6 +258,8 @@ def add(tally: Tally, found: Found, at: np.ndarray) -> None:
     tally.counts[at] = found.counts
     tally.sums += found.sums
     tally.numbers.update(found.numbers)
+    if found.most is not None:
+        tally.most = found.most if tally.most is None else np.maximum(tally.most, found.most)
     if found.first is not None:
         first = int(at[found.first[0]]), found.first[1]
         tally.first = first if tally.first is None else min(tally.first, first)

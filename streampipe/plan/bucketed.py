@@ -385,7 +385,7 @@ def make_plan(
     return BucketPlan(dataset, lanes, seed, window is not None, filter, sensible, groups=groups, ranks=ranks)
 
 
-def choose_lanes(dataset: Bucketed, window: int | None, sensible: bool) -> Lanes:
+def choose_lanes(dataset: Any, window: int | None, sensible: bool) -> Lanes:
     """Lanes for all buckets of a dataset alike. They take turns draw by draw, whatever a bucket's batches hold."""
     deserved = max(1, min(len(dataset.shards), dataset.samples // (4 * _PLACES)))
     if any(part.forward for part in dataset.parts()):
@@ -397,18 +397,26 @@ def choose_lanes(dataset: Bucketed, window: int | None, sensible: bool) -> Lanes
     return Lanes(dataset.samples, places, places, 1, width)
 
 
+class ByBucket(Protocol):
+    """Samples by what they are batched by: ``counts``, shards x buckets, and their sums."""
+
+    counts: np.ndarray
+    by_bucket: tuple[int, ...]
+
+
 class BucketOrders:
     """The samples of each bucket of a dataset in their order, epoch after epoch. ``part``: which dataset of several."""
 
-    def __init__(self, dataset: BucketDataset, lanes: Lanes, seed: int, shuffled: bool, part: int = 0) -> None:
+    def __init__(self, dataset: ByBucket, lanes: Lanes, seed: int, shuffled: bool, part: int = 0) -> None:
         self._dataset = dataset
         self._lanes = lanes
         self._seed = seed
         self._shuffled = shuffled
         self._part = part
         self._orders: OrderedDict[tuple[int, int], tuple[EpochStream, EpochOrder]] = OrderedDict()
+        self._shards: dict[int, np.ndarray] = {}  # by epoch: the order of its shards, which all buckets have
 
-    def find(self, bucket: int, draws: np.ndarray, size: tuple[int, int]) -> list[Place]:
+    def find(self, bucket: int, draws: np.ndarray, size: tuple[int, int] | None = None) -> list[Place]:
         """Where the draws of a bucket are, numbered over all epochs, ascending."""
         if not len(draws):
             return []
@@ -428,9 +436,11 @@ class BucketOrders:
             seed = shard_seed(self._seed, epoch) if self._shuffled else None
             own = derive(batch_seed(self._seed, epoch), "bucket", bucket)
             counts = self._dataset.counts[:, bucket].astype(np.int64)
-            known = EpochStream(counts, seed), EpochOrder(self._lanes_of(bucket), own)
+            stream = EpochStream(counts, seed, 0, self._shards.get(epoch))
+            known = stream, EpochOrder(self._lanes_of(bucket), own)
+            self._shards = {e: each for e, each in self._shards.items() if e >= epoch - 1} | {epoch: stream.shards}
             self._orders[bucket, epoch] = known
-            while len(self._orders) > 2 * len(self._dataset.buckets):
+            while len(self._orders) > 2 * len(self._dataset.by_bucket):
                 self._orders.popitem(last=False)
         else:
             self._orders.move_to_end((bucket, epoch))

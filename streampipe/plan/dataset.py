@@ -130,11 +130,13 @@ class Dataset:
 class EpochStream:
     """Positions in an epoch's stream of samples, the shards one after the other, as (shard, number in it).
 
-    Position 0 is the ``first``-th sample of the stream.
+    Position 0 is the ``first``-th sample of the stream. ``shards``: their order, where it is known already.
     """
 
-    def __init__(self, counts: np.ndarray, seed: int | None, first: int = 0) -> None:
-        self.shards = np.arange(len(counts)) if seed is None else permutation(len(counts), seed)
+    def __init__(self, counts: np.ndarray, seed: int | None, first: int = 0, shards: np.ndarray | None = None) -> None:
+        if shards is None:
+            shards = np.arange(len(counts)) if seed is None else permutation(len(counts), seed)
+        self.shards = shards
         self._start = -first
         self._ends = np.cumsum(counts[self.shards]) - first
         self._last = (0, 0, 0)  # start, end and number of the shard that was found last

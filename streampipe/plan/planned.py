@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
 from streampipe.counters import counters
@@ -85,7 +84,7 @@ class Plan:
     sensible: bool = False  # the window was not given, but chosen at the first start, as the lanes were
     begun: Begun | None = None
 
-    @cached_property
+    @property
     def batches(self) -> int:
         """Batches of an epoch, the same on every rank; of one begun with another batch see ``batches_in``."""
         return self.lanes.batches
@@ -250,6 +249,7 @@ def _lanes_of(kept: Mapping[str, Any], lanes: Lanes) -> Lanes:
 
 _MUST_AGREE = {
     "buckets": "the set of buckets",
+    "packs": "what is packed, and into how many packs,",
     "leftover": "the policy for leftovers",
     "together": "the number of buckets at a step (1; under same=False, one for each rank)",
     "samples": "the number of samples",

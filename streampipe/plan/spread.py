@@ -13,7 +13,8 @@ import numpy as np
 
 from streampipe.rng import derive, uniform_at
 
-_BLOCK = 1024  # turns that are sorted at once
+_BLOCK = 1024  # turns that are sorted at once, or more:
+_MOST_EDGES = 1 << 20  # how many numbers say where blocks begin
 
 
 class Spread:
@@ -28,7 +29,7 @@ class Spread:
         self.lengths = np.asarray(lengths, np.int64)
         self.total = int(self.lengths.sum())
         self._seeds = [derive(seed, "sequence", s) for s in range(len(self.lengths))]
-        blocks = max(1, -(-self.total // _BLOCK))
+        blocks = max(1, min(-(-self.total // _BLOCK), _MOST_EDGES // max(1, len(self.lengths))))
         times = np.arange(blocks + 1) / blocks
         self._edges = np.stack([self._before(s, times) for s in range(len(self.lengths))], 1)
         self._starts = self._edges.sum(1)

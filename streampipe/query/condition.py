@@ -85,11 +85,11 @@ class Condition:
             ConfigError: kinds that cannot be compared; or a value is unknown and ``missing`` is ``error``.
             IndexMismatch: the index lacks values of the json that a name may stand for.
         """
-        return self._judged(_IndexFacts(index), np.ones(len(index), bool) if among is None else among)
+        return self._judged(IndexFacts(index), np.ones(len(index), bool) if among is None else among)
 
     def of_sample(self, facts: Mapping[str, Any]) -> Verdict:
         """Whether a sample with these facts is kept: one row."""
-        return self._judged(_SampleFacts(facts), np.ones(1, bool))
+        return self._judged(SampleFacts(facts), np.ones(1, bool))
 
     @property
     def columns(self) -> frozenset[str] | None:
@@ -171,7 +171,7 @@ class _Facts(Protocol):
         ...
 
 
-class _IndexFacts:
+class IndexFacts:
     """The facts of a shard's samples."""
 
     def __init__(self, index: ShardIndex) -> None:
@@ -201,7 +201,7 @@ class _IndexFacts:
         return self._index.keys()[row]
 
 
-class _SampleFacts:
+class SampleFacts:
     """The facts of one sample."""
 
     def __init__(self, facts: Mapping[str, Any]) -> None:

@@ -163,6 +163,17 @@ class Expression:
         """The same, in the parts that stand between ``and``."""
         return [_truth(self._value(part, columns, rows), part) for part, _ in self._parts]
 
+    def numbers(self, columns: Mapping[str, Column], rows: int) -> Column:
+        """The same where it is no condition but a number: ``height * width // 256``; in float64.
+
+        Raises:
+            ConfigError: a text is counted with.
+
+        >>> Expression("n // 2 + 1").numbers({"n": column([5, 8])}, 2).values.tolist()
+        [3.0, 5.0]
+        """
+        return _numbers(self._value(self._tree, columns, rows), self._tree)
+
     def reasons(self, parts: Sequence[Column], rows: np.ndarray) -> Counter[str]:
         """Why the condition is not true in rows (a mask), by its parts.
 

@@ -17,6 +17,7 @@ from streampipe.index.beside import Beside
 from streampipe.index.learn import LearningFinder
 from streampipe.plan.ask import Uncounted
 from streampipe.plan.buckets import Buckets
+from streampipe.plan.packing import Packing
 from streampipe.query.condition import Keep
 from streampipe.urls import ShardList
 
@@ -62,8 +63,8 @@ class Samples(ABC):
         """What learns the index of its shards while they are streamed, and the shards; None: nothing does."""
         return None
 
-    def dataset(self, keep: Keep | None = None, buckets: Buckets | None = None) -> Any:
-        """The samples that ``keep`` keeps, counted, by bucket if ``buckets`` are given. It may have to look at all.
+    def dataset(self, keep: Keep | None = None, groups: Buckets | Packing | None = None) -> Any:
+        """The samples that ``keep`` keeps, counted, by ``groups`` if they are given. It may have to look at all.
 
         Raises:
             Uncounted: they cannot be counted.

@@ -18,12 +18,14 @@ from streampipe.counters import counters
 from streampipe.errors import ConfigError, SampleError, ShardError, ShardMissing
 from streampipe.index import Finder, ShardIndex
 from streampipe.plan.ask import Uncounted, none_there
-from streampipe.plan.bucketed import BucketDataset, count_buckets
+from streampipe.plan.bucketed import BucketDataset
 from streampipe.plan.buckets import Buckets
 from streampipe.plan.dataset import Dataset, count
 from streampipe.plan.deal import Portion, deal, sample_seed, shard_order, shard_seed
 from streampipe.plan.lanes import sensible_window
 from streampipe.plan.order import traceable, window_bytes
+from streampipe.plan.packed import PackDataset, count_groups
+from streampipe.plan.packing import Packing
 from streampipe.query.condition import Keep
 from streampipe.reading.finder import SourceFinder
 from streampipe.reading.protocol import Samples, digest
@@ -67,7 +69,7 @@ class ShardSamples(Samples):
         self.sensible = sensible
         self.tier = tier
         self.finder = finder or SourceFinder(given)
-        self._datasets: dict[tuple[str, Buckets | None], Dataset | BucketDataset] = {}  # by filter and buckets
+        self._datasets: dict[tuple[str, Any], Dataset | BucketDataset | PackDataset] = {}  # by filter and groups
         self._narrow: dict[frozenset[str], ShardSamples] = {}  # by the fields that are read
         self._job = unique()  # as long as this lives, it means the same data: in its copies in workers, too
         self._lanes = 1
@@ -109,22 +111,24 @@ class ShardSamples(Samples):
             self._narrow[fields] = found
         return self._narrow[fields]
 
-    def dataset(self, keep: Keep | None = None, buckets: Buckets | None = None) -> Dataset | BucketDataset:
-        """The samples of the shards that ``keep`` keeps, counted, by bucket if ``buckets`` are given.
+    def dataset(
+        self, keep: Keep | None = None, groups: Buckets | Packing | None = None
+    ) -> Dataset | BucketDataset | PackDataset:
+        """The samples of the shards that ``keep`` keeps, counted, by ``groups`` if they are given.
 
         The first call may have to look at every shard.
 
         Raises:
             Uncounted: they cannot be counted.
         """
-        text = (keep.text if keep else "", buckets)
+        text = (keep.text if keep else "", groups)
         if text not in self._datasets:
-            self._datasets[text] = self._counted(keep, buckets)
+            self._datasets[text] = self._counted(keep, groups)
         return self._datasets[text]
 
-    def _counted(self, keep: Keep | None, buckets: Buckets | None) -> Dataset | BucketDataset:
+    def _counted(self, keep: Keep | None, groups: Buckets | Packing | None) -> Dataset | BucketDataset | PackDataset:
         given = self.given
-        if isinstance(given, Counts) and keep is None and buckets is None:
+        if isinstance(given, Counts) and keep is None and groups is None:
             numbers = given.counts()
             if numbers is not None:
                 known = np.array(numbers, np.int64)
@@ -132,16 +136,20 @@ class ShardSamples(Samples):
                 return Dataset(self.shards, self.finder, known, None, None, 0, None, self._forward, indexed, given)
         if not isinstance(given, Facts):
             what = (
-                "the sizes of its images" if buckets else "facts of its samples" if keep else "how many samples it has"
+                "the sizes of its images"
+                if isinstance(groups, Buckets)
+                else "facts of its samples"
+                if keep or groups
+                else "how many samples it has"
             )
             raise Uncounted(f"{type(given).__name__} does not know {what}")
-        counted = count if buckets is None else partial(count_buckets, buckets=buckets)
-        found: Dataset | BucketDataset = counted(self.shards, self.finder, keep=keep, job=None)
+        counted: Any = count if groups is None else partial(count_groups, groups=groups)
+        found: Dataset | BucketDataset | PackDataset = counted(self.shards, self.finder, keep=keep, job=None)
         for dataset in found.parts():
             dataset.given, dataset.forward = given, self._forward
         return found
 
-    def counted(self) -> Dataset | BucketDataset:
+    def counted(self) -> Dataset | BucketDataset | PackDataset:
         """All samples, where more was asked than the source knows.
 
         Raises:

@@ -18,10 +18,12 @@ from streampipe.index.beside import Beside
 from streampipe.index.learn import Learn, LearningFinder
 from streampipe.index.table import BYTES
 from streampipe.plan.ask import counted_by_others
-from streampipe.plan.bucketed import BucketDataset, count_buckets
+from streampipe.plan.bucketed import BucketDataset
 from streampipe.plan.buckets import Buckets
 from streampipe.plan.dataset import Dataset, count
 from streampipe.plan.deal import Portion
+from streampipe.plan.packed import PackDataset, count_groups
+from streampipe.plan.packing import Packing
 from streampipe.query.condition import Keep
 from streampipe.reading.indexed import IndexedShard
 from streampipe.reading.members import samples_of
@@ -107,10 +109,10 @@ class TarSamples(ShardSamples):
         self.limits = limits
         self._by_others: Dataset | None = None
 
-    def _counted(self, keep: Keep | None, buckets: Buckets | None) -> Dataset | BucketDataset:
+    def _counted(self, keep: Keep | None, groups: Buckets | Packing | None) -> Dataset | BucketDataset | PackDataset:
         """By their manifest, their indexes, or a scan."""
-        if buckets is not None:
-            return count_buckets(self.shards, self.finder, buckets, keep, self._job)
+        if groups is not None:
+            return count_groups(self.shards, self.finder, groups, keep, self._job)
         return count(self.shards, self.finder, keep, self._job)
 
     def counted(self) -> Dataset:

@@ -14,6 +14,7 @@ from streampipe.stages.fit import fit
 from streampipe.stages.flat_map import flat_map
 from streampipe.stages.join import join
 from streampipe.stages.map import map
+from streampipe.stages.pack import pack
 from streampipe.stages.rename import rename
 from streampipe.stages.select import select
 from streampipe.stages.shuffle import shuffle
@@ -41,6 +42,7 @@ __all__ = [
     "flat_map",
     "join",
     "map",
+    "pack",
     "rename",
     "select",
     "shuffle",

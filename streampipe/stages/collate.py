@@ -90,7 +90,7 @@ def _column(name: str, values: list[Any], keys: Sequence[Any], pad: Pad | None) 
     """The values of a field as one tensor, or else as a list."""
     first = values[0]
     if isinstance(first, (bool, int, float, np.generic)):
-        found = None if name.startswith("__") else _numbers(values)
+        found = None if name.startswith("__") else numbers(values)
         return values if found is None else found
     padded = pad is not None and name in pad
     if padded or (isinstance(first, np.ndarray) and first.dtype.kind in "biufc"):
@@ -144,7 +144,7 @@ def _padded_images(name: str, values: list[Any], value: float) -> Batch:
     return {name: out, f"{name}.count": torch.tensor([len(each) for each in values]), f"{name}.size": sizes}
 
 
-def _numbers(values: Sequence[Any]) -> torch.Tensor | None:
+def numbers(values: Sequence[Any]) -> torch.Tensor | None:
     """Numbers as a tensor; None where one of them is none, or is too large for one."""
     plain = [value.item() if isinstance(value, np.generic) else value for value in values]
     kinds = {type(value) for value in plain}

@@ -29,7 +29,7 @@ from streampipe.source import Source, redact
 from streampipe.spec import Spec
 from streampipe.stages.stage import pushdown_of
 from streampipe.threads import ordered
-from streampipe.traits import Batch
+from streampipe.traits import Batch, Pack
 from streampipe.write.cost import Cost, costs_in, total
 from streampipe.write.draft import put
 from streampipe.write.job import check_pattern, claim, facts_of, is_done, shard_url
@@ -86,8 +86,10 @@ def write(spec: Spec, pattern: str, options: Options) -> Summary:
     check_pattern(pattern)
     if spec.epochs is None:
         raise ConfigError("epochs=None makes the pipeline endless, so it cannot be written: give stream(epochs=n)")
-    if spec.chain and isinstance(pushdown_of(spec.chain[-1]), Batch):  # before the folder is claimed for such a job
-        raise ConfigError("write takes samples, and the pipeline ends with batch(...): put unbatch() behind it")
+    last = pushdown_of(spec.chain[-1]) if spec.chain else None
+    if isinstance(last, (Batch, Pack)):  # before the folder is claimed for such a job
+        name, advice = ("batch", "put unbatch() behind it") if isinstance(last, Batch) else ("pack", "leave it out")
+        raise ConfigError(f"write takes samples, and the pipeline ends with {name}(...): {advice}")
     spec = replace(spec, policy=options.policy)
     try:
         plan, stages = planned(spec, options.max_samples)

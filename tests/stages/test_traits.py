@@ -12,7 +12,7 @@ from streampipe.counters import counters
 from streampipe.engine.indexed import IndexedEngine
 from streampipe.query.condition import Condition
 from streampipe.stages.stage import StageDefinition, pushdown_of, traits_of
-from streampipe.traits import Batch, Filter, Group, Keeps, Limit, Rows, Traits
+from streampipe.traits import Batch, Filter, Group, Keeps, Limit, Pack, Rows, Traits
 from tests.data import photo, shard
 from tests.laws import _plain, check_lazy, check_picklable, check_rows, check_same, check_state, engine_of
 
@@ -45,6 +45,7 @@ STAGES = {  # by name: what stands before it, the stage, and what stands behind 
     "map": (lambda p: p, lambda p: p.map(jitter), lambda p: p.batch(2)),
     "drop": (lambda p: p, lambda p: p.drop("txt"), lambda p: p.decode(16).batch(2)),
     "flat_map": (lambda p: p, lambda p: p.flat_map(pieces), lambda p: p.batch(2)),
+    "pack": (lambda p: p, lambda p: p.pack(9, "n + 2", window=5), lambda p: p.select("jpg")),
     "rename": (lambda p: p, lambda p: p.rename(image="jpg"), lambda p: p.decode(16).batch(2)),
     "select": (lambda p: p, lambda p: p.select("jpg"), lambda p: p.decode(16).batch(2)),
     "skip": (lambda p: p, lambda p: p.skip(5), lambda p: p.batch(2)),
@@ -110,7 +111,9 @@ def test_stages_are_picklable_and_lazy(shards, name):
     stage, samples = alone(shards, name)
     check_picklable(stage, samples)
     check_lazy(
-        stage, samples, {"batch": 6, "shuffle": 4, "filter": 6, "where": 12, "skip": 6, "flat_map": 6}.get(name, 1)
+        stage,
+        samples,
+        {"batch": 6, "shuffle": 4, "filter": 6, "where": 12, "skip": 6, "flat_map": 6, "pack": 12}.get(name, 1),
     )
 
 
@@ -118,7 +121,7 @@ def test_stages_are_picklable_and_lazy(shards, name):
 @pytest.mark.parametrize("decorator", DECORATORS)
 @pytest.mark.parametrize("name", STAGES)
 def test_a_decorated_stage_equals_the_plain_one_in_a_chain(shards, name, decorator, tier):
-    if decorator == "cached" and name in ("batch", "flat_map", "shuffle", "skip", "take", "unbatch"):
+    if decorator == "cached" and name in ("batch", "flat_map", "pack", "shuffle", "skip", "take", "unbatch"):
         with pytest.raises(sp.ConfigError, match="cached works sample by sample"):
             chain(stream(shards, tier), name, DECORATORS[decorator])
         return
@@ -145,7 +148,8 @@ def test_a_decorated_stage_goes_on_where_the_plain_one_stopped(shards, name, dec
 
 
 @pytest.mark.parametrize(
-    "name", sorted(set(STAGES) - {"batch", "unbatch", "bucket", "flat_map", "shuffle", "skip", "take", "filter"})
+    "name",
+    sorted(set(STAGES) - {"batch", "unbatch", "bucket", "flat_map", "pack", "shuffle", "skip", "take", "filter"}),
 )
 def test_a_decorated_stage_equals_the_plain_one_in_a_mixture(shards, name):
     def mixed(decorate):
@@ -259,6 +263,7 @@ def test_nothing_is_known_of_a_plain_function():
         (stages.where(condition=Condition("n > 1")), Filter),
         (stages.bucket(buckets=BUCKETS), Group),
         (stages.batch(size=3), Batch),
+        (stages.pack(budget=9), Pack),
         (stages.take(n=3), Limit),
         (stages.skip(n=3), Limit),
     ],
