@@ -26,8 +26,9 @@ from streampipe.stages.decode import Crop, Decoders
 from streampipe.stages.framing import Sizes
 from streampipe.stages.grouping import find_groups
 from streampipe.stages.pack import WINDOW
-from streampipe.stages.stage import Stage, StageDefinition
+from streampipe.stages.stage import Stage, StageDefinition, pushdown_of
 from streampipe.stages.values import check_kind
+from streampipe.traits import Split
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -231,6 +232,23 @@ class Fluent:
         return self.apply(_made(stages.fit, **_options(locals())))
 
     @spelt
+    def clips(
+        self,
+        frames: int | Sequence[int] | None = None,
+        fps: float | None = None,
+        *,
+        rule: str = "head",
+        n: int | None = None,
+        stride: int | None = None,
+        audio: bool | int = False,
+    ) -> Self:
+        """Clips of each sample's video, as samples of their own; see ``streampipe.stages.clips`` for the options.
+
+        At the head of a chain over counted tars, behind ``where`` at most, the planner counts them.
+        """
+        return self.apply(_made(stages.clips, **_options(locals())))
+
+    @spelt
     def bucket(
         self,
         buckets: str | Buckets | Iterable[tuple[int, int]],
@@ -258,15 +276,20 @@ class Fluent:
         Samples without an image of a known size are errors, or skipped under ``on_error="skip"``; those beyond
         ``max_ar`` are left out; both are counted. What drops samples (``where``, ``filter``) belongs in front of it: a
         slot that becomes empty behind it is filled with another sample of the same batch once more, and counted.
+
+        Behind ``clips`` a bucket is height x width x frames: sizes with each of the numbers of frames that clips have,
+        and with one frame for images (``sp.Buckets(..., frames=)`` names others).
         """
-        return self.apply(
-            _made(stages.bucket, buckets=make_buckets(buckets), tail=tail, same=same, max_bytes=max_bytes)
-        )
+        made = make_buckets(buckets)
+        cut = next((each for stage in self.chain if isinstance(each := pushdown_of(stage), Split)), None)
+        if cut is not None and made.frames is None:
+            made = made.with_frames((1, *cut.rule.frames))
+        return self.apply(_made(stages.bucket, buckets=made, tail=tail, same=same, max_bytes=max_bytes))
 
     @spelt
     def batch(
         self,
-        size: int | Mapping[tuple[int, int], int] | None = None,
+        size: int | Mapping[Any, int] | None = None,
         *,
         pixels: int | None = None,
         collate: Collate | None = None,
@@ -275,7 +298,8 @@ class Fluent:
     ) -> Self:
         """``size`` samples as one dict of stacked tensors and lists; see ``streampipe.stages.batch``.
 
-        Behind ``bucket`` it may be a number for each (width, height), or a budget: ``batch(pixels=16 * 1024 * 1024)``.
+        Behind ``bucket`` it may be a number for each (height, width), or a budget: ``batch(pixels=16 * 1024 * 1024)``.
+        Where buckets have frames too, for each (height, width, frames), or each number of frames: ``{1: 32, 17: 2}``.
         """
         stage = _made(stages.batch, **_options(locals()))
         if not isinstance(size, int):

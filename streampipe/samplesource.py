@@ -86,8 +86,9 @@ class Facts(Protocol):
         """One row for each sample of a shard, in order; None if what is asked for is not known.
 
         Column ``key`` is the samples' keys; ``width`` and ``height`` those of the image, as shown; ``size`` its bytes,
-        about; all others are a condition's own. ``columns``: those that will be looked at, whether they are there or
-        not; None: any.
+        about; ``video.frames``, ``video.duration`` (seconds), ``video.width`` and ``video.height`` those of the video,
+        so that clips of it can be planned; all others are a condition's own. ``columns``: those that will be looked
+        at, whether they are there or not; None: any.
         """
         ...
 

@@ -91,7 +91,17 @@ class Batch:
     tail: str
 
 
-Pushdown = Filter | Group | Limit | Batch | Pack
+@dataclass(frozen=True)
+class Split:
+    """Samples become several by a rule that the index can be asked; ``each`` is the stage that makes, of a sample that
+    was planned so, the one of them that it was planned as.
+    """
+
+    rule: Any
+    each: Any
+
+
+Pushdown = Filter | Group | Limit | Batch | Pack | Split
 """What the planner may decide in integers instead of the stage."""
 
 

@@ -4,6 +4,7 @@ import ast
 import re
 import sys
 import types
+from collections import Counter
 from functools import cache
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import torch
 
 import streampipe as sp
 from tests.data import photo, shard, write_shards
+from tests.videos import need_av, video
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("**/*.md"))]
@@ -68,6 +70,23 @@ def test_the_code_of_the_readme_runs(tmp_path, monkeypatch, capsys):
     printed = capsys.readouterr().out
     assert "batches are planned" in printed
     assert "bucket 1024x1024" in printed
+
+
+def test_the_code_of_video_runs(tmp_path, monkeypatch):
+    """Over four videos, of which one is upright, and an image."""
+    need_av()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "videos").mkdir()
+    wide, tall = video(40, 16, (24, 40)), video(20, 16, (40, 24), format="webm")
+    rows = [("a", {"mp4": wide}), ("b", {"webm": tall}), ("c", {"jpg": photo(1, 40, 24)}), ("d", {"mp4": wide})]
+    for number in range(2):
+        samples = [(f"{key}{number}", fields) for key, fields in rows[number * 2 : number * 2 + 2]]
+        (tmp_path / "videos" / f"{number:05d}.tar").write_bytes(shard(samples))
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "video.md").read_text(), re.DOTALL)
+    there = {}
+    exec(code, there)
+    shapes = Counter(tuple(batch["video"].shape) for batch in there["pipe"])
+    assert shapes == {(1, 17, 3, 192, 320): 4, (1, 17, 3, 320, 192): 1}
 
 
 def test_the_code_of_extending_runs(tmp_path, monkeypatch):

@@ -65,7 +65,7 @@ ORDER = [  # each may import from those before it, and from itself
 ]
 INSIDE = {  # and in a folder, each file from those before it
     "plan": "order shapes buckets spread groups cut rotation lanes deal planned schedule course stepped "
-    "ask dataset streams bucketed packing packed",
+    "ask clips dataset streams bucketed packing packed",
     "query": "aliases expression arrow condition split own cost",
     "index": "beside stated facts columns parquet memory known manifest separated sidecar table layout scan writer "
     "note find merged answers dataset whole build learn",
@@ -73,7 +73,8 @@ INSIDE = {  # and in a folder, each file from those before it
     "buffers link traffic forward ranges ranged local disk part cache download source",
     "tar": "limits foreign extended header compression entries reader writer",
     "decoding": "extensions inflate geometry text blocks tensorfile conditioning arrays budget exif codec segments icc "
-    "resize boxes pillow jpeg_damage jpeg fast png web more codecs image deferred several fields",
+    "resize boxes pillow jpeg_damage jpeg fast png web more codecs image deferred several fields clip container "
+    "isobmff matroska animation movie video",
     "reading": "protocol iterable finder members shards indexed tars folder parquet formats forward remote wanted pace "
     "prefetch reader",
     "folders": "names files facts metadata layouts duplicates walk listing",
@@ -98,6 +99,7 @@ ONLY = {
     "PIL": {"decoding", "pack.change", "write", "commands.preview", "views"},
     "simplejpeg": {"decoding"},
     "imagecodecs": {"decoding.fast"},
+    "av": {"decoding.video"},
     "zlib_ng": {"checksum"},
     "webdataset": {"decoding"},
     "ray": {"cluster"},

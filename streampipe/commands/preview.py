@@ -12,7 +12,9 @@ from PIL import Image, ImageDraw
 from streampipe.commands.arguments import add_index, add_urls, positive, whole
 from streampipe.commands.say import say_json
 from streampipe.context import Sample
-from streampipe.decoding import decode_image, is_image_field, main_image
+from streampipe.decoding import decode_image, delivered, is_image_field, main_image
+from streampipe.decoding.movie import is_video_field, main_video, videos_in
+from streampipe.decoding.video import still
 from streampipe.errors import ConfigError
 from streampipe.pipeline import Pipeline
 from streampipe.preview import preview
@@ -104,7 +106,7 @@ def _sheet(pipe: Pipeline, given: argparse.Namespace, kind: str) -> int:
     with_images = (sample for sample in pipe.caption(missing="keep") if _images(sample))
     samples = list(islice(with_images, given.samples or 24))
     if not samples:
-        raise ConfigError("no sample of these shards has an image; streampipe ls lists what they have")
+        raise ConfigError("no sample of these shards has an image or a video; streampipe ls lists what they have")
     image = sheet(samples, given.edge or 256, min(given.columns or 6, len(samples)))
     try:
         image.save(given.out, kind)
@@ -120,14 +122,23 @@ def sheet(samples: list[Sample], edge: int, columns: int) -> Image.Image:
     pen = ImageDraw.Draw(drawn)
     for i, sample in enumerate(samples):
         x, y = i % columns * edge, i // columns * (edge + _STRIP)
-        data = sample[main_image(_images(sample))]
-        drawn.paste(decode_image(data, size=(edge, edge), output="pil"), (x, y))
+        drawn.paste(_picture(sample, edge), (x, y))
         text = (sample["caption"] or sample["__key__"]).encode("latin-1", "replace").decode("latin-1")
         lines = textwrap.wrap(text, max(1, edge // 7))[:3]
         pen.multiline_text((x + 4, y + edge + 2), "\n".join(lines), fill="black", spacing=2)
     return drawn
 
 
+def _picture(sample: Sample, edge: int) -> Image.Image:
+    """The main image of a sample, or the frame in the middle of its main video, as a square."""
+    videos = videos_in(sample)
+    if videos:
+        found: Image.Image = delivered(still(sample[main_video(videos)], (edge, edge)), "pil")
+        return found
+    image: Image.Image = decode_image(sample[main_image(_images(sample))], size=(edge, edge), output="pil")
+    return image
+
+
 def _images(sample: Sample) -> list[str]:
     encoded = {name: value for name, value in sample.items() if isinstance(value, bytes)}
-    return [name for name, value in encoded.items() if is_image_field(name, value)]
+    return [name for name, value in encoded.items() if is_image_field(name, value) or is_video_field(name, value)]

@@ -22,6 +22,8 @@ from streampipe.commands.arguments import add_index, add_urls, positive
 from streampipe.commands.look import samples
 from streampipe.commands.say import say_json
 from streampipe.decoding import decode_field
+from streampipe.decoding.movie import is_video_field
+from streampipe.decoding.video import check_video
 from streampipe.errors import ConfigError, IndexMismatch, SampleError, ShardError, ShardMissing, SourceError
 from streampipe.index import Finder, ShardIndex, scan
 from streampipe.index.find import index_url
@@ -257,13 +259,13 @@ def _rows(index: ShardIndex) -> list[dict[str, Any]]:
 
 
 def _decoded(url: str, finder: Finder) -> Iterator[str]:
-    """The fields that cannot be decoded."""
+    """The fields that cannot be decoded; of a video all frames are."""
     try:
         for sample in samples(url, finder):
             for name, value in sample.items():
                 if not name.startswith("__"):
                     try:
-                        decode_field(name, value)
+                        check_video(value) if is_video_field(name, value) else decode_field(name, value)
                     except SampleError as error:
                         yield f"{redact(url)}, sample {sample['__key__']!r}, field {name!r}: {error}"
     except _SHARD:

@@ -8,6 +8,7 @@ from functools import lru_cache
 TEXTS = frozenset(("txt", "text", "transcript", "caption"))
 JSONS = frozenset(("json", "jsn"))
 NUMBERS = frozenset(("cls", "cls2", "index", "inx", "id"))
+VIDEOS = frozenset(("mp4", "m4v", "mov", "webm", "mkv"))
 UNSAFE = frozenset(("pkl", "pickle", "pyd", "pth", "pt", "ckpt", "bin", "joblib", "dill"))
 """Formats that can run code when they are read."""
 

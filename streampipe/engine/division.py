@@ -8,11 +8,12 @@ from itertools import takewhile
 
 from streampipe.engine.chain import name_of
 from streampipe.errors import ConfigError
+from streampipe.plan.clips import ClipKeep
 from streampipe.query.condition import Keep
 from streampipe.spec import AnyStage
 from streampipe.stages.grouping import bucket_sizes, find_groups
 from streampipe.stages.stage import pushdown_of, traits_of
-from streampipe.traits import Batch, Filter, Group, Limit, Pack, Rows
+from streampipe.traits import Batch, Filter, Group, Limit, Pack, Rows, Split
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Division:
         sizes: samples of a rank's batch of each bucket.
         pack: what ``pack`` says, at the end of the tail, where packs are planned.
         why: the stage for which there is a head, in words.
+        chain: all of it, as it was given.
     """
 
     pushed: tuple[AnyStage, ...]
@@ -44,6 +46,7 @@ class Division:
     sizes: tuple[int, ...] = ()
     pack: Pack | None = None
     why: str = ""
+    chain: tuple[AnyStage, ...] = ()
 
     @property
     def joins(self) -> bool:
@@ -57,11 +60,11 @@ class Division:
 
     def unpushed(self) -> Division:
         """The same chain where there is no index to ask: all of it runs."""
-        return divide((*self.pushed, *self.head, *self.tail), push=False)
+        return divide(self.chain, push=False)
 
     def unpacked(self) -> Division:
         """The same chain where packs are made as samples come."""
-        return divide((*self.pushed, *self.head, *self.tail), packs=False)
+        return divide(self.chain, packs=False)
 
 
 def divide(chain: Sequence[AnyStage], push: bool = True, packs: bool = True) -> Division:
@@ -74,16 +77,18 @@ def divide(chain: Sequence[AnyStage], push: bool = True, packs: bool = True) -> 
     find_groups(chain)
 
     pushed = tuple(takewhile(_Pushing(), chain)) if push else ()
-    rest = tuple(chain[len(pushed) :])
-    cut = _tail(rest, push and packs)
+    split = next((each for stage in pushed if isinstance(each := pushdown_of(stage), Split)), None)
+    each_split = () if split is None else (split.each,)
+    rest = (*each_split, *chain[len(pushed) :])
+    cut = _tail(rest, push and packs and split is None)  # of clips, packs are made as they come
     head, tail = rest[:cut], rest[cut:]
     pushes = [pushdown_of(stage) for stage in pushed]
     grouped = next((i for i, each in enumerate(pushes) if isinstance(each, Group)), None)
     if grouped is not None and head:  # groups that are not batched at once are formed while the chain runs
         first = next(i for i, stage in enumerate(chain) if isinstance(pushdown_of(stage), Group))
         pushed, pushes = pushed[:first], pushes[:first]
-        head, tail, grouped = tuple(chain[first:]), (), None
-    elif not push and find_groups(rest)[1] is not None:
+        head, tail, grouped = (*each_split, *chain[first:]), (), None
+    elif find_groups(rest)[1] is not None:
         head, tail = rest, ()
     group = pushes[grouped] if grouped is not None else None
     conditions = tuple(each.condition for each in pushes if isinstance(each, Filter))
@@ -95,20 +100,23 @@ def divide(chain: Sequence[AnyStage], push: bool = True, packs: bool = True) -> 
         pushed,
         head,
         tail,
-        Keep(conditions) if conditions else None,
+        ClipKeep(conditions, split.rule) if split else Keep(conditions) if conditions else None,
         _together(limits) if limits else None,
         pushed[grouped] if grouped is not None else None,
         group if isinstance(group, Group) else None,
-        None if batch is None else max(sizes) if sizes else batch.size,
+        max(sizes) if sizes else batch.size if batch is not None and isinstance(batch.size, int) else None,
         "short" if batch is None else batch.tail,
         sizes,
         pack,
         _why(head) if head else "",
+        tuple(chain),
     )
 
 
 class _Pushing:
-    """Whether a stage can still be answered by the index: a filter behind a limit would change what is limited."""
+    """Whether a stage can still be answered by the index: a filter behind a limit would change what is limited, and one
+    behind clips asks clips.
+    """
 
     def __init__(self) -> None:
         self._seen: set[type] = set()
@@ -117,8 +125,9 @@ class _Pushing:
         push = pushdown_of(stage)
         allowed: dict[type, set[type]] = {
             Filter: {Filter, Group},
-            Group: {Filter},
-            Limit: {Filter, Limit},
+            Split: {Filter},
+            Group: {Filter, Split},
+            Limit: {Filter, Limit, Split},
         }
         before = allowed.get(type(push))
         if before is None or not self._seen <= before:

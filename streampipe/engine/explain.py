@@ -14,10 +14,12 @@ from streampipe.engine.indexed import IndexedEngine
 from streampipe.engine.interleaved import LaneEngine
 from streampipe.engine.lanes import Shape
 from streampipe.plan.bucketed import BucketPlan
+from streampipe.plan.clips import ClipKeep
 from streampipe.plan.packed import ABOVE, PackPlan
 from streampipe.plan.planned import Plan
 from streampipe.plan.schedule import columns_of, draw
 from streampipe.plan.stepped import StepPlan
+from streampipe.query.condition import Keep
 from streampipe.reading.prefetch import EARLY
 from streampipe.spec import Job, Spec
 from streampipe.stages.grouping import find_groups
@@ -106,7 +108,8 @@ def _planned(engine: IndexedEngine, job: Job) -> list[tuple[str, str]]:
     spec, plan, division = engine.spec, engine.plan, engine.division
     lanes, dataset, world_size = plan.lanes, plan.dataset, job.world_size
     lift = "" if engine.level is Level.INDEXED else spec.source.lift(True)
-    pushed = [f"where {division.keep.text}"] if division.keep else []
+    pushed = [f"where {Keep(division.keep.conditions).text}"] if division.keep and division.keep.conditions else []
+    pushed += [division.keep.clips.text] if isinstance(division.keep, ClipKeep) else []
     pushed += [name_of(division.bucket, parameters=True)] if division.bucket else []
     pushed += [f"batch({_sizes(division)})"] if division.batch else []
     pushed += [f"pack {division.pack.packing.text}"] if division.pack else []
@@ -198,11 +201,16 @@ def _buckets(plan: BucketPlan) -> list[tuple[str, str]]:
             ("json", f"{dataset.misstated:,} samples state another size than their image has; the image's is used")
         ]
     every = zip(groups.buckets.sizes, groups.samples, groups.full(0), groups.left_over, dataset.cut, strict=True)
-    rows += [("buckets", f"{len(groups.buckets)} sizes, each as height x width")]
-    for (height, width), samples, full, over, lost in every:
+    rows += [
+        (
+            "buckets",
+            f"{len(groups.buckets)} sizes, each as height x width{' x frames' if groups.buckets.frames else ''}",
+        )
+    ]
+    for size, samples, full, over, lost in every:
         share = f"{samples / max(1, dataset.samples):.1%}".replace("%", " %")
         text = f"{samples:,} samples ({share}), {full:,} full batches, {over} {left}, {100 * lost:.1f} % cut away"
-        rows += [(f"{height}x{width}", text)] if samples else []
+        rows += [("x".join(map(str, size)), text)] if samples else []
     return rows
 
 

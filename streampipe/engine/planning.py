@@ -65,7 +65,7 @@ def plan_of(spec: Spec, division: Division, job: Job) -> Plan:
         if spec.policy.mode == "raise" or source.parts:
             raise
         raise Uncounted(f"a shard is damaged, and its readable samples are wanted ({error})") from error
-    if division.keep and not dataset.samples:
+    if division.keep and division.keep.conditions and not dataset.samples:
         raise _nothing_kept(source, division)
     if isinstance(dataset, PackDataset):
         return _with_packs(spec, dataset, division, job)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from streampipe.decoding.fields import IMAGES
+from streampipe.decoding.movie import PICTURES
 from streampipe.errors import ConfigError
 from streampipe.folders.metadata import Rows, find
 from streampipe.folders.names import File, Item, extension
@@ -90,7 +90,7 @@ def classes(folder: str) -> Layout:
         return _plain(path) if "/" in path else None
 
     def finish(item: Item) -> Item:
-        name = next(file.path for name, file in item.files.items() if name in IMAGES).partition("/")[0]
+        name = next(file.path for name, file in item.files.items() if name in PICTURES).partition("/")[0]
         return _with(_with_facts(item, {"class": name}, None), "cls", str(numbers[name]))
 
     wants = "images lie in one folder for each class"
@@ -154,7 +154,7 @@ def tables(
         return rows.place(path) or _plain(path)
 
     def finish(item: Item) -> Item:
-        paths = [file.path for name, file in item.files.items() if name in IMAGES]
+        paths = [file.path for name, file in item.files.items() if name in PICTURES]
         found = next((row for path in paths if (row := rows.row(path)) is not None), None)
         return item if found is None else _with_facts(item, json.loads(found[0]), found[1])
 
@@ -246,7 +246,7 @@ def layout_of(
 
 def loose_images(names: Iterable[str]) -> bool:
     """Whether images are among these names."""
-    return any((extension(name) or "") in IMAGES for name in names)
+    return any((extension(name) or "") in PICTURES for name in names)
 
 
 def with_caption(item: Item, caption: str) -> Item:

@@ -17,7 +17,7 @@ from functools import partial
 from itertools import groupby
 from operator import itemgetter
 
-from streampipe.decoding.fields import IMAGES, main_image
+from streampipe.decoding.movie import main_picture
 from streampipe.errors import NameCollision, PackError
 from streampipe.folders.duplicates import repeated
 from streampipe.folders.facts import cut
@@ -109,7 +109,7 @@ def scan(
     sift: Sift | None = None,
     tell: Callable[[int], object] = lambda count: None,
 ) -> Listing:
-    """Find the samples of a folder: an image and the files that share its name, in the order of their keys.
+    """Find the samples of a folder: an image or a video and the files that share its name, in the order of their keys.
 
     Symbolic links to files are followed as long as they stay in the folder, or in the folder ``follow_symlinks``; one
     that leads elsewhere counts as a file that cannot be read, lest somebody else's files end up in a dataset. Links to
@@ -190,7 +190,8 @@ def check(listing: Listing, on_error: str) -> None:
             f"leave such files out (--dry-run lists them)"
         )
     if not listing.samples:
-        what = f"none of its images can be packed ({listing.broken} files)" if listing.broken else "it holds no image"
+        none = f"none of its images can be packed ({listing.broken} files)"
+        what = none if listing.broken else "it holds no image or video"
         raise PackError(f"{folder}: {what}: {listing.layout.wants}")
 
 
@@ -260,7 +261,7 @@ def _samples(
             listing.without_caption += CAPTIONS.isdisjoint(item.files)
             rank = 0 if shuffle is None else derive(shuffle, item.key) >> 1
             text = _encode({name: each if each.data is not None else each[:3] for name, each in item.files.items()})
-            image = item.files[main_image([name for name in item.files if name.rpartition(".")[2] in IMAGES])]
+            image = item.files[main_picture(item.files)]
             fold = folded(item.key, case_sensitive)
             yield item.key, fold, rank, packed_size(item), image.size, image.path, text
 

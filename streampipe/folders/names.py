@@ -1,7 +1,8 @@
 """From names of files to keys and fields: which files are one sample.
 
-A key is an image's path below the folder without its suffix, in Unicode's composed form (NFC: what macOS writes in
-decomposed form is the same name). Dots in its last part become ``_``, because readers split names at the first dot.
+A key is an image's, or a video's, path below the folder without its suffix, in Unicode's composed form (NFC: what macOS
+writes in decomposed form is the same name). Dots in its last part become ``_``, because readers split names at the
+first dot.
 
 Strategy: files whose names agree up to their first dot are looked at together, whatever the folder holds beside them.
 ``a.mask.png`` and ``a.tags.txt`` are fields ``mask.png`` and ``tags.txt`` of ``a`` where there is an ``a.jpg`` (or
@@ -17,7 +18,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from streampipe.decoding.fields import IMAGES, KNOWN
+from streampipe.decoding.extensions import VIDEOS
+from streampipe.decoding.fields import KNOWN
+from streampipe.decoding.movie import PICTURES
 from streampipe.errors import UnsafeName
 from streampipe.tar.writer import check_field, check_key
 
@@ -59,12 +62,12 @@ class Grouped:
     """What the files of one first part become."""
 
     items: list[Item] = field(default_factory=list)
-    orphans: list[str] = field(default_factory=list)  # sidecars without an image
+    orphans: list[str] = field(default_factory=list)  # sidecars without an image or a video
     collisions: list[str] = field(default_factory=list)
     broken: list[tuple[str, str]] = field(default_factory=list)  # (path, why)
 
 
-def extension(name: str, images: frozenset[str] = IMAGES) -> str | None:
+def extension(name: str, images: frozenset[str] = PICTURES) -> str | None:
     """The field that a file's last suffix names, such as ``jpg``, ``txt``, ``json.gz``; None for other files.
 
     >>> extension("a.JPG"), extension("a.b.json.gz"), extension("notes.md"), extension("jpg")
@@ -79,7 +82,7 @@ def extension(name: str, images: frozenset[str] = IMAGES) -> str | None:
     return last + zipped if before and (last in KNOWN or last in images) else None
 
 
-def group(stem: str, files: Sequence[Found], images: frozenset[str] = IMAGES) -> Grouped:
+def group(stem: str, files: Sequence[Found], images: frozenset[str] = PICTURES) -> Grouped:
     """The samples of the files in one folder whose names agree up to the first dot: ``stem``, the folder's path in it.
 
     >>> files = [Found(rest, File(f"a{rest}", 1, 0), None) for rest in (".jpg", ".jpg.txt", ".mask.png", ".v2.jpg")]
@@ -131,10 +134,11 @@ def _place(
 def _sample(key: str, fields: dict[str, Found], images: frozenset[str], result: Grouped) -> None:
     """One sample of these fields, or what is wrong with it."""
     plain = [name for name in fields if name in images]
+    videos = [name for name in plain if name in VIDEOS]
     bad = [(each.file.path, each.why) for each in fields.values() if each.why is not None]
     if not plain and not any(name.rpartition(".")[2] in images for name in fields):
         result.orphans += [each.file.path for each in fields.values()]
-    elif len(plain) > 1:
+    elif max(len(videos), len(plain) - len(videos)) > 1:  # but an image beside a video is the video's
         result.collisions.append(" and ".join(fields[name].file.path for name in plain) + " share one stem")
     elif bad:  # half a sample is never packed
         result.broken += bad

@@ -3,8 +3,9 @@
 A rule with bounds, because a tagger's json has an entry for each tag: at most 1,000 columns, those that the most
 samples have (those that came first, where as many have them). It is applied while the shard is read: whenever twice as
 many names have come together, the others are let go, and from then on no new name is taken in. So every column that is
-there is whole, and time and memory grow with the samples alone. Names that ``where`` knows by heart are always columns.
-That names were left out is noted in the index: who asks for one is told so, not answered "unknown".
+there is whole, and time and memory grow with the samples alone. Names that ``where`` knows by heart, and what videos
+are, are always columns. That names were left out is noted in the index: who asks for one is told so, not answered
+"unknown".
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from streampipe.index.facts import VIDEO_COLUMNS
 from streampipe.query.aliases import COLUMNS
 
 MOST_COLUMNS = 1_000
 MIXED = b"streampipe.mixed"
 """Marks a column whose values are JSON texts, because its values are not all of one kind."""
-_ALWAYS = frozenset(name for names in COLUMNS.values() for name in names) | COLUMNS.keys()
+_ALWAYS = frozenset(name for names in COLUMNS.values() for name in names) | COLUMNS.keys() | VIDEO_COLUMNS
 _CODES = {float: "d", int: "q"}
 EXACT = 1 << 53
 """Whole numbers up to here are exact as floats."""

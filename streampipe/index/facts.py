@@ -1,8 +1,9 @@
 """Facts: what a condition may ask of a sample, by name. An index holds them as columns; a single sample has them too.
 
-``key``, ``width`` and ``height`` of the main image as shown (after EXIF orientation), and the scalars of the json
-member: those at its top under their own names (as ``json.NAME`` where that is a column of the index itself), those in
-objects inside it as ``object.NAME``.
+``key``, ``width`` and ``height`` of the main image as shown (after EXIF orientation), or else of the main video; what
+the header of that says (``video.frames``, ``video.duration`` and so on: ``VIDEO``); and the scalars of the json member:
+those at its top under their own names (as ``json.NAME`` where that is a column of the index itself), those in objects
+inside it as ``object.NAME``.
 """
 
 from __future__ import annotations
@@ -17,11 +18,15 @@ from streampipe.decoding.codec import ImageHeader
 from streampipe.decoding.codecs import BUILT_IN, DEFAULT
 from streampipe.decoding.fields import is_image_field, main_image
 from streampipe.decoding.image import probe
+from streampipe.decoding.movie import main_video, probe_video, videos_in
 from streampipe.decoding.text import decode_json
 from streampipe.errors import DecodeError
 
 OWN = ("key", "offset", "size", "crc32", "fields", "width", "height")
 """The columns that every index has."""
+VIDEO = ("frames", "duration", "fps", "height", "width", "rotation", "audio")
+VIDEO_COLUMNS = frozenset(f"video.{name}" for name in VIDEO)
+"""What is known of a sample's main video, by its header: ``video.frames`` is 0 where that is damaged."""
 _DEEPEST = 8
 _LONGEST = 1 << 15  # characters of a text that is a fact
 
@@ -92,9 +97,38 @@ def facts_of(sample: Mapping[str, Any], sizes: bool = True) -> dict[str, Any]:
             plain = value.item() if alone else value
             if is_scalar(plain):
                 facts[name] = plain
-    width, height = image_size(sample) if sizes else (None, None)
+    (width, height), video = pictured(sample, image_header(sample)) if sizes else ((None, None), {})
     own = {"key": sample.get("__key__"), "width": width, "height": height}
-    return {**facts, **{name: v for name, v in own.items() if v is not None or name not in facts}}
+    return {**facts, **video, **{name: v for name, v in own.items() if v is not None or name not in facts}}
+
+
+def pictured(
+    sample: Mapping[str, Any], header: ImageHeader | None
+) -> tuple[tuple[int | None, int | None], dict[str, Any]]:
+    """Width and height of a sample's main image, by its header, or without one of its main video; and the columns of
+    the video.
+
+    >>> pictured({"__key__": "a", "mp4": b"no video"}, None)
+    ((None, None), {'video.frames': 0})
+    """
+    video = video_facts(sample)
+    if header is None:
+        return (video.get("video.width"), video.get("video.height")), video
+    return (header.width, header.height), video
+
+
+def video_facts(sample: Mapping[str, Any]) -> dict[str, Any]:
+    """What the header of a sample's main video says, by column; nothing where there is no video."""
+    names = videos_in(sample)
+    if not names:
+        return {}
+    try:
+        header = probe_video(sample[main_video(names)])
+    except DecodeError:  # decoding will say so
+        return {"video.frames": 0}
+    height, width = header.size
+    known = (header.frames, header.duration, header.fps, height, width, header.rotation, header.audio)
+    return {f"video.{name}": value for name, value in zip(VIDEO, known, strict=True)}
 
 
 def costs_of(sample: Mapping[str, Any]) -> dict[str, int | float]:

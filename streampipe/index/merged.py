@@ -25,10 +25,10 @@ import pyarrow.parquet as pq
 from streampipe.checksum import crc32
 from streampipe.errors import IndexMismatch
 from streampipe.index.columns import EXACT, MIXED, MOST_COLUMNS
-from streampipe.index.facts import OWN
+from streampipe.index.facts import OWN, VIDEO_COLUMNS
 from streampipe.index.manifest import Part
 from streampipe.index.parquet import Bounded
-from streampipe.index.table import LEFT_OUT, NEEDS, NESTED, ShardIndex
+from streampipe.index.table import LEFT_OUT, NEEDS, NESTED, VIDEOS, ShardIndex
 from streampipe.source import Source, redact
 from streampipe.source.ranged import RangedFile
 from streampipe.tar import Limits
@@ -53,8 +53,8 @@ class MergedFacts(ShardIndex):
         Untold: what it does not know is asked for.
     """
 
-    def __init__(self, table: pa.Table, rows: int, names: Sequence[str], complete: bool) -> None:
-        super().__init__(table, {"bytes": 0}, names)
+    def __init__(self, table: pa.Table, rows: int, names: Sequence[str], complete: bool, videos: bool) -> None:
+        super().__init__(table, {"bytes": 0, VIDEOS: videos}, names)
         self._rows = rows
         self._complete = complete
 
@@ -63,6 +63,8 @@ class MergedFacts(ShardIndex):
 
     def may_lack(self, name: str) -> bool:
         """Never: what it may lack is not told."""
+        if name in VIDEO_COLUMNS and super().may_lack(name):
+            raise Untold(name)
         if name not in self.fact_names and (not self._complete or name in _NO_FACTS):
             raise Untold(name)
         return False
@@ -104,7 +106,7 @@ def facts_of(
         wanted.part.bytes,
     )
     about = _about(file, shown, limits)
-    names, complete = file.schema.names, bool(about["complete"])
+    names, complete, videos = file.schema.names, bool(about["complete"]), bool(about.get(VIDEOS))
     there = wanted.shards[wanted.samples[wanted.shards] > 0]  # of one without samples nothing is asked
     ends = np.cumsum(wanted.samples)
     if file.metadata.num_rows != int(ends[-1]):
@@ -121,7 +123,7 @@ def facts_of(
             for shards in _runs(mine, wanted.samples):
                 start, end = int(ends[shards[0]] - wanted.samples[shards[0]]), int(ends[shards[-1]])
                 rows = table.slice(start - first, end - start)
-                yield MergedFacts(rows, end - start, names, complete), ends[shards] - start, shards
+                yield MergedFacts(rows, end - start, names, complete, videos), ends[shards] - start, shards
         first = last
 
 
@@ -264,7 +266,8 @@ def together(indexes: Sequence[ShardIndex]) -> pa.Table:
     names = names[: MOST_COLUMNS + len(OWN)]
     needs = sorted({str(need) for each in indexes for need in each.facts.get(NEEDS, ())})
     columns = [_column(name, indexes) for name in names]
-    about = json.dumps({"version": VERSION, "complete": complete, NEEDS: needs}).encode()
+    videos = all(each.facts.get(VIDEOS) for each in indexes)
+    about = json.dumps({"version": VERSION, "complete": complete, VIDEOS: videos, NEEDS: needs}).encode()
     schema = pa.schema([field for field, _ in columns], {_FACTS: about})
     return pa.Table.from_arrays([column for _, column in columns], schema=schema)
 

@@ -12,7 +12,7 @@ from streampipe.context import Sample
 from streampipe.decoding.codec import ImageHeader
 from streampipe.errors import ConfigError, UnsupportedMember
 from streampipe.index.columns import Columns
-from streampipe.index.facts import costs_of, image_header, scalars_of
+from streampipe.index.facts import costs_of, image_header, pictured, scalars_of
 from streampipe.index.known import Known, columns_beside
 from streampipe.index.table import NEEDS, SUMS, ShardIndex, make
 from streampipe.samples import group
@@ -175,9 +175,10 @@ class Rows:
 
     def _note(self, fields: Mapping[str, Any], header: ImageHeader | None) -> None:
         """The facts of the sample whose key came last."""
-        self._sizes.append((None, None) if header is None else (header.width, header.height))
+        size, video = pictured(fields, header)
+        self._sizes.append(size)
         scalars = scalars_of(fields["json"]) if "json" in fields else {}
-        self._columns.add({**self._known.get(self._keys[-1]), **scalars, **costs_of(fields)})
+        self._columns.add({**self._known.get(self._keys[-1]), **scalars, **costs_of(fields), **video})
 
     def sum_headers(self, data: memoryview) -> None:
         """The checksums of the samples' headers alone, in a shard's bytes."""

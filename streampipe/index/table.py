@@ -2,9 +2,9 @@
 
 Columns: ``key``, ``offset`` and ``size`` (the sample's bytes in the shard, headers included), ``crc32`` (of those
 bytes; null where there is none; in a remembered scan of its headers alone), ``fields`` (name, offset, size of each),
-``width`` and ``height`` of the main image as shown (after EXIF orientation), and the scalars of the json member
-(``streampipe.index.facts``), at most 1,000 columns (``streampipe.index.columns``): if names were left out, the index
-says so.
+``width`` and ``height`` of the main image as shown (after EXIF orientation), or else of the main video, what the header
+of that says (``video.frames`` and so on), and the scalars of the json member (``streampipe.index.facts``), at most
+1,000 columns (``streampipe.index.columns``): if names were left out, the index says so.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from streampipe.errors import IndexMismatch
 from streampipe.index.columns import MIXED, Columns
-from streampipe.index.facts import OWN
+from streampipe.index.facts import OWN, VIDEO_COLUMNS
 from streampipe.index.parquet import read_table
 from streampipe.tar import Limits
 from streampipe.tar.header import BLOCK
@@ -34,6 +34,8 @@ _TYPES = (pa.string(), pa.int64(), pa.int64(), pa.uint32(), _FIELDS, pa.int32(),
 _FACTS = b"streampipe"
 NESTED = "nested"
 """The fact whether columns of objects inside the json are there; older indexes say nothing, and have none."""
+VIDEOS = "videos"
+"""The fact that videos were looked at; older indexes say nothing, and know of none."""
 SUMS = "crc32_of"
 """The fact that checksums are of headers alone, as where a scan read nothing else: ``"headers"``."""
 NEEDS = "needs"
@@ -63,10 +65,12 @@ class ShardIndex:
 
     def may_lack(self, name: str) -> bool:
         """Whether the json may hold values under a name that the index does not: there were too many columns, or it was
-        made before those inside objects had any.
+        made before those inside objects, or videos, had any.
         """
         if name in self.fact_names:
             return False
+        if name in VIDEO_COLUMNS:
+            return not self.facts.get(VIDEOS)
         inside = "." in name and not (name.startswith("json.") and name.removeprefix("json.") in OWN)
         return bool(self.facts.get(LEFT_OUT)) or (inside and not self.facts.get(NESTED))
 
@@ -167,4 +171,4 @@ def make(rows: list[dict[str, Any]], columns: Columns, facts: Mapping[str, Any])
     table = pa.Table.from_arrays(
         [*arrays.values(), *(each for _, each in added)], schema=pa.schema([*fields, *(field for field, _ in added)])
     )
-    return ShardIndex(table, {**facts, NESTED: True, LEFT_OUT: columns.left_out})
+    return ShardIndex(table, {**facts, NESTED: True, VIDEOS: True, LEFT_OUT: columns.left_out})

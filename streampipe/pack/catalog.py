@@ -15,7 +15,7 @@ from itertools import groupby, islice
 from operator import itemgetter
 from typing import Any
 
-from streampipe.decoding.fields import main_image
+from streampipe.decoding.movie import main_picture
 from streampipe.errors import NameCollision, PackError, ShardError
 from streampipe.folders.files import Unreadable
 from streampipe.folders.names import folded, unsafe
@@ -196,7 +196,7 @@ class Catalog:
                 for name in fields:
                     self.fields[name] = self.fields.get(name, 0) + 1
                 images = main_of(fields)
-                image = fields[main_image(images)] if images else -1
+                image = fields[main_picture(images)] if images else -1
             rank = 0 if self._shuffle is None else derive(self._shuffle, key) >> 1
             yield key, folded(key, self._case_sensitive), part, rank, int(sizes[row]), image, shard, first + row
         self._tell(len(index))
@@ -239,7 +239,7 @@ class Catalog:
         for (number, key, *_), each in zip(rows, SamplesOf(self.given, places, 0, self.alone, 0, exact), strict=True):
             if isinstance(each, Unreadable) or not (images := main_of(each.fields)):
                 continue
-            digest = hashlib.sha256(each.fields[main_image(images)]).digest()
+            digest = hashlib.sha256(each.fields[main_picture(images)]).digest()
             if self._db.execute("INSERT OR IGNORE INTO seen VALUES (?, ?)", (digest, key)).rowcount == 0:
                 (first,) = self._db.execute("SELECT key FROM seen WHERE digest = ?", (digest,)).fetchone()
                 self.repeated.add(f"{key} is {first}")

@@ -10,7 +10,8 @@ from operator import itemgetter
 from typing import Any, NamedTuple, Protocol
 
 from streampipe.decoding.codecs import BUILT_IN, recognise
-from streampipe.decoding.fields import IMAGES, KNOWN
+from streampipe.decoding.fields import KNOWN
+from streampipe.decoding.movie import PICTURES
 from streampipe.errors import SampleError, ShardError, SourceError, StageError
 from streampipe.folders.files import Unreadable, packed_size, read_file
 from streampipe.folders.names import Item
@@ -201,4 +202,4 @@ def _named(name: str, data: bytes | bytearray | memoryview) -> str:
 
 def main_of(fields: Mapping[str, Any]) -> list[str]:
     """The names of a sample's images."""
-    return [name for name in fields if name.rpartition(".")[2] in IMAGES]
+    return [name for name in fields if name.rpartition(".")[2] in PICTURES]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeGuard
 
-from streampipe.decoding.fields import IMAGES
+from streampipe.decoding.movie import PICTURES
 from streampipe.errors import ConfigError, PackError
 from streampipe.folders.layouts import layout_of
 from streampipe.folders.listing import scan
@@ -158,7 +158,7 @@ def _of_folder(path: str) -> str:
         for entry in entries:
             if entry.name.startswith("."):
                 continue
-            if entry.is_dir(follow_symlinks=False) or (extension(entry.name) or "") in IMAGES:
+            if entry.is_dir(follow_symlinks=False) or (extension(entry.name) or "") in PICTURES:
                 return FOLDER
             if (is_shard(entry.name) or format_of(entry.name)) and not entry.name.startswith("metadata."):
                 names.append(entry.name)

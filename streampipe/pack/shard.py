@@ -8,7 +8,9 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from streampipe.decoding.fields import decode_field, main_image
+from streampipe.decoding.fields import decode_field
+from streampipe.decoding.movie import is_video_field, main_picture
+from streampipe.decoding.video import check_video
 from streampipe.errors import ConfigError, DecodeError, PackError, StreampipeError, UnsafeName
 from streampipe.folders.files import Unreadable
 from streampipe.index import ShardIndex
@@ -111,7 +113,7 @@ def _ready(found: Loaded, task: Task) -> tuple[Loaded | Unreadable, str | None]:
     images = main_of(found.fields)
     if not images:
         return found, None
-    main = main_image(images)
+    main = main_picture(images)
     digest = hashlib.sha256(found.fields[main]).hexdigest()
     name, fields = main, found.fields
     try:
@@ -119,7 +121,8 @@ def _ready(found: Loaded, task: Task) -> tuple[Loaded | Unreadable, str | None]:
             fields = task.change.apply(found.fields)
         if task.verify:
             for name in main_of(fields):
-                decode_field(name, fields[name])
+                data = fields[name]
+                check_video(data) if is_video_field(name, data) else decode_field(name, data)
     except DecodeError as error:
         return Unreadable(found.place(name if name in found.fields else main), str(error)), None
     return found._replace(fields=fields), digest

@@ -80,17 +80,17 @@ class All:
         return Found(np.diff(ends, prepend=0)[:, None], Counter(), np.zeros(1))
 
 
-def per_shard(mask: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """How many rows of a mask are set in each shard.
+def per_shard(numbers: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """The sum of the rows' numbers in each shard.
 
-    >>> per_shard(np.array([True, False, True]), np.array([2, 2, 3])).tolist()
+    >>> per_shard(np.array([1, 0, 1]), np.array([2, 2, 3])).tolist()
     [1, 0, 1]
     """
     starts = np.concatenate([[0], ends[:-1]])
     some = ends > starts
     found = np.zeros(len(ends), np.int64)
     if some.any():
-        found[some] = np.add.reduceat(mask.view(np.int8), starts[some], dtype=np.int64)
+        found[some] = np.add.reduceat(numbers, starts[some], dtype=np.int64)
     return found
 
 

@@ -12,7 +12,7 @@ import zlib
 from collections import Counter, OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +24,7 @@ from streampipe.index.answers import Tally
 from streampipe.index.stated import MOST_SIDE, differs, whole
 from streampipe.plan.ask import Found, ask
 from streampipe.plan.buckets import MISSTATED, Buckets, cut, cut_between, log_ratios, name_of
+from streampipe.plan.clips import ClipKeep
 from streampipe.plan.dataset import Dataset, EpochStream, Size
 from streampipe.plan.deal import shard_seed
 from streampipe.plan.groups import GroupOrder, Groups, Origin
@@ -43,12 +44,29 @@ _NO_SIZE = -2
 _SIZES = ("height", "width", "json.height", "json.width")
 
 
+class Assigned(NamedTuple):
+    """Of samples the bucket (below 0: none), the log aspect ratio, whether the json is wrong, and how many clips each
+    is.
+    """
+
+    bucket: np.ndarray
+    ratio: np.ndarray
+    misstated: np.ndarray
+    times: np.ndarray
+
+
 class Sorter:
     """From a shard's index to the numbers of its samples, sorted by bucket; those of no bucket are left out."""
 
     def __init__(self, buckets: Buckets, keep: Keep | None) -> None:
         self.buckets = buckets
         self.keep = keep
+        self.clips = keep.clips if isinstance(keep, ClipKeep) else None
+        if self.clips is not None and not set(self.clips.frames) <= set(buckets.frames or ()):
+            raise ConfigError(
+                f"clips have {self.clips.frames} frames, buckets {buckets.frames}: say sp.Buckets(..., frames=) with "
+                f"all of them, and with 1 where images are among the samples"
+            )
 
     @property
     def columns(self) -> frozenset[str] | None:
@@ -60,18 +78,24 @@ class Sorter:
     def __call__(self, index: ShardIndex) -> np.ndarray:
         """The numbers, bucket after bucket, in each in the order of the shard."""
         rows = np.arange(len(index)) if self.keep is None else self.keep(index)
-        found, _, _ = self.assign(index, rows)
+        found = self.assign(index, rows).bucket
         order = np.argsort(found, kind="stable")
         return np.asarray(rows[order[np.searchsorted(found[order], 0) :]])
 
-    def assign(self, index: ShardIndex, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The bucket of each of these samples (below 0: none), its log aspect ratio, and whether its json is wrong."""
+    def assign(self, index: ShardIndex, rows: np.ndarray) -> Assigned:
+        """Where these samples go."""
         h, w, misstated = (each[rows] for each in sizes_in(index))
+        times, frames = np.ones(len(rows), np.int64), None
+        if isinstance(self.keep, ClipKeep):
+            times, frames, high, wide = self.keep.seen(index, rows)
+            video = (frames > 0) & (high > 0) & (wide > 0)
+            h, w, misstated = np.where(video, high, h), np.where(video, wide, w), misstated & ~video
+            h = np.where(frames > 0, h, 0)
         sound = (w > 0) & (h > 0)
         found, ratios = np.full(len(rows), _NO_SIZE), np.zeros(len(rows))
-        found[sound] = self.buckets.assign(h[sound], w[sound])
+        found[sound] = self.buckets.assign(h[sound], w[sound], None if frames is None else frames[sound])
         ratios[sound] = np.log(w[sound]) - np.log(h[sound])
-        return found, ratios, misstated
+        return Assigned(found, ratios, misstated, times)
 
     @property
     def text(self) -> str:
@@ -91,11 +115,12 @@ class Sorter:
         if self.keep is not None:
             kept, numbers = self.keep.judged(index)
             rows = np.flatnonzero(kept)
-        found, ratios, misstated = self.assign(index, rows)
+        found, ratios, misstated, times = self.assign(index, rows)
         inside = found >= 0
         shard, size = np.searchsorted(ends, rows, side="right"), len(self.buckets)
-        counts = np.bincount(shard[inside] * size + found[inside], minlength=len(ends) * size).reshape(-1, size)
-        lost = cut(ratios[inside], log_ratios(self.buckets.sizes)[found[inside]])
+        at, often = shard[inside] * size + found[inside], times[inside]
+        counts = np.bincount(at, often, minlength=len(ends) * size).astype(np.int64).reshape(-1, size)
+        lost = cut(ratios[inside], log_ratios(self.buckets.sizes)[found[inside]]) * often
         unsized = np.flatnonzero(found == _NO_SIZE)
         first = None
         if len(unsized):
@@ -416,7 +441,7 @@ class BucketOrders:
         self._orders: OrderedDict[tuple[int, int], tuple[EpochStream, EpochOrder]] = OrderedDict()
         self._shards: dict[int, np.ndarray] = {}  # by epoch: the order of its shards, which all buckets have
 
-    def find(self, bucket: int, draws: np.ndarray, size: tuple[int, int] | None = None) -> list[Place]:
+    def find(self, bucket: int, draws: np.ndarray, size: tuple[int, ...] | None = None) -> list[Place]:
         """Where the draws of a bucket are, numbered over all epochs, ascending."""
         if not len(draws):
             return []
@@ -479,7 +504,7 @@ class BucketPlaces:
             places += self._find(bucket, first + inside - (ends[i] - count), size)
         return places
 
-    def _find(self, bucket: int, draws: np.ndarray, size: tuple[int, int]) -> list[Place]:
+    def _find(self, bucket: int, draws: np.ndarray, size: tuple[int, ...]) -> list[Place]:
         if len(self._orders) == 1:
             return self._orders[0].find(bucket, draws, size)
         parts, numbers = self._dataset.owner(bucket, draws)

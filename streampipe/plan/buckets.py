@@ -9,8 +9,8 @@ import zlib
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
-from math import log
-from typing import NamedTuple
+from math import log, prod
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -37,6 +37,8 @@ class Buckets:
             counted; by default none is.
         nearest: how near an aspect ratio is. ``"log"``: by its logarithm, so a transposed image goes to the transposed
             bucket; ``"ratio"``: by width / height itself, as sd-scripts do it (1.2 % of web images go elsewhere).
+        frames: for clips of videos, the numbers of frames that they may have, as in ``(1, 17, 33)``: then every size is
+            a bucket with each of them, and ``sizes`` are (height, width, frames). Behind ``clips`` leave it out.
         upscale: False: no image is enlarged. Every size in steps is a bucket then, and an image goes to its own, or, if
             it is larger than ``base`` squared, to that of its shape; as sd-scripts' ``bucket_no_upscale``. Images that
             are smaller than the smallest size are dropped, and counted.
@@ -52,11 +54,15 @@ class Buckets:
     ((1024, 256), (896, 256), (768, 256), (640, 384), (512, 512), (384, 640), (256, 768), (256, 896), (256, 1024))
     >>> len(Buckets().sizes), len(Buckets("sdxl-published"))
     (33, 40)
+    >>> Buckets([(480, 832), (832, 480)], frames=(1, 17)).sizes
+    ((832, 480, 1), (480, 832, 1), (832, 480, 17), (480, 832, 17))
     """
 
-    __slots__ = ("_between", "_rule", "max_ar", "nearest", "sizes", "text")
+    __slots__ = ("_base", "_between", "_rule", "frames", "max_ar", "nearest", "sizes", "text")
 
-    sizes: tuple[Size, ...]
+    sizes: tuple[tuple[int, ...], ...]
+    frames: tuple[int, ...] | None
+    _base: tuple[Size, ...]  # without frames
     max_ar: float | None
     nearest: str
     text: str
@@ -74,6 +80,7 @@ class Buckets:
         max_ar: float | None = None,
         nearest: str = "log",
         upscale: bool = True,
+        frames: int | Iterable[int] | None = None,
     ) -> None:
         rule = {"base": base, "step": step, "min": min, "max": max, "upscale": None if upscale else False}
         given = [f"{name}={value}" for name, value in rule.items() if value is not None]
@@ -104,12 +111,31 @@ class Buckets:
                     f"buckets are a name ({', '.join(SETS)}) or a list of pairs of edges in pixels, not {sizes!r:.80}"
                 ) from None
         self._set(in_order(found, not upscale), max_ar, nearest, no_upscale, text)
+        if frames is not None:
+            self._set_frames(frames)
+
+    def _set_frames(self, frames: int | Iterable[int]) -> None:
+        set_once = object.__setattr__
+        found = sorted({frames} if isinstance(frames, int) else set(frames))
+        if not found or not all(isinstance(each, int) and each > 0 for each in found):
+            raise ConfigError(f"frames of buckets are numbers of frames, as in (1, 17, 33), not {frames!r:.80}")
+        set_once(self, "frames", tuple(found))
+        set_once(self, "sizes", tuple((*size, each) for each in found for size in self._base))
+        set_once(self, "text", f"{self.text[:-1]}, frames={self.frames})")
+
+    def with_frames(self, frames: Iterable[int]) -> Buckets:
+        """The same sizes, each with these numbers of frames."""
+        made = _rebuild(*(getattr(self, name) for name in self.__slots__))
+        made._set_frames(frames)
+        return made
 
     def _set(
         self, sizes: tuple[Size, ...], max_ar: float | None, nearest: str, rule: NoUpscale | None, text: str
     ) -> None:
         set_once = object.__setattr__
         set_once(self, "sizes", sizes)
+        set_once(self, "_base", sizes)
+        set_once(self, "frames", None)
         ratios = log_ratios(sizes)
         set_once(self, "_between", ((ratios[:-1] + ratios[1:]) / 2).tolist())
         set_once(self, "max_ar", None if max_ar is None else float(max_ar))
@@ -148,9 +174,10 @@ class Buckets:
     @property
     def outside(self) -> str:
         """Why an image has no bucket, for counters."""
-        return "longer than max_ar" if self.upscale else "smaller than every bucket, or longer than max_ar"
+        small = "" if self.upscale else "smaller than every bucket, or "
+        return f"{small}longer than max_ar{', or of another number of frames' if self.frames else ''}"
 
-    def assign(self, heights: np.ndarray, widths: np.ndarray) -> np.ndarray:
+    def assign(self, heights: np.ndarray, widths: np.ndarray, frames: np.ndarray | None = None) -> np.ndarray:
         """The number of the bucket that is nearest by aspect ratio, for each image; -1 beyond ``max_ar``, or where it
         is smaller than every bucket and ``upscale=False``.
 
@@ -160,6 +187,7 @@ class Buckets:
 
         Args:
             heights, widths: columns of pixels, all above 0.
+            frames: how many frames each has, where buckets have frames; 1 if not given.
 
         >>> buckets = Buckets([(1024, 512), (1024, 1024), (512, 1024)], max_ar=4)
         >>> buckets.assign(np.array([700, 22, 9]), np.array([700, 30, 99]))
@@ -179,14 +207,21 @@ class Buckets:
                 found[i] = self._exactly(int(h[i]), int(w[i]))
         if self.max_ar is not None:
             found[np.maximum(w, h) > self.max_ar * np.minimum(w, h)] = -1
+        if self.frames is not None:
+            lengths = np.array(self.frames)
+            mine = np.ones(len(h), np.int64) if frames is None else frames
+            at = np.searchsorted(lengths, mine).clip(0, len(lengths) - 1)
+            found = np.where((found >= 0) & (lengths[at] == mine), found + at * len(self._base), -1)
         return found
 
-    def of(self, height: int, width: int) -> int:
-        """The same for one image.
+    def of(self, height: int, width: int, frames: int = 1) -> int:
+        """The same for one image, or one clip of so many frames.
 
         >>> Buckets([(1024, 512), (1024, 1024), (512, 1024)]).of(600, 800)
         1
         """
+        if self.frames is not None:
+            return int(self.assign(np.array([height]), np.array([width]), np.array([frames]))[0])
         if self._rule is not None or self.nearest == "ratio":
             return int(self.assign(np.array([height]), np.array([width]))[0])
         if self.max_ar is not None and max(width, height) > self.max_ar * min(width, height):
@@ -199,7 +234,7 @@ class Buckets:
     def _exactly(self, h: int, w: int) -> int:
         """The same for one image in whole numbers: w/h against the geometric mean of neighbouring buckets."""
         number = 0
-        for (h1, w1), (h2, w2) in pairwise(self.sizes):
+        for (h1, w1), (h2, w2) in pairwise(self._base):
             mine, middle = w * w * h1 * h2, h * h * w1 * w2
             if mine > middle or (mine == middle and w < h):  # a tie of upright images is decided towards the square
                 number += 1
@@ -207,7 +242,7 @@ class Buckets:
 
     def _by_ratio(self, h: np.ndarray, w: np.ndarray) -> np.ndarray:
         """As sd-scripts: the least |width / height| apart, in doubles, the first of equals."""
-        ratios = np.array([each[1] / each[0] for each in self.sizes])
+        ratios = np.array([each[1] / each[0] for each in self._base])
         mine = w / h
         right = np.searchsorted(ratios, mine).clip(1, max(1, len(ratios) - 1))
         left = np.minimum(right - 1, len(ratios) - 1)
@@ -216,7 +251,7 @@ class Buckets:
 
     def _own(self, h: np.ndarray, w: np.ndarray) -> np.ndarray:
         """The buckets of exactly these sizes; -1 where there is none."""
-        number = {size: i for i, size in enumerate(self.sizes)}
+        number = {size: i for i, size in enumerate(self._base)}
         return np.array([number.get(size, -1) for size in zip(h.tolist(), w.tolist(), strict=True)], np.int64)
 
 
@@ -266,30 +301,43 @@ def merge(buckets: Buckets, left: Sequence[int], batch: Sequence[int]) -> list[M
     return merged
 
 
-def batch_sizes(buckets: Buckets, size: int | Mapping[Size, int] | None, pixels: int | None) -> tuple[int, ...]:
+_SHAPES = ("(height, width)", "(height, width, frames), or each number of frames,")
+
+
+def batch_sizes(buckets: Buckets, size: int | Mapping[Any, int] | None, pixels: int | None) -> tuple[int, ...]:
     """Samples in a batch of each bucket: the same for all, by (height, width), or as many as a pixel budget allows.
+
+    Where buckets have frames, by (height, width, frames), or by the number of frames alone.
 
     Raises:
         ConfigError: a bucket has no size, or it is below 1.
 
     >>> batch_sizes(Buckets([(1024, 512), (1024, 1024)]), None, 4 * 1024 * 1024)
     (8, 4)
+    >>> batch_sizes(Buckets([(480, 832)], frames=(1, 17)), {1: 32, 17: 2}, None)
+    (32, 2)
     """
     if pixels is not None:
         if pixels < 1:
             raise ConfigError(f"batch takes a budget of 1 or more pixels, not {pixels}")
-        return tuple(max(1, pixels // (h * w)) for h, w in buckets.sizes)
+        return tuple(max(1, pixels // prod(size)) for size in buckets.sizes)
     if not isinstance(size, Mapping):
         if size is not None and size < 1:
             raise ConfigError(f"batch takes a size of 1 or more samples, not {size}")
         return (size or 1,) * len(buckets)
+    if buckets.frames and all(isinstance(each, int) for each in size):  # by the number of frames alone
+        if set(size) != set(buckets.frames):
+            raise ConfigError(f"batch has sizes for clips of {sorted(size)} frames; the buckets have {buckets.frames}")
+        size = {each: size[each[-1]] for each in buckets.sizes}
     lacking = [str(each) for each in buckets.sizes if each not in size]
     strange = [str(each) for each in size if each not in buckets.sizes]
     if lacking or strange:
         what = (
             f"no size for {', '.join(lacking)}" if lacking else f"sizes for {', '.join(strange)}, which are no bucket"
         )
-        raise ConfigError(f"batch has {what}: give one for each (height, width) of the buckets, or pixels=")
+        raise ConfigError(
+            f"batch has {what}: give one for each {_SHAPES[bool(buckets.frames)]} of the buckets, or pixels="
+        )
     if least := [str(each) for each, n in size.items() if not (isinstance(n, int) and n >= 1)]:
         raise ConfigError(f"batch takes 1 or more samples of each bucket, unlike for {', '.join(least)}")
     return tuple(size[each] for each in buckets.sizes)
@@ -304,9 +352,9 @@ def make(spec: str | Buckets | Iterable[Size]) -> Buckets:
     return spec if isinstance(spec, Buckets) else Buckets(spec)
 
 
-def log_ratios(sizes: Sequence[Size]) -> np.ndarray:
+def log_ratios(sizes: Sequence[tuple[int, ...]]) -> np.ndarray:
     """log(width / height) of each; that of a transpose is exactly the negative."""
-    h, w = np.array(sizes, np.float64).T
+    h, w = np.array(sizes, np.float64).T[:2]
     return np.asarray(np.log(w) - np.log(h))
 
 
@@ -315,15 +363,15 @@ def cut(ratios: np.ndarray, others: np.ndarray) -> np.ndarray:
     return np.asarray(-np.expm1(-np.abs(ratios - others)))
 
 
-def cut_between(sizes: Sequence[Size]) -> np.ndarray:
+def cut_between(sizes: Sequence[tuple[int, ...]]) -> np.ndarray:
     """The share that is cut off bucket i (row) to bring it to bucket j (column)."""
     ratios = log_ratios(sizes)
     return cut(ratios[:, None], ratios[None, :])
 
 
-def name_of(size: Size) -> str:
-    """The name under which a bucket is counted: ``bucket HEIGHTxWIDTH``."""
-    return f"bucket {size[0]}x{size[1]}"
+def name_of(size: tuple[int, ...]) -> str:
+    """The name under which a bucket is counted: ``bucket HEIGHTxWIDTH``, or ``bucket HEIGHTxWIDTHxFRAMES``."""
+    return "bucket " + "x".join(map(str, size))
 
 
 def _digest(sizes: tuple[Size, ...]) -> str:

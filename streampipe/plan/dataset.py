@@ -15,6 +15,7 @@ import numpy as np
 
 from streampipe.index import Finder, ShardIndex
 from streampipe.plan.ask import All, Found, ask, per_shard, some_of
+from streampipe.plan.clips import ClipKeep
 from streampipe.plan.deal import shard_seed
 from streampipe.plan.lanes import RankReader
 from streampipe.plan.planned import Place, Plan
@@ -231,4 +232,9 @@ class Kept:
     def find(self, index: ShardIndex, ends: np.ndarray) -> Found:
         """How many of each shard are kept; why the others are not is to be counted."""
         kept, numbers = self._keep.judged(index)
-        return Found(per_shard(kept, ends)[:, None], numbers, np.zeros(1))
+        if isinstance(self._keep, ClipKeep):
+            rows = np.flatnonzero(kept)
+            times = np.zeros(len(kept), np.int64)
+            times[rows] = self._keep.seen(index, rows).times
+            return Found(per_shard(times, ends)[:, None], numbers, np.zeros(1))
+        return Found(per_shard(kept.view(np.int8), ends)[:, None], numbers, np.zeros(1))

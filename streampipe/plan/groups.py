@@ -264,6 +264,10 @@ def check_leftover(leftover: str, buckets: Buckets | None = None) -> None:
         raise ConfigError(
             "leftover='merge' brings images to other buckets' sizes, which upscale=False forbids: choose carry"
         )
+    if leftover == "merge" and buckets is not None and len(buckets.frames or ()) > 1:
+        raise ConfigError(
+            "leftover='merge' would put clips of several numbers of frames into one batch: choose carry or drop"
+        )
 
 
 def _cut(group: Group, start: int, end: int) -> Group:

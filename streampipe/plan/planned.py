@@ -30,14 +30,14 @@ class Cursor(NamedTuple):
 class Place(NamedTuple):
     """Where a sample is: its number among the kept ones of a shard; in a mixture, of the dataset ``part``.
 
-    ``size``: (height, width) that its images are to have, where buckets decided it.
+    ``size``: (height, width), of clips (height, width, frames), that its images are to have, where buckets decided it.
     """
 
     shard: int
     number: int
     epoch: int
     part: int = 0
-    size: tuple[int, int] | None = None
+    size: tuple[int, ...] | None = None
 
 
 class Counted(Protocol):

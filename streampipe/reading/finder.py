@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from streampipe.errors import IndexMismatch
 from streampipe.index import Finder, ShardIndex
-from streampipe.index.table import LEFT_OUT, NESTED
+from streampipe.index.table import LEFT_OUT, NESTED, VIDEOS
 from streampipe.samplesource import Facts, SampleSource
 from streampipe.source import Source, redact
 from streampipe.tar import Limits
@@ -45,7 +45,8 @@ class SourceFinder(Finder):
         if "size" not in table.column_names:
             table = table.append_column("size", pa.array([0] * rows, pa.int64()))
         size = int(table.column("size").to_numpy().sum()) if rows else 0
-        return ShardIndex(table, {"bytes": size, NESTED: True, LEFT_OUT: False})
+        videos = "video.frames" in table.column_names
+        return ShardIndex(table, {"bytes": size, NESTED: True, LEFT_OUT: False, VIDEOS: videos})
 
     def why_not(self, url: str) -> str:
         """Why ``find`` gave None."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 
-from streampipe.decoding.fields import IMAGES
+from streampipe.decoding.movie import PICTURES
 from streampipe.errors import ConfigError
 from streampipe.folders.names import extension
 from streampipe.reading.folder import Folder
@@ -70,14 +70,11 @@ def _of_names(folder: str, names: Sequence[str], deeper: bool) -> str:
     """What a folder holds, by the names in it."""
     tars = sum(map(is_shard, names))
     tables = sum(name.endswith(".parquet") and not name.endswith((".index.parquet", *_TABLES)) for name in names)
-    images = sum((extension(name) or "") in IMAGES for name in names)
+    images = sum((extension(name) or "") in PICTURES for name in names)
     if tars and not images:
         return TAR  # what lies beside shards belongs to them
-    found = [
-        (f"{number} {what}", repr(kind))
-        for number, what, kind in ((images, "images", "folder"), (tars, "shards", TAR), (tables, "tables", "parquet"))
-        if number
-    ]
+    kinds = ((images, "images or videos", "folder"), (tars, "shards", TAR), (tables, "tables", "parquet"))
+    found = [(f"{number} {what}", repr(kind)) for number, what, kind in kinds if number]
     if len(found) > 1:
         raise ConfigError(
             f"{redact(folder)} holds {' and '.join(held for held, _ in found)}: say which are meant, by "

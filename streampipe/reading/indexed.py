@@ -18,6 +18,7 @@ from streampipe.errors import CorruptShard, IndexMismatch
 from streampipe.index import ShardIndex
 from streampipe.index.layout import Layout
 from streampipe.index.table import BYTES
+from streampipe.plan.clips import PIECE, numbered
 from streampipe.plan.dataset import Dataset
 from streampipe.samples import group, to_bytes
 from streampipe.source import redact
@@ -31,6 +32,13 @@ def columns_of(dataset: Dataset) -> frozenset[str] | None:
     if dataset.keep is None:
         return BYTES
     return None if dataset.keep.columns is None else BYTES | dataset.keep.columns
+
+
+def pieces_of(dataset: Dataset, rows: np.ndarray | None) -> np.ndarray | None:
+    """Where clips of samples are counted, and a row stands as often among ``rows`` as it has clips: which clip each is;
+    else None.
+    """
+    return None if rows is None or getattr(dataset.keep, "clips", None) is None else numbered(rows)
 
 
 def index_of(dataset: Dataset, number: int) -> ShardIndex:
@@ -83,6 +91,7 @@ class IndexedShard:
         self.limits = dataset.finder.limits
         found = found or index_of(dataset, number)
         self.kept = rows_in(dataset, number, found)
+        self._pieces = pieces_of(dataset, self.kept)
         self._is_kept = None if self.kept is None else np.bincount(self.kept, minlength=len(found)).astype(bool)
         self.size = found.shard_bytes
         self._layout = Layout(found, self.limits)
@@ -90,6 +99,12 @@ class IndexedShard:
     def row(self, number: int) -> int:
         """The row of the index of the ``number``-th sample that is kept."""
         return number if self.kept is None else int(self.kept[number])
+
+    def named(self, number: int, sample: Sample) -> Sample:
+        """The sample, told as which of its clips it was counted."""
+        if self._pieces is not None:
+            sample[PIECE] = int(self._pieces[number])
+        return sample
 
     def span(self, row: int) -> tuple[int, int]:
         """Where a sample's bytes are."""

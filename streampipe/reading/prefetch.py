@@ -116,7 +116,8 @@ class Prefetch(Generic[T]):
                 data = self._data(wanted)
                 index = wanted.shard.remote.index
                 assert index is not None
-                found = index.sample(wanted.row, data, wanted.place.epoch, views)
+                sample = index.sample(wanted.row, data, wanted.place.epoch, views)
+                found = index.named(wanted.place.number, sample)
                 del data
             except ShardError as error:
                 found = error

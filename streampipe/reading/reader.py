@@ -12,10 +12,11 @@ import numpy as np
 from streampipe.context import Position, Sample
 from streampipe.counters import counters
 from streampipe.errors import SampleError, ShardError
+from streampipe.plan.clips import PIECE
 from streampipe.plan.dataset import Dataset
 from streampipe.plan.planned import Place
 from streampipe.reading.forward import ForwardReader
-from streampipe.reading.indexed import IndexedShard, kept_rows
+from streampipe.reading.indexed import IndexedShard, kept_rows, pieces_of
 from streampipe.reading.prefetch import Prefetch, Steps
 from streampipe.reading.shards import placed
 from streampipe.samplesource import RandomAccess
@@ -62,10 +63,11 @@ class OpenShards:
             row = shard.row(place.number)
             start, end = shard.span(row)
             if not views or end - start < _LARGE or end > file.size:
-                return shard.sample(row, file.watched(start, end, self._disk), place.epoch, views)
+                data = file.watched(start, end, self._disk)
+                return shard.named(place.number, shard.sample(row, data, place.epoch, views))
             memory = self._buffers.take(end - start)
             file.watched_into(memory, start, self._disk)
-            return shard.sample(row, memory, place.epoch, views)
+            return shard.named(place.number, shard.sample(row, memory, place.epoch, views))
         except ShardError as error:
             return error
 
@@ -101,7 +103,7 @@ class Reader:
         self._readers = readers
         self._forward = ForwardReader(datasets, open_shards, 2 * window)
         self._shards = shared or OpenShards(open_shards)
-        self._rows: OrderedDict[tuple[int, int], np.ndarray | None] = OrderedDict()
+        self._rows: OrderedDict[tuple[int, int], tuple[np.ndarray | None, np.ndarray | None]] = OrderedDict()
 
     def read(self, steps: Iterable[tuple[T, Sequence[Place]]], views: bool) -> Steps[T]:
         """Each step with its places and, in their order, their samples; an error stands where its sample would."""
@@ -143,18 +145,21 @@ class Reader:
         dataset = self._datasets[place.part]
         assert isinstance(dataset.given, RandomAccess)
         try:
-            rows = self._rows_of(place)
+            rows, pieces = self._rows_of(place)
             row = place.number if rows is None else int(rows[place.number])
             sample = dataset.given.sample(place.shard, row)
         except (ShardError, SampleError) as error:
             return error
         counters.add("reading", "samples")
-        return placed(sample, dataset.shards[place.shard], Position(place.epoch, place.shard, row))
+        sample = placed(sample, dataset.shards[place.shard], Position(place.epoch, place.shard, row))
+        return sample if pieces is None else {**sample, PIECE: int(pieces[place.number])}
 
-    def _rows_of(self, place: Place) -> np.ndarray | None:
-        at = place.part, place.shard
+    def _rows_of(self, place: Place) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """The rows of a shard that are kept, and which clip of each is meant, as ``IndexedShard`` has them."""
+        at, dataset = (place.part, place.shard), self._datasets[place.part]
         if at not in self._rows:
-            self._rows[at] = kept_rows(self._datasets[place.part], place.shard)
+            rows = kept_rows(dataset, place.shard)
+            self._rows[at] = rows, pieces_of(dataset, rows)
             while len(self._rows) > self._most:
                 self._rows.popitem(last=False)
         self._rows.move_to_end(at)

@@ -20,6 +20,7 @@ from streampipe.index import Finder, ShardIndex
 from streampipe.plan.ask import Uncounted, none_there
 from streampipe.plan.bucketed import BucketDataset
 from streampipe.plan.buckets import Buckets
+from streampipe.plan.clips import ClipKeep
 from streampipe.plan.dataset import Dataset, count
 from streampipe.plan.deal import Portion, deal, sample_seed, shard_order, shard_seed
 from streampipe.plan.lanes import sensible_window
@@ -143,6 +144,8 @@ class ShardSamples(Samples):
                 else "how many samples it has"
             )
             raise Uncounted(f"{type(given).__name__} does not know {what}")
+        if isinstance(keep, ClipKeep) and self._forward:
+            raise Uncounted(f"{type(given).__name__} is read forward, and clips of one video come at different times")
         counted: Any = count if groups is None else partial(count_groups, groups=groups)
         found: Dataset | BucketDataset | PackDataset = counted(self.shards, self.finder, keep=keep, job=None)
         for dataset in found.parts():

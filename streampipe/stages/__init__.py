@@ -4,6 +4,7 @@ from streampipe.stages.assign import assign
 from streampipe.stages.batch import Collate, batch
 from streampipe.stages.bucket import bucket
 from streampipe.stages.caption import caption
+from streampipe.stages.clips import clips
 from streampipe.stages.collate import collate
 from streampipe.stages.collect import collect
 from streampipe.stages.decode import decode
@@ -32,6 +33,7 @@ __all__ = [
     "batch",
     "bucket",
     "caption",
+    "clips",
     "collate",
     "collect",
     "decode",

@@ -43,7 +43,7 @@ def _push(options: Mapping[str, Any]) -> Batch:
 @stage(rows="batch", state="nothing", takes="samples", check=_check, pushdown=_push)
 def batch(
     samples: Iterable[Any],
-    size: int | Mapping[tuple[int, int], int] | None = None,
+    size: int | Mapping[Any, int] | None = None,
     *,
     pixels: int | None = None,
     collate: Collate | None = None,
@@ -54,7 +54,8 @@ def batch(
     """``size`` samples as one dict: tensors stacked, numbers as a tensor, everything else a list.
 
     Args:
-        size: samples of a batch; behind ``bucket`` it may be a number for each (height, width).
+        size: samples of a batch; behind ``bucket`` it may be a number for each (height, width), or of clips for each
+            (height, width, frames) or number of frames.
         pixels: behind ``bucket``, a budget in place of a size: so many samples as have that many pixels, at least one.
         collate: a function from the samples to the batch, in place of ``streampipe.stages.collate``.
         tail: what becomes of the samples at an epoch's end (where samples are not counted: of a worker's stream) that

@@ -66,7 +66,7 @@ def bucket(
     [{'__key__': 'a', 'json': b'{"width": 30, "height": 10}', '__size__': (4, 16)}]
     """
     for each in assigned(samples, buckets, run):
-        yield {**each.sample, "__size__": buckets.sizes[each.bucket]}
+        yield {**each.sample, "__size__": buckets.sizes[each.bucket][:2]}
 
 
 class Assigned(NamedTuple):
@@ -82,19 +82,32 @@ def assigned(samples: Iterable[Sample], buckets: Buckets, run: Run) -> Iterator[
     for sample in samples:
         try:
             h, w = _size_of(sample, run.stage)
+            frames = _frames_of(sample, buckets, run.stage)
         except SampleError as error:
             run.policy.failed(error, run.stage)
             continue
         run.policy.passed(run.stage)
-        number = buckets.of(h, w)
+        number = buckets.of(h, w, frames)
         if number < 0:
             counters.add(run.stage, f"dropped ({buckets.outside})", example=key_of(sample))
             continue
         yield Assigned(sample, number, log(w) - log(h))
 
 
+def _frames_of(sample: Sample, buckets: Buckets, stage_name: str) -> int:
+    """How many frames a sample has: a clip its own, all others one."""
+    clip = sample.get("__clip__")
+    if clip is not None and buckets.frames is None:
+        raise ConfigError(
+            f"stage {stage_name!r}: samples are clips, and the buckets have no frames: say sp.Buckets(..., frames=)"
+        )
+    return 1 if clip is None else int(clip.frames)
+
+
 def _size_of(sample: Sample, stage_name: str) -> tuple[int, int]:
     facts = facts_of(sample)
+    if "__clip__" in sample and facts.get("video.width"):
+        return facts["video.height"], facts["video.width"]
     if facts["width"] and facts["height"]:
         _check_stated(facts, stage_name)
         return facts["height"], facts["width"]
@@ -196,7 +209,7 @@ class Pools:
     def _out(self, target: int, members: list[Assigned]) -> Group:
         size = self._buckets.sizes[target]
         lost = cut(np.array([each.ratio for each in members]), self._ratios[target])
-        samples = [{**each.sample, "__size__": size} for each in members]
+        samples = [{**each.sample, "__size__": size[:2]} for each in members]
         return Group(name_of(size), samples, float(lost.sum()))
 
 

@@ -185,7 +185,11 @@ def _stack(name: str, values: list[Any], keys: Sequence[Any]) -> torch.Tensor:
     for value, key in zip(values, keys, strict=True):
         if not isinstance(value, torch.Tensor) or value.shape != first.shape or value.dtype != first.dtype:
             raise _unlike(name, first, keys[0], value, key)
-    out = empty((len(values), *first.shape), first.dtype, channels_last=is_channels_last(first))
+    if first.dim() == 4 and is_channels_last(first[0]) and first.stride(0) == first[0].numel():  # a clip's frames
+        out = empty((len(values) * len(first), *first.shape[1:]), first.dtype, channels_last=True)
+        out = out.view(len(values), *first.shape)
+    else:
+        out = empty((len(values), *first.shape), first.dtype, channels_last=is_channels_last(first))
     for row, value in zip(out, values, strict=True):
         fill(row, value)
     return out

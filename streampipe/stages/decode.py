@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 
 from streampipe.context import FILLED_IN, Run, Sample, key_of, where
@@ -26,9 +27,12 @@ from streampipe.decoding import (
     unwrapped,
 )
 from streampipe.decoding.arrays import owned
+from streampipe.decoding.clip import Clip
 from streampipe.decoding.extensions import extension_of
 from streampipe.decoding.fields import decode_by_name
+from streampipe.decoding.movie import is_video_field, main_video
 from streampipe.decoding.several import apart, list_of, together
+from streampipe.decoding.video import EncodedVideo
 from streampipe.decorators.skip import SKIP
 from streampipe.errors import ConfigError, DecodeError, SampleError, StageError, StreampipeError, UnsafeFormat
 from streampipe.stages.framing import TOO_SMALL, Crop, Frame, Framing, Sizes, main_of, passed
@@ -36,6 +40,8 @@ from streampipe.stages.stage import stage
 from streampipe.stages.values import check_choice, check_number
 from streampipe.threads import ordered
 
+Encoded = EncodedImage | EncodedVideo
+_CLIP = "__clip__"
 Decoders = Mapping[str, Callable[[bytes], Any]]
 Rows = Mapping[str, torch.Tensor]
 
@@ -93,6 +99,11 @@ def decode(
 
     An image with a size of its own has a record of its own (``control.original_size``, ``control.crop_top_left``,
     ``control.target_size``) and the sample's flip. So has one that is decoded in another stage than the main image.
+
+    Behind ``clips`` a video becomes the frames of its sample's clip, frames x 3 x height x width (numpy: frames x
+    height x width x 3), and only they are decoded. All videos and images of the sample share the clip's times and the
+    main video's geometry. Of a sample without a video the images are one frame each. Videos need ``pip install
+    'streampipe[video]'``.
 
     Fields named ``mask``, ``masklabel`` or ``seg`` are labels: greys are 1 x height x width, with the values that are
     stored (more than 8 bits: int32), colours 3 x height x width; transparent pixels are 0.
@@ -241,7 +252,7 @@ class FieldDecoder:
 
     def row_sizes(self, sample: Sample) -> dict[str, tuple[int, int]]:
         """The images of a sample that can be written into rows of a batch, and their sizes: 3 x height x width."""
-        if self.device is not None:
+        if self.device is not None or _CLIP in sample:
             return {}
         names = [name for name in self.image_fields(sample) if not is_mask(name)]
         return self.framing.row_sizes(sample, names)
@@ -259,16 +270,17 @@ class FieldDecoder:
 
     def _decoded(self, sample: Mapping[str, Any], rows: Rows | None) -> Any:
         decoded: Sample = {}
-        images: dict[str, EncodedImage] = {}
+        images: dict[str, Encoded] = {}
+        clip = sample.get(_CLIP)
         for name, data in sample.items():
             if not self._wanted(name, data):
                 decoded[name] = bytes(data) if type(data) is memoryview else data
                 continue
             try:
-                found = self._open(name, data)
+                found = self._open(name, data, clip)
             except Exception as error:
                 raise self._blame(error, sample, name) from error
-            if isinstance(found, EncodedImage):
+            if isinstance(found, (EncodedImage, EncodedVideo)):
                 images[name] = found
             decoded[name] = found  # an image's place among the fields, until its pixels come
         if images and self.unread:  # functions of the user's may look at them
@@ -278,9 +290,11 @@ class FieldDecoder:
             return SKIP
         return decoded
 
-    def _open(self, name: str, data: Any) -> Any:
-        """A field's value; of an image only the header is read."""
+    def _open(self, name: str, data: Any, clip: Clip | None) -> Any:
+        """A field's value; of an image or a video only the header is read."""
         if not self._own(name):
+            if clip is not None and is_video_field(name, data):
+                return EncodedVideo(data, clip, max_pixels=self.max_pixels, memory=self.memory)
             inner = name.lower().removesuffix(".gz")
             if inner != name.lower() and not self._own(inner):
                 name, data = unwrapped(name, data)
@@ -290,10 +304,11 @@ class FieldDecoder:
                 return decode_by_name(name, data, self.unread)
         return decode_field(name, data, decoders=self.decoders)
 
-    def _decode_images(self, sample: Sample, images: dict[str, EncodedImage], rows: Rows) -> bool:
+    def _decode_images(self, sample: Sample, images: dict[str, Encoded], rows: Rows) -> bool:
         """Put the images' pixels into the sample, and the record of their geometry; False to drop the sample."""
         framing = self.framing
-        main = main_of(sample, images)
+        videos = [name for name, image in images.items() if isinstance(image, EncodedVideo)]
+        main = main_video(videos) if videos else main_of(sample, images)
         here = images.get(main)
         if here is not None:
             framing.check_json(sample, here.size)
@@ -306,19 +321,50 @@ class FieldDecoder:
             return False
         for name, image in images.items():
             try:
+                if isinstance(image, EncodedVideo):
+                    sample[name] = self._frames(name, image, frames[name])
+                    continue
                 if self.device is not None and not is_mask(name) and list_of(name) is None:
                     sample[name] = self._deferred(f"{where(sample)}, field {name!r}", name, image, frames[name])
                     continue
                 pixels, alpha = self._pixels(name, image, frames[name], rows.get(name), name == main)
             except Exception as error:
                 raise self._blame(error, sample, name) from error
-            sample[name] = pixels
+            sample[name] = _one_frame(pixels) if _CLIP in sample and not videos else pixels
             if alpha is not None:
                 if "mask" in sample:
                     raise DecodeError(f"{where(sample)} has a field 'mask' already, so alpha='mask' cannot make one")
                 sample["mask"] = alpha
         sample.update(framing.record(sample, frames, main, here is not None and here.header.orientation > 4))
+        if _CLIP in sample and sample[_CLIP].audio:
+            self._hear(sample, main, here)
         return True
+
+    def _frames(self, name: str, video: EncodedVideo, frame: Frame) -> Any:
+        """The frames of a video, as they are delivered."""
+        interpolation, labels = self.framing.interpolation_of(name), is_mask(name)
+        cut = video.cut(frame.geometry, frame.flipped)
+        pixels = video.decode(cut, interpolation=interpolation, background=self.background, labels=labels)
+        if self.output == "tensor":
+            return pixels
+        found = [delivered(each, self.output) for each in pixels]
+        return np.stack(found) if self.output == "numpy" else found
+
+    def _hear(self, sample: Sample, name: str, video: Any) -> None:
+        """Put the sound of the clip's time into the sample."""
+        if "audio" in sample:
+            raise DecodeError(f"{where(sample)} has a field 'audio' already, so clips(audio=) cannot make one")
+        clip = sample[_CLIP]
+        if not isinstance(video, EncodedVideo):  # an image
+            sound, there = torch.zeros((2, round(clip.duration * clip.audio))), False
+        else:
+            try:
+                sound, there = video.sound()
+            except Exception as error:
+                raise self._blame(error, sample, name) from error
+        if not there:
+            counters.add(self.run.stage, "clips without sound")
+        sample["audio"], sample["has_audio"] = sound, there
 
     def _pixels(
         self, name: str, image: EncodedImage, frame: Frame, row: torch.Tensor | None, is_main: bool
@@ -362,6 +408,11 @@ class FieldDecoder:
 
     def _own(self, name: str) -> bool:
         return self.decoders is not None and (name in self.decoders or name.rpartition(".")[2] in self.decoders)
+
+
+def _one_frame(pixels: Any) -> Any:
+    """An image as a clip of one frame."""
+    return pixels[None] if isinstance(pixels, (torch.Tensor, np.ndarray)) else [pixels]
 
 
 __all__ = ["Crop", "DecodeError", "FieldDecoder", "UnsafeFormat", "decode"]

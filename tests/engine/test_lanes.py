@@ -110,8 +110,8 @@ def test_every_stream_goes_on_from_its_mark(sizes, shuffle, chain, consumer, epo
         return
     try:
         whole = list(rest(pipe, consumer))
-    except sp.StageError as error:  # a filter that leaves nothing
-        assert "dropped every one" in str(error)
+    except (sp.StageError, sp.ConfigError) as error:  # a filter that leaves nothing, or too little for a batch
+        assert "dropped every one" in str(error) or "there was no step" in str(error)
         return
     items = [_plain(item) for item, _ in whole]
     assert items == [_plain(item) for item in run(pipe, consumer, 0)]

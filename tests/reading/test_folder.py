@@ -84,7 +84,7 @@ def test_a_new_file_leaves_the_facts_of_other_shards_as_they_are(folder, monkeyp
 
     def size(folder, name, file, read):
         looked_at.append(file)
-        return 9, 9
+        return 9, 9, {}
 
     monkeypatch.setattr("streampipe.folders.facts._size", size)
     (folder / "zz.jpg").write_bytes(photo(1))
@@ -149,7 +149,9 @@ def test_a_folder_without_images_or_of_two_kinds_is_an_error_that_says_what_to_d
     with pytest.raises(sp.ConfigError, match="texts: it holds no image, nor a shard"):
         sp.stream(tmp_path / "texts")
     write_shards(folder, (2,))
-    with pytest.raises(sp.ConfigError, match="images holds 7 images and 1 shards: say .* format='folder' or 'tar'"):
+    with pytest.raises(
+        sp.ConfigError, match="images holds 7 images or videos and 1 shards: say .* format='folder' or 'tar'"
+    ):
         sp.stream(folder)
     assert len(list(sp.stream(folder, format="tar"))) == 2
     assert len(list(sp.stream(folder, format="folder"))) == len(SIZES)

@@ -37,6 +37,7 @@ STAGES = {  # by name: what stands before it, the stage, and what stands behind 
     "default": (lambda p: p, lambda p: p.default(mask="none"), lambda p: p.batch(2)),
     "bucket": (lambda p: p, lambda p: p.bucket(BUCKETS), lambda p: p.decode(crop="random").batch(2)),
     "caption": (lambda p: p, lambda p: p.caption(dropout=0.5), lambda p: p.batch(2)),
+    "clips": (lambda p: p, lambda p: p.clips(1, 4), lambda p: p.decode(16).batch(2)),
     "collect": (lambda p: p, lambda p: p.collect("jpg"), lambda p: p.decode(16).batch(2)),
     "decode": (lambda p: p, lambda p: p.decode(16, crop="random", flip=0.5), lambda p: p.batch(2)),
     "filter": (lambda p: p, lambda p: p.filter(is_odd), lambda p: p.batch(2)),
@@ -121,14 +122,14 @@ def test_stages_are_picklable_and_lazy(shards, name):
 @pytest.mark.parametrize("decorator", DECORATORS)
 @pytest.mark.parametrize("name", STAGES)
 def test_a_decorated_stage_equals_the_plain_one_in_a_chain(shards, name, decorator, tier):
-    if decorator == "cached" and name in ("batch", "flat_map", "pack", "shuffle", "skip", "take", "unbatch"):
+    if decorator == "cached" and name in ("batch", "clips", "flat_map", "pack", "shuffle", "skip", "take", "unbatch"):
         with pytest.raises(sp.ConfigError, match="cached works sample by sample"):
             chain(stream(shards, tier), name, DECORATORS[decorator])
         return
     counters.take()
     check_same(chain(stream(shards, tier), name), chain(stream(shards, tier), name, DECORATORS[decorator]))
     runs = not (
-        name in ("where", "take", "skip", "bucket") and (tier is None or name == "bucket")
+        name in ("where", "take", "skip", "bucket", "clips") and (tier is None or name == "bucket")
     )  # the planner, the pools do
     if decorator in ("timed", "all"):
         assert (counters.get(name, "calls") > 0) == runs
