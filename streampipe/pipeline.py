@@ -108,7 +108,8 @@ class Pipeline(Fluent, IterableDataset[Any]):
     @property
     def _yields(self) -> Takes:
         """Whether this pipeline yields samples or batches."""
-        return behind(self.chain, Takes.SAMPLES if self.source.singly else Takes.ANY)
+        source = self.source
+        return behind(self.chain, Takes.BATCHES if source.batched else Takes.SAMPLES if source.singly else Takes.ANY)
 
     def _beside(self, stage: str) -> Beside:
         """Where this pipeline's shards are, for a stage that reads files beside them."""
@@ -133,6 +134,8 @@ class Pipeline(Fluent, IterableDataset[Any]):
             ConfigError: this cannot be planned, or is batched.
         """
         check_number("repeat", "times", times, 1)
+        if self.source.batched:
+            raise ConfigError("repeat goes before batch: give mix the parts' repeats=")
         division, _ = check_part(self.spec, "repeat")
         if division.joins:
             raise ConfigError("repeat goes before batch: this pipeline is batched already")

@@ -14,6 +14,7 @@ from streampipe.engine.state import checked_state
 from streampipe.errors import ConfigError
 from streampipe.lineage import Lineage
 from streampipe.pipeline import Pipeline
+from streampipe.plan.batchwise import BatchPlan
 from streampipe.plan.planned import Cursor
 from streampipe.plan.stepped import StepPlan
 from streampipe.spec import Job
@@ -127,6 +128,9 @@ def _ranks_of(pipe: Pipeline, state: Mapping[str, Any]) -> int:
         return int(state["rank"][1]) if state.get("rank") else 1
     engine = compile(pipe.spec, Job(1, 0))
     size = state.get("batch")
+    if isinstance(engine, IndexedEngine) and isinstance(engine.plan, BatchPlan):
+        size, own = state["parts"][0]["batch"], engine.plan.dataset.plans[0].batch
+        return max(1, int(size // own if isinstance(own, int) else size[0] // own[0]))
     if isinstance(engine, IndexedEngine) and isinstance(size, int):
         return max(1, size // (engine.division.batch or 1))
     return 1

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from streampipe.engine.batched import BatchSamples
 from streampipe.engine.mix import MixSamples
 from streampipe.engine.planning import check_part
 from streampipe.errors import ConfigError
@@ -163,7 +164,10 @@ def mix(
     """Several pipelines as one, each with its share of every batch: planned, exact, resumable at any step.
 
     Args:
-        pipes: ``sp.stream(...)`` with stages of one sample in, one sample out, and ``where``; not batched.
+        pipes: ``sp.stream(...)`` with stages of one sample in, one sample out, and ``where``. None of them batched:
+            then every batch behind the mixture has samples of all. Or all of them batched, with a batch size,
+            ``bucket`` and stages of its own each: then every step is a whole batch of one of them, and shares are of
+            batches.
         weights: how the samples are shared out. Shares are exact: after any number of batches each part is within two
             samples of its own. A part that is used up begins anew, in a new order, also within an epoch. An
             ``sp.Schedule`` changes them while a model is trained; it may be another one after a resume.
@@ -175,9 +179,13 @@ def mix(
         on_error: as in ``stream``.
 
     Raises:
-        ConfigError: a part cannot be planned (samples not counted), is batched, or a weight is not above 0.
+        ConfigError: a part cannot be planned (samples not counted), some are batched and some not, or a weight is not
+            above 0.
     """
-    pipes = _parts(pipes, "mix")
+    pipes = _pipelines(pipes, "mix")
+    batched = [_is_batched(pipe) for pipe in pipes]
+    if any(batched) and not all(batched):
+        raise ConfigError("mix takes parts that are all batched, or none of them: some here are, some are not batched")
     if weights is not None and repeats is not None:
         raise ConfigError("mix takes weights or repeats, not both: repeats say how the samples are shared")
     if isinstance(weights, Schedule) and weights.parts != len(pipes):
@@ -190,10 +198,12 @@ def mix(
         raise ConfigError(
             f"mix takes a number of repeats, 1 or more, for each of its {len(pipes)} pipelines, not {repeats}"
         )
-    if shares is None:
+    specs = [pipe.spec for pipe in pipes]
+    source = BatchSamples(specs, shares, times) if any(batched) else MixSamples(specs, shares, times)
+    if shares is None and not any(batched):
         _check_planned(pipes, "the mixture")
     policy = on_error if isinstance(on_error, ErrorPolicy) else ErrorPolicy(on_error)
-    return Pipeline(MixSamples([pipe.spec for pipe in pipes], shares, times), seed=seed, epochs=epochs, policy=policy)
+    return Pipeline(source, seed=seed, epochs=epochs, policy=policy)
 
 
 @spelt
@@ -266,10 +276,15 @@ def split(pipe: Pipeline, by: str = "key", share: float = 0.01, *, seed: int = 0
     return sides[0], sides[1]
 
 
-def _parts(pipes: Sequence[Pipeline], name: str) -> list[Pipeline]:
+def _pipelines(pipes: Sequence[Pipeline], name: str) -> list[Pipeline]:
     pipes = [] if isinstance(pipes, Pipeline) or not isinstance(pipes, Iterable) else list(pipes)
     if not pipes or not all(isinstance(pipe, Pipeline) for pipe in pipes):
         raise ConfigError(f"{name} takes a list of pipelines, as in {name}([a, b])")
+    return pipes
+
+
+def _parts(pipes: Sequence[Pipeline], name: str) -> list[Pipeline]:
+    pipes = _pipelines(pipes, name)
     if any(_is_batched(pipe) for pipe in pipes):
         raise ConfigError(f"{name} takes pipelines that are not batched: batch behind it")
     return pipes
@@ -288,7 +303,7 @@ def _check_planned(pipes: Sequence[Pipeline], whole: str) -> None:
 
 
 def _is_batched(pipe: Pipeline) -> bool:
-    return any(isinstance(pushdown_of(stage), (Batch, Pack)) for stage in pipe.chain)
+    return pipe.source.batched or any(isinstance(pushdown_of(stage), (Batch, Pack)) for stage in pipe.chain)
 
 
 def _refuse(options: Mapping[str, Any], missing_shards: str, what: str) -> None:

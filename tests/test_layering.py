@@ -65,7 +65,7 @@ ORDER = [  # each may import from those before it, and from itself
 ]
 INSIDE = {  # and in a folder, each file from those before it
     "plan": "order shapes buckets spread groups cut rotation lanes deal planned schedule course stepped "
-    "ask clips dataset streams bucketed packing packed",
+    "ask clips dataset streams bucketed packing packed batchwise",
     "query": "aliases expression arrow condition split own cost",
     "index": "beside stated facts columns parquet memory known manifest separated sidecar table layout scan writer "
     "note find merged answers dataset whole build learn",
@@ -79,8 +79,8 @@ INSIDE = {  # and in a folder, each file from those before it
     "prefetch reader",
     "folders": "names files facts metadata layouts duplicates walk listing",
     "pack": "split change contents sift catalog supply find output shard job summary run",
-    "engine": "engine chain division learnt planning mix batches indexed lanes turns streams state interleaved bounds "
-    "compile life clock plain explain",
+    "engine": "engine chain division learnt planning mix batched batches indexed lanes turns streams state interleaved "
+    "bounds compile life clock plain explain",
     "write": "cost draft encode spec job work workers run",
     "device": "codec transfer images watch feed",
     "observe": "histogram trace tally",

@@ -7,7 +7,7 @@ batch needs nothing but its number, and a sample that fails is replaced inside i
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from itertools import chain, islice
@@ -19,6 +19,7 @@ from streampipe.engine.chain import keeps_nothing, repeatable, takes_views, thro
 from streampipe.engine.division import Division
 from streampipe.engine.engine import NOTHING
 from streampipe.errors import SampleError, ShardError, StageError, TooManyErrors
+from streampipe.plan.batchwise import BatchPlan
 from streampipe.plan.planned import Cursor, Place, Plan
 from streampipe.reading.prefetch import Steps
 from streampipe.reading.reader import OpenShards, Reader
@@ -27,6 +28,7 @@ from streampipe.stages.guard import watched
 
 _FEW_OPEN, _MOST_OPEN, _MOST_KNOWN = 64, 256, 1024  # shards; the last are those whose index is held
 _STEPS_OF_A_CHAIN = 1024
+_MOST_LINKS = 64  # chains that are kept for batches of other sizes and parts
 _MOST_TRIED, _UNLIKE_TRIED = 100, 10  # other steps, for one of which all samples are bad; of any bucket
 
 
@@ -43,21 +45,26 @@ def make_batches(
     """A consumer's steps from ``cursor`` on: the ``first``, and every ``stride``-th after it."""
     run = replace(run, open_shards=open_shards(plan))
     stages, chains = division.tail, plan.dataset.chains
-    views = takes_views(stages)
-    equal = division.joins or run.consumer.world_size > 1  # each step must give an item
-    over = repeatable(stages, run, views)
+    batched = division.joins or isinstance(plan, BatchPlan)
+    views = None if isinstance(plan, BatchPlan) else takes_views(stages)
+    equal = batched or run.consumer.world_size > 1  # each step must give an item
+    links: dict[tuple[int, int], Callable[[Iterable[Any]], Iterator[Any]]] = {}  # by part, and samples of a batch
     with closing(read_steps(plan, run, cursor, first, stride, views is not None and chains is None)) as steps:
         if stages and not equal and chains is None and keeps_nothing(stages):
             yield from _one_chain(plan, stages, run, views, steps)
             return
         for at, places, found in steps:
-            samples = watched(good(places, found, run, chains), counters.tally("reading"))
-            if division.joins and run.fill != len(places):
+            turn = _turn(plan, division, at, places)
+            if batched and run.fill != len(places):
                 run = replace(run, fill=len(places))
-                over = repeatable(stages, run, views)
-            items = list(over(samples)) if stages else list(samples)
+            over = links.get((turn.part, len(places)))
+            if over is None:
+                over = repeatable(turn.stages, run, views)
+                links = {**(links if len(links) < _MOST_LINKS else {}), (turn.part, len(places)): over}
+            samples = watched(good(turn.places, found, run, turn.chains), counters.tally("reading"))
+            items = list(over(samples)) if turn.stages else list(samples)
             if equal and not items:
-                items = _in_place_of(plan, stages, run, at, places)
+                items = _in_place_of(turn.plan, turn.stages, run, turn.at, turn.places)
             if equal and len(items) != 1:
                 raise TooManyErrors(
                     f"all {len(places)} samples of batch {at.step} of epoch {at.epoch} were skipped or dropped by "
@@ -66,6 +73,26 @@ def make_batches(
                 )
             plan.delivered(at, places, run.consumer.rank)
             yield Made(items[0] if items else NOTHING, plan.after(at))
+
+
+class _Turn(NamedTuple):
+    """A step as the plan has it that it is of: in a mixture of batches that of its part, with the part's stages."""
+
+    part: int
+    plan: Plan
+    at: Cursor
+    places: Sequence[Place]
+    stages: tuple[AnyStage, ...]
+    chains: Sequence[Any] | None
+
+
+def _turn(plan: Plan, division: Division, at: Cursor, places: Sequence[Place]) -> _Turn:
+    if not isinstance(plan, BatchPlan):
+        return _Turn(0, plan, at, places, division.tail, plan.dataset.chains)
+    part, place = plan.turn(at)
+    own = plan.dataset.plans[part]
+    stages = (*plan.dataset.tails[part], *division.tail)
+    return _Turn(part, own, place, plan.own(part, places), stages, own.dataset.chains)
 
 
 def _one_chain(

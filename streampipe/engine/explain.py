@@ -13,6 +13,7 @@ from streampipe.engine.engine import Engine, Level
 from streampipe.engine.indexed import IndexedEngine
 from streampipe.engine.interleaved import LaneEngine
 from streampipe.engine.lanes import Shape
+from streampipe.plan.batchwise import BatchPlan
 from streampipe.plan.bucketed import BucketPlan
 from streampipe.plan.clips import ClipKeep
 from streampipe.plan.packed import ABOVE, PackPlan
@@ -156,6 +157,8 @@ def _names_meant(spec: Spec, division: Division) -> str:
 
 def _steps(plan: Plan, world_size: int) -> str:
     lanes = plan.lanes
+    if isinstance(plan, BatchPlan):
+        return f"{plan.batches:,} in the first epoch on each of {world_size} ranks, each a batch of one part"
     if isinstance(plan, StepPlan):
         return f"{plan.batches:,} in the first epoch on each of {world_size} ranks, {lanes.size} samples each in all"
     last = lanes.samples % lanes.size
@@ -165,17 +168,30 @@ def _steps(plan: Plan, world_size: int) -> str:
 
 def _schedule(plan: StepPlan) -> list[tuple[str, str]]:
     """The share of each part over the steps, drawn; and in numbers where it begins to change."""
-    firsts, samples = plan.rates.firsts, plan.dataset.part_samples
+    firsts = plan.rates.firsts
     last = firsts[-1] * 5 // 4 or plan.batches
     columns = columns_of(last)
     rows = [("schedule", f"steps 0 to {last:,}, from left to right; then as at the end")]
     shares = [plan.rates.at(step) for step in columns]
     for k, bar in enumerate(draw(list(zip(*shares, strict=True)))):
-        rows += [(f"  part {k}", f"|{bar}| of {samples[k]:,} samples")]
+        rows += [(f"  part {k}", f"|{bar}| of {_of_part(plan, k)}")]
     for step, goes in zip(firsts[:_POINTS], map(plan.rates.goes, firsts), strict=False):
         at = " ".join(f"{float(100 * share):.3g}" for share in plan.rates.at(step))
         rows += [(f"  step {step:,}", f"{at} %{', changing up to the next' if goes else ''}")]
     return rows + _row("  ...", f"{len(firsts) - _POINTS:,} points more" if len(firsts) > _POINTS else "")
+
+
+def _of_part(plan: StepPlan, part: int) -> str:
+    """How much a part has."""
+    number = plan.dataset.part_samples[part]
+    if not isinstance(plan, BatchPlan):
+        return f"{number:,} samples"
+    own = plan.dataset.plans[part]
+    if isinstance(own, PackPlan):
+        return f"{own.lanes.samples:,} samples in {own.packs.number:,} packs"
+    most = own.batch if isinstance(own.batch, int) else f"{min(own.batch)} to {max(own.batch)}"
+    sizes = f", {len(own.groups.buckets)} buckets" if isinstance(own, BucketPlan) else ""
+    return f"{own.lanes.samples:,} samples in {float(number):,.5g} batches of {most}{sizes}"
 
 
 _POINTS = 12
@@ -249,6 +265,8 @@ def _cover(plan: Plan) -> str:
     if isinstance(plan, PackPlan):
         return "every sample once an epoch"
     policy = plan.groups.leftover if isinstance(plan, BucketPlan) else plan.lanes.tail
+    if isinstance(plan, BatchPlan):
+        return "each part has its share of the batches at every step, within two, and its own plan gives them in order"
     if isinstance(plan, StepPlan):
         return "each part has its share of all draws at every step, within two; one that is used up begins anew"
     if len(plan.dataset.parts()) > 1:

@@ -59,6 +59,11 @@ def plan_of(spec: Spec, division: Division, job: Job) -> Plan:
     source = spec.source
     if source.tier == "sequential":
         raise Uncounted("tier='sequential' was asked for")
+    if source.batched:
+        if division.pushed:
+            raise ConfigError("where, take and skip stand behind a mixture of batches; put them into its parts")
+        plan: Plan = source.plan_for(job, spec.seed)
+        return plan
     try:
         dataset: Any = _dataset(source, division, job)
     except ShardError as error:

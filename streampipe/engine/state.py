@@ -75,6 +75,8 @@ def _check_planned(state: Mapping[str, Any]) -> None:
         _check_begun(state["begun"], state)
     if "course" in state:
         _check_course(state["course"])
+    if "parts" in state:
+        _check_parts(state)
 
 
 def _check_shape(lanes: Any) -> None:
@@ -108,6 +110,16 @@ def _check_begun(begun: Any, state: Mapping[str, Any]) -> None:
         raise fault
     if not (0 < draws < samples and 0 < steps <= step):  # a step of it was taken, but not all its samples
         raise fault
+
+
+def _check_parts(state: Mapping[str, Any]) -> None:
+    """Where the parts of a mixture of batches stand, each as if it were alone."""
+    if "course" not in state or not _is_fraction(state.get("steps_of_epoch")) or not is_list(state["parts"]):
+        raise wrong(f"its parts are {state['parts']!r:.80}")
+    for each in state["parts"]:
+        if not isinstance(each, Mapping) or "parts" in each:
+            raise wrong(f"a part of it is {each!r:.80}")
+        _check_planned(each)
 
 
 def _check_course(course: Any) -> None:

@@ -282,6 +282,12 @@ class BucketPlan(Plan):
         """Batches of that epoch, the same on every rank."""
         return self.groups.steps_in(epoch)
 
+    def length(self, epoch: int, epochs: int) -> int:
+        """Batches of so many epochs from ``epoch`` on."""
+        if not epochs:
+            return 0
+        return self.batches_in(epoch) + self.groups.steps_before(epoch + epochs) - self.groups.steps_before(epoch + 1)
+
     def check_epochs(self, epochs: int | None) -> None:
         """Refuse a run of which a pass of ``epochs`` epochs (None: an endless one) would have no batch.
 

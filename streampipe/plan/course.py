@@ -29,6 +29,8 @@ from streampipe.plan.schedule import Schedule
 from streampipe.rng import derive
 
 _FITS = 1 << 62
+_KEPT = 64
+"""Legs that a state has: those that can be replayed behind a change."""
 
 
 class Rates:
@@ -307,15 +309,9 @@ class Course:
         """Samples that each part had before a step."""
         return self.leg(step).had_before(step)
 
-    @property
-    def legs_up_to_change(self) -> tuple[Leg, ...]:
-        """The legs up to the one that began with the last change; none where there was none."""
-        return () if self.changed_at is None else tuple(leg for leg in self.legs if leg.first <= self.changed_at)
-
-    def worth_keeping(self, step: int) -> tuple[Leg, ...]:
-        """The legs without which nobody could go on at a step: those up to the last change, and the step's own."""
-        own, changed = self.leg(step), self.legs_up_to_change
-        return changed if own in changed else (*changed, own)
+    def behind(self, step: int) -> tuple[Leg, ...]:
+        """The leg of a step and those before it, as far as they are kept. Without the first nobody could go on."""
+        return self.legs[: max(1, bisect_right(self._firsts, step))][-_KEPT:]
 
     def changed(self, rates: Rates, size: int, step: int) -> Course:
         """The same up to a step, and from there on with other shares, or other numbers of draws."""

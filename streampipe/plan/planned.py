@@ -121,7 +121,9 @@ class Plan:
 
     def length(self, epoch: int, epochs: int) -> int:
         """Batches of so many epochs from ``epoch`` on."""
-        return sum(map(self.batches_in, range(epoch, epoch + epochs)))
+        begun = self.begun is not None and epoch <= self.begun.epoch < epoch + epochs
+        more = self.batches_in(self.begun.epoch) - self.batches if self.begun is not None and begun else 0
+        return epochs * self.batches + more
 
     def steps(self, cursor: Cursor, first: int = 0, stride: int = 1) -> Iterator[Cursor]:
         """Every ``stride``-th step from the ``first`` after ``cursor`` on: a worker's share. Each as a cursor at it."""
@@ -135,11 +137,17 @@ class Plan:
     def after(self, cursor: Cursor, steps: int = 1) -> Cursor:
         """The cursor ``steps`` steps later."""
         epoch, step, until = cursor.epoch, cursor.step + steps, cursor.until
-        if self.is_empty:
-            return cursor
-        while (until is None or epoch < until) and step >= (length := self.batches_in(epoch)):
-            epoch, step = epoch + 1, step - length
-        return Cursor(epoch, step, until)
+        if self.is_empty or (until is not None and epoch >= until) or step < self.batches_in(epoch):
+            return cursor if self.is_empty else Cursor(epoch, step, until)
+        most = None if until is None else until - epoch
+        over = 1  # so many epochs are over, or more
+        while (most is None or over < most) and self.length(epoch, 2 * over) <= step:
+            over *= 2
+        low, high = (over, 2 * over) if most is None else (min(over, most), min(2 * over, most + 1))
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if self.length(epoch, middle) <= step else (low, middle)
+        return Cursor(epoch + low, step - self.length(epoch, low), until)
 
     def delivered(self, at: Cursor, places: Sequence[Place], rank: int) -> None:
         """The step ``at`` was made of these places: count what there is to count, as what the epoch leaves out."""

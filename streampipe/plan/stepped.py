@@ -7,7 +7,7 @@ with ``carry``). All batches are full, and the state is the step, with the leg t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
@@ -29,7 +29,7 @@ class Shared(Counted, Protocol):
     """A dataset of several parts: how many samples each has."""
 
     @property
-    def part_samples(self) -> tuple[int, ...]: ...
+    def part_samples(self) -> Sequence[int | Fraction]: ...
 
 
 class Origin(NamedTuple):
@@ -62,14 +62,19 @@ class StepPlan(Plan):
         """Batches of the first epoch."""
         return self.batches_in(0)
 
+    @property
+    def epoch_draws(self) -> int | Fraction:
+        """Draws of an epoch: of a batch, at least."""
+        return max(self.lanes.samples, self.lanes.size)
+
     def before(self, epoch: int) -> int:
         """Steps of all epochs before this one."""
-        draws = epoch * max(self.lanes.samples, self.lanes.size)
+        draws = epoch * self.epoch_draws
         if self.origin is None:
-            return draws // self.lanes.size
+            return int(draws // self.lanes.size)
         if epoch <= self.origin.epoch:
             return self.origin.step - self.origin.steps
-        return self.origin.step + (draws - self.origin.draw) // self.lanes.size
+        return self.origin.step + int((draws - self.origin.draw) // self.lanes.size)
 
     def batches_in(self, epoch: int) -> int:
         """Batches of that epoch, the same on every rank."""
@@ -96,7 +101,7 @@ class StepPlan(Plan):
         """Where the step of a number is; no earlier than in the cursor's epoch, and no later than its end."""
         size, origin = self.lanes.size, self.origin
         draw = number * size if origin is None else origin.draw + (number - origin.step) * size
-        epoch = max(cursor.epoch, draw // max(self.lanes.samples, size))
+        epoch = max(cursor.epoch, int(draw // self.epoch_draws))
         while self.before(epoch + 1) <= number:
             epoch += 1
         if cursor.until is not None:
@@ -119,7 +124,7 @@ class StepPlan(Plan):
 
     def state(self, cursor: Cursor) -> dict[str, Any]:
         """What ``load`` needs to go on at ``cursor``, as plain JSON."""
-        legs = self.course.worth_keeping(self.number(cursor.epoch, cursor.step))
+        legs = self.course.behind(self.number(cursor.epoch, cursor.step))
         course = {
             "rates": self.rates.digest,
             "changed": self.course.changed_at,
@@ -141,8 +146,8 @@ class StepPlan(Plan):
             )
         course = Course(legs, kept["changed"])
         if kept["rates"] == self.rates.digest:
-            changed = course.legs_up_to_change
-            course = extended(changed, self.rates, kept["changed"]) if changed else begin(self.rates, size)
+            changed = kept["changed"]
+            course = begin(self.rates, size) if changed is None else extended(legs, self.rates, changed)
         return replace(self, lanes=lanes, origin=origin, course=course)
 
     def _is_same(self, state: Mapping[str, Any]) -> bool:

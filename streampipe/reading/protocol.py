@@ -28,7 +28,8 @@ class Samples(ABC):
     ``parts`` are the pipelines of a mixture. ``window`` is the shuffle's: None for the listed order, 0 where whole
     shards are shuffled; with ``sensible`` a plan chooses it. ``tier`` is what was asked for, None if nothing was.
     ``open_shards``: how many a lane has open. ``leaves_marks``: a stream goes on behind any sample, by the mark that it
-    left (``run.trail``). ``singly``: what it gives are never batches. ``fields_read``: the fields, where not all are.
+    left (``run.trail``). ``singly``: what it gives are never batches; ``batched``: they always are. ``fields_read``:
+    the fields, where not all are.
     """
 
     parts: Sequence[Any] = ()
@@ -36,6 +37,7 @@ class Samples(ABC):
     sensible: bool = False
     tier: str | None = None
     singly: bool = False
+    batched: bool = False
     open_shards: int = 0
     leaves_marks: bool = False
     fields_read: frozenset[str] | None = None
@@ -43,6 +45,10 @@ class Samples(ABC):
     @abstractmethod
     def __call__(self, run: Run, epoch: int, views: bool = False, at: Sequence[Any] = ()) -> Iterator[Any]:
         """An epoch of one consumer or lane: ``run.consumer`` says which. ``at``: the mark behind which it goes on."""
+
+    def plan_for(self, job: Any, seed: int) -> Any:
+        """The plan of a job, where the source decides on batches itself (``batched``)."""
+        raise NotImplementedError
 
     @property
     def streams(self) -> int:

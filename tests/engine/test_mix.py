@@ -117,7 +117,7 @@ def test_parts_that_cannot_be_planned_are_refused(folders):
     with pytest.raises(sp.ConfigError, match="cannot be planned: stage filter"):
         sp.mix(parts)
     with pytest.raises(sp.ConfigError, match="not batched"):
-        sp.mix([sp.stream(str(folders[0])).batch(2)])
+        sp.mix([sp.stream(str(folders[0])).batch(2), sp.stream(str(folders[1]))])
 
 
 @settings(max_examples=50, deadline=None)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import streampipe as sp
-from tests.data import write_shards
+from tests.data import photo, shard, write_shards
 
 PAGE = Path(__file__).parents[2] / "docs" / "mixing.md"
 RAMP = sp.Schedule({0: [3, 1], 4: [1, 1], 8: [1, 0], 16: [0, 1]}, linear=True)
@@ -189,8 +189,8 @@ def test_what_a_schedule_cannot_do_is_refused_with_what_to_do(pipe, part, tmp_pa
 )
 def test_a_damaged_state_is_refused(pipe, change):
     _, state = taken(pipe().loader(), 10)
-    (leg,) = state["course"]["legs"]
-    damaged = {**state, "course": {**state["course"], "legs": [{**leg, **change}]}}
+    *others, leg = state["course"]["legs"]
+    damaged = {**state, "course": {**state["course"], "legs": [*others, {**leg, **change}]}}
     with pytest.raises(sp.ConfigError, match="this is no state of streampipe: a leg of its course is"):
         resumed(pipe(), damaged)
 
@@ -199,9 +199,16 @@ def test_the_code_of_the_page_on_mixing_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for name in ("photos", "art", "paintings"):
         write_shards(tmp_path / name, [20, 30])
+    (tmp_path / "images").mkdir()
+    samples = [(f"{i:02d}", {"jpg": photo(i, 80 + 40 * (i % 2), 80)}) for i in range(8)]
+    (tmp_path / "images" / "0.tar").write_bytes(shard(samples))
     there = {}
     exec("\n".join(re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)), there)
     assert re.search(r"part 1 +\| ▁", capsys.readouterr().out)
     sources = [batch["source"].count("art") for batch in there["resumed"]]
     assert sum(sources) >= 3 * 14
     assert set(next(iter(there["nested"]))["source"]) == {"photos", "art", "paintings"}
+    sizes = [(batch["base"][0].item(), len(batch["base"])) for batch in there["both"].loader()]
+    assert {base for base, _ in sizes} == {512, 1024}
+    assert sum(size for base, size in sizes if base == 1024) >= 6
+    assert next(iter(there["later"]))["jpg"].shape[0] == 8
