@@ -42,6 +42,12 @@ class Spec:
             raise ConfigError(f"seed is a whole number, not {self.seed!r:.80}") from None
         object.__setattr__(self, "seed", seed)  # numpy's numbers too: orders are derived from Python's
 
+    @property
+    def chains(self) -> list[tuple[AnyStage, ...]]:
+        """The stages behind the source; and those of its parts, where these make the batches."""
+        parts = self.source.parts if self.source.batched else ()
+        return [self.chain, *(part.chain for part in parts)]
+
 
 @dataclass(frozen=True)
 class Job:

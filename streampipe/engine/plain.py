@@ -119,7 +119,8 @@ class PlainPass:
                 self._complete = True
             if not is_nothing(item):
                 if not self._taken:
-                    check_decoded(self.engine.spec.chain, item)
+                    for chain in self.engine.spec.chains:
+                        check_decoded(chain, item)
                 self._taken += 1
                 yield item
             del item

@@ -104,7 +104,8 @@ class Pass:
             self.complete = not life.received(found.moved, found.more)
             self._given += 1
             if self._given == 1:
-                check_decoded(life.engine.spec.chain, found.item)
+                for chain in life.engine.spec.chains:
+                    check_decoded(chain, found.item)
             if watchers is not None:
                 watchers.batch(life.received_in_all - 1, found.item)
             return found.item
