@@ -1,57 +1,74 @@
-"""Composable generator stages that stream sharded tar archives into PyTorch. Start with ``stream``."""
+"""Composable generator stages that stream sharded tar archives into PyTorch. Start with ``stream``.
 
-from streampipe.captions import Tags
-from streampipe.commands.verify import verify
-from streampipe.context import Consumer, Position, Run
-from streampipe.decoding import Area
-from streampipe.decoding.conditioning import Conditioning
-from streampipe.decorators import SKIP, cached, inference, logged, on_error, retry, timed
-from streampipe.device import DeviceLoader, to_device
-from streampipe.engine.interleaved import merge_states
-from streampipe.errors import (
-    AccessDenied,
-    ConfigError,
-    CorruptShard,
-    DecodeError,
-    DuplicateKey,
-    IndexMismatch,
-    LimitExceeded,
-    NameCollision,
-    OutputBusy,
-    PackError,
-    SampleError,
-    ShardChanged,
-    ShardError,
-    ShardMissing,
-    SourceError,
-    SourceUnavailable,
-    StageError,
-    StreampipeError,
-    TooManyErrors,
-    TruncatedShard,
-    UnsafeFormat,
-    UnsafeName,
-    UnsupportedMember,
-)
-from streampipe.index import index
-from streampipe.index.learn import Learn
-from streampipe.lineage import Lineage
-from streampipe.loader import Loader
-from streampipe.pack import pack
-from streampipe.pipeline import Pipeline
-from streampipe.plan.buckets import Buckets
-from streampipe.plan.schedule import Schedule
-from streampipe.policy import ErrorPolicy
-from streampipe.preview import preview
-from streampipe.reading.folder import Folder
-from streampipe.reading.parquet import Parquet
-from streampipe.replay import replay
-from streampipe.samplesource import SampleSource, register_source
-from streampipe.source import Answer, Cache, Network, Pin, Store, register_store
-from streampipe.stages.stage import Stage, stage
-from streampipe.stream import concat, from_iterable, mix, split, stream
-from streampipe.tar import Limits
-from streampipe.views import show
+Nothing is imported before it is used, so ``import streampipe`` and ``streampipe --help`` wait for neither torch nor
+pyarrow. A public name stands here three times: for type checkers, in ``__all__``, and with its module in ``_FROM``.
+"""
+
+import sys
+from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from streampipe.captions import Tags
+    from streampipe.commands.verify import verify
+    from streampipe.context import Consumer, Position, Run
+    from streampipe.decoding import Area
+    from streampipe.decoding.conditioning import Conditioning
+    from streampipe.decorators.cached import cached
+    from streampipe.decorators.inference import inference
+    from streampipe.decorators.logged import logged
+    from streampipe.decorators.on_error import on_error
+    from streampipe.decorators.retry import retry
+    from streampipe.decorators.skip import SKIP
+    from streampipe.decorators.timed import timed
+    from streampipe.device import DeviceLoader, to_device
+    from streampipe.engine.interleaved import merge_states
+    from streampipe.errors import (
+        AccessDenied,
+        ConfigError,
+        CorruptShard,
+        DecodeError,
+        DuplicateKey,
+        IndexMismatch,
+        LimitExceeded,
+        NameCollision,
+        OutputBusy,
+        PackError,
+        SampleError,
+        ShardChanged,
+        ShardError,
+        ShardMissing,
+        SourceError,
+        SourceUnavailable,
+        StageError,
+        StreampipeError,
+        TooManyErrors,
+        TruncatedShard,
+        UnsafeFormat,
+        UnsafeName,
+        UnsupportedMember,
+    )
+    from streampipe.index import index
+    from streampipe.index.learn import Learn
+    from streampipe.lineage import Lineage
+    from streampipe.loader import Loader
+    from streampipe.pack import pack
+    from streampipe.pipeline import Pipeline
+    from streampipe.plan.buckets import Buckets
+    from streampipe.plan.schedule import Schedule
+    from streampipe.policy import ErrorPolicy
+    from streampipe.preview import preview
+    from streampipe.reading.folder import Folder
+    from streampipe.reading.parquet import Parquet
+    from streampipe.replay import replay
+    from streampipe.samplesource import SampleSource, register_source
+    from streampipe.source import Answer, Cache, Network, Pin, Store, register_store
+    from streampipe.stages.stage import Stage, stage
+    from streampipe.stream import concat, from_iterable, mix, split, stream
+    from streampipe.tar import Limits
+    from streampipe.views import show
 
 __version__ = "0.1.0"
 
@@ -127,3 +144,74 @@ __all__ = [
     "to_device",
     "verify",
 ]
+
+_FROM = {
+    "streampipe.captions": "Tags",
+    "streampipe.commands.verify": "verify",
+    "streampipe.context": "Consumer Position Run",
+    "streampipe.decoding": "Area",
+    "streampipe.decoding.conditioning": "Conditioning",
+    "streampipe.decorators.cached": "cached",
+    "streampipe.decorators.inference": "inference",
+    "streampipe.decorators.logged": "logged",
+    "streampipe.decorators.on_error": "on_error",
+    "streampipe.decorators.retry": "retry",
+    "streampipe.decorators.skip": "SKIP",
+    "streampipe.decorators.timed": "timed",
+    "streampipe.device": "DeviceLoader to_device",
+    "streampipe.engine.interleaved": "merge_states",
+    "streampipe.errors": "AccessDenied ConfigError CorruptShard DecodeError DuplicateKey IndexMismatch LimitExceeded "
+    "NameCollision OutputBusy PackError SampleError ShardChanged ShardError ShardMissing SourceError "
+    "SourceUnavailable StageError StreampipeError TooManyErrors TruncatedShard UnsafeFormat UnsafeName "
+    "UnsupportedMember",
+    "streampipe.index": "index",
+    "streampipe.index.learn": "Learn",
+    "streampipe.lineage": "Lineage",
+    "streampipe.loader": "Loader",
+    "streampipe.pack": "pack",
+    "streampipe.pipeline": "Pipeline",
+    "streampipe.plan.buckets": "Buckets",
+    "streampipe.plan.schedule": "Schedule",
+    "streampipe.policy": "ErrorPolicy",
+    "streampipe.preview": "preview",
+    "streampipe.reading.folder": "Folder",
+    "streampipe.reading.parquet": "Parquet",
+    "streampipe.replay": "replay",
+    "streampipe.samplesource": "SampleSource register_source",
+    "streampipe.source": "Answer Cache Network Pin Store register_store",
+    "streampipe.stages.stage": "Stage stage",
+    "streampipe.stream": "concat from_iterable mix split stream",
+    "streampipe.tar": "Limits",
+    "streampipe.views": "show",
+}
+"""Where public names come from."""
+_PLACES = {name: module for module, names in _FROM.items() for name in names.split()}
+
+
+class _Package(ModuleType):
+    """The package, in which a public name is never hidden by the module of the same name (``index``, ``stream``)."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in _PLACES and isinstance(value, ModuleType)):  # Python puts a module there when it is imported
+            super().__setattr__(name, value)
+
+
+if not TYPE_CHECKING:  # or a type checker would take any name for one that is there
+
+    def __getattr__(name: str) -> Any:
+        """A public name or a module, when it is first asked for."""
+        if name in _PLACES:
+            found = getattr(import_module(_PLACES[name]), name)
+        elif not name.startswith("_") and find_spec(f"{__name__}.{name}") is not None:
+            found = import_module(f"{__name__}.{name}")
+        else:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        globals()[name] = found
+        return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+sys.modules[__name__].__class__ = _Package

@@ -9,9 +9,9 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from importlib import import_module
-from importlib.metadata import version
 from types import ModuleType
 
+import streampipe
 from streampipe.errors import StreampipeError
 
 COMMANDS = {
@@ -76,7 +76,7 @@ def parser(whole: Sequence[str]) -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    made.add_argument("--version", action="version", version=f"streampipe {version('streampipe')}")
+    made.add_argument("--version", action="version", version=f"streampipe {streampipe.__version__}")
     made.set_defaults(whole=partial(parser, tuple(COMMANDS)))  # for the command that prints completions
     commands = made.add_subparsers(required=True, metavar="COMMAND", dest="command")
     for name, line in COMMANDS.items():

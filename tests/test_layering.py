@@ -1,6 +1,9 @@
 """Data flows from left to right, and imports never run against it."""
 
 import ast
+import subprocess
+import sys
+import types
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent / "streampipe"
@@ -172,9 +175,32 @@ def test_every_module_has_its_place():
         assert {path.stem for path in (ROOT / folder).glob("*.py")} - {"__init__"} == set(files.split())
 
 
-def test_public_names_are_a_sorted_table_of_contents():
+def test_public_names_stand_in_three_places_of_the_package():
     import streampipe
 
     tree = ast.parse((ROOT / "__init__.py").read_text())
-    assert all(isinstance(node, (ast.Expr, ast.ImportFrom, ast.Assign)) for node in tree.body)
-    assert sorted(streampipe.__all__) == sorted(set(streampipe.__all__))
+    checked = next(node for node in tree.body if isinstance(node, ast.If))  # what type checkers read
+    read = {alias.name: node.module for node in checked.body for alias in node.names}
+    assert read == streampipe._PLACES
+    assert sorted(read) == sorted(streampipe.__all__)
+    assert set(dir(streampipe)) >= {*read, "__version__"}
+    for name in read:
+        assert not isinstance(getattr(streampipe, name), types.ModuleType)
+
+
+def test_nothing_is_imported_before_it_is_used():
+    """Nor is a function ever hidden by the module that it comes from, whatever is imported first."""
+    code = """
+import sys, streampipe.cli
+assert not {"torch", "pyarrow", "numpy"} & set(sys.modules)
+try:
+    streampipe.cli.main(["--help"])
+except SystemExit:
+    assert not {"torch", "pyarrow", "numpy"} & set(sys.modules)
+import streampipe.stream, streampipe.index
+from streampipe import index, stream
+assert streampipe.stream is stream and callable(stream) and callable(index)
+assert streampipe.errors.ConfigError is streampipe.ConfigError
+assert not hasattr(streampipe, "no_such_thing")
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL, timeout=120)

@@ -1,12 +1,9 @@
 """Makes reading slow, in this process and those that are forked from it, so that it can be killed in the middle."""
 
-import sys
 import time
 
-import streampipe as sp
+from streampipe.pack import contents as module
 
-assert sp.pack
-module = sys.modules["streampipe.pack.contents"]
 _read = module.read_file
 
 

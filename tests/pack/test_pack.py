@@ -320,7 +320,7 @@ def test_other_shards_are_never_overwritten(tmp_path):
 SLOW = """
 import sys, time
 import streampipe as sp
-module = sys.modules["streampipe.pack.contents"]
+from streampipe.pack import contents as module
 read = module.read_file
 def slow(folder, file, name):
     print(file.path, flush=True)
