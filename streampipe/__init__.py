@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from streampipe.pack import pack
     from streampipe.pipeline import Pipeline
     from streampipe.plan.buckets import Buckets
+    from streampipe.plan.compound import Compound
     from streampipe.plan.schedule import Schedule
     from streampipe.policy import ErrorPolicy
     from streampipe.preview import preview
@@ -79,6 +80,7 @@ __all__ = [
     "Area",
     "Buckets",
     "Cache",
+    "Compound",
     "Conditioning",
     "ConfigError",
     "Consumer",
@@ -171,6 +173,7 @@ _FROM = {
     "streampipe.pack": "pack",
     "streampipe.pipeline": "Pipeline",
     "streampipe.plan.buckets": "Buckets",
+    "streampipe.plan.compound": "Compound",
     "streampipe.plan.schedule": "Schedule",
     "streampipe.policy": "ErrorPolicy",
     "streampipe.preview": "preview",

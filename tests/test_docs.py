@@ -180,6 +180,22 @@ def test_the_code_of_packing_runs(tmp_path, monkeypatch):
     torch.testing.assert_close(there["flex"](q, q, q, pack), wanted)
 
 
+def test_the_code_of_the_editing_page_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "edits").mkdir()
+    image = photo(1, 64, 64)
+    samples = [
+        (f"{i}", {"jpg": image, "ref.0.jpg": photo(2, 48, 32), **({"ref.1.png": image} if i % 2 else {})})
+        for i in range(8)
+    ]
+    (tmp_path / "edits" / "0.tar").write_bytes(shard(samples))
+    there = {}
+    for code in re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "editing.md").read_text(), re.DOTALL):
+        exec(code, there)
+    assert re.search(r"64x64 \+ ref.0 \d+x\d+ \+ ref.1 32x32 +4 samples", capsys.readouterr().out)
+    assert {len(batch["ref"]) for batch in there["pipe"]} == {1, 2}
+
+
 def test_what_stands_for_other_libraries_runs(tmp_path, monkeypatch):
     from streampipe.cli import COMMANDS
 

@@ -20,6 +20,7 @@ from streampipe.engine.division import Division
 from streampipe.engine.engine import NOTHING
 from streampipe.errors import SampleError, ShardError, StageError, TooManyErrors
 from streampipe.plan.batchwise import BatchPlan
+from streampipe.plan.compound import told
 from streampipe.plan.planned import Cursor, Place, Plan
 from streampipe.reading.prefetch import Steps
 from streampipe.reading.reader import OpenShards, Reader
@@ -212,7 +213,7 @@ def good(
             continue
         run.policy.passed("reading")
         if place.size is not None:
-            sample["__size__"] = place.size[:2]
+            sample["__size__"] = told(place.size)
         if chains is None:
             yield sample
         else:

@@ -14,7 +14,7 @@ from streampipe.errors import ConfigError
 from streampipe.samples import to_bytes
 from streampipe.stages.bucket import Pools, count_batch
 from streampipe.stages.fuse import fuse
-from streampipe.stages.grouping import bucket_sizes, find_groups
+from streampipe.stages.grouping import bucket_rule, find_groups
 from streampipe.stages.guard import AnyStage, guarded, run_of
 from streampipe.stages.nothing import Drops
 from streampipe.stages.stage import Stage, pushdown_of, traits_of
@@ -115,7 +115,7 @@ def _by_group(
     """
     given = pushdown_of(bucket)
     assert isinstance(given, Group)
-    sizes = bucket_sizes(given, chain)
+    sizes = bucket_rule(given, chain)
     done = run.at[0] if run.at else 0
     if not isinstance(done, int):
         raise ConfigError(f"the state's mark is {run.at!r} behind stage {run.stage}: it is damaged")

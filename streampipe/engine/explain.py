@@ -15,6 +15,7 @@ from streampipe.engine.interleaved import LaneEngine
 from streampipe.engine.lanes import Shape
 from streampipe.plan.batchwise import BatchPlan
 from streampipe.plan.bucketed import BucketPlan
+from streampipe.plan.buckets import name_of as bucket_name
 from streampipe.plan.clips import ClipKeep
 from streampipe.plan.packed import ABOVE, PackPlan
 from streampipe.plan.planned import Plan
@@ -226,7 +227,7 @@ def _buckets(plan: BucketPlan) -> list[tuple[str, str]]:
     for size, samples, full, over, lost in every:
         share = f"{samples / max(1, dataset.samples):.1%}".replace("%", " %")
         text = f"{samples:,} samples ({share}), {full:,} full batches, {over} {left}, {100 * lost:.1f} % cut away"
-        rows += [("x".join(map(str, size)), text)] if samples else []
+        rows += [(bucket_name(size).removeprefix("bucket "), text)] if samples else []
     return rows
 
 

@@ -21,6 +21,7 @@ from streampipe.engine.planning import check_part
 from streampipe.errors import ConfigError
 from streampipe.plan.bucketed import BucketDataset, BucketOrders, BucketPlaces, BucketPlan, choose_lanes
 from streampipe.plan.buckets import Buckets
+from streampipe.plan.compound import Compound
 from streampipe.plan.course import Rates
 from streampipe.plan.cut import check_ranks
 from streampipe.plan.dataset import Dataset, within
@@ -361,6 +362,9 @@ class MixSamples(Samples):
         if isinstance(groups, Packing):
             raise NotPacked("the packs of a mixture are made as its samples come")
         leaves, kinds = self._leaves(groups)
+        if isinstance(groups, Compound):  # the parts have one set of signatures
+            groups = groups.of_all(leaf.part.dataset.buckets for leaf in leaves)
+            leaves, kinds = self._leaves(groups)
         parts, repeats = [leaf.part for leaf in leaves], [leaf.repeats for leaf in leaves]
         if Schedule in kinds:
             if groups is not None:

@@ -14,12 +14,14 @@ from streampipe.errors import ConfigError, ShardError
 from streampipe.plan import stepped
 from streampipe.plan.ask import Uncounted
 from streampipe.plan.bucketed import Bucketed, BucketPlan, make_plan
+from streampipe.plan.compound import Signatures
 from streampipe.plan.lanes import sensible_window
 from streampipe.plan.packed import NotPacked, PackDataset, PackPlan, make_pack_plan
 from streampipe.plan.planned import Plan, make
 from streampipe.plan.streams import choose_streams
 from streampipe.reading.protocol import Samples
 from streampipe.spec import AnyStage, Job, Spec
+from streampipe.stages.grouping import bucket_sizes
 from streampipe.stages.stage import fields_of, pushdown_of
 from streampipe.stages.where import nothing_left
 from streampipe.traits import Limit
@@ -146,9 +148,12 @@ def _with_buckets(
     if spec.policy.mode == "raise":
         dataset.check_sized()
     text = division.keep.text if division.keep else ""
+    sizes = division.sizes
+    if isinstance(dataset.buckets, Signatures):
+        sizes = bucket_sizes(replace(group, buckets=dataset.buckets), division.tail)
     plan = make_plan(
         dataset,
-        division.sizes,
+        sizes,
         job.world_size,
         window,
         spec.seed,

@@ -20,7 +20,7 @@ from streampipe.errors import ConfigError, CorruptShard, IndexMismatch, ShardErr
 from streampipe.index.find import index_url
 from streampipe.index.manifest import NAME, Entry
 from streampipe.index.scan import check, scan
-from streampipe.index.table import NESTED, VIDEOS, ShardIndex
+from streampipe.index.table import IMAGES, NESTED, VIDEOS, ShardIndex
 from streampipe.index.whole import Indexed, Whole
 from streampipe.source import Source, has_query, local_path, redact
 from streampipe.tar import Limits
@@ -239,4 +239,8 @@ def _fitting(data: bytes, source: Source, url: str, place: str) -> ShardIndex | 
         found = ShardIndex.from_bytes(data, redact(place))
     except IndexMismatch:
         return None
-    return found if found.shard_bytes == source.size(url) and {"sha256", NESTED, VIDEOS} <= set(found.facts) else None
+    return (
+        found
+        if found.shard_bytes == source.size(url) and {"sha256", NESTED, VIDEOS, IMAGES} <= set(found.facts)
+        else None
+    )

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from array import array
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -82,18 +82,20 @@ class Columns:
         self.rows = 0
         self.left_out = False
         self._held: dict[str, Values] = {}
+        self._always = set(_ALWAYS)
         for each in scalars:
             self.add(each)
 
-    def add(self, scalars: Mapping[str, Any]) -> None:
-        """The scalars of the next sample; NaN is no value."""
+    def add(self, scalars: Mapping[str, Any], always: Collection[str] = ()) -> None:
+        """The scalars of the next sample; NaN is no value. Those that are ``always`` columns are not many."""
         held = self._held
+        self._always.update(always)
         for name, value in scalars.items():
             if value is None or value != value:
                 continue
             values = held.get(name)
             if values is None:
-                if self.left_out and name not in _ALWAYS:
+                if self.left_out and name not in self._always:
                     continue
                 values = held[name] = Values()
             values.append(self.rows, value)
@@ -109,10 +111,10 @@ class Columns:
 
     def _cut(self) -> None:
         """Let go of all names but the most frequent."""
-        known = sum(name in _ALWAYS for name in self._held)
-        others = [name for name in self._held if name not in _ALWAYS]
+        known = sum(name in self._always for name in self._held)
+        others = [name for name in self._held if name not in self._always]
         others.sort(key=lambda name: -len(self._held[name].rows))  # stable: as many, as they came
         kept = set(others[: max(0, MOST_COLUMNS - known)])
         if len(kept) < len(others):
             self.left_out = True
-        self._held = {name: each for name, each in self._held.items() if name in kept or name in _ALWAYS}
+        self._held = {name: each for name, each in self._held.items() if name in kept or name in self._always}

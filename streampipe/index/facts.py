@@ -3,7 +3,8 @@
 ``key``, ``width`` and ``height`` of the main image as shown (after EXIF orientation), or else of the main video; what
 the header of that says (``video.frames``, ``video.duration`` and so on: ``VIDEO``); and the scalars of the json member:
 those at its top under their own names (as ``json.NAME`` where that is a column of the index itself), those in objects
-inside it as ``object.NAME``.
+inside it as ``object.NAME``. Of other images ``control.image.height`` and ``ref.0.image.width``; of a field of
+conditions what it cost and how many tokens it has (``text.tokens``).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from streampipe.decoding.codecs import BUILT_IN, DEFAULT
 from streampipe.decoding.fields import is_image_field, main_image
 from streampipe.decoding.image import probe
 from streampipe.decoding.movie import main_video, probe_video, videos_in
+from streampipe.decoding.several import apart, place_of
 from streampipe.decoding.text import decode_json
 from streampipe.errors import DecodeError
 
@@ -27,6 +29,8 @@ OWN = ("key", "offset", "size", "crc32", "fields", "width", "height")
 VIDEO = ("frames", "duration", "fps", "height", "width", "rotation", "audio")
 VIDEO_COLUMNS = frozenset(f"video.{name}" for name in VIDEO)
 """What is known of a sample's main video, by its header: ``video.frames`` is 0 where that is damaged."""
+EDGES = ("image.height", "image.width")
+"""How columns with the sizes of other images than the main one end, as ``control.image.height``; 0: it is damaged."""
 _DEEPEST = 8
 _LONGEST = 1 << 15  # characters of a text that is a fact
 
@@ -98,6 +102,7 @@ def facts_of(sample: Mapping[str, Any], sizes: bool = True) -> dict[str, Any]:
             if is_scalar(plain):
                 facts[name] = plain
     (width, height), video = pictured(sample, image_header(sample)) if sizes else ((None, None), {})
+    facts |= other_sizes(sample) if sizes else {}
     own = {"key": sample.get("__key__"), "width": width, "height": height}
     return {**facts, **video, **{name: v for name, v in own.items() if v is not None or name not in facts}}
 
@@ -148,15 +153,39 @@ def image_size(sample: Mapping[str, Any]) -> tuple[int | None, int | None]:
 
 def image_header(sample: Mapping[str, Any]) -> ImageHeader | None:
     """What the header of a sample's main image says; None where there is none, a decoded or a damaged one."""
+    images = _images(sample)
+    return _probed(images[main_image(images)]) if images else None
+
+
+def other_sizes(sample: Mapping[str, Any]) -> dict[str, int]:
+    """The heights and widths of a sample's other images by column.
+
+    >>> other_sizes({"__key__": "a", "jpg": b"no image", "ref.0.jpg": b"nor this"})
+    {'ref.0.image.height': 0, 'ref.0.image.width': 0}
+    """
+    images, found = _images(apart(sample)), dict[str, int]()
+    main = main_image(images) if images else ""
+    for name, data in images.items():
+        if name != main:
+            header = _probed(data)
+            size = (0, 0) if header is None else (header.height, header.width)
+            found |= {f"{place_of(name)}.{edge}": n for edge, n in zip(EDGES, size, strict=True)}
+    return found
+
+
+def _images(sample: Mapping[str, Any]) -> dict[str, Any]:
+    """The images of a sample that are not decoded yet."""
     encoded: dict[str, Any] = {
         name: value for name, value in sample.items() if isinstance(value, (bytes, bytearray, memoryview))
     }
     names = [name for name in encoded if not name.startswith("__")]
     images = [name for name in names if is_image_field(name, encoded[name], DEFAULT)]
     images = images or [name for name in names if is_image_field(name, encoded[name], BUILT_IN)]
-    if not images:
-        return None
+    return {name: encoded[name] for name in images}
+
+
+def _probed(data: Any) -> ImageHeader | None:
     try:
-        return probe(encoded[main_image(images)])
+        return probe(data)
     except DecodeError:
         return None

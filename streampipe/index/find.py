@@ -13,7 +13,7 @@ from streampipe.index.columns import Columns
 from streampipe.index.memory import memory, own_folder
 from streampipe.index.note import Note
 from streampipe.index.scan import HasLinks, scan
-from streampipe.index.table import NEEDS, NESTED, VIDEOS, ShardIndex, make
+from streampipe.index.table import IMAGES, NEEDS, NESTED, VIDEOS, ShardIndex, make
 from streampipe.source import Source, has_query, local_path, redact
 from streampipe.tar import Limits, compression_of
 from streampipe.urls import stem_of
@@ -185,7 +185,7 @@ class Finder:
         if data is not None:
             try:
                 noted = ShardIndex.from_bytes(data, place, most, columns)
-                if {NESTED, VIDEOS} <= noted.facts.keys():
+                if {NESTED, VIDEOS, IMAGES} <= noted.facts.keys():
                     return noted
             except IndexMismatch:
                 pass  # our own notes, damaged or of an older version: make them again

@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,7 +28,7 @@ from streampipe.index.columns import EXACT, MIXED, MOST_COLUMNS
 from streampipe.index.facts import OWN, VIDEO_COLUMNS
 from streampipe.index.manifest import Part
 from streampipe.index.parquet import Bounded
-from streampipe.index.table import LEFT_OUT, NEEDS, NESTED, VIDEOS, ShardIndex
+from streampipe.index.table import IMAGES, LEFT_OUT, NEEDS, NESTED, VIDEOS, ShardIndex
 from streampipe.source import Source, redact
 from streampipe.source.ranged import RangedFile
 from streampipe.tar import Limits
@@ -53,8 +53,10 @@ class MergedFacts(ShardIndex):
         Untold: what it does not know is asked for.
     """
 
-    def __init__(self, table: pa.Table, rows: int, names: Sequence[str], complete: bool, videos: bool) -> None:
-        super().__init__(table, {"bytes": 0, VIDEOS: videos}, names)
+    def __init__(
+        self, table: pa.Table, rows: int, names: Sequence[str], complete: bool, looked: Mapping[str, bool]
+    ) -> None:
+        super().__init__(table, {"bytes": 0, **looked}, names)
         self._rows = rows
         self._complete = complete
 
@@ -106,7 +108,8 @@ def facts_of(
         wanted.part.bytes,
     )
     about = _about(file, shown, limits)
-    names, complete, videos = file.schema.names, bool(about["complete"]), bool(about.get(VIDEOS))
+    names, complete = file.schema.names, bool(about["complete"])
+    looked = {what: bool(about.get(what)) for what in (VIDEOS, IMAGES)}
     there = wanted.shards[wanted.samples[wanted.shards] > 0]  # of one without samples nothing is asked
     ends = np.cumsum(wanted.samples)
     if file.metadata.num_rows != int(ends[-1]):
@@ -123,7 +126,7 @@ def facts_of(
             for shards in _runs(mine, wanted.samples):
                 start, end = int(ends[shards[0]] - wanted.samples[shards[0]]), int(ends[shards[-1]])
                 rows = table.slice(start - first, end - start)
-                yield MergedFacts(rows, end - start, names, complete, videos), ends[shards] - start, shards
+                yield MergedFacts(rows, end - start, names, complete, looked), ends[shards] - start, shards
         first = last
 
 
@@ -267,7 +270,8 @@ def together(indexes: Sequence[ShardIndex]) -> pa.Table:
     needs = sorted({str(need) for each in indexes for need in each.facts.get(NEEDS, ())})
     columns = [_column(name, indexes) for name in names]
     videos = all(each.facts.get(VIDEOS) for each in indexes)
-    about = json.dumps({"version": VERSION, "complete": complete, VIDEOS: videos, NEEDS: needs}).encode()
+    looked = {VIDEOS: videos, IMAGES: complete and all(each.facts.get(IMAGES) for each in indexes)}
+    about = json.dumps({"version": VERSION, "complete": complete, **looked, NEEDS: needs}).encode()
     schema = pa.schema([field for field, _ in columns], {_FACTS: about})
     return pa.Table.from_arrays([column for _, column in columns], schema=schema)
 

@@ -12,7 +12,7 @@ from streampipe.context import Sample
 from streampipe.decoding.codec import ImageHeader
 from streampipe.errors import ConfigError, UnsupportedMember
 from streampipe.index.columns import Columns
-from streampipe.index.facts import costs_of, image_header, pictured, scalars_of
+from streampipe.index.facts import costs_of, image_header, other_sizes, pictured, scalars_of
 from streampipe.index.known import Known, columns_beside
 from streampipe.index.table import NEEDS, SUMS, ShardIndex, make
 from streampipe.samples import group
@@ -178,7 +178,9 @@ class Rows:
         size, video = pictured(fields, header)
         self._sizes.append(size)
         scalars = scalars_of(fields["json"]) if "json" in fields else {}
-        self._columns.add({**self._known.get(self._keys[-1]), **scalars, **costs_of(fields), **video})
+        others = other_sizes(fields)
+        known = self._known.get(self._keys[-1])
+        self._columns.add({**known, **scalars, **costs_of(fields), **video, **others}, others)
 
     def sum_headers(self, data: memoryview) -> None:
         """The checksums of the samples' headers alone, in a shard's bytes."""

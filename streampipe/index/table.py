@@ -40,6 +40,8 @@ SUMS = "crc32_of"
 """The fact that checksums are of headers alone, as where a scan read nothing else: ``"headers"``."""
 NEEDS = "needs"
 """The options of ``Limits`` without which the shard is refused, by name; where there are none, it does not say so."""
+IMAGES = "images"
+"""The fact that sizes of other images than the main one are columns; older indexes have none."""
 LEFT_OUT = "left_out"
 """The fact whether the json has values that are no columns, because there would have been too many."""
 
@@ -171,4 +173,4 @@ def make(rows: list[dict[str, Any]], columns: Columns, facts: Mapping[str, Any])
     table = pa.Table.from_arrays(
         [*arrays.values(), *(each for _, each in added)], schema=pa.schema([*fields, *(field for field, _ in added)])
     )
-    return ShardIndex(table, {**facts, NESTED: True, VIDEOS: True, LEFT_OUT: columns.left_out})
+    return ShardIndex(table, {**facts, NESTED: True, VIDEOS: True, IMAGES: True, LEFT_OUT: columns.left_out})

@@ -21,10 +21,13 @@ from streampipe.counters import counters
 from streampipe.errors import ConfigError, StageError
 from streampipe.index import Finder, ShardIndex
 from streampipe.index.answers import Tally
+from streampipe.index.merged import MergedFacts, Untold
 from streampipe.index.stated import MOST_SIDE, differs, whole
-from streampipe.plan.ask import Found, ask
+from streampipe.index.table import IMAGES
+from streampipe.plan.ask import Found, Uncounted, ask, per_shard
 from streampipe.plan.buckets import MISSTATED, Buckets, cut, cut_between, log_ratios, name_of
 from streampipe.plan.clips import ClipKeep
+from streampipe.plan.compound import Compound, Signatures
 from streampipe.plan.dataset import Dataset, EpochStream, Size
 from streampipe.plan.deal import shard_seed
 from streampipe.plan.groups import GroupOrder, Groups, Origin
@@ -71,7 +74,8 @@ class Sorter:
     @property
     def columns(self) -> frozenset[str] | None:
         """The columns of an index that it looks at."""
-        sizes = frozenset(_SIZES)
+        buckets = self.buckets.compound if isinstance(self.buckets, Signatures) else self.buckets
+        sizes = frozenset(_SIZES) | (buckets.columns if isinstance(buckets, Compound) else frozenset())
         others = frozenset[str]() if self.keep is None else self.keep.columns
         return None if others is None else sizes | others
 
@@ -93,7 +97,11 @@ class Sorter:
             h = np.where(frames > 0, h, 0)
         sound = (w > 0) & (h > 0)
         found, ratios = np.full(len(rows), _NO_SIZE), np.zeros(len(rows))
-        found[sound] = self.buckets.assign(h[sound], w[sound], None if frames is None else frames[sound])
+        if isinstance(self.buckets, Signatures):
+            _check_images(index)
+            found[sound] = self.buckets.numbers(index, rows[sound], h[sound], w[sound])
+        else:
+            found[sound] = self.buckets.assign(h[sound], w[sound], None if frames is None else frames[sound])
         ratios[sound] = np.log(w[sound]) - np.log(h[sound])
         return Assigned(found, ratios, misstated, times)
 
@@ -131,6 +139,48 @@ class Sorter:
         numbers[UNSIZED] += len(unsized)
         numbers[WRONG] += int(misstated.sum())
         return Found(counts, +numbers, np.bincount(found[inside], lost, minlength=size), first)
+
+
+class Occurring(Sorter):
+    """The question which signatures samples have: under their names it counts them."""
+
+    groups = 1
+
+    def __init__(self, compound: Compound, keep: Keep | None) -> None:
+        super().__init__(compound, keep)
+        self._compound = compound
+
+    @property
+    def text(self) -> str:
+        """All that decides about a sample, in words."""
+        return f"signatures {super().text}"
+
+    def find(self, index: ShardIndex, ends: np.ndarray) -> Found:
+        """The signatures of the rows of some shards."""
+        _check_images(index)
+        rows = np.arange(len(index)) if self.keep is None else self.keep(index)
+        h, w, _ = (each[rows] for each in sizes_in(index))
+        sound = (w > 0) & (h > 0)
+        found = self._compound.in_index(index, rows[sound], h[sound], w[sound])
+        kinds = {Signatures.to_text(each): len(mine) for each, mine in found.kinds(self._compound)}
+        wanted = np.zeros(len(index), bool)
+        wanted[rows] = True
+        return Found(per_shard(wanted.view(np.int8), ends)[:, None], Counter(kinds), np.zeros(1))
+
+
+def _check_images(index: ShardIndex) -> None:
+    """Refuse an index that does not know the sizes of other images than the main one.
+
+    Raises:
+        Uncounted, Untold: which says what to do.
+    """
+    if not index.facts.get(IMAGES):
+        if isinstance(index, MergedFacts):
+            raise Untold(IMAGES)
+        raise Uncounted(
+            "an index does not know the sizes of references: it was made by an older version (run streampipe index "
+            "again), or its source has none"
+        )
 
 
 def sizes_in(index: ShardIndex) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -219,9 +269,13 @@ class BucketDataset:
             url = self.shards[shard]
             index = self.whole.finder.find(url, columns=())
             key = index.keys()[row] if index is not None and row < len(index) else f"sample {row}"
+            lack = ""
+            if isinstance(self._buckets, Signatures):
+                names = " or ".join(name for name, _ in self._buckets.compound.rules)
+                lack = f" (or lack {names}, which sp.Compound(..., missing='keep') allows)"
             raise StageError(
                 f"stage 'bucket': {self.dropped[NO_SIZE]} samples have no image whose size can be read, nor width and "
-                f"height in their json; the first is {key!r} of {redact(url)}; leave them out by on_error='skip'"
+                f"height in their json{lack}; the first is {key!r} of {redact(url)}; leave them out by on_error='skip'"
             )
 
     def cut_of(self, places: Sequence[Place], target: int, mixed: bool) -> float:
@@ -254,6 +308,9 @@ def count_buckets(
     shards: ShardList, finder: Finder, buckets: Buckets, keep: Keep | None = None, job: str | None = ""
 ) -> BucketDataset:
     """Count the samples of shards by bucket; raises as ``ask`` does."""
+    if isinstance(buckets, Compound):
+        occurring = ask(shards, finder, Occurring(buckets, keep), job)
+        buckets = Signatures(buckets, map(Signatures.of_text, occurring.numbers))
     sorter = Sorter(buckets, keep)
     tally = ask(shards, finder, sorter, job)
     totals = tally.counts.sum(1, dtype=np.int64)

@@ -371,7 +371,7 @@ def cut_between(sizes: Sequence[tuple[int, ...]]) -> np.ndarray:
 
 def name_of(size: tuple[int, ...]) -> str:
     """The name under which a bucket is counted: ``bucket HEIGHTxWIDTH``, or ``bucket HEIGHTxWIDTHxFRAMES``."""
-    return "bucket " + "x".join(map(str, size))
+    return f"bucket {'x'.join(map(str, size)) if type(size) is tuple else repr(size)}"
 
 
 def _digest(sizes: tuple[Size, ...]) -> str:

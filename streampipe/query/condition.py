@@ -101,7 +101,7 @@ class Condition:
     @property
     def wants_sizes(self) -> bool:
         """Whether the size of the image may matter."""
-        return self.columns is None or not self.columns.isdisjoint(("width", "height"))
+        return self.columns is None or any(name.endswith(("width", "height")) for name in self.columns)
 
     def lacks(self, facts: Mapping[str, Any]) -> bool:
         """Whether facts from elsewhere could change the answer: a name's first column has no value in these."""

@@ -1,8 +1,8 @@
 """``where`` conditions: a small expression language over columns. Parsed with ``ast``, checked, never run as Python.
 
-Grammar: names (``aesthetic``, ``exif.iso``), numbers, texts, True, False; ``< <= > >= == !=`` (chains too), ``in`` and
-``not in`` a list of constants or a text, ``is None`` and ``is not None``; ``and or not``; ``+ - * / // %``; ``abs``,
-``min``, ``max``, ``len``.
+Grammar: names (``aesthetic``, ``exif.iso``, ``ref[0].image.width`` for ``ref.0.image.width``), numbers, texts, True,
+False; ``< <= > >= == !=`` (chains too), ``in`` and ``not in`` a list of constants or a text, ``is None`` and ``is not
+None``; ``and or not``; ``+ - * / // %``; ``abs``, ``min``, ``max``, ``len``.
 
 Strategy: every value is a column: an array and a mask of what is known. A single sample is a column of length one, so a
 dataset filtered by its index and a stream filtered sample by sample cannot differ. Unknown follows SQL: a comparison
@@ -40,6 +40,7 @@ _ARITHMETIC: dict[type, Callable[[Any, Any], Any]] = {
     ast.FloorDiv: operator.floordiv,
     ast.Mod: operator.mod,
 }
+_NAMES = (ast.Name, ast.Attribute, ast.Subscript)
 _ONE_KNOWN = np.ones(1, bool)
 _ONE_KNOWN.flags.writeable = False
 _FUNCTIONS = ("abs", "min", "max", "len")
@@ -191,7 +192,7 @@ class Expression:
 
     def _checked(self, node: ast.expr) -> set[str]:
         """The names in a tree. Refuses what is not of the language."""
-        if isinstance(node, (ast.Name, ast.Attribute)):
+        if isinstance(node, _NAMES):
             return {_name(node)}
         if isinstance(node, ast.Constant) and isinstance(node.value, (bool, int, float, str)):
             return set()
@@ -229,7 +230,7 @@ class Expression:
         return names
 
     def _value(self, node: ast.expr, columns: Mapping[str, Column], rows: int) -> Column:
-        if isinstance(node, (ast.Name, ast.Attribute)):
+        if isinstance(node, _NAMES):
             return columns.get(_name(node)) or Column(np.zeros(rows), np.zeros(rows, bool))
         if isinstance(node, ast.Constant):
             return _constant(node.value, rows)
@@ -291,6 +292,8 @@ def _parts(node: ast.expr) -> Iterator[ast.expr]:
 def _name(node: ast.expr) -> str:
     if isinstance(node, ast.Attribute):
         return f"{_name(node.value)}.{node.attr}"
+    if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant) and type(node.slice.value) is int:
+        return f"{_name(node.value)}.{node.slice.value}"  # a name with a number in it is none of Python's
     if isinstance(node, ast.Name):
         return node.id
     raise ConfigError(f"where: {ast.unparse(node)} is no column")

@@ -156,7 +156,7 @@ def histogram(buckets: Mapping[str, Mapping[str, float]]) -> list[str]:
 
 
 def _shape(name: str) -> float:
-    height, _, width = name.removeprefix(BUCKET).partition("x")
+    height, _, width = name.removeprefix(BUCKET).partition(" ")[0].partition("x")  # of a compound one, the target's
     return int(width) / int(height)
 
 

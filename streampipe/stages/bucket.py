@@ -8,7 +8,7 @@ own group.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from math import log
 from typing import Any, NamedTuple
 
@@ -17,11 +17,14 @@ import numpy as np
 from streampipe import traits
 from streampipe.context import FILLED_IN, Run, Sample, key_of, where
 from streampipe.counters import counters
+from streampipe.decoding.several import apart
 from streampipe.errors import ConfigError, SampleError, StageError
-from streampipe.index.facts import facts_of
+from streampipe.index.facts import EDGES, facts_of
 from streampipe.index.stated import differs, stated_size
 from streampipe.plan.buckets import MISSTATED, Buckets, cut, log_ratios, merge, name_of
+from streampipe.plan.compound import LACKS, Compound, Signature, told
 from streampipe.plan.groups import check_leftover
+from streampipe.plan.shapes import Size
 from streampipe.stages.stage import stage
 from streampipe.stages.values import LEFTOVERS, check_choice, check_flag
 
@@ -33,6 +36,8 @@ def _check(buckets: Any, tail: Any, same: Any, max_bytes: Any) -> None:
     if not isinstance(buckets, Buckets):
         raise ConfigError(f"bucket: buckets is an sp.Buckets, not {buckets!r:.80}")
     check_choice("bucket", "tail", tail, LEFTOVERS)
+    if tail == "merge" and isinstance(buckets, Compound):
+        raise ConfigError("bucket: tail='merge' would put other signatures into a batch: choose 'carry' or 'drop'")
     check_leftover(tail, buckets)
     if same is not None:
         check_flag("bucket", "same", same)
@@ -65,8 +70,9 @@ def bucket(
     >>> list(bucket(buckets=Buckets([(8, 8), (4, 16)]))([{"__key__": "a", "json": b'{"width": 30, "height": 10}'}]))
     [{'__key__': 'a', 'json': b'{"width": 30, "height": 10}', '__size__': (4, 16)}]
     """
-    for each in assigned(samples, buckets, run):
-        yield {**each.sample, "__size__": buckets.sizes[each.bucket][:2]}
+    sizes = buckets.sizes if not isinstance(buckets, Compound) else []
+    for each in assigned(samples, buckets, run, sizes):
+        yield {**each.sample, "__size__": told(sizes[each.bucket])}
 
 
 class Assigned(NamedTuple):
@@ -77,17 +83,24 @@ class Assigned(NamedTuple):
     ratio: float
 
 
-def assigned(samples: Iterable[Sample], buckets: Buckets, run: Run) -> Iterator[Assigned]:
-    """The samples that have a bucket."""
+def assigned(
+    samples: Iterable[Sample], buckets: Buckets, run: Run, sizes: Sequence[tuple[int, ...]]
+) -> Iterator[Assigned]:
+    """The samples that have a bucket, which are numbered as ``sizes`` are: compound ones as they come."""
+    numbers: dict[Size, int] = {}
     for sample in samples:
         try:
-            h, w = _size_of(sample, run.stage)
-            frames = _frames_of(sample, buckets, run.stage)
+            (h, w), facts = _size_of(sample, run.stage)
+            if isinstance(buckets, Compound):
+                number = _signed(sample, buckets, h, w, facts, numbers, run.stage)
+            else:
+                number = buckets.of(h, w, _frames_of(sample, buckets, run.stage))
         except SampleError as error:
             run.policy.failed(error, run.stage)
             continue
         run.policy.passed(run.stage)
-        number = buckets.of(h, w, frames)
+        if isinstance(sizes, list) and number == len(sizes):
+            sizes.append(next(reversed(numbers)))
         if number < 0:
             counters.add(run.stage, f"dropped ({buckets.outside})", example=key_of(sample))
             continue
@@ -104,16 +117,33 @@ def _frames_of(sample: Sample, buckets: Buckets, stage_name: str) -> int:
     return 1 if clip is None else int(clip.frames)
 
 
-def _size_of(sample: Sample, stage_name: str) -> tuple[int, int]:
+def _signed(
+    sample: Sample, buckets: Compound, h: int, w: int, facts: dict[str, Any], numbers: dict[Size, int], stage_name: str
+) -> int:
+    """The number of a sample's signature; a new one for one that is seen for the first time."""
+    height, width = EDGES
+    names = [name.removesuffix(f".{height}") for name in facts if name.endswith(f".{height}")]
+    others = {name: (facts[f"{name}.{height}"], facts.get(f"{name}.{width}", 0)) for name in names}
+    found = buckets.of_sizes(h, w, others)
+    if found == LACKS:
+        wanted = " or ".join(name for name, _ in buckets.rules)
+        raise StageError(
+            f"stage {stage_name!r}, {where(sample)}: it lacks {wanted}, or the size of one cannot be read; say "
+            f"sp.Compound(..., missing='keep') or 'drop', or skip such samples with on_error='skip'"
+        )
+    return numbers.setdefault(found, len(numbers)) if isinstance(found, Signature) else -1
+
+
+def _size_of(sample: Sample, stage_name: str) -> tuple[Size, dict[str, Any]]:
     facts = facts_of(sample)
     if "__clip__" in sample and facts.get("video.width"):
-        return facts["video.height"], facts["video.width"]
+        return (facts["video.height"], facts["video.width"]), facts
     if facts["width"] and facts["height"]:
         _check_stated(facts, stage_name)
-        return facts["height"], facts["width"]
+        return (facts["height"], facts["width"]), facts
     stated = stated_size(facts, _STATED)
     if stated is not None:
-        return stated
+        return stated, facts
     raise StageError(
         f"stage {stage_name!r}, {where(sample)}: there is no image, or none whose size can be read, and no width and "
         f"height in its json; bucket stands before decode; skip such samples with on_error='skip'"
@@ -139,34 +169,43 @@ class Pools:
     """Samples that wait for a batch of their bucket. What goes in comes out: in a group, or counted.
 
     Args:
-        sizes: samples in a batch of each bucket.
+        sizes: samples in a batch of each bucket; of a compound one, by its signature.
         leftover: ``carry`` (short groups at the end), ``merge`` (neighbours share groups at the end) or ``drop``.
         max_bytes: beyond it the largest pool must go before it is full: as a short group, or under ``drop`` left out;
             under ``merge`` all pools are merged.
     """
 
-    def __init__(self, buckets: Buckets, sizes: Sequence[int], leftover: str, max_bytes: int, run: Run) -> None:
+    def __init__(
+        self, buckets: Buckets, sizes: Sequence[int] | Callable[[Any], int], leftover: str, max_bytes: int, run: Run
+    ) -> None:
         check_leftover(leftover, buckets)
         self._buckets = buckets
         self._sizes = sizes
         self._leftover = leftover
         self._max_bytes = max_bytes
         self._run = run
-        self._ratios = log_ratios(buckets.sizes)
-        self._pools: list[list[Assigned]] = [[] for _ in sizes]
-        self._bytes = [0] * len(sizes)
+        self._shapes = [] if isinstance(buckets, Compound) else buckets.sizes  # compound ones as they come
+        self._pools: list[list[Assigned]] = [[] for _ in self._shapes]
+        self._bytes = [0] * len(self._shapes)
 
     def groups(self, samples: Iterable[Sample]) -> Iterator[Group]:
         """Groups of samples, each of one bucket; ``__size__`` is written into them."""
-        for each in assigned(samples, self._buckets, self._run):
+        for each in assigned(samples, self._buckets, self._run, self._shapes):
             number = each.bucket
+            if number == len(self._pools):
+                self._pools.append([])
+                self._bytes.append(0)
             self._pools[number].append(each)
             self._bytes[number] += bytes_in(each.sample)
-            if len(self._pools[number]) == self._sizes[number]:
+            if len(self._pools[number]) == self._batch(number):
                 yield self._out(number, self._taken(number))
             elif sum(self._bytes) > self._max_bytes:
                 yield from self._relieved()
         yield from self._ended()
+
+    def _batch(self, number: int) -> int:
+        """How many samples make a batch of a bucket."""
+        return self._sizes(self._shapes[number]) if callable(self._sizes) else self._sizes[number]
 
     def _relieved(self) -> Iterator[Group]:
         if self._leftover == "merge":
@@ -193,6 +232,7 @@ class Pools:
 
     def _merged(self) -> Iterator[Group]:
         pools = [self._taken(number) for number in range(len(self._pools))]
+        assert not callable(self._sizes)
         for batch in merge(self._buckets, [len(pool) for pool in pools], self._sizes):
             members = [each for b, first, count in batch.pieces for each in pools[b][first : first + count]]
             counters.add(self._run.stage, "merged batches")
@@ -204,12 +244,12 @@ class Pools:
         return pool
 
     def _left_out(self, number: int) -> None:
-        counters.add(name_of(self._buckets.sizes[number]), "left out", len(self._taken(number)))
+        counters.add(name_of(self._shapes[number]), "left out", len(self._taken(number)))
 
     def _out(self, target: int, members: list[Assigned]) -> Group:
-        size = self._buckets.sizes[target]
-        lost = cut(np.array([each.ratio for each in members]), self._ratios[target])
-        samples = [{**each.sample, "__size__": size[:2]} for each in members]
+        size = self._shapes[target]
+        lost = cut(np.array([each.ratio for each in members]), log_ratios([size])[0])
+        samples = [{**each.sample, "__size__": told(size)} for each in members]
         return Group(name_of(size), samples, float(lost.sum()))
 
 
@@ -222,4 +262,5 @@ def count_batch(group: Group) -> None:
 
 def bytes_in(sample: Sample) -> int:
     """The bytes of a sample's fields."""
-    return sum(len(value) for value in sample.values() if isinstance(value, (bytes, bytearray, memoryview)))
+    values = apart(sample).values()
+    return sum(len(value) for value in values if isinstance(value, (bytes, bytearray, memoryview)))

@@ -130,11 +130,10 @@ def _padded_images(name: str, values: list[Any], value: float) -> Batch:
     """Images of each sample as one tensor, how many each has, and their heights and widths."""
     every = [as_tensor(each) for images in values for each in images]
     odd = next((x for x in every if not isinstance(x, torch.Tensor) or x.dim() != 3 or x.dtype != every[0].dtype), None)
-    if odd is not None or not every:
-        what = "there is no image in the batch" if odd is None else f"one of its images is {_kind(odd)}"
-        raise StageError(f"field {name!r} cannot be padded: {what}, and tensors of one dtype are")
-    most = max(map(len, values)), *(max(each.shape[i] for each in every) for i in range(3))
-    out = empty((len(values), *most), every[0].dtype).fill_(value)
+    if odd is not None:
+        raise StageError(f"field {name!r} cannot be padded: one of its images is {_kind(odd)}; they want one dtype")
+    most = (max(map(len, values)), *(max((each.shape[i] for each in every), default=(3, 0, 0)[i]) for i in range(3)))
+    out = empty((len(values), *most), every[0].dtype if every else torch.uint8).fill_(value)
     sizes = empty((len(values), most[0], 2), torch.int64).zero_()
     for row, size, images in zip(out, sizes, values, strict=True):
         for i, image in enumerate(map(as_tensor, images)):

@@ -9,13 +9,11 @@ from streampipe.context import FILLED_IN, Run, Sample, key_of, where
 from streampipe.counters import counters
 from streampipe.decoding.several import Images, numbered, place_of
 from streampipe.errors import ConfigError, StageError, StreampipeError
+from streampipe.plan.compound import renamed
 from streampipe.stages.nothing import Drops
 from streampipe.stages.stage import stage
 from streampipe.stages.values import MISSING, check_choice, check_names, check_number
 from streampipe.values import Fields
-
-SIZES = "__sizes__"
-"""What sizes ``bucket`` gave a sample's images besides the main one, by their names without format."""
 
 
 def _check(fields: Any, listed: Any, least: Any, missing: Any) -> None:
@@ -126,7 +124,5 @@ def _collected(sample: Sample, members: Mapping[str, list[str]]) -> Sample:
     gone = {each for found in members.values() for each in found}
     made = {name: value for name, value in sample.items() if name not in gone}
     made |= {name: Images(sample[each] for each in found) for name, found in members.items()}
-    if sizes := sample.get(SIZES):
-        places = {place_of(each): f"{name}.{i}" for name, found in members.items() for i, each in enumerate(found)}
-        made[SIZES] = {places.get(place, place): size for place, size in sizes.items()}
-    return made
+    places = {place_of(each): f"{name}.{i}" for name, found in members.items() for i, each in enumerate(found)}
+    return renamed(made, places)

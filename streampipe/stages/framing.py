@@ -31,6 +31,7 @@ from streampipe.decoding.several import place_of
 from streampipe.decorators.skip import SKIP
 from streampipe.errors import ConfigError, DecodeError, StageError, StreampipeError
 from streampipe.index.stated import ORIGINAL, differs, stated_size
+from streampipe.plan.compound import others_of
 from streampipe.stages.map import wants
 from streampipe.stages.nothing import Drops
 from streampipe.stages.values import check_choice
@@ -137,15 +138,24 @@ class Framing:
         """The run that random choices are made in: all framing stages of a chain make the same ones."""
         return self.run.in_stage(_CHOICES)
 
-    def has_own_size(self, name: str) -> bool:
-        """Whether a field has a size that is not the main image's."""
+    def has_own_size(self, name: str, sample: Mapping[str, Any]) -> bool:
+        """Whether a field has a size that is not the main image's: the stage's own, or one that ``bucket`` gave it."""
+        return place_of(name) in others_of(sample) or self._is_named(name)
+
+    def _is_named(self, name: str) -> bool:
         return isinstance(self.size, Mapping) and (name in self.size or name.partition(".")[0] in self.size)
 
     def target(self, sample: Mapping[str, Any], name: str) -> Size | Area | None:
         """The size to reach: the field's or the stage's own, or the one that the sample was given by ``bucket``."""
-        size = self.size
+        size, others = self.size, others_of(sample)
+        if place_of(name) in others:
+            if self._is_named(name):
+                raise ConfigError(
+                    f"{self.run.stage}: {name!r} has a size from bucket, and one from size=: leave one of them out"
+                )
+            return others[place_of(name)]
         if isinstance(size, Mapping):
-            if self.has_own_size(name):
+            if self._is_named(name):
                 return _whole(size[name] if name in size else size[name.partition(".")[0]])
         elif size is not None:
             return _whole(size)
@@ -167,7 +177,7 @@ class Framing:
         lead = main if main in names else None
         found = {}
         for name in names:
-            target = self.target(sample, name if lead is None or self.has_own_size(name) else lead)
+            target = self.target(sample, name if lead is None or self.has_own_size(name, sample) else lead)
             if target is not None and not isinstance(target, Area):
                 found[name] = target
         return found
@@ -188,7 +198,7 @@ class Framing:
         for name in sorted(sizes, key=lambda each: each != main):
             flipped = mirrored and name not in done
             lead = found.get(main)
-            if lead is not None and not self.has_own_size(name):
+            if lead is not None and not self.has_own_size(name, told):
                 geometry = lead.geometry
                 if geometry is not None:
                     self._check_shape(name, sizes[name], geometry)

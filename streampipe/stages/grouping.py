@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from streampipe.decoding import is_image_field
 from streampipe.errors import ConfigError
 from streampipe.plan.buckets import batch_sizes
+from streampipe.plan.compound import Compound, Signature, Signatures
 from streampipe.stages.stage import pushdown_of, traits_of
 from streampipe.traits import Batch, Filter, Group, Keeps, Limit
 
@@ -77,9 +78,19 @@ def _has_size(stage: Any) -> bool:
     return own_size is not None and own_size(stage.options) is not None
 
 
+def bucket_rule(group: Group, chain: Sequence[Any]) -> Sequence[int] | Callable[[Signature], int]:
+    """The same; of compound buckets, whose signatures are not known yet, by the signature."""
+    if not isinstance(group.buckets, Compound):
+        return bucket_sizes(group, chain)
+    batch = next((push for stage in chain if isinstance(push := pushdown_of(stage), Batch)), Batch(1, None, "short"))
+    return lambda signature: signature.batch(batch.size, batch.pixels)
+
+
 def bucket_sizes(group: Group, chain: Sequence[Any]) -> tuple[int, ...]:
     """Samples in a batch of each bucket, by the ``batch`` in the chain; 1 where there is none."""
     batch = next((push for stage in chain if isinstance(push := pushdown_of(stage), Batch)), None)
+    if batch is not None and isinstance(group.buckets, Signatures):
+        return tuple(each.batch(batch.size, batch.pixels) for each in group.buckets.signatures)
     return (
         batch_sizes(group.buckets, None, None)
         if batch is None

@@ -6,7 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from streampipe.context import FILLED_IN, Run, where
+from streampipe.decoding.several import place_of
 from streampipe.errors import ConfigError, StageError
+from streampipe.plan.compound import renamed
 from streampipe.stages.fields import find
 from streampipe.stages.stage import stage
 from streampipe.traits import Fields
@@ -48,4 +50,5 @@ def rename(
             run.policy.failed(error, run.stage)
             continue
         run.policy.passed(run.stage)
-        yield {new.get(name, name): value for name, value in sample.items()}
+        made = {new.get(name, name): value for name, value in sample.items()}
+        yield renamed(made, {place_of(old): place_of(name) for old, name in new.items()})
