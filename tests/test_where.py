@@ -75,7 +75,7 @@ def test_three_valued_truth(text, wanted):
         ("n >", "is no expression"),
         ("", "is no expression"),
         ("n ** 9999999", "cannot be used"),
-        ("n[0]", "cannot be used"),
+        ("n[x]", "is no column"),
         ("f'{n}'", "cannot be used"),
         ("n := 3", "is no expression"),
         ("(" * 5000 + "n" + ")" * 5000, "at most 10000|is no expression"),
