@@ -62,8 +62,8 @@ def check_cover(packs, found):
     assert [drawn[c] for c in range(len(packs.counts))] == list(packs.counts)
 
 
-def test_a_million_samples_fill_their_packs_and_the_ranks_of_a_step_alike():
-    costs = realistic(1_000_000)
+def test_packs_are_full_and_the_ranks_of_a_step_alike():
+    costs = realistic(300_000)  # benchmarks/packing.py has a million
     packs, own = packs_of(costs)
     found = walk(packs)
     check_cover(packs, found)
@@ -79,7 +79,7 @@ def test_a_million_samples_fill_their_packs_and_the_ranks_of_a_step_alike():
         assert (uneven >= 1.02).mean() < 1e-3
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=120), st.integers(60, 200))
 def test_every_sample_is_in_one_pack_and_no_pack_above_the_budget(costs, budget):
     packs, _ = packs_of(np.array(costs), budget)
@@ -89,7 +89,7 @@ def test_every_sample_is_in_one_pack_and_no_pack_above_the_budget(costs, budget)
     assert packs.number % ROUND == 0 or packs.number == len(costs) < ROUND
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.dictionaries(st.integers(1, 50), st.integers(1, 12), min_size=1, max_size=12), st.integers(50, 120))
 def test_patterns_are_what_first_fit_decreasing_gives_sample_by_sample(histogram, budget):
     costs = sorted(histogram)
