@@ -264,7 +264,7 @@ class Fluent:
 
         Args:
             buckets: ``"sdxl"``, ``"sd15"``, ``"pixart"``, ``"photo"``, ``sp.Buckets(...)``, or a list of
-                (width, height).
+                (height, width).
             tail: what becomes of samples that fill no batch of their bucket. ``"carry"``: they come first in the
                 next epoch, so nothing is lost over epochs and all batches are full. ``"merge"``: at the end of an epoch
                 neighbouring buckets share batches, at the size that cuts least: every sample once an epoch, for
@@ -299,7 +299,8 @@ class Fluent:
         """``size`` samples as one dict of stacked tensors and lists; see ``streampipe.stages.batch``.
 
         Behind ``bucket`` it may be a number for each (height, width), or a budget: ``batch(pixels=16 * 1024 * 1024)``.
-        Where buckets have frames too, for each (height, width, frames), or each number of frames: ``{1: 32, 17: 2}``.
+        Where buckets have frames too, for each (height, width, frames), or each number of frames: ``{1: 32, 17: 2}``;
+        where they have several areas, for the edge of each: ``{512: 32, 1024: 8}``.
         """
         stage = _made(stages.batch, **_options(locals()))
         if not isinstance(size, int):

@@ -30,6 +30,8 @@ class Buckets:
         sizes: the name of a set (``"sdxl"``, ``"sd15"``, ``"sdxl-published"``, ``"pixart"``, ``"photo"``), or (height,
             width) of each, in place of the rule below.
         base: without ``sizes``: the edge of the square bucket; every bucket has at most its area (default 1024).
+            Several, as in ``(512, 1024)``: a set of each in one; an image goes to the largest whose bucket it fills
+            without being enlarged, or else to the smallest. (All images at each: see ``docs/mixing.md``.)
         step: heights and widths are multiples of it (default 64).
         min, max: the shortest and longest side (default: half and twice ``base``; with ``upscale=False`` ``step`` and
             four times ``base``).
@@ -54,6 +56,9 @@ class Buckets:
     ((1024, 256), (896, 256), (768, 256), (640, 384), (512, 512), (384, 640), (256, 768), (256, 896), (256, 1024))
     >>> len(Buckets().sizes), len(Buckets("sdxl-published"))
     (33, 40)
+    >>> several = Buckets(base=(512, 1024))
+    >>> [several.sizes[several.of(*size)] for size in ((600, 600), (1300, 1100), (300, 300), (1000, 700))]
+    [(512, 512), (1088, 960), (512, 512), (576, 448)]
     >>> Buckets([(480, 832), (832, 480)], frames=(1, 17)).sizes
     ((832, 480, 1), (480, 832, 1), (832, 480, 17), (480, 832, 17))
     """
@@ -67,13 +72,13 @@ class Buckets:
     nearest: str
     text: str
     _between: list[float]  # the log aspect ratios in the middle between neighbours
-    _rule: NoUpscale | None
+    _rule: NoUpscale | Areas | None
 
     def __init__(
         self,
         sizes: str | Iterable[Size] | None = None,
         *,
-        base: int | None = None,
+        base: int | Sequence[int] | None = None,
         step: int | None = None,
         min: int | None = None,
         max: int | None = None,
@@ -90,14 +95,18 @@ class Buckets:
             raise ConfigError(f"max_ar is how many times the longer side may be the shorter, 1 or more, not {max_ar}")
         if nearest not in ("log", "ratio"):
             raise ConfigError(f"nearest is 'log' or 'ratio', not {nearest!r}")
-        no_upscale = None
-        if sizes is None:
-            base, step = base or 1024, step or 64
-            least, most = min or (base // 2 if upscale else step), max or base * (2 if upscale else 4)
-            found = generate(base, step, least, most) if upscale else every(base, step, least, most)
-            text = f"base={base}, step={step}, min={least}, max={most}"
+        chosen: NoUpscale | Areas | None = None
+        if sizes is None and base is not None and not isinstance(base, int):
+            chosen = _areas(base, step or 64, nearest, [each for each in given if each[:4] not in ("base", "step")])
+            found = [size for each in chosen.sets for size in each._base]
+            text = f"base={chosen.bases}, step={step or 64}"
+        elif sizes is None:
+            edge, step = base if isinstance(base, int) and base else 1024, step or 64
+            least, most = min or (edge // 2 if upscale else step), max or edge * (2 if upscale else 4)
+            found = generate(edge, step, least, most) if upscale else every(edge, step, least, most)
+            text = f"base={edge}, step={step}, min={least}, max={most}"
             if not upscale:
-                no_upscale, text = NoUpscale(base, step, most), f"{text}, upscale=False"
+                chosen, text = NoUpscale(edge, step, most), f"{text}, upscale=False"
         elif isinstance(sizes, str):
             if sizes not in SETS:
                 near = similar(sizes, SETS)
@@ -110,7 +119,7 @@ class Buckets:
                 raise ConfigError(
                     f"buckets are a name ({', '.join(SETS)}) or a list of pairs of edges in pixels, not {sizes!r:.80}"
                 ) from None
-        self._set(in_order(found, not upscale), max_ar, nearest, no_upscale, text)
+        self._set(in_order(found, chosen is not None), max_ar, nearest, chosen, text)
         if frames is not None:
             self._set_frames(frames)
 
@@ -130,7 +139,7 @@ class Buckets:
         return made
 
     def _set(
-        self, sizes: tuple[Size, ...], max_ar: float | None, nearest: str, rule: NoUpscale | None, text: str
+        self, sizes: tuple[Size, ...], max_ar: float | None, nearest: str, rule: NoUpscale | Areas | None, text: str
     ) -> None:
         set_once = object.__setattr__
         set_once(self, "sizes", sizes)
@@ -169,7 +178,13 @@ class Buckets:
     @property
     def upscale(self) -> bool:
         """Whether an image may be enlarged to its bucket's size."""
-        return self._rule is None
+        return not isinstance(self._rule, NoUpscale)
+
+    @property
+    def areas(self) -> dict[Size, int]:
+        """The base of each size, where there are several; else nothing."""
+        sets = list(zip(self._rule.bases, self._rule.sets, strict=True)) if isinstance(self._rule, Areas) else []
+        return {size: base for base, each in reversed(sets) for size in each._base}
 
     @property
     def outside(self) -> str:
@@ -255,6 +270,33 @@ class Buckets:
         return np.array([number.get(size, -1) for size in zip(h.tolist(), w.tolist(), strict=True)], np.int64)
 
 
+class Areas(NamedTuple):
+    """Sets of buckets of several areas, the smallest first: an image goes to the largest that it fills."""
+
+    bases: tuple[int, ...]
+    sets: tuple[Buckets, ...]
+
+    def __call__(self, h: np.ndarray, w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Heights and widths of the buckets, for columns of heights and widths."""
+        found = np.zeros((len(h), 2), np.int64)
+        for i, each in enumerate(self.sets):
+            sizes = np.array(each._base)[each.assign(h, w)]
+            fills = (h >= sizes[:, 0]) & (w >= sizes[:, 1])
+            found = np.where((fills | (i == 0))[:, None], sizes, found)
+        return found[:, 0], found[:, 1]
+
+
+def _areas(bases: Any, step: int, nearest: str, others: Sequence[str]) -> Areas:
+    """A set by the rule for each of several bases."""
+    edges = sorted(set(bases)) if isinstance(bases, Iterable) and all(isinstance(each, int) for each in bases) else []
+    if not edges or others:
+        raise ConfigError(
+            f"buckets of several areas are given by base=(512, 1024), say, and step alone, not base={bases!r:.80}"
+            f"{', ' * bool(others)}{', '.join(others)}"
+        )
+    return Areas(tuple(edges), tuple(Buckets(base=each, step=step, nearest=nearest) for each in edges))
+
+
 class Leftover(NamedTuple):
     """Neighbours in aspect ratio that share a batch: of ``bucket`` the ``first``-th to last left-over sample."""
 
@@ -307,7 +349,8 @@ _SHAPES = ("(height, width)", "(height, width, frames), or each number of frames
 def batch_sizes(buckets: Buckets, size: int | Mapping[Any, int] | None, pixels: int | None) -> tuple[int, ...]:
     """Samples in a batch of each bucket: the same for all, by (height, width), or as many as a pixel budget allows.
 
-    Where buckets have frames, by (height, width, frames), or by the number of frames alone.
+    Where buckets have frames, by (height, width, frames), or by the number of frames alone; where they have several
+    areas, by (height, width), or by the edge of each area.
 
     Raises:
         ConfigError: a bucket has no size, or it is below 1.
@@ -325,6 +368,11 @@ def batch_sizes(buckets: Buckets, size: int | Mapping[Any, int] | None, pixels: 
         if size is not None and size < 1:
             raise ConfigError(f"batch takes a size of 1 or more samples, not {size}")
         return (size or 1,) * len(buckets)
+    areas = buckets.areas
+    if areas and not buckets.frames and all(isinstance(each, int) for each in size):  # by the edge of each area
+        if set(size) != set(areas.values()):
+            raise ConfigError(f"batch has sizes for areas {sorted(size)}; the buckets have {sorted({*areas.values()})}")
+        size = {each: size[base] for each, base in areas.items()}
     if buckets.frames and all(isinstance(each, int) for each in size):  # by the number of frames alone
         if set(size) != set(buckets.frames):
             raise ConfigError(f"batch has sizes for clips of {sorted(size)} frames; the buckets have {buckets.frames}")

@@ -260,6 +260,8 @@ def check_leftover(leftover: str, buckets: Buckets | None = None) -> None:
     """There are three policies, and one of them may enlarge images."""
     if leftover not in LEFTOVERS:
         raise ConfigError(f"leftover is one of {', '.join(LEFTOVERS)}, not {leftover!r}")
+    if leftover == "merge" and buckets is not None and buckets.areas:
+        raise ConfigError("leftover='merge' could bring small images to the size of a larger area: choose carry")
     if leftover == "merge" and buckets is not None and not buckets.upscale:
         raise ConfigError(
             "leftover='merge' brings images to other buckets' sizes, which upscale=False forbids: choose carry"

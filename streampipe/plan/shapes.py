@@ -105,8 +105,8 @@ def in_order(sizes: list[Size], same_ratios: bool = False) -> tuple[Size, ...]:
         if w1 * h2 == w2 * h1 and not same_ratios:
             raise ConfigError(
                 f"buckets {h1}x{w1} and {h2}x{w2} (height x width) have the same aspect ratio, so no sample can tell "
-                f"them apart: keep one of them, and give each resolution its own bucket(...) and batch(...), as parts "
-                f"of sp.mix"
+                f"them apart: keep one of them; or say sp.Buckets(base=(512, 1024)) for the largest area that an image "
+                f"fills; or give sp.mix a part for each resolution"
             )
     return tuple(ordered)
 

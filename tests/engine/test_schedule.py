@@ -200,7 +200,8 @@ def test_the_code_of_the_page_on_mixing_runs(tmp_path, monkeypatch, capsys):
     for name in ("photos", "art", "paintings"):
         write_shards(tmp_path / name, [20, 30])
     (tmp_path / "images").mkdir()
-    samples = [(f"{i:02d}", {"jpg": photo(i, 80 + 40 * (i % 2), 80)}) for i in range(8)]
+    images = [photo(i, 80 + 40 * i, 80) for i in range(2)]
+    samples = [(f"{i:02d}", {"jpg": images[i % 2]}) for i in range(20)]
     (tmp_path / "images" / "0.tar").write_bytes(shard(samples))
     there = {}
     exec("\n".join(re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)), there)
@@ -211,4 +212,5 @@ def test_the_code_of_the_page_on_mixing_runs(tmp_path, monkeypatch, capsys):
     sizes = [(batch["base"][0].item(), len(batch["base"])) for batch in there["both"].loader()]
     assert {base for base, _ in sizes} == {512, 1024}
     assert sum(size for base, size in sizes if base == 1024) >= 6
+    assert {len(batch["jpg"]) for batch in there["largest"]} == {8}
     assert next(iter(there["later"]))["jpg"].shape[0] == 8

@@ -292,6 +292,32 @@ def test_batches_have_sizes_of_their_own_or_a_pixel_budget(many):
         assert len(batch["__key__"]) == 640 // (width * height)
 
 
+def test_several_areas_are_planned_alike_on_any_ranks_with_a_batch_size_each(many):
+    areas = sp.Buckets(base=(8, 16), step=4)
+
+    def steps(ranks, state=None):
+        pipe = sp.stream(str(many[0]), seed=3, shuffle=8).bucket(areas).batch({8: 12 // ranks, 16: 4 // ranks})
+        loaders = [pipe.loader(rank=rank, world_size=ranks) for rank in range(ranks)]
+        for loader in loaders:
+            loader.load_state_dict(state or loader.state_dict())
+        return [
+            (set(chain(*(each["__size__"] for each in parts))), sorted(chain(*(each["__key__"] for each in parts))))
+            for parts in zip(*loaders, strict=True)
+        ]
+
+    whole = steps(1)
+    assert steps(2) == steps(4) == whole
+    for (size,), mine in whole:
+        assert len(mine) == (12 if areas.areas[size] == 8 else 4)
+        assert {areas.sizes[areas.of(*many[1][key])] for key in mine} == {size}
+    assert {areas.areas[size] for (size,), _ in whole} == {8, 16}
+    loader = sp.stream(str(many[0]), seed=3, shuffle=8).bucket(areas).batch({8: 12, 16: 4}).loader()
+    batches = iter(loader)
+    for _ in range(7):
+        next(batches)
+    assert steps(2, loader.state_dict()) == whole[7:]
+
+
 def test_conditions_before_and_behind_bucket_are_answered_by_the_index(many):
     folder, sizes = many
     stream = sp.stream(str(folder), shuffle=True)

@@ -122,6 +122,9 @@ def test_buckets_are_frozen_picklable_and_equal_by_their_sizes():
         (lambda: sp.Buckets(max_ar=0.5), "1 or more, not 0.5"),
         (lambda: sp.Buckets("sdxl", upscale=False), "not both: leave out upscale=False"),
         (lambda: sp.Buckets("sdxl", nearest="far"), "nearest is 'log' or 'ratio', not 'far'"),
+        (lambda: sp.Buckets(base=()), r"given by base=\(512, 1024\), say, and step alone, not base=\(\)"),
+        (lambda: sp.Buckets(base=(512, 1024), max=2048), "and step alone, not .*, max=2048"),
+        (lambda: sp.Buckets(base=(512, 1024), upscale=False), "and step alone, not .*, upscale=False"),
     ],
 )
 def test_wrong_specs_are_refused(make_them, words):
@@ -139,6 +142,34 @@ def test_batch_sizes_are_given_by_bucket_or_follow_from_a_pixel_budget():
         batch_sizes(buckets, {(1024, 1024): 4}, None)
     with pytest.raises(sp.ConfigError, match=r"\(9, 9\), which are no bucket"):
         batch_sizes(make([(8, 8)]), {(8, 8): 1, (9, 9): 1}, None)
+
+
+SIDES = st.integers(1, 4000)
+
+
+@settings(max_examples=100, deadline=None)
+@given(SIDES, SIDES)
+def test_of_several_areas_an_image_goes_to_the_largest_that_it_fills(h, w):
+    several = sp.Buckets(base=(256, 512, 1024))
+    found = several.sizes[several.of(h, w)]
+    sets = [sp.Buckets(base=base) for base in (256, 512, 1024)]
+    own = [each.sizes[each.of(h, w)] for each in sets]
+    assert found == ([size for size in own if h >= size[0] and w >= size[1]] or own[:1])[-1]
+
+
+def test_several_areas_are_one_set_with_batch_sizes_by_area():
+    several = sp.Buckets(base=[1024, 512])
+    assert several == sp.Buckets(base=(512, 1024)) == pickle.loads(pickle.dumps(several)) != sp.Buckets()
+    assert {(512, 512), (1024, 1024)} <= set(several.sizes)
+    assert several.upscale
+    assert several.text == "Buckets(base=(512, 1024), step=64)"
+    assert set(zip(several.sizes, batch_sizes(several, {512: 32, 1024: 8}, None), strict=True)) == {
+        (size, n) for base, n in ((512, 32), (1024, 8)) for size in sp.Buckets(base=base).sizes
+    }
+    with pytest.raises(sp.ConfigError, match=r"sizes for areas \[512\]; the buckets have \[512, 1024\]"):
+        batch_sizes(several, {512: 32}, None)
+    with pytest.raises(sp.ConfigError, match="could bring small images to the size of a larger area"):
+        list(sp.from_iterable([]).bucket(several, tail="merge").batch(2))
 
 
 def sd_scripts(sizes, h, w):
