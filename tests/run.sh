@@ -4,5 +4,6 @@ source "$(dirname "$0")/../.ci/environment" ".[test]"
 ruff check .
 ruff format --check .
 mypy
-# two processes, a file of tests in one of them: on two cores this halves the time
-python -m pytest -q -n 2 --dist loadfile "$@"
+# Two processes, a file of tests in one of them: on two cores this halves the time. The end of a process ends the run:
+# xdist would put another in its place, and then wait for ever.
+python -m pytest -q -n 2 --dist loadfile --max-worker-restart 0 "$@"

@@ -39,7 +39,7 @@ from streampipe.source.disk import (
 )
 from streampipe.source.local import LocalFile
 from streampipe.source.location import redact
-from streampipe.source.part import Part
+from streampipe.source.part import FACTS, Part
 from streampipe.source.store import Pin
 
 _SPARE = 0.05  # of a disk that is left free where no size is given
@@ -196,13 +196,16 @@ class Cache:
                 return Part(self.path(url), size)
 
     def make_room(self, size: int) -> None:
-        """Evict until so many bytes fit. Only files of the cache's own are touched, and none that are in use.
+        """Evict until a shard of so many bytes fits, with what is noted of it.
+
+        Only files of the cache's own are touched, and none that are in use.
 
         Raises:
             OSError: they do not fit, whatever goes.
         """
         if self.max_bytes is not None and size > self.max_bytes:
             raise OSError(errno.ENOSPC, f"a shard of {size} bytes is larger than the cache ({self.max_bytes})")
+        size += FACTS if size else 0
         entries, used = self._entries()
         disk = os.statvfs(self.folder)
         spare = int(_SPARE * disk.f_blocks * disk.f_frsize) if self.max_bytes is None else 0

@@ -11,7 +11,7 @@ from streampipe.checksum import crc32
 from streampipe.counters import counters
 from streampipe.source.disk import MARK, TAIL, reserve
 
-_FACTS = 4096
+FACTS = 400
 """Bytes that what a kept shard says of itself may need."""
 
 
@@ -29,7 +29,7 @@ class Part:
         self.written = 0
         try:
             if size:
-                reserve(self._file, size + _FACTS)
+                reserve(self._file, size + FACTS)
         except BaseException:
             self.discard()
             raise

@@ -1,5 +1,6 @@
 """Remote shards are read ahead of need: each byte once, within a budget, and the same samples as from a disk."""
 
+import contextlib
 import multiprocessing
 import os
 import random
@@ -317,7 +318,11 @@ def test_a_cache_smaller_than_the_dataset_evicts_what_is_finished(server, folder
     cache = sp.Cache(tmp_path / "cache", max_bytes=3 * largest)
     pipe = remote(server, cache=cache, shuffle=False, epochs=2).batch(8)
     assert contents(pipe) == contents(local(folder, shuffle=False, epochs=2).batch(8))
-    assert sum(path.stat().st_size for path in (tmp_path / "cache").iterdir()) <= 3 * largest
+    used = 0
+    for path in (tmp_path / "cache").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # a download that nobody needs any more ends meanwhile
+            used += path.stat().st_size
+    assert used <= 3 * largest
 
 
 def test_faults_while_a_copy_is_made_change_nothing(server, folder, tmp_path):
