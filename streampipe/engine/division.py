@@ -80,7 +80,7 @@ def divide(chain: Sequence[AnyStage], push: bool = True, packs: bool = True) -> 
     split = next((each for stage in pushed if isinstance(each := pushdown_of(stage), Split)), None)
     each_split = () if split is None else (split.each,)
     rest = (*each_split, *chain[len(pushed) :])
-    cut = _tail(rest, push and packs and split is None)  # of clips, packs are made as they come
+    cut = _tail(rest, push and packs)
     head, tail = rest[:cut], rest[cut:]
     pushes = [pushdown_of(stage) for stage in pushed]
     grouped = next((i for i, each in enumerate(pushes) if isinstance(each, Group)), None)

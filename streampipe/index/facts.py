@@ -35,6 +35,10 @@ _DEEPEST = 8
 _LONGEST = 1 << 15  # characters of a text that is a fact
 
 
+CLIP_FRAMES = "clip.frames"
+"""What is known of a clip besides: how many frames it has. No index has it; what cuts clips adds it."""
+
+
 def column_name(name: str) -> str:
     """The column of a scalar at the top of a json member.
 
@@ -101,6 +105,8 @@ def facts_of(sample: Mapping[str, Any], sizes: bool = True) -> dict[str, Any]:
             plain = value.item() if alone else value
             if is_scalar(plain):
                 facts[name] = plain
+    if "__clip__" in sample:
+        facts[CLIP_FRAMES] = sample["__clip__"].frames
     (width, height), video = pictured(sample, image_header(sample)) if sizes else ((None, None), {})
     facts |= other_sizes(sample) if sizes else {}
     own = {"key": sample.get("__key__"), "width": width, "height": height}

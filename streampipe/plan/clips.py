@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ import pyarrow as pa
 from streampipe.decoding.clip import Clip
 from streampipe.errors import ConfigError
 from streampipe.index import ShardIndex
+from streampipe.index.facts import CLIP_FRAMES
 from streampipe.plan.ask import Uncounted
 from streampipe.query.condition import Asked, Keep
 
@@ -179,6 +181,15 @@ class ClipKeep(Keep):
         """The number of each clip's sample, ascending."""
         rows = np.flatnonzero(self.judged(index)[0])
         return np.repeat(rows, self.seen(index, rows).times)
+
+    def with_frames(self, index: ShardIndex) -> ShardIndex:
+        """The same index with one more column, ``clip.frames``: how many frames the clips of each sample have."""
+        frames = self.seen(index, np.arange(len(index))).frames
+        found = copy(index)
+        columns = dict(zip(index.table.column_names, index.table.columns, strict=True))
+        found.table = pa.table({**columns, CLIP_FRAMES: pa.array(frames, pa.int64())})
+        found.names = (*index.names, CLIP_FRAMES)
+        return found
 
     def seen(self, index: ShardIndex, rows: np.ndarray) -> Seen:
         """What the samples of these rows are. One that nothing is known of is one clip: reading it says why.

@@ -24,6 +24,7 @@ from streampipe.index.answers import Tally
 from streampipe.plan.ask import Found, Uncounted, ask
 from streampipe.plan.bucketed import BucketDataset, BucketOrders, choose_lanes, count_buckets
 from streampipe.plan.buckets import Buckets
+from streampipe.plan.clips import ClipKeep, Clips
 from streampipe.plan.cut import Cut
 from streampipe.plan.dataset import Dataset, Size
 from streampipe.plan.lanes import batch_seed, sensible_window
@@ -76,6 +77,8 @@ class Costs:
         if self._keep is not None:
             kept, numbers = self._keep.judged(index)
             rows = np.flatnonzero(kept)
+        if isinstance(self._keep, ClipKeep):
+            rows, index = self._keep(index), self._keep.with_frames(index)
         costs = self._packing.cost.of_index(index)[rows]
         shard, most = np.searchsorted(ends, rows, side="right"), self._packing.most
         sound = (costs > 0) & (costs <= most)
@@ -112,14 +115,24 @@ class ByClass:
         """The columns of an index that it looks at."""
         return _columns(self.packing, self.keep)
 
+    @property
+    def clips(self) -> Clips | None:
+        """The rule by which samples are cut into clips, where they are."""
+        return self.keep.clips if isinstance(self.keep, ClipKeep) else None
+
     def __call__(self, index: ShardIndex) -> np.ndarray:
         """The numbers, class after class, in each in the order of the shard."""
         rows = np.arange(len(index)) if self.keep is None else self.keep(index)
-        costs = self.packing.cost.of_index(index)[rows]
+        costs = self.packing.cost.of_index(_with_frames(index, self.keep))[rows]
         sound = (costs > 0) & (costs <= self.packing.most)
         rows, costs = rows[sound], costs[sound]
         found = np.searchsorted(self.ends, fine_class(costs))
         return np.asarray(rows[np.argsort(found, kind="stable")])
+
+
+def _with_frames(index: ShardIndex, keep: Keep | None) -> ShardIndex:
+    """An index that knows how long clips are, where samples are cut into some."""
+    return keep.with_frames(index) if isinstance(keep, ClipKeep) else index
 
 
 def _columns(packing: Packing, keep: Keep | None) -> frozenset[str] | None:
@@ -149,6 +162,7 @@ class PackDataset:
         self.left_out = tally.numbers[_ABOVE]
         self.unknown, self.over, self.known = (tally.numbers[each] for each in (_UNKNOWN, _OVER, _KNOWN))
         self._first = tally.first
+        self._keep = keep
 
     @property
     def shards(self) -> ShardList:
@@ -176,7 +190,8 @@ class PackDataset:
             return
         shard, row = self._first
         url, cost = self.shards[shard], self.packing.cost
-        index = self.whole.finder.find(url, columns=cost.columns)
+        index = self.whole.finder.find(url, columns=_columns(self.packing, self._keep))
+        index = index and _with_frames(index, self._keep)
         key = index.keys()[row] if index is not None and row < len(index) else f"sample {row}"
         costs = int(cost.of_index(index)[row]) if index is not None and row < len(index) else 0
         parts = [f"{self.unknown} samples have no cost ({cost.text})"] * bool(self.unknown)

@@ -57,8 +57,8 @@ class Cost:
 
     @property
     def wants_sizes(self) -> bool:
-        """Whether the size of an image may matter."""
-        return not self.columns.isdisjoint(("height", "width"))
+        """Whether the size of an image, or the header of a video, may matter."""
+        return any(name in ("height", "width") or name.startswith("video.") for name in self.columns)
 
     def of_index(self, index: ShardIndex) -> np.ndarray:
         """The cost of each sample of a shard, int64; ``UNKNOWN`` where there is none.

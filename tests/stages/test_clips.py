@@ -216,6 +216,27 @@ def test_mixtures_of_images_and_clips_share_buckets(folder, tmp_path):
     assert all(len({"-" in key for key in batch["__key__"]}) == 1 for batch in found)
 
 
+def test_packs_of_clips_and_images_are_planned(folder, samples):
+    cost = "height * width // 256 * ((clip.frames + 3) // 4)"  # 6 an image, 12 of 5 frames, 18 of 9
+
+    def packs(tier=None, ranks=1):
+        pipe = sp.stream(str(folder), shuffle=True, tier=tier).clips(frames=(5, 9), fps=10, rule="chunk")
+        pipe = pipe.rename(video="mp4;webm;mov;depth.mkv;jpg").pack(40, cost)
+        assert engine_of(pipe).kind == ("planned" if tier is None else "lanes")
+        loaders = [pipe.loader(rank=rank, world_size=ranks) for rank in range(ranks)]
+        return [pack["__key__"] for step in zip(*loaders, strict=True) for pack in step]
+
+    frames = {key: 9 if LENGTHS[i % 4] >= 9 else 5 for i, (key, _) in enumerate(samples)}
+    prices = {key: 6 if not int(key) % 6 else 18 if frames[key] == 9 else 12 for key in frames}
+    wanted = sorted(expected(samples, (5, 9)))
+    planned = packs()
+    assert sorted(key for pack in planned for key in pack) == wanted
+    assert all(sum(prices[key[:4]] for key in pack) <= 40 for pack in planned)
+    assert packs(ranks=2)[: len(planned) - 1] == planned[: len(planned) - 1]
+    assert sorted(key for pack in packs("sequential") for key in pack) == wanted
+    assert len(packs("sequential")) >= len(planned) - 1
+
+
 def test_frames_and_controls_share_one_geometry(videos):
     wide = video(12, size=(32, 48), marked=True)
     row = {"__key__": "a", "mp4": wide, "edge.mp4": wide, "mask.mp4": wide, "ref.jpg": photo(1, 96, 64)}
