@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 from streampipe.commands.arguments import add_index, add_urls, positive, whole
 from streampipe.commands.say import say_json
 from streampipe.context import Sample
-from streampipe.decoding import decode_image, delivered, is_image_field, main_image
+from streampipe.decoding import decide, decode_image, delivered, is_image_field, main_image
 from streampipe.decoding.movie import is_video_field, main_video, videos_in
 from streampipe.decoding.video import still
 from streampipe.errors import ConfigError
@@ -133,7 +133,9 @@ def _picture(sample: Sample, edge: int) -> Image.Image:
     """The main image of a sample, or the frame in the middle of its main video, as a square."""
     videos = videos_in(sample)
     if videos:
-        found: Image.Image = delivered(still(sample[main_video(videos)], (edge, edge)), "pil")
+        found: Image.Image = delivered(
+            still(sample[main_video(videos)], lambda size: decide(size, (edge, edge))), "pil"
+        )
         return found
     image: Image.Image = decode_image(sample[main_image(_images(sample))], size=(edge, edge), output="pil")
     return image

@@ -99,6 +99,7 @@ def main_picture(names: Iterable[str]) -> str:
     return main_video(videos) if videos else main_image(pictures)
 
 
-def videos_in(sample: Mapping[str, Any]) -> list[str]:
-    """The fields of a sample that are videos."""
-    return [name for name, data in sample.items() if not name.startswith("__") and is_video_field(name, data)]
+def videos_in(sample: Mapping[str, Any], gifs: bool = True) -> list[str]:
+    """The fields of a sample that are videos. Without ``gifs``, animations are images, as where nothing asks for clips."""
+    found = [name for name, data in sample.items() if not name.startswith("__") and is_video_field(name, data)]
+    return found if gifs else [name for name in found if extension_of(name) != "gif"]

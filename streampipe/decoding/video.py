@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import io
 from bisect import bisect_right, insort
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain, pairwise
 from typing import Any
@@ -22,7 +22,7 @@ import torch
 from streampipe.decoding.budget import MEMORY, budget
 from streampipe.decoding.clip import Clip
 from streampipe.decoding.codec import Colour, Data
-from streampipe.decoding.geometry import Cut, Geometry, Size, decide, whole
+from streampipe.decoding.geometry import Cut, Geometry, Size, whole
 from streampipe.decoding.image import MAX_PIXELS
 from streampipe.decoding.movie import CONTAINERS, container_of, probe_video
 from streampipe.decoding.resize import resize
@@ -164,15 +164,19 @@ def check_video(data: Data) -> None:
             pass
 
 
-def still(data: Data, size: Size) -> torch.Tensor:
-    """The frame in the middle of a video, 3 x height x width, to look at.
+def still(data: Data, frame: Callable[[Size], Geometry], at: float | None = None) -> torch.Tensor:
+    """One frame of a video, 3 x height x width, to look at: that at a time in seconds, or in the middle.
+
+    Args:
+        frame: from its size as shown to what becomes of it.
 
     Raises:
         DecodeError: it is damaged.
     """
     header = probe_video(data)
-    video = EncodedVideo(data, Clip(0, int(header.duration * 500), 1, 1000.0))
-    return video.decode(video.cut(decide(video.size, size)))[0]
+    seconds = header.duration / 2 if at is None else at
+    video = EncodedVideo(data, Clip(0, int(seconds * 1000), 1, 1000.0))
+    return video.decode(video.cut(frame(video.size)))[0]
 
 
 @contextmanager

@@ -5,18 +5,20 @@ The crop is not guessed: it is the decision of the pipeline's own ``decode``, a 
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
 from streampipe.context import Sample
-from streampipe.decoding import EncodedImage, Geometry, main_image
+from streampipe.decoding import EncodedImage, Geometry, Size, main_image
+from streampipe.decoding.movie import main_video, probe_video, videos_in
 from streampipe.errors import SampleError
 from streampipe.index.facts import facts_of
 from streampipe.plan.buckets import Buckets
 from streampipe.samples import size_of
 from streampipe.stages.decode import FieldDecoder
 from streampipe.stages.framing import SAME_SHAPE
-from streampipe.views.picture import layer, thumbnail
+from streampipe.views.picture import layer, thumbnail, video_still
 
 _LONGEST_TEXT, _MOST_FACTS = 4000, 60
 _KNOWN = ("key", "width", "height", "caption_dropped")
@@ -59,6 +61,9 @@ class CardMaker:
     def _pictures(self, sample: Sample) -> dict[str, Any]:
         """The images of a sample, small, and what becomes of the main one."""
         decoder, edge = self.decoder, self.edge
+        videos = videos_in(sample)
+        if videos:
+            return self._video(sample, main_video(videos))
         names = decoder.image_fields(sample)
         if not names:
             return {}
@@ -73,19 +78,29 @@ class CardMaker:
         ]
         shown = {"image": main, "height": size[0], "width": size[1], "layers": layers}
         shown["picture"] = thumbnail(images[main], edge, decoder.damaged)
-        return shown | self._framed(sample, images, main)
+        return shown | self._framed(sample, images, main, size)
 
-    def _framed(self, sample: Sample, images: dict[str, EncodedImage], main: str) -> dict[str, Any]:
+    def _video(self, sample: Sample, main: str) -> dict[str, Any]:
+        """A frame of a video, the first of a clip, small, and what becomes of it."""
+        clip = sample.get("__clip__")
+        height, width = probe_video(sample[main]).size
+        picture = video_still(sample[main], self.edge, None if clip is None else clip.start)
+        shown = {"image": main, "height": height, "width": width, "layers": [], "picture": picture}
+        return shown | self._framed(sample, [main], main, (height, width))
+
+    def _framed(self, sample: Sample, images: Collection[str], main: str, size: Size) -> dict[str, Any]:
         """The bucket of a sample, and the box of its main image that is taken."""
         told = {name: value for name, value in sample.items() if name not in images}
         found: dict[str, Any] = {}
         if self.buckets is not None:
-            number = self.buckets.of(*images[main].size)
+            clip = sample.get("__clip__")
+            number = self.buckets.of(*size, 1 if clip is None else clip.frames)
             if number < 0:
                 return {"left_out": self.buckets.outside}
-            told["__size__"] = self.buckets.sizes[number]
-            found["bucket"] = "{} x {}".format(*self.buckets.sizes[number])
-        frames = self.decoder.framing.frames(told, {main: images[main].size}, main)
+            bucket = self.buckets.sizes[number]
+            told["__size__"] = bucket[:2]
+            found["bucket"] = " x ".join(map(str, bucket))
+        frames = self.decoder.framing.frames(told, {main: size}, main)
         if frames is None:
             return {**found, "left_out": "it would be enlarged more than upscale= allows"}
         geometry, flipped, _ = frames[main]

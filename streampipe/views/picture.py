@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from streampipe.decoding import EncodedImage, Geometry, Size, contained, is_mask
+from streampipe.decoding import Data, EncodedImage, Geometry, Size, contained, is_mask
+from streampipe.decoding.video import still
 
 _QUALITY = 72
 _OF_MASK = (255, 45, 85)
@@ -40,6 +41,15 @@ def thumbnail(image: EncodedImage, edge: int, damaged: str = "error") -> str:
     """
     values, _ = image.decode(image.cut(_inside(image.size, edge)), icc="srgb", damaged=damaged)
     return webp(values.permute(1, 2, 0).numpy())
+
+
+def video_still(data: Data, edge: int, at: float | None) -> str:
+    """A frame of a video, at most ``edge`` pixels high and wide: that at a time, or in the middle.
+
+    Raises:
+        DecodeError: it is damaged.
+    """
+    return webp(still(data, lambda size: _inside(size, edge), at).permute(1, 2, 0).numpy())
 
 
 def layer(name: str, image: EncodedImage, edge: int, damaged: str = "error") -> str:

@@ -57,6 +57,12 @@ def test_verify_decodes_every_frame_and_preview_draws_the_middle_one(folder, tmp
     assert "4 samples" in capsys.readouterr().out
     sheet = np.asarray(Image.open(tmp_path / "sheet.png").convert("L")).astype(int)
     assert abs(int(sheet[16, 32 * 2 + 16]) - (20 + 6 * 11)) <= 7  # frame 10 or 11 of 22
+    clips = sp.stream(str(out)).clips(frames=8, fps=10, rule="chunk").bucket([(16, 24)]).decode(flip=1.0)
+    assert sp.preview(clips, tmp_path / "page.html") == 7
+    page = (tmp_path / "page.html").read_text()
+    assert page.count('"picture":') == 7
+    assert page.count('"bucket":"16 x 24 x 8"') == 6
+    assert page.count('"bucket":"16 x 24 x 1"') == 1
     (folder / "2.mp4").write_bytes((folder / "2.mp4").read_bytes()[:-9])
     sp.pack(folder, tmp_path / "broken", progress=False)
     found = sp.verify(str(tmp_path / "broken"), decode=True, progress=False)
