@@ -131,11 +131,10 @@ def sheet(samples: list[Sample], edge: int, columns: int) -> Image.Image:
 
 def _picture(sample: Sample, edge: int) -> Image.Image:
     """The main image of a sample, or the frame in the middle of its main video, as a square."""
-    videos = videos_in(sample)
+    videos = videos_in(sample, gifs=False)
     if videos:
-        found: Image.Image = delivered(
-            still(sample[main_video(videos)], lambda size: decide(size, (edge, edge))), "pil"
-        )
+        frame = still(sample[main_video(videos)], lambda size: decide(size, (edge, edge)))
+        found: Image.Image = delivered(frame, "pil")
         return found
     image: Image.Image = decode_image(sample[main_image(_images(sample))], size=(edge, edge), output="pil")
     return image

@@ -22,7 +22,7 @@ from streampipe.commands.arguments import add_index, add_urls, positive
 from streampipe.commands.look import samples
 from streampipe.commands.say import say_json
 from streampipe.decoding import decode_field
-from streampipe.decoding.movie import is_video_field
+from streampipe.decoding.movie import videos_in
 from streampipe.decoding.video import check_video
 from streampipe.errors import ConfigError, IndexMismatch, SampleError, ShardError, ShardMissing, SourceError
 from streampipe.index import Finder, ShardIndex, scan
@@ -265,7 +265,7 @@ def _decoded(url: str, finder: Finder) -> Iterator[str]:
             for name, value in sample.items():
                 if not name.startswith("__"):
                     try:
-                        check_video(value) if is_video_field(name, value) else decode_field(name, value)
+                        check_video(value) if videos_in({name: value}, gifs=False) else decode_field(name, value)
                     except SampleError as error:
                         yield f"{redact(url)}, sample {sample['__key__']!r}, field {name!r}: {error}"
     except _SHARD:

@@ -100,6 +100,6 @@ def main_picture(names: Iterable[str]) -> str:
 
 
 def videos_in(sample: Mapping[str, Any], gifs: bool = True) -> list[str]:
-    """The fields of a sample that are videos. Without ``gifs``, animations are images, as where nothing asks for clips."""
+    """The fields of a sample that are videos. Without ``gifs``, animations are images, as they are without clips."""
     found = [name for name, data in sample.items() if not name.startswith("__") and is_video_field(name, data)]
     return found if gifs else [name for name in found if extension_of(name) != "gif"]

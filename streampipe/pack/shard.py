@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from streampipe.decoding.fields import decode_field
-from streampipe.decoding.movie import is_video_field, main_picture
+from streampipe.decoding.movie import main_picture, videos_in
 from streampipe.decoding.video import check_video
 from streampipe.errors import ConfigError, DecodeError, PackError, StreampipeError, UnsafeName
 from streampipe.folders.files import Unreadable
@@ -122,7 +122,7 @@ def _ready(found: Loaded, task: Task) -> tuple[Loaded | Unreadable, str | None]:
         if task.verify:
             for name in main_of(fields):
                 data = fields[name]
-                check_video(data) if is_video_field(name, data) else decode_field(name, data)
+                check_video(data) if videos_in({name: data}, gifs=False) else decode_field(name, data)
     except DecodeError as error:
         return Unreadable(found.place(name if name in found.fields else main), str(error)), None
     return found._replace(fields=fields), digest

@@ -61,7 +61,7 @@ class CardMaker:
     def _pictures(self, sample: Sample) -> dict[str, Any]:
         """The images of a sample, small, and what becomes of the main one."""
         decoder, edge = self.decoder, self.edge
-        videos = videos_in(sample)
+        videos = videos_in(sample, gifs="__clip__" in sample)
         if videos:
             return self._video(sample, main_video(videos))
         names = decoder.image_fields(sample)
