@@ -78,10 +78,10 @@ INSIDE = {  # and in a folder, each file from those before it
     "decoding": "extensions inflate geometry text blocks tensorfile conditioning arrays budget exif codec segments icc "
     "resize boxes pillow jpeg_damage jpeg fast png web more codecs image deferred several fields clip container "
     "isobmff matroska animation movie video",
-    "reading": "protocol iterable finder members shards indexed tars folder parquet formats forward remote wanted pace "
-    "prefetch reader",
+    "reading": "protocol iterable finder members shards indexed tars folder parquet chunks mds litdata formats forward "
+    "remote wanted pace prefetch reader",
     "folders": "names files facts metadata layouts duplicates walk listing",
-    "pack": "split change contents sift catalog supply find output shard job summary run",
+    "pack": "split change contents sift catalog supply find output pickles shard job summary work spool run",
     "engine": "engine chain division learnt planning mix batched batches indexed lanes turns streams state interleaved "
     "bounds compile life clock plain explain",
     "write": "cost draft encode spec job work workers run",
@@ -95,7 +95,19 @@ INSIDE = {  # and in a folder, each file from those before it
     "commands": "say arguments histogram look bench cat completion extract index info ls pack preview select verify",
 }
 ONLY = {
-    "torch": {"memory", "decoding", "stages", "decorators", "world", "engine", "loader", "device", "pipeline", "write"}
+    "torch": {
+        "memory",
+        "decoding",
+        "stages",
+        "decorators",
+        "world",
+        "engine",
+        "loader",
+        "device",
+        "pipeline",
+        "write",
+        "pack.pickles",
+    }
     | {"compat", "views"},
     "fsspec": {"source"},
     "urllib3": {"source"},

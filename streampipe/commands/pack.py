@@ -35,6 +35,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     _add_shards(parser.add_argument_group("which samples, and in which shards"))
     _add_change(parser.add_argument_group("what is done to images (nothing, if nothing is said)"))
     reading = parser.add_argument_group("how it is read")
+    reading.add_argument(
+        "--unpickle", action="store_true", help="make .pth, .pt, .pkl and .pyd fields into safe formats"
+    )
     reading.add_argument("--read-as", metavar="KIND", help="folder, tar, parquet, ... where names do not say it")
     reading.add_argument("--storage-options", type=options, default={}, metavar="JSON", help="for fsspec")
     add_limits(parser)
@@ -118,6 +121,7 @@ def run(given: argparse.Namespace) -> int:
         orientation=given.orientation,
         srgb=given.srgb,
         verify=given.verify,
+        unpickle=given.unpickle,
         read_as=given.read_as,
         storage_options=given.storage_options,
         follow_symlinks=given.follow_symlinks,

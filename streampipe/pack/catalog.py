@@ -30,7 +30,7 @@ from streampipe.reading.finder import SourceFinder
 from streampipe.reading.tars import Tars
 from streampipe.rng import derive
 from streampipe.samplesource import RandomAccess, SampleSource
-from streampipe.source import Source, local_path, redact
+from streampipe.source import local_path, redact
 
 _RUN = 2048  # samples whose facts are held at once, where they are found by reading
 _SCHEMA = """
@@ -68,6 +68,7 @@ class Catalog:
         self._shuffle = None if seed is None else derive(seed, "pack")
         self._finder = given.finder if isinstance(given, Tars) else SourceFinder(given)
         self.alone = isinstance(given, RandomAccess)
+        self._sums: dict[int, str] = {}
         self.looked = 0  # shards that were read to find out what they hold
         self._db = sqlite3.connect("", isolation_level=None)
         self._db.executescript(_SCHEMA)
@@ -132,7 +133,7 @@ class Catalog:
         stamps: dict[int, str] = {}
         for key, size, shard, number in self._rows(start, count):
             if shard not in stamps:
-                stamps[shard] = _stamp(self.given.shards[shard], self._finder.source)
+                stamps[shard] = self._stamp(shard)
             digest.update(f"{key}\0{size}\0{stamps[shard]}\0{number}\n".encode())
         return digest.hexdigest()
 
@@ -144,6 +145,29 @@ class Catalog:
         """The keys of the first samples."""
         return [key for (key,) in self._db.execute("SELECT key FROM items ORDER BY rowid LIMIT 3")]
 
+    def stamp(self) -> str:
+        """Of all that is given."""
+        digest = hashlib.blake2b(digest_size=16)
+        for shard in range(len(self.given.shards)):
+            digest.update(f"{self._stamp(shard)}\n".encode())
+        return digest.hexdigest()
+
+    def _stamp(self, shard: int) -> str:
+        """What tells one version of a shard from another, where that costs nothing: its checksum, where its index has
+        one; else its name, a file's size and date.
+        """
+        if shard in self._sums:
+            return self._sums[shard]
+        url = self.given.shards[shard]
+        path = local_path(url.partition("#")[0])
+        if path is None:
+            return redact(url)
+        try:
+            stat = os.stat(path)
+        except OSError:
+            return url
+        return f"{url}\0{stat.st_size}\0{stat.st_mtime_ns}"
+
     def _rows(self, start: int, count: int) -> list[tuple[str, int, int, int]]:
         return self._db.execute(
             "SELECT key, size, shard, number FROM items WHERE rowid > ? AND rowid <= ? ORDER BY rowid",
@@ -154,17 +178,13 @@ class Catalog:
         db = self._db
         db.execute("BEGIN")
         db.executemany("INSERT INTO found VALUES (?, ?, ?, ?, ?, ?, ?, ?)", self._found())
-        if self._shuffle is not None and not self.alone:
-            raise PackError(
-                f"{self.name} can only be read front to back, so it cannot be shuffled as a whole; pack it without "
-                f"--shuffle, and then pack the shards that this gives with --shuffle"
-            )
         self._twins()
         if deduplicate:
             self._without_repeated()
-        db.execute(
-            "INSERT INTO items SELECT key, size, part, shard, number FROM found ORDER BY part, rank, shard, number"
-        )
+        order = "part, rank, shard, number" if self.alone else "shard, number"
+        db.execute(f"INSERT INTO items SELECT key, size, part, shard, number FROM found ORDER BY {order}")
+        if not self.alone:
+            db.execute("UPDATE items SET part = 0")
         db.execute("DROP TABLE found")
         db.execute("COMMIT")
         self.samples, self.bytes = db.execute("SELECT count(*), coalesce(sum(size), 0) FROM items").fetchone()
@@ -205,9 +225,11 @@ class Catalog:
         """What is known of a shard; where nothing is, its samples are read."""
         index = self._finder.find(self.given.shards[shard], columns=self._sift.columns)
         if index is not None:
+            if "sha256" in index.facts:
+                self._sums[shard] = str(index.facts["sha256"])
             yield 0, index
             return
-        self.alone = False
+        self.alone = self.alone and not isinstance(self.given, Tars)
         self.looked += 1
         samples, first = enumerate(self.given.read(shard)), 0
         while run := list(islice(_facts(samples), _RUN)):
@@ -275,15 +297,3 @@ def _index(rows: list[tuple[dict[str, Any], dict[str, Any]]]) -> ShardIndex:
     for _, facts in rows:
         columns.add(facts)
     return make([row for row, _ in rows], columns, {"bytes": 0})
-
-
-def _stamp(url: str, source: Source) -> str:
-    """What tells one version of a shard from another, where that costs nothing: its name, a file's size and date."""
-    path = local_path(url.partition("#")[0])
-    if path is None:
-        return redact(url)
-    try:
-        stat = os.stat(path)
-    except OSError:
-        return url
-    return f"{url}\0{stat.st_size}\0{stat.st_mtime_ns}"

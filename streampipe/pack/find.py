@@ -24,6 +24,7 @@ from streampipe.tar import Limits
 from streampipe.urls import expand, is_shard
 
 FOLDER = "folder"
+_OTHERS = {".mds": "mds", ".mds.zstd": "mds", ".mds.gz": "mds", ".bin": "litdata"}
 Names = str | os.PathLike[str] | Iterable[str | os.PathLike[str]] | SampleSource
 Tell = Callable[[int], object]
 
@@ -162,6 +163,12 @@ def _of_folder(path: str) -> str:
                 return FOLDER
             if (is_shard(entry.name) or format_of(entry.name)) and not entry.name.startswith("metadata."):
                 names.append(entry.name)
+    if os.path.isfile(os.path.join(path, "index.json")):  # other tools' datasets
+        kind = next(
+            (kind for end, kind in _OTHERS.items() if any(name.endswith(end) for name in os.listdir(path))), None
+        )
+        if kind is not None:
+            return kind
     return format_of_all(path, Source) if names else FOLDER
 
 

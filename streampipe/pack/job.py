@@ -43,21 +43,9 @@ def claim(out: Output, asked: Mapping[str, Any], digests: Sequence[str]) -> dict
         OutputBusy: there are shards of another job (it says what differs), of unknown origin, or of a job that has
             ended and whose files have changed since.
     """
-    known = _record(out)
+    known = refuse_others(out, asked)
     files = out.names()
     there = sorted(name for name in files if name.endswith(".tar"))
-    if there and known is None:
-        raise OutputBusy(
-            f"{out} already holds {len(there)} shards of unknown origin ({there[0]}); choose an empty output folder, "
-            f"or delete them"
-        )
-    if there and known is not None:
-        for name in dict.fromkeys((*asked, *known)):
-            if name != "done" and known.get(name) != asked.get(name):
-                raise OutputBusy(
-                    f"{out} already holds {len(there)} shards of another job: its {name} was {known.get(name)!r}, and "
-                    f"is {asked.get(name)!r} here; choose an empty output folder, or delete them"
-                )
     names = [shard_name(number, len(digests)) for number in range(len(digests))]
     wanted = dict(zip(names, digests, strict=True))
     noted = _journal(out)
@@ -83,6 +71,43 @@ def claim(out: Output, asked: Mapping[str, Any], digests: Sequence[str]) -> dict
         if re.fullmatch(r"\d{5,}\.index\.parquet", name) and name.replace(".index.parquet", ".tar") not in done:
             out.delete(name)
     return done
+
+
+def refuse_others(out: Output, asked: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What the folder's job asked for; None if there is none.
+
+    Raises:
+        OutputBusy: there are shards of another job, or of unknown origin.
+    """
+    known = _record(out)
+    there = sorted(name for name in out.names() if name.endswith(".tar"))
+    if there and known is None:
+        raise OutputBusy(
+            f"{out} already holds {len(there)} shards of unknown origin ({there[0]}); choose an empty output folder, "
+            f"or delete them"
+        )
+    if there and known is not None:
+        for name in dict.fromkeys((*asked, *known)):
+            if name != "done" and known.get(name) != asked.get(name):
+                raise OutputBusy(
+                    f"{out} already holds {len(there)} shards of another job: its {name} was {known.get(name)!r}, and "
+                    f"is {asked.get(name)!r} here; choose an empty output folder, or delete them"
+                )
+    return known
+
+
+def finished(out: Output, asked: Mapping[str, Any]) -> list[Made] | None:
+    """The shards of this very job, where it has ended; None where it has not.
+
+    Raises:
+        OutputBusy: as ``refuse_others``.
+    """
+    known = refuse_others(out, asked)
+    files = out.names()
+    if known is None or not known.get("done"):
+        return None
+    noted = list(_journal(out).values())
+    return noted if noted and all(_is_whole(out, files, each.entry) for each in noted) else None
 
 
 def note(out: Output, made: Made) -> None:

@@ -89,7 +89,10 @@ class Output:
     def names(self) -> set[str]:
         """The shards and indexes that are there, by name."""
         if self.local is not None:
-            return {name for name in os.listdir(self.local) if name.endswith((".tar", ".parquet"))}
+            try:
+                return {name for name in os.listdir(self.local) if name.endswith((".tar", ".parquet"))}
+            except FileNotFoundError:
+                return set()
         found = [url for end in ("tar", "parquet") for url in self.source.glob(self.of(f"*.{end}"))]
         return {url.rpartition("/")[2] for url in found}
 

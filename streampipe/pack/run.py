@@ -9,44 +9,28 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import asdict, dataclass
-from itertools import groupby, islice
-from operator import itemgetter
+from dataclasses import asdict
+from itertools import islice
 from typing import Any
 
 from tqdm import tqdm
 
-from streampipe.cluster import Cluster, cluster_of
-from streampipe.errors import ConfigError, PackError, StreampipeError
+from streampipe.cluster import cluster_of
+from streampipe.errors import ConfigError
 from streampipe.pack.catalog import Catalog
 from streampipe.pack.change import Change
 from streampipe.pack.find import Choice, Names, Of, find, kind_of
-from streampipe.pack.job import claim, finish, note, shard_name
 from streampipe.pack.output import Output
-from streampipe.pack.shard import AGAIN, Made, Task, make
 from streampipe.pack.sift import Sift
-from streampipe.pack.split import split
+from streampipe.pack.spool import unordered
 from streampipe.pack.summary import Summary, summary_of
 from streampipe.pack.supply import Files, Supply
+from streampipe.pack.work import How, Job, Work, planned
 from streampipe.plan.buckets import Buckets
-from streampipe.processes import Tell, ordered
 from streampipe.source import Source, redact
 from streampipe.tar import Limits
-
-_WORTH = 64 << 20  # bytes from which worker processes are started by default
-_WORKERS = 8
-
-
-@dataclass(frozen=True)
-class Planned:
-    """A shard that is to be made: its samples' numbers, a digest of what they are, and their part."""
-
-    start: int
-    count: int
-    digest: str
-    part: int = 0
 
 
 def pack(
@@ -74,6 +58,7 @@ def pack(
     orientation: str = "auto",
     srgb: bool = False,
     verify: bool = False,
+    unpickle: bool = False,
     follow_symlinks: str | None = None,
     case_sensitive: bool = False,
     read_as: str | None = None,
@@ -99,7 +84,7 @@ def pack(
         max_samples: samples of a shard, at most.
         max_bytes: bytes of a shard, at most, of the files as they are; a sample that is larger has a shard of its own.
         shuffle: mix the samples over all shards, not within a window. Samples that can only be read front to back
-            (Parquet, compressed shards) are packed without it first.
+            (Parquet, compressed shards) are packed in their order first, on this machine, which needs the room twice.
         where: which samples are packed, as in ``"width >= 512 and aesthetic > 5"``; answered before one is packed.
         bucket: a set of buckets, such as ``"sdxl"``: each shard then has images of one bucket, its index a column
             ``bucket``.
@@ -127,6 +112,8 @@ def pack(
             them (``"bake"``), or none (``"keep"``: what is changed says it in EXIF again).
         srgb: bring images with another colour profile to sRGB.
         verify: decode every image whole; one that is damaged cannot be packed.
+        unpickle: make ``.pth``, ``.pt``, ``.pkl`` and ``.pyd`` fields, which readers refuse, into ``.npy``,
+            ``.safetensors`` and ``.json``, as far as they hold plain values, arrays and tensors; nothing is run.
         follow_symlinks: a folder that symbolic links may lead into; without it they stay in the folder.
         case_sensitive: whether keys may differ in case alone; some readers and file systems take them for one.
         read_as: ``"folder"``, ``"tar"``, ``"parquet"``, ... where what was given could be several; by default its names
@@ -166,27 +153,35 @@ def pack(
     start = time.perf_counter()
     with tqdm(unit=" files", desc="find", disable=not progress, leave=False, delay=1) as bar:
         supply = find(given, kind, of, choice, out, source, bar.update)
-    with closing(supply):
+    with closing(supply) as found:
         if not dry_run:
-            supply.check(on_error)
-        shards = list(_planned(supply, max_samples, max_bytes))
-        summary = summary_of(supply, sift, out, shards, dry_run)
-        if not dry_run:
-            asked = {
-                "version": 3,
-                **_input(supply, kind, of),
-                "where": where,
-                "bucket": None if sift.buckets is None else repr(sift.buckets),
-                "deduplicate": deduplicate,
-                "change": asdict(change) if change else None,
-                "verify": verify,
-                "max_samples": max_samples,
-                "max_bytes": max_bytes,
-                "seed": order,
-            }
-            job = Job(Output(out, source), asked, on_error, change, verify, sift)
-            workers = _workers(num_workers, supply, len(shards))
-            _Run(supply, shards, job, summary)(workers, cluster or multiprocessing_context, progress)
+            found.check(on_error)
+        asked = {
+            "version": 3,
+            **_input(found, kind, of),
+            "where": where,
+            "bucket": None if sift.buckets is None else repr(sift.buckets),
+            "deduplicate": deduplicate,
+            "change": asdict(change) if change else None,
+            "verify": verify,
+            "unpickle": unpickle,
+            "max_samples": max_samples,
+            "max_bytes": max_bytes,
+            "seed": order,
+        }
+        job = Job(Output(out, source), asked, on_error, change, verify, sift, unpickle)
+        how = How(num_workers, cluster or multiprocessing_context, progress)
+        in_order = isinstance(found, Catalog) and not found.alone and (shuffle or sift.buckets is not None)
+        if in_order and not dry_run:
+            assert isinstance(found, Catalog)
+            summary = unordered(found, choice, job, how, max_samples, max_bytes)
+        else:
+            shards = list(planned(found, max_samples, max_bytes))
+            summary = summary_of(found, sift, out, shards, dry_run)
+            if in_order:
+                summary.notes.append(f"packed in its order first, into {job.out.state}, which needs the room twice")
+            if not dry_run:
+                Work(found, shards, job, summary)(how)
     summary.seconds = time.perf_counter() - start
     return summary
 
@@ -214,87 +209,3 @@ def _input(supply: Supply, kind: str, of: Of) -> dict[str, Any]:
         "columns": [of.file_column, of.caption_column],
         "caption": of.caption,
     }
-
-
-@dataclass(frozen=True)
-class Job:
-    """What is done to all samples, and where they go."""
-
-    out: Output
-    asked: dict[str, Any]
-    on_error: str
-    change: Change
-    verify: bool
-    sift: Sift
-
-
-class _Run:
-    """The shards of a job, made."""
-
-    def __init__(self, supply: Supply, shards: Sequence[Planned], job: Job, summary: Summary) -> None:
-        self._supply, self._shards, self._job, self._summary = supply, shards, job, summary
-        self._out, self._asked = job.out, job.asked
-
-    def __call__(self, workers: int, context: Any, progress: bool) -> None:
-        try:
-            with self._out.exclusive():
-                made = self._make(workers, context, progress)
-                skipped = [each for one in made for each in one.skipped]
-                summary = self._summary
-                summary.skipped += skipped
-                summary.samples = sum(one.entry.samples for one in made)
-                summary.bytes = sum(one.entry.bytes for one in made)
-                if not summary.samples:
-                    raise PackError(
-                        f"none of the {self._supply.samples} samples of {self._supply.name} could be read: "
-                        f"{skipped[0].file} ({skipped[0].reason})"
-                    )
-                finish(self._out, self._asked, made, summary.skipped)
-        except OSError as error:
-            if isinstance(error, StreampipeError):
-                raise
-            where = error.filename2 or error.filename or str(self._out)
-            raise PackError(f"{where} could not be written ({error.strerror or error}); {AGAIN}") from error
-
-    def _make(self, workers: int, context: Any, progress: bool) -> list[Made]:
-        names = [shard_name(number, len(self._shards)) for number in range(len(self._shards))]
-        done = claim(self._out, self._asked, [each.digest for each in self._shards])
-        self._summary.kept = len(done)
-        todo = [(name, each) for name, each in zip(names, self._shards, strict=True) if name not in done]
-        with tqdm(total=self._supply.samples, unit=" samples", desc="pack", disable=not progress) as bar:
-            bar.update(sum(each.count for name, each in zip(names, self._shards, strict=True) if name in done))
-            tasks = self._tasks(todo)
-            try:
-                for made in _made(tasks, min(workers, len(todo)), context, bar.update):
-                    note(self._out, made)
-                    done[made.entry.shard] = made
-            finally:
-                self._out.tidy()  # after an error, what workers were at
-        return [done[name] for name in names]
-
-    def _tasks(self, todo: Sequence[tuple[str, Planned]]) -> Iterator[Task]:
-        job = self._job
-        for name, shard in todo:
-            contents = self._supply.contents(shard.start, shard.count)
-            bucket = job.sift.name(shard.part)
-            yield Task(job.out, name, contents, shard.digest, job.on_error, job.change, job.verify, bucket)
-
-
-def _made(tasks: Iterator[Task], workers: int, context: Any, tell: Tell) -> Iterator[Made]:
-    if isinstance(context, Cluster):
-        return context.ordered(make, tasks, tell)
-    return ordered(make, tasks, workers, tell=tell, context=context)
-
-
-def _planned(supply: Supply, max_samples: int, max_bytes: int) -> Iterator[Planned]:
-    start = 0
-    for part, rows in groupby(supply.sizes(), key=itemgetter(0)):
-        for count in split((size for _, size in rows), max_samples, max_bytes):
-            yield Planned(start, count, supply.digest(start, count), part)
-            start += count
-
-
-def _workers(given: int | None, supply: Supply, shards: int) -> int:
-    if given is None:
-        given = min(_WORKERS, len(os.sched_getaffinity(0))) if supply.bytes >= _WORTH else 0
-    return given if min(given, shards) > 1 else 0

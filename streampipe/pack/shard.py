@@ -19,6 +19,7 @@ from streampipe.index.writer import IndexWriter
 from streampipe.pack.change import Change
 from streampipe.pack.contents import Contents, Loaded, main_of
 from streampipe.pack.output import Output
+from streampipe.pack.pickles import unpickled
 from streampipe.processes import Tell
 from streampipe.source import redact
 
@@ -49,6 +50,7 @@ class Task:
     change: Change = field(default_factory=Change)
     verify: bool = False
     bucket: str | None = None
+    unpickle: bool = False
 
 
 class Made(NamedTuple):
@@ -110,6 +112,11 @@ def _add(
 
 def _ready(found: Loaded, task: Task) -> tuple[Loaded | Unreadable, str | None]:
     """A sample as it is written, and the digest of its main image as it was found; or why it cannot be."""
+    if task.unpickle:
+        try:
+            found = found._replace(fields=unpickled(found.fields))
+        except DecodeError as error:
+            return Unreadable(found.place(next(iter(found.fields))), str(error)), None
     images = main_of(found.fields)
     if not images:
         return found, None

@@ -9,6 +9,8 @@ from streampipe.decoding.movie import PICTURES
 from streampipe.errors import ConfigError
 from streampipe.folders.names import extension
 from streampipe.reading.folder import Folder
+from streampipe.reading.litdata import LitData
+from streampipe.reading.mds import MDS
 from streampipe.reading.parquet import Parquet
 from streampipe.samplesource import BUILT_IN, SampleSource, factory_of, format_of
 from streampipe.source import Source, local_path, redact
@@ -31,7 +33,7 @@ def _folder(urls: Sequence[str], source: Source, on_error: str = "raise") -> Sam
     return Folder(os.path.expandvars(local_path(urls[0]) or ""), on_error=on_error)
 
 
-BUILT_IN.update({"folder": _folder, "parquet": Parquet})
+BUILT_IN.update({"folder": _folder, "parquet": Parquet, "mds": MDS, "litdata": LitData})
 
 
 def format_of_all(urls: str | Sequence[str], lister: Callable[[], Lister]) -> str:

@@ -117,8 +117,36 @@ def test_rows_of_parquet_files_become_samples(tmp_path, workers):
         {"conditioning_image.jpg": photo(0, 8, 8), "jpg": photo(0, 24, 16), "json": b'{"n": 0}', "txt": b"row 0"},
     )
     assert [json.loads(fields["json"])["n"] for fields in found.values()] == [0, 1, 3, 4, 5, 6, 7, 8, 9]
-    with pytest.raises(sp.PackError, match="front to back, so it cannot be shuffled as a whole; pack it without"):
-        quiet(tmp_path / "data", tmp_path / "shuffled", shuffle=True)
+
+
+def test_what_can_only_be_read_in_its_order_is_shuffled_and_bucketed_all_the_same(tmp_path, monkeypatch):
+    (tmp_path / "data").mkdir()
+    pq.write_table(pa.Table.from_pylist(list(rows(10))), tmp_path / "data" / "train-0.parquet", row_group_size=4)
+    options = {"max_samples": 3, "shuffle": True, "seed": 1, "where": "n != 2", "deduplicate": True}
+    summary = quiet(tmp_path / "data", tmp_path / "out", **options)
+    found = list(contents(tmp_path / "out"))
+    assert (summary.samples, summary.shards, len(found)) == (9, 3, 9)
+    assert sorted(found) != found
+    before = files(tmp_path / "out")
+    assert quiet(tmp_path / "data", tmp_path / "out", **options).kept == 3
+    module = sys.modules["streampipe.pack.work"]
+    really, left = module.note, [5]  # three shards in order, and then one
+
+    def breaks(*args):
+        left[0] -= 1
+        if not left[0]:
+            raise KeyboardInterrupt
+        really(*args)
+
+    monkeypatch.setattr(module, "note", breaks)
+    with pytest.raises(KeyboardInterrupt):
+        quiet(tmp_path / "data", tmp_path / "again", **options)
+    assert quiet(tmp_path / "data", tmp_path / "again", **options).kept == 1
+    assert files(tmp_path / "again") == before
+    assert quiet(tmp_path / "data", tmp_path / "b", bucket=sp.Buckets([(16, 24), (8, 8)]), dry_run=True).shards == 1
+    assert quiet(tmp_path / "data", tmp_path / "b", bucket=sp.Buckets([(16, 24), (8, 8)])).notes[-1] == (
+        "buckets, height x width: 16x24 (10)"
+    )
 
 
 class Letters(sp.SampleSource):
