@@ -99,6 +99,7 @@ def rest(pipe, consumer, state=None):
     st.integers(1, 3),
     st.integers(0, 3),
 )
+@example([1], False, "skip", (0, 1, 0, 1), 1, 0)  # fewer samples than a batch, and short ones are left out
 @example([7], False, "everything", (0, 1, 0, 1), 1, 0)  # its last samples are filtered out behind the last batch
 def test_every_stream_goes_on_from_its_mark(sizes, shuffle, chain, consumer, epochs, seed):
     memory = Memory(sizes)

@@ -23,6 +23,7 @@ from streampipe.counters import counters
 from streampipe.source import Source
 from tests.data import shard, write_photos, write_shards
 from tests.levels import numbered, rows
+from tests.trainers.ranks import run_ranks
 
 COUNTS = [5, 3, 0, 7, 4, 6, 2]
 
@@ -342,3 +343,30 @@ def test_whole_shards_of_one_sample_are_learnt_once(tmp_path):
     before = counters.get("learning", "shards learnt")
     list(learning(tmp_path / "shards", tmp_path / "learnt").batch(1).loader())
     assert counters.get("learning", "shards learnt") == before + 1
+
+
+def _a_rank_learns(shards, folder, steps, stop):
+    """A pass of a rank of a real job: its level and its keys. It is left after ``stop`` batches."""
+    torch.distributed.init_process_group("gloo")
+    pipe = learning(shards, folder, epochs=None if steps else 1).batch(2)
+    loader = pipe.loader(**({"steps_per_epoch": steps} if steps else {}))
+    seen = list(islice(loader, stop))
+    return loader.engine.level.value, sorted(keys_of(seen).elements())
+
+
+def test_two_processes_under_gloo_learn_their_shards_and_the_next_job_is_indexed_on_both(shards, tmp_path):
+    """The first job ends in mid-epoch; the next one learns the rest. No index is half, and none differs."""
+    made = indexed(shards, tmp_path / "made")
+    place = tmp_path / "learnt"
+    for stop in (3, None):
+        found = run_ranks(_a_rank_learns, tmp_path, shards, place, 30, stop)
+        assert [level for level, _ in found] == ["streamed"] * 2
+        assert indexes(place).items() <= made.items()
+    assert indexes(place) == made
+    streamed = {key for _, keys in found for key in keys}
+    found = run_ranks(_a_rank_learns, tmp_path, shards, place, None, None)
+    assert [level for level, _ in found] == ["indexed"] * 2
+    (_, first), (_, second) = found
+    assert len(first) == len(second)
+    assert set(first + second) == streamed
+    assert len(first + second) - len(streamed) < 2  # steps are equal, so a sample may fill the last one
