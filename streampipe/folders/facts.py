@@ -21,7 +21,7 @@ from streampipe.folders.names import File, Item
 from streampipe.index import Finder, ShardIndex
 from streampipe.index.columns import Columns
 from streampipe.index.facts import scalars_of, video_facts
-from streampipe.index.table import make
+from streampipe.index.table import IMAGES, make
 from streampipe.rng import derive
 from streampipe.source import Source
 from streampipe.tar import Limits
@@ -81,7 +81,9 @@ def _scan(folder: str, items: Iterable[Item], read: Read) -> ShardIndex:
         at += size
         facts = scalars_of(read(item.files["json"], "json")) if "json" in item.files else {}
         columns.add({"bytes": sum(file.size for file in item.files.values()), **facts, **video})
-    return make(rows, columns, {"bytes": at})
+    found = make(rows, columns, {"bytes": at})
+    found.facts[IMAGES] = False  # others than the main one are not looked at
+    return found
 
 
 def _size(folder: str, name: str, file: File, read: Read) -> tuple[int | None, int | None, dict[str, Any]]:

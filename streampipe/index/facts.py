@@ -145,7 +145,7 @@ def video_facts(sample: Mapping[str, Any]) -> dict[str, Any]:
 def costs_of(sample: Mapping[str, Any]) -> dict[str, int | float]:
     """What the fields of conditions of a sample cost, by column; see ``streampipe.decoding.conditioning``."""
     found: dict[str, int | float] = {}
-    for name, value in sample.items():
+    for name, value in sorted(sample.items()):
         if name.endswith(".safetensors") and isinstance(value, (bytes, memoryview)):
             found |= conditioning.cost_of(name, value)
     return found
@@ -171,9 +171,9 @@ def other_sizes(sample: Mapping[str, Any]) -> dict[str, int]:
     """
     images, found = _images(apart(sample)), dict[str, int]()
     main = main_image(images) if images else ""
-    for name, data in images.items():
+    for name in sorted(images):  # as they stand in a shard
         if name != main:
-            header = _probed(data)
+            header = _probed(images[name])
             size = (0, 0) if header is None else (header.height, header.width)
             found |= {f"{place_of(name)}.{edge}": n for edge, n in zip(EDGES, size, strict=True)}
     return found

@@ -234,9 +234,12 @@ class Rows(NamedTuple):
     def kinds(self, compound: Compound) -> Iterator[tuple[Signature, np.ndarray]]:
         """Each signature that there is, and which rows have it."""
         good = np.flatnonzero(self.state == 0)
-        kinds, which = np.unique(self.parts[good], axis=0, return_inverse=True)
-        for number, row in enumerate(kinds):
-            yield compound.signature(row, self.names), good[which.reshape(-1) == number]
+        kind = np.zeros(len(good), np.int64)
+        for column in self.parts.T:  # column by column: rows that were alike are told apart by the next one
+            kind = _numbered(kind * (1 << 32) + column[good] + 1)
+        order = np.argsort(kind, kind="stable")
+        for mine in np.split(good[order], np.flatnonzero(np.diff(kind[order])) + 1) if len(good) else ():
+            yield compound.signature(self.parts[mine[0]], self.names), mine
 
 
 class Signatures(Buckets):
@@ -340,12 +343,18 @@ def _sized_all(rule: Rule, h: np.ndarray, w: np.ndarray, has: np.ndarray) -> lis
         sizes = np.array([*(each[:2] for each in rule.sizes), (0, 0)], np.int64)
         height[good], width[good] = sizes[number].T
         lacks[good[number < 0]] = NONE - 2
-    else:
-        pairs, which = np.unique(np.stack([h[good], w[good]], 1), axis=0, return_inverse=True)
-        area = isinstance(rule, Area)
-        sizes = np.array([rule.of((a, b)) if area else rule for a, b in pairs.tolist()], np.int64).reshape(-1, 2)  # type: ignore[union-attr]
+    elif isinstance(rule, Area):
+        pairs, which = np.unique(h[good] << 32 | w[good], return_inverse=True)
+        sizes = np.array([rule.of((pair >> 32, pair & 0xFFFFFFFF)) for pair in pairs.tolist()], np.int64).reshape(-1, 2)
         height[good], width[good] = sizes[which.reshape(-1)].T
+    else:
+        height[good], width[good] = rule
     return [lacks, height, width]
+
+
+def _numbered(values: np.ndarray) -> np.ndarray:
+    """The same values by the number that each has among those that there are."""
+    return np.asarray(np.unique(values, return_inverse=True)[1]).reshape(-1)
 
 
 def _names(index: ShardIndex, name: str) -> list[str]:

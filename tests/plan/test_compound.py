@@ -139,6 +139,16 @@ def test_ranks_and_workers_do_not_matter_and_a_run_goes_on_at_any_step(pairs):
     assert sum(1 for each in whole for _ in each) > 100
 
 
+def test_pools_go_on_where_they_stopped(pairs):
+    whole = [each["__key__"] for each in edits(pairs[0], tier="sequential").loader()]
+    for stop in (1, 7):
+        first, again = (edits(pairs[0], tier="sequential").loader() for _ in range(2))
+        for _ in islice(first, stop):
+            state = first.state_dict()
+        again.load_state_dict(state)
+        assert [each["__key__"] for each in again] == whole[stop:]
+
+
 @pytest.mark.parametrize("tier", ["planned", "sequential"])
 def test_a_missing_or_damaged_reference_is_declared_or_an_error_that_names_the_sample(tmp_path, tier):
     def some_broken(number):
