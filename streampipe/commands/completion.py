@@ -38,6 +38,8 @@ def run(given: argparse.Namespace) -> int:
 def _say_what_are_files(parser: argparse.ArgumentParser, kinds: dict[str, object]) -> None:
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
+            for line in action._choices_actions:  # a shell shows a line of each, not what --help says
+                action.choices[line.dest].description = line.help
             for each in action.choices.values():
                 _say_what_are_files(each, kinds)
         elif action.metavar in _FOLDERS:
