@@ -270,6 +270,7 @@ def test_bench_measures(folder, capsysbinary, options, what):
         (["bench", "x", "--workers", "-1"], "-1 is not 0 or more"),
         (["verify", "x", "--threads", "none"], "'none' is no whole number"),
         (["ls", "x", "--storage-options", "anon"], "is no JSON object"),
+        (["info", "x", "--index", "no/such"], "'no/such' is no folder; streampipe index URL --out FOLDER makes one"),
         (["pack", "a", "b", "--max-bytes", "5X"], "is no size; write 500M or 1G"),
     ],
 )

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from dataclasses import fields
 from typing import Any
 
 from streampipe.index import Finder
-from streampipe.source import Source
+from streampipe.source import Source, local_path
 from streampipe.tar import Limits
 from streampipe.urls import ShardList, expand
 
@@ -40,7 +41,9 @@ def add_limits(parser: argparse.ArgumentParser) -> None:
 
 def add_index(parser: argparse.ArgumentParser) -> None:
     """Where indexes are."""
-    parser.add_argument("--index", metavar="FOLDER", help="where indexes and manifest are, if not beside the shards")
+    parser.add_argument(
+        "--index", type=index_folder, metavar="FOLDER", help="where indexes and manifest are, if not beside the shards"
+    )
 
 
 def shards_of(given: argparse.Namespace) -> tuple[ShardList, Source]:
@@ -52,6 +55,14 @@ def shards_of(given: argparse.Namespace) -> tuple[ShardList, Source]:
 def finder_of(given: argparse.Namespace, source: Source) -> Finder:
     """What finds the shards' indexes."""
     return Finder(source, given.limits, given.index)
+
+
+def index_folder(text: str) -> str:
+    """A folder that is there, where that can be seen: nobody would notice that no index is used."""
+    path = local_path(text)
+    if path is not None and not os.path.isdir(path):
+        raise argparse.ArgumentTypeError(f"{text!r} is no folder; streampipe index URL --out FOLDER makes one")
+    return text
 
 
 def options(text: str) -> dict[str, object]:
