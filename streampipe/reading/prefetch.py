@@ -44,6 +44,7 @@ _GUESS = 128 << 10  # bytes of a sample, before any index is known
 _FEW = 256  # samples of known steps until the first one came
 _NEAR = 16 << 20  # bytes to ask for in the order of need; more where the link needs more
 _GROWS = 2  # no more than so many times what came until now: the link is not known before
+_AGAIN = 16  # of what may be asked for in the order of need, the part that must be used before more is asked for
 _PAST = 0.25  # of the budget: bytes that a pass may read past the cache
 _COPIES = 4  # shards that are copied at once, if none more is needed now
 
@@ -75,6 +76,7 @@ class Prefetch(Generic[T]):
         self._begun = False  # the first sample came
         self._early = 0  # bytes that were asked for before their turn
         self._near = 0  # bytes that were asked for in their turn, or whose turn came
+        self._enough = self._memory  # bytes of those from which on no more is asked for
         self._past = 0  # bytes that were read past the cache
         self._sizes = (0, 0)  # samples and bytes of all that was located
 
@@ -87,7 +89,8 @@ class Prefetch(Generic[T]):
         try:
             while True:
                 for wanted in self._current:
-                    self._done(wanted)
+                    if not wanted.given:
+                        self._done(wanted)
                 self._learn()
                 if not self._steps:
                     for dataset in self._datasets:
@@ -192,9 +195,11 @@ class Prefetch(Generic[T]):
     # Asking for bytes, in the order of need
 
     def _ask(self) -> None:
-        """Ask for what is needed next, as much as the budget allows."""
+        """Ask for what is needed next, as much as the budget allows, a few samples at once."""
         while self._unasked:
             wanted = self._unasked[0]
+            if self._near > self._enough and wanted.step >= self._given:
+                return
             if not self._begun and wanted.step > 0:
                 return  # the first step has the link for itself
             if wanted.answer is None and not wanted.given and not self._ask_for(wanted):
@@ -232,7 +237,9 @@ class Prefetch(Generic[T]):
         remote = wanted.shard.remote
         link = remote.source.traffic.link
         near = min(int((1 - EARLY) * self._memory), max(min(_NEAR, _GROWS * link.total), _GROWS * link.needs))
+        self._enough = near
         if not due and (self._near + _length(wanted.span) > near or remote.source.traffic.is_full):
+            self._enough = min(near, self._near) - near // _AGAIN
             return False
         chosen = [wanted] if alone else self._with_neighbours(wanted)
         if not remote.source.traffic.take(_cost(chosen)):
@@ -302,7 +309,8 @@ class Prefetch(Generic[T]):
             with self._pace.waiting():
                 remote.wait()
             self._located(wanted.shard)
-        self._ask()
+        if wanted.answer is None:
+            self._ask()
         if wanted.answer is None:
             if remote.file is not None:
                 return remote.file.watched(*wanted.span, counters.tally(DISK))
@@ -317,9 +325,11 @@ class Prefetch(Generic[T]):
     def _came(self, wanted: Wanted) -> memoryview:
         """What was asked for. What failed ahead of need is asked for once more, for itself."""
         assert wanted.answer is not None
-        ahead = wanted.answer.ready(wanted.number)
-        with self._pace.waiting():
+        if ahead := wanted.answer.ready(wanted.number):
             came = wanted.answer.part(wanted.number)
+        else:
+            with self._pace.waiting():
+                came = wanted.answer.part(wanted.number)
         if ahead and isinstance(came, SourceUnavailable):
             self._free(wanted)
             self._ask_range(wanted, due=True, alone=True)

@@ -44,6 +44,7 @@ class RemoteShard:
         self._number = number
         self._stop = stop
         self._opened: _Opened | None = None
+        self._size_is_right = False
         self._opening: Future[_Opened] = self._open()
 
     def _open(self) -> Future[_Opened]:
@@ -105,8 +106,11 @@ class RemoteShard:
         Raises:
             IndexMismatch: the two differ.
         """
-        assert self._opened is not None
-        self._dataset.finder.check_size(self._opened.shard.size, self.url, self.ranges.size)
+        if not self._size_is_right:
+            assert self._opened is not None
+            size = self.ranges.size
+            self._dataset.finder.check_size(self._opened.shard.size, self.url, size)
+            self._size_is_right = size is not None
 
     def begin_copy(self) -> None:
         """Begin to copy it into the cache, or go on without one where that cannot be."""

@@ -25,7 +25,7 @@ class Fetch:
 
     Args:
         end: None for all to the end of the object.
-        memory: where each byte is wanted; the pieces are then parts of it.
+        memory: where each byte is wanted; of the pieces, only how long they are says something then.
         stop: when set, waiting for a next try ends at once.
     """
 
@@ -125,7 +125,7 @@ class Fetch:
         assert self._memory is not None
         done = 0
         while done < len(piece):
-            into = self._memory(at + done)[: len(piece) - done]
+            into = self._memory(at + done)[0][: len(piece) - done]
             into[:] = memoryview(piece)[done : done + len(into)]
             done += len(into)
             yield into  # type: ignore[misc]

@@ -160,7 +160,7 @@ class Forward:
         """A window, in chunks."""
         window = self._traffic.buffers.take(end - start)
         fetch = Fetch(
-            self._store, self.url, self._network, start, end, self.pin, self._stop, lambda at: window[at - start :]
+            self._store, self.url, self._network, start, end, self.pin, self._stop, lambda at: (window[at - start :],)
         )
         came = sum(len(piece) for piece in self._traffic.link.timed(fetch))
         return [window[at : min(came, at + _CHUNK)] for at in range(0, came, _CHUNK)]  # type: ignore[misc]

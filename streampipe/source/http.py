@@ -6,9 +6,11 @@ Every store that speaks HTTP is read here, and only here: an ``Endpoint`` says w
 
 from __future__ import annotations
 
+import io
 import re
+import socket
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from http.client import IncompleteRead
 from typing import Any, NamedTuple, NoReturn, Protocol
 
@@ -24,6 +26,8 @@ from streampipe.source.network import Network
 from streampipe.source.store import Answer, Memory, Pin
 
 PIECE = 1 << 18
+_PAST_BUFFERS = 2 * io.DEFAULT_BUFFER_SIZE
+"""What is read into that much memory goes past a file's own buffer, and leaves nothing in it."""
 _SHORT = 1 << 16
 """Bytes of a body nobody wants that are read to keep a connection."""
 _MOVED = 4096
@@ -324,16 +328,15 @@ def _pieces(response: Any, wanted: int | None) -> Iterator[bytes]:
 
 
 def _placed(response: Any, received: Any, start: int, wanted: int, memory: Memory) -> Iterator[bytes]:
-    """The body, as it comes, in memory of the reader's. Each piece that came is his, also where the next one breaks."""
-    done = 0
+    """How much came each time, into memory of the reader's. What came is his, also where the connection breaks then."""
+    done, body = 0, _Body(received)
     try:
         while done < wanted:
-            into = memory(start + done)[: wanted - done]
-            count, error = _filled(received, into, PIECE if done else 1)
+            count, error = _filled(body, memory, start + done, wanted - done, PIECE if done else 1)
             done += count
             if count:
                 received.length -= count
-                yield into[:count]  # type: ignore[misc]
+                yield range(count)  # type: ignore[misc]  # only how long it is is told
             if error is not None or not count:
                 raise error or Ended(f"{done} of {wanted} bytes came")
         received.read(1)  # nothing is left: it closes itself, and the connection can be used again
@@ -344,15 +347,39 @@ def _placed(response: Any, received: Any, start: int, wanted: int, memory: Memor
             response.close()
 
 
-def _filled(received: Any, into: memoryview, least: int) -> tuple[int, OSError | None]:
-    """How many bytes came, ``least`` or all there is room for, and what ended it before; the first come at once.
+class _Body:
+    """The rest of an answer's bytes. Several pieces of memory are filled by one call, where that can be.
+
+    A call of the system for each sample, of which a request brings many, costs more than all else together.
+    """
+
+    def __init__(self, received: Any) -> None:
+        self._file = received.fp
+        found = getattr(getattr(self._file, "raw", None), "_sock", None)
+        self._socket = found if type(found) is socket.socket and hasattr(found, "recvmsg_into") else None  # no TLS
+        self._is_bare = False  # none of the bytes lies in the file's own buffer
+
+    def receive(self, pieces: Sequence[memoryview], most: int) -> int:
+        """How many bytes came, 0 at the end. They fill the pieces in order."""
+        if self._file is None:
+            return 0
+        if self._is_bare and self._socket is not None and len(pieces) > 1 and sum(map(len, pieces)) <= most:
+            return int(self._socket.recvmsg_into(pieces)[0])
+        first = pieces[0][:most]
+        got = int(self._file.readinto1(first))
+        self._is_bare = got < len(first) or len(first) > _PAST_BUFFERS
+        return got
+
+
+def _filled(body: _Body, memory: Memory, at: int, most: int, least: int) -> tuple[int, OSError | None]:
+    """How many bytes came, ``least`` or all there are, and what ended it before.
 
     A connection gives little at a time, and to hand on each of these costs more than to receive it.
     """
     count = 0
     try:
-        while count < min(least, len(into)):
-            got = received.fp.readinto1(into[count:]) if received.fp is not None else 0
+        while count < min(least, most):
+            got = body.receive(memory(at + count), most - count)
             if not got:
                 break
             count += got

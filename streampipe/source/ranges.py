@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from collections import deque
 from collections.abc import MutableMapping, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 from streampipe.errors import SourceError, SourceUnavailable
@@ -19,6 +21,7 @@ from streampipe.unwanted import wait
 
 _NOTHING = memoryview(b"")
 _BETWEEN = 64 << 10
+_PIECES, _TOGETHER = 8, 512 << 10  # parts, and bytes of them, that may be received by one call
 _log = logging.getLogger("streampipe")
 _warned: set[str] = set()
 _lock = threading.Lock()
@@ -46,12 +49,14 @@ Came = memoryview | BaseException
 
 
 class Answer:
-    """The parts of one request, each as soon as it is there."""
+    """The parts of one request, each as soon as it is there. One thread takes them."""
 
     def __init__(self, parts: int) -> None:
         self._came: list[Came | None] = [None] * parts
         self._wanted = parts
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._awaited = False  # somebody waits
 
     @property
     def wanted(self) -> bool:
@@ -64,21 +69,25 @@ class Answer:
 
     def part(self, number: int) -> Came:
         """A part, when it is there."""
-        with self._changed:
-            while (came := self._came[number]) is None:
-                wait(self._changed)
-            return came
+        if (came := self._came[number]) is None:
+            with self._lock:
+                self._awaited = True
+                while (came := self._came[number]) is None:
+                    wait(self._changed)
+                self._awaited = False
+        return came
 
     def put(self, number: int, came: Came) -> None:
         """A part is there."""
-        with self._changed:
+        with self._lock:
             if self._came[number] is None:
                 self._came[number] = came
-                self._changed.notify_all()
+                if self._awaited:
+                    self._changed.notify_all()
 
     def drop(self, number: int) -> None:
         """A part was used, or is not wanted any more."""
-        with self._changed:
+        with self._lock:
             self._came[number] = _NOTHING
             self._wanted -= 1
 
@@ -133,7 +142,8 @@ class Ranges:
         except BaseException as found:
             error = found
         for number in range(len(parts)):
-            answer.put(number, error or _NOTHING)
+            if not answer.ready(number):
+                answer.put(number, error or _NOTHING)
 
     def _read(self, parts: Sequence[Part], answer: Answer) -> SourceError | None:
         """Put the parts into the answer. What is wrong if not all of them came."""
@@ -141,16 +151,31 @@ class Ranges:
             return None
         pin = self._pins.get(self.url, Pin())
         take = self._traffic.buffers.take
-        number, buffer, between = 0, take(parts[0].end - parts[0].start), memoryview(b"")
+        number, between = 0, memoryview(b"")
+        buffers: deque[memoryview] = deque()  # of the parts from there on that were begun
 
-        def memory(at: int) -> memoryview:
-            """The rest of the part that is due, or what lies before it, which nobody wants."""
+        def came(until: int) -> None:
+            """Parts that are there."""
+            nonlocal number
+            while number < len(parts) and parts[number].end <= until:  # parts of no bytes end where they begin
+                answer.put(number, buffers.popleft() if buffers else _NOTHING)
+                number += 1
+
+        def memory(at: int) -> list[memoryview]:
+            """The rest of the part that is due and some that follow it; or what lies before it, which nobody wants."""
             nonlocal between
-            start = parts[number].start
-            if at >= start:
-                return buffer[at - start :]
-            between = between or take(_BETWEEN)
-            return between[: start - at]
+            came(at)
+            if at < parts[number].start:
+                between = between or take(_BETWEEN)
+                return [between[: parts[number].start - at]]
+            end = parts[number + len(buffers) - 1].end if buffers else at
+            while len(buffers) < _PIECES and end - at < _TOGETHER and number + len(buffers) < len(parts):
+                start, until = parts[number + len(buffers)]
+                if start > end > at:
+                    break  # what lies between is nobody's
+                buffers.append(take(until - start))
+                end = until
+            return [buffers[0][at - parts[number].start :], *islice(buffers, 1, None)]
 
         fetch = Fetch(self._store, self.url, self._network, parts[0].start, parts[-1].end, pin, self._stop, memory)
         at, begun = parts[0].start, False
@@ -159,12 +184,7 @@ class Ranges:
                 self._agree(fetch.pin)
                 begun = True
             at += len(piece)
-            while number < len(parts) and parts[number].end <= at:  # parts of no bytes end where they begin
-                answer.put(number, buffer)
-                number += 1
-                if number < len(parts):
-                    buffer = take(parts[number].end - parts[number].start)
-            del piece  # or it would hold the memory of a part that is used meanwhile
+            came(at)
             if self._stop.is_set() or not answer.wanted:
                 return None
         if fetch.whole:

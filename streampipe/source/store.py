@@ -18,7 +18,7 @@ Whether it is right, ``streampipe.testing.check_store`` tells.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import entry_points
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -71,7 +71,8 @@ def _opaque(version: str | None) -> str | None:
 class Answer(NamedTuple):
     """Bytes on their way: ``pieces`` begin at byte ``start`` of the object; ``whole``: ranges were ignored.
 
-    ``placed``: the pieces lie in the memory that was given for them already (``Receiving``).
+    ``placed``: the bytes lie in the memory that was given for them already (``Receiving``); of the pieces only how
+    long they are says something.
     """
 
     start: int
@@ -81,8 +82,8 @@ class Answer(NamedTuple):
     placed: bool = False
 
 
-Memory = Callable[[int], memoryview]
-"""Memory for what begins at a byte of an object: as much as lies in one piece, one byte at least."""
+Memory = Callable[[int], Sequence[memoryview]]
+"""Memory for what begins at a byte of an object: some pieces, to be filled one after the other. All before it came."""
 
 
 class Store(Protocol):
@@ -132,7 +133,7 @@ class Receiving(Protocol):
     """A store that puts bytes where they are wanted, which saves a copy of each."""
 
     def get_into(self, url: str, start: int, end: int, pin: Pin, memory: Memory) -> Answer:
-        """As ``get``; the pieces may be parts of ``memory``, of which each is asked for once."""
+        """As ``get``; what comes is put into ``memory``, which is asked for as it comes, in order."""
         ...
 
 

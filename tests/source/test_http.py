@@ -4,6 +4,7 @@ import socket
 import time
 from email.utils import formatdate
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 
@@ -12,6 +13,7 @@ from streampipe.counters import counters
 from streampipe.source import Network, Source
 from streampipe.source.address import address
 from streampipe.source.fetch import attempt
+from streampipe.source.http import _Body
 from streampipe.source.store import Pin
 from streampipe.source.web import web
 from streampipe.testing import (
@@ -378,3 +380,20 @@ def test_proxies_of_the_environment_are_used(server, monkeypatch):
     with pytest.raises(sp.ShardMissing):  # it reached our server, which knows no such name
         whole(Source(network=QUICK), "http://elsewhere.invalid/a.tar")
     assert server.requests[0].path == "http://elsewhere.invalid/a.tar"
+
+
+def test_several_pieces_of_memory_are_filled_at_once_and_never_more_than_is_left_of_an_answer():
+    theirs, ours = socket.socketpair()
+    with theirs, ours:
+        body = _Body(SimpleNamespace(fp=ours.makefile("rb")))
+        memory = bytearray(6_000)
+        pieces = [memoryview(memory)[at : at + 2_000] for at in range(0, 6_000, 2_000)]
+        theirs.sendall(b"a" * 10)
+        assert body.receive(pieces, 20_000) == 10
+        theirs.sendall(b"b" * 4_500)
+        assert body.receive([pieces[0][10:], *pieces[1:]], 20_000) == 4_500
+        assert memory[:4_510] == b"a" * 10 + b"b" * 4_500
+        theirs.sendall(b"c" * 3_000)
+        assert body.receive(pieces, 2_500) <= 2_500
+        ours.settimeout(0)
+        assert ours.recv(3_000, socket.MSG_PEEK).strip(b"c") == b""

@@ -1,6 +1,7 @@
 """Parts of an object: each as soon as it is there, in memory that the reader's own thread has allocated."""
 
 import os
+import random
 import signal
 import threading
 
@@ -11,6 +12,7 @@ from streampipe.source.ranges import Part, Ranges
 from streampipe.source.store import Pin
 from streampipe.source.traffic import Traffic
 from streampipe.source.web import web
+from streampipe.testing import Cut, Reset
 from tests.source.conftest import DATA, QUICK, bounded
 
 
@@ -20,6 +22,21 @@ def test_parts_are_exactly_their_bytes(server):
     answer = ranges.ask(parts)
     assert [answer.part(number) for number in range(4)] == [DATA[start:end] for start, end in parts]
     assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_any_parts_are_exactly_their_bytes_wherever_the_connection_breaks(server, seed):
+    rng, at, parts = random.Random(seed), 0, []
+    most = rng.choice([50, 5_000, 200_000])
+    while at < len(DATA) - most and len(parts) < 40:
+        start = at + rng.choice([0, 0, rng.randrange(most)])  # mostly one behind the other
+        at = min(len(DATA), start + rng.randrange(most))
+        parts.append(Part(start, at))
+    server.script("a.tar", *(rng.choice([None, Cut(rng.randrange(at)), Reset(rng.randrange(at))]) for _ in range(4)))
+    ranges = Ranges(web({}, QUICK), server.url("a.tar"), QUICK, Traffic(QUICK), {}, threading.Event())
+    answer = ranges.ask(parts)
+    found = [bounded(answer.part, number) for number in range(len(parts))]
+    assert all(each == DATA[part.start : part.end] for each, part in zip(found, parts, strict=True))
 
 
 def test_parts_are_received_into_memory_that_was_used_before(server):
