@@ -394,6 +394,7 @@ def test_several_pieces_of_memory_are_filled_at_once_and_never_more_than_is_left
         assert body.receive([pieces[0][10:], *pieces[1:]], 20_000) == 4_500
         assert memory[:4_510] == b"a" * 10 + b"b" * 4_500
         theirs.sendall(b"c" * 3_000)
-        assert body.receive(pieces, 2_500) <= 2_500
-        ours.settimeout(0)
-        assert ours.recv(3_000, socket.MSG_PEEK).strip(b"c") == b""
+        got = body.receive(pieces, 2_500)
+        assert 0 < got <= 2_500
+        while got < 3_000:  # nothing is lost in a buffer
+            got += body.receive(pieces[:1], 3_000 - got)
