@@ -137,6 +137,9 @@ class Index:
     def neighbour(self, row: int, step: int, gap: int) -> int | None:
         return row + step if 0 <= row + step < SHARD else None
 
+    def named(self, number: int, sample: Any) -> Any:
+        return sample
+
     def sample(self, row: int, data: Any, epoch: int, views: bool = False) -> Any:
         return {"row": row}
 
