@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from streampipe.reading.folder import Folder
     from streampipe.reading.parquet import Parquet
     from streampipe.replay import replay
+    from streampipe.report.saved import merged_report
     from streampipe.samplesource import SampleSource, register_source
     from streampipe.source import Answer, Cache, Network, Pin, Store, register_store
     from streampipe.stages.stage import Stage, stage
@@ -130,6 +131,7 @@ __all__ = [
     "inference",
     "logged",
     "merge_states",
+    "merged_report",
     "mix",
     "on_error",
     "pack",
@@ -180,6 +182,7 @@ _FROM = {
     "streampipe.reading.folder": "Folder",
     "streampipe.reading.parquet": "Parquet",
     "streampipe.replay": "replay",
+    "streampipe.report.saved": "merged_report",
     "streampipe.samplesource": "SampleSource register_source",
     "streampipe.source": "Answer Cache Network Pin Store register_store",
     "streampipe.stages.stage": "Stage stage",

@@ -87,7 +87,7 @@ INSIDE = {  # and in a folder, each file from those before it
     "write": "cost draft encode spec job work workers run",
     "device": "codec transfer images watch feed",
     "observe": "histogram trace tally",
-    "report": "seen summary verdict summarize text metrics chrome html page live prometheus",
+    "report": "seen summary verdict summarize text metrics chrome html page forms saved live prometheus",
     "lineage": "log read",
     "loader": "ahead callers handover making recorder feed watchers passes reports choose loader",
     "views": "picture cards show",

@@ -256,7 +256,8 @@ class Loader(DataLoader[Any]):
 
         Args:
             format: ``"text"``; ``"json"``; ``"html"``, a page that needs nothing else, with a timeline if the loader
-                was made with ``trace=True``; or ``"trace"``, that timeline for Perfetto (ui.perfetto.dev).
+                was made with ``trace=True``; ``"trace"``, that timeline for Perfetto (ui.perfetto.dev); or
+                ``"counts"``, all that was counted, for ``sp.merged_report``.
             path: a file to write it to as well.
             all_ranks: of all ranks together; all of them must call this.
 

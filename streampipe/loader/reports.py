@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,10 +15,12 @@ from streampipe.engine.engine import Engine
 from streampipe.errors import ConfigError
 from streampipe.loader.feed import Crew
 from streampipe.report import Facts, Seen, StageFacts, Summary
+from streampipe.report.forms import FORMATS, text_of
+from streampipe.report.saved import saved
 from streampipe.spec import AnyStage
 from streampipe.stages.stage import Stage
 
-FORMATS = ("text", "json", "html", "trace")
+FORMS = (*FORMATS, "counts")
 
 
 def facts_of(engine: Engine[Any] | None, crew: Crew, prefetch: int) -> Facts:
@@ -53,24 +54,13 @@ def look(seen: Seen, facts: Facts) -> Summary:
 
 def report_of(seen: Seen, facts: Facts, format: str, path: str | os.PathLike[str] | None, all_ranks: bool) -> str:
     """The report in one of its formats; also written to ``path``."""
-    if format not in FORMATS:
-        raise ConfigError(f"report(format=) is one of {', '.join(FORMATS)}, not {format!r}")
+    if format not in FORMS:
+        raise ConfigError(f"report(format=) is one of {', '.join(FORMS)}, not {format!r}")
     if all_ranks and torch.distributed.is_available() and torch.distributed.is_initialized():
         every: list[Any] = [None] * torch.distributed.get_world_size()
         torch.distributed.all_gather_object(every, seen)
         seen, facts = report.merged(every), Facts(**{**vars(facts), "ranks": len(every)})
-    text = _text(seen, facts, format)
+    text = saved(seen, facts) if format == "counts" else text_of(seen, facts, format)
     if path is not None:
         Path(path).write_text(text + "\n", encoding="utf-8")
     return text
-
-
-def _text(seen: Seen, facts: Facts, format: str) -> str:
-    if format == "trace":
-        if not seen.counted.spans:
-            raise ConfigError("there is no trace: make the loader with loader(trace=True), and run it")
-        return report.chrome_trace(seen.counted.spans)
-    found = report.summarize(seen, facts)
-    if format == "json":
-        return json.dumps(found.as_dict(), indent=1)
-    return report.page(found, seen.counted.spans) if format == "html" else report.table(found)
