@@ -14,6 +14,7 @@ DEFINITIONS = {name: each for name in stages.__all__ if isinstance(each := getat
 HIDDEN = ("beside", "position", "run")  # what the pipeline fills in
 TAKEN_OTHERWISE = {  # by the method: what is handed to the stage is made of it
     "select": {"fields": "VAR_POSITIONAL"},
+    "collect": {"fields": "VAR_POSITIONAL"},
     "drop": {"fields": "VAR_POSITIONAL"},
     "rename": {"names": "VAR_KEYWORD"},
     "assign": {"fields": "VAR_KEYWORD"},

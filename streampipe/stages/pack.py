@@ -20,6 +20,7 @@ from streampipe.index.facts import facts_of
 from streampipe.plan.packed import ABOVE, ADVICE_OVER, ADVICE_UNKNOWN
 from streampipe.plan.packing import Packing, fit
 from streampipe.query.cost import Cost
+from streampipe.stages.batch import Collate
 from streampipe.stages.collate import Batch
 from streampipe.stages.nothing import Drops
 from streampipe.stages.stage import stage
@@ -76,14 +77,14 @@ def _push(options: Mapping[str, Any]) -> Pack | None:
 def pack(
     samples: Iterable[Sample],
     budget: int,
-    cost: str | Callable[[Sample], int] = "tokens",
+    cost: str | Callable[[Any], int] = "tokens",
     *,
     limit: int | None = None,
     missing: str | int = "error",
     concat: str | Sequence[str] = (),
     fixed: bool = False,
     window: int = WINDOW,
-    collate: Callable[[Sequence[Any]], Any] | None = None,
+    collate: Collate | None = None,
     run: Run = FILLED_IN,
 ) -> Iterator[Batch]:
     """Packs of samples that cost ``budget`` together at most, each a dict: see ``streampipe.stages.varlen``.
