@@ -13,6 +13,14 @@ from streampipe.pack.change import FORMATS
 from streampipe.plan.shapes import SETS
 
 HELP = "write a folder of images with what lies beside them, other shards, or tables with images in them, as shards"
+EXAMPLES = """
+  streampipe pack photos/ shards/ --dry-run                    # what is there, and what would be written
+  streampipe pack photos/ shards/ --shuffle --max-bytes 500M
+  streampipe pack 10_dogs/ s3://bucket/dogs --resize 1024 --format webp --srgb --beside mask=masks/
+  streampipe pack 's3://bucket/{0000..0999}.tar' out/ --where 'width >= 512 and aesthetic > 5' --bucket sdxl
+  streampipe pack 'hf://datasets/org/name/data/*.parquet' out/ --shuffle
+  streampipe pack photos/ /shared/shards --engine ray --address auto
+"""
 _SKIP = "skip: list what cannot be packed in skipped.jsonl, exit status 3"
 
 

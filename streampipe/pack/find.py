@@ -169,6 +169,8 @@ def _of_folder(path: str) -> str:
         )
         if kind is not None:
             return kind
+    if names and all(name.endswith(".arrow") for name in names):
+        return "arrow"
     return format_of_all(path, Source) if names else FOLDER
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from streampipe.decoding.movie import PICTURES
 from streampipe.errors import ConfigError
 from streampipe.folders.names import extension
+from streampipe.reading.arrow import Arrow
 from streampipe.reading.folder import Folder
 from streampipe.reading.litdata import LitData
 from streampipe.reading.mds import MDS
@@ -33,7 +34,7 @@ def _folder(urls: Sequence[str], source: Source, on_error: str = "raise") -> Sam
     return Folder(os.path.expandvars(local_path(urls[0]) or ""), on_error=on_error)
 
 
-BUILT_IN.update({"folder": _folder, "parquet": Parquet, "mds": MDS, "litdata": LitData})
+BUILT_IN.update({"folder": _folder, "parquet": Parquet, "arrow": Arrow, "mds": MDS, "litdata": LitData})
 
 
 def format_of_all(urls: str | Sequence[str], lister: Callable[[], Lister]) -> str:

@@ -9,6 +9,7 @@ import pytest
 
 import streampipe as sp
 from streampipe.cli import main
+from streampipe.testing import check_source
 from tests.data import photo
 from tests.pack.test_pack import contents, quiet
 from tests.pack.test_resume import files
@@ -147,6 +148,28 @@ def test_what_can_only_be_read_in_its_order_is_shuffled_and_bucketed_all_the_sam
     assert quiet(tmp_path / "data", tmp_path / "b", bucket=sp.Buckets([(16, 24), (8, 8)])).notes[-1] == (
         "buckets, height x width: 16x24 (10)"
     )
+
+
+@pytest.mark.parametrize("write", [pa.ipc.new_stream, pa.ipc.new_file])
+def test_rows_of_arrow_files_become_samples_in_any_order(tmp_path, write):
+    (tmp_path / "data").mkdir()
+    table = pa.Table.from_pylist(list(rows(7)))
+    with write(tmp_path / "data" / "data-00000.arrow", table.schema) as writer:
+        writer.write_table(table, max_chunksize=3)
+    (tmp_path / "data" / "state.json").write_text("{}")  # as datasets leaves it
+    check_source(sp.stream(tmp_path / "data" / "*.arrow").source.given)
+    summary = quiet(tmp_path / "data", tmp_path / "out", max_samples=3, shuffle=True, where="n != 2")
+    found = contents(tmp_path / "out")
+    assert (summary.samples, summary.shards, sorted(found) != list(found)) == (6, 2, True)
+    assert found["data-00000/00001-000002"] == {
+        "conditioning_image.jpg": photo(5, 8, 8),
+        "jpg": photo(5, 24, 16),
+        "json": b'{"n": 5}',
+        "txt": b"row 5",
+    }
+    (tmp_path / "data" / "data-00000.arrow").write_bytes(b"ARROW1 and nothing")
+    with pytest.raises(sp.CorruptShard, match=r"data-00000\.arrow cannot be read as Arrow"):
+        quiet(tmp_path / "data", tmp_path / "bad")
 
 
 class Letters(sp.SampleSource):

@@ -1,0 +1,102 @@
+"""Arrow files with images in them as a source of samples: what Hugging Face's ``datasets`` keeps on the disk.
+
+Local files alone: they are mapped, so any row is had without reading those before it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from streampipe.errors import ConfigError, CorruptShard
+from streampipe.reading.parquet import fields_of
+from streampipe.source import Source, local_path, redact
+from streampipe.urls import expand
+
+_OPEN = 16  # files that are mapped at once
+_KEYS = ("__key__", "key")
+
+
+class Arrow:
+    """The rows of Arrow files (streams and files of record batches), each a sample. A record batch is a shard.
+
+    Columns become fields as those of Parquet files do. A column ``__key__`` or ``key`` of texts gives the keys, else
+    file and number of the row do.
+
+    Args:
+        urls: files, globs or folders of this machine.
+
+    Raises:
+        ConfigError: nothing is there, or it is remote. CorruptShard: a file is damaged.
+    """
+
+    def __init__(self, urls: str | os.PathLike[str] | Sequence[str], source: Source | None = None) -> None:
+        given = [os.fspath(urls)] if isinstance(urls, (str, os.PathLike)) else list(urls)
+        names = [f"{url}/*.arrow" if os.path.isdir(local_path(url) or "") else url for url in given]
+        self.files = []
+        for url in expand(names, lambda: source or Source()):
+            path = local_path(url)
+            if path is None:
+                raise ConfigError(
+                    f"{redact(url)} is remote: Arrow files are mapped, so copy them to this machine first"
+                )
+            self.files.append(path)
+        self._now: OrderedDict[int, list[pa.RecordBatch]] = OrderedDict()
+        self._places = [(file, batch) for file in range(len(self.files)) for batch in range(len(self._batches(file)))]
+        self.shards: Sequence[str] = [f"{self.files[file]}#{batch}" for file, batch in self._places]
+        self._counts = [self._batches(file)[batch].num_rows for file, batch in self._places]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_now": OrderedDict()}
+
+    def __repr__(self) -> str:
+        return (
+            f"Arrow({len(self.files)} files, {os.path.basename(self.files[0])} to {os.path.basename(self.files[-1])})"
+        )
+
+    def counts(self) -> list[int]:
+        """The rows of each record batch."""
+        return self._counts
+
+    def read(self, shard: int, first: int = 0) -> Iterator[dict[str, Any]]:
+        """The rows of a record batch, from a number on."""
+        for number in range(first, self._counts[shard]):
+            yield self.sample(shard, number)
+
+    def sample(self, shard: int, number: int) -> dict[str, Any]:
+        """A row.
+
+        Raises:
+            CorruptShard: the file is damaged, or an image is a path without its bytes.
+        """
+        file, batch = self._places[shard]
+        row: dict[str, Any] = self._batches(file)[batch].slice(number, 1).to_pylist()[0]
+        key = next((row.pop(name) for name in _KEYS if isinstance(row.get(name), str)), None)
+        stem = os.path.basename(self.files[file]).rpartition(".")[0]
+        place = f"{self.files[file]}, record batch {batch}, row {number}"
+        key = key or f"{stem}/{batch:05d}-{number:06d}"
+        return {"__key__": key, "__url__": self.files[file], **fields_of(row, place)}
+
+    def _batches(self, file: int) -> list[pa.RecordBatch]:
+        """The record batches of a file, which lie in it."""
+        found = self._now.pop(file, None)
+        if found is None:
+            path = self.files[file]
+            try:
+                mapped = pa.memory_map(path)
+                if mapped.read(6) == b"ARROW1":
+                    reader = pa.ipc.open_file(mapped)
+                    found = [reader.get_batch(number) for number in range(reader.num_record_batches)]
+                else:
+                    mapped.seek(0)
+                    found = list(pa.ipc.open_stream(mapped))
+            except (pa.ArrowException, OSError, ValueError) as error:
+                raise CorruptShard(f"{path} cannot be read as Arrow ({error}); fetch or write it again") from error
+        self._now[file] = found
+        while len(self._now) > _OPEN:
+            self._now.popitem(last=False)
+        return found
