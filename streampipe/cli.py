@@ -15,7 +15,7 @@ import streampipe
 from streampipe.errors import StreampipeError
 
 COMMANDS = {
-    "pack": "write a folder of images, with the captions, masks and json files beside them, as shards",
+    "pack": "write a folder of images and what lies beside them, other shards, or tables with images, as shards",
     "index": "write an index beside every shard, and a manifest of the dataset",
     "ls": "list the samples of shards: key, bytes of each field, size of the image",
     "info": "count samples, fields and bytes; resolutions, buckets, caption lengths, scores",

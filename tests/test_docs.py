@@ -159,6 +159,21 @@ def test_the_code_of_looking_runs_and_its_commands_are_there(tmp_path, monkeypat
     assert set(re.findall(r"`streampipe (\w+)", text)) <= set(COMMANDS)
 
 
+def test_the_code_of_converting_runs_and_its_options_are_there(tmp_path, monkeypatch, capsys):
+    from streampipe.cli import parser
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    for i in range(3):
+        (tmp_path / "photos" / f"{i}.jpg").write_bytes(photo(i, 90, 64))
+    text = (ROOT / "docs" / "converting.md").read_text()
+    exec("\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL)), {})
+    assert len(list(sp.stream("large/").where("bucket == '832x1216'"))) == 3
+    with pytest.raises(SystemExit):
+        parser(["pack"]).parse_args(["pack", "--help"])
+    assert set(re.findall(r"--[a-z][a-z-]+", text)) <= set(re.findall(r"--[a-z-]+", capsys.readouterr().out))
+
+
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 def test_the_code_of_packing_runs(tmp_path, monkeypatch):
     """Over images of four shapes; the kernel of flash-attention needs a GPU."""

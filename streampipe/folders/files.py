@@ -7,7 +7,9 @@ import os
 import stat
 from collections.abc import Iterable
 
+from streampipe.errors import SourceError
 from streampipe.folders.names import TEXTS, File, Item
+from streampipe.source import Source, local_path, redact
 from streampipe.tar import BLOCK, header_bytes
 
 _SHORT, _SMALL = 100, 8 << 30  # a name and a size that one header can say
@@ -43,14 +45,16 @@ class Unreadable(Exception):
         super().__init__(f"{path} changed while it was packed: {why}" if changed else f"{path} cannot be read ({why})")
 
 
-def read_file(folder: str, file: File, name: str) -> bytes:
-    """The bytes of a file that was found, for the field of this name.
+def read_file(folder: str, file: File, name: str, source: Source | None = None) -> bytes:
+    """The bytes of a file that was found, for the field of this name. ``source`` reads those of a store.
 
     Raises:
         Unreadable: it is gone, may not be read, is empty, or has changed since.
     """
     if file.data is not None:
         return file.data.encode()
+    if local_path(folder) is None:
+        return _object(f"{folder}/{file.path}", file, source or Source())
     path = os.path.join(folder, file.path)
     try:
         # Not blocking: where the file was made a fifo meanwhile, opening it would wait for ever.
@@ -72,6 +76,16 @@ def read_file(folder: str, file: File, name: str) -> bytes:
         raise Unreadable(path, "it was written to", changed=True)
     if not data and name.rpartition(".")[2] not in TEXTS:
         raise Unreadable(path, "it is empty")
+    return data
+
+
+def _object(url: str, file: File, source: Source) -> bytes:
+    try:
+        data = source.read(url)
+    except SourceError as error:
+        raise Unreadable(redact(url), str(error)) from error
+    if len(data) != file.size:
+        raise Unreadable(redact(url), f"{file.size} bytes became {len(data)}", changed=True)
     return data
 
 

@@ -24,8 +24,10 @@ from streampipe.folders.facts import cut
 from streampipe.folders.files import packed_size
 from streampipe.folders.layouts import CAPTIONS, PLAIN, Layout, with_caption
 from streampipe.folders.names import File, Found, Grouped, Item, extension, folded, group
+from streampipe.folders.remote import RemoteWalk
 from streampipe.folders.walk import Few, Row, Walk
 from streampipe.rng import derive
+from streampipe.source import Source, local_path
 from streampipe.tar import Limits
 
 _encode = json.JSONEncoder(separators=(",", ":")).encode
@@ -107,6 +109,7 @@ def scan(
     without: str | None = None,
     limits: Limits | None = None,
     sift: Sift | None = None,
+    source: Source | None = None,
     tell: Callable[[int], object] = lambda count: None,
 ) -> Listing:
     """Find the samples of a folder: an image or a video and the files that share its name, in the order of their keys.
@@ -115,14 +118,16 @@ def scan(
     that leads elsewhere counts as a file that cannot be read, lest somebody else's files end up in a dataset. Links to
     folders are not followed. With a ``seed`` the order is shuffled, each key by itself. ``caption`` is that of images
     that have none. ``beside``: folders elsewhere that hold a part (``mask``, ``control``, ``caption``) of the images of
-    the same path. With ``deduplicate``, of samples whose main images are equal, byte for byte, the first by key stays.
+    the same path. ``source`` reads a folder of a store. With ``deduplicate``, of samples whose main images are equal,
+    byte for byte, the first by key stays.
     ``sift`` says which samples stay, and in which part of the dataset: parts come one after the other. ``tell`` hears
     of files.
 
     Raises:
         PackError: the folder does not exist, or the disk has no room for the list of its files.
     """
-    if not os.path.isdir(folder):
+    remote = local_path(folder) is None
+    if not remote and not os.path.isdir(folder):
         raise PackError(f"{folder} is no folder; give the folder that holds the images")
     for root in (beside or {}).values():
         if not os.path.isdir(root):
@@ -134,11 +139,12 @@ def scan(
         listing._db.execute("BEGIN")
         roots = {role: os.fspath(root) for role, root in (beside or {}).items()}
         walk = partial(
-            Walk,
+            RemoteWalk if remote else Walk,
             note_broken=listing.note_broken,
             follow=follow_symlinks,
             without=[each for each in (without, *roots.values()) if each is not None],
             most=(limits or Limits()).max_member_bytes,
+            source=source,
             tell=tell,
         )
         _list(listing, walk(folder, layout.place))

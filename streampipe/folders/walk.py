@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from streampipe.folders.names import TEXTS, extension
+from streampipe.source import Source
 
 _PASSED_OVER = frozenset(("__MACOSX", "Thumbs.db", "desktop.ini", "_latent_cache", "_t_e_cache"))
 _EXAMPLES = 10
@@ -46,6 +47,7 @@ class Walk:
         follow: str | None,
         without: Iterable[str],
         most: int,
+        source: Source | None = None,
         tell: Callable[[int], object],
     ) -> None:
         self.hidden = 0
@@ -54,6 +56,7 @@ class Walk:
         self._allowed = [os.path.realpath(each) for each in (folder, follow) if each is not None]
         self._without = frozenset(map(os.path.realpath, without))
         self._most = most
+        self._source = source or Source()
         self._tell = tell
         self._ask = os.geteuid() != 0  # root may read all
 
@@ -88,7 +91,7 @@ class Walk:
             try:
                 with os.scandir(here) as found:
                     for entry in found:
-                        if entry.name.startswith(".") or entry.name in _PASSED_OVER:
+                        if is_passed_over(entry.name):
                             self.hidden += 1
                         elif entry.is_dir(follow_symlinks=False):
                             if not self._without or os.path.realpath(entry.path) not in self._without:
@@ -113,17 +116,28 @@ class Walk:
             why = (
                 f"a symbolic link out of the folder, to {target}; --follow-symlinks {os.path.dirname(target)} allows it"
             )
-        elif not facts.st_size and ext.removesuffix(".gz") not in TEXTS:
-            why = "it is empty"
-        elif facts.st_size > self._most:
-            why = f"its {facts.st_size} bytes are more than readers take, which is {self._most} (max_member_bytes)"
+        elif why := self._why_not(facts.st_size, ext):
+            pass
         elif self._ask and not os.access(entry.path, os.R_OK, effective_ids=True):
             why = "Permission denied"
         return facts.st_size, facts.st_mtime_ns, why
 
+    def _why_not(self, size: int, ext: str) -> str | None:
+        """Why a file of this size and kind cannot be packed."""
+        if not size and ext.removesuffix(".gz") not in TEXTS:
+            return "it is empty"
+        if size > self._most:
+            return f"its {size} bytes are more than readers take, which is {self._most} (max_member_bytes)"
+        return None
+
     def _outside(self, path: str) -> str | None:
         target = os.path.realpath(path)
         return None if any(os.path.commonpath((target, root)) == root for root in self._allowed) else target
+
+
+def is_passed_over(name: str) -> bool:
+    """Whether a file or folder is hidden, or what a system or a trainer leaves."""
+    return name.startswith(".") or name in _PASSED_OVER
 
 
 def _is_text(path: str) -> bool:

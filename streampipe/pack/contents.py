@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from operator import itemgetter
 from typing import Any, NamedTuple, Protocol
@@ -16,7 +17,7 @@ from streampipe.errors import SampleError, ShardError, SourceError, StageError
 from streampipe.folders.files import Unreadable, packed_size, read_file
 from streampipe.folders.names import Item
 from streampipe.samplesource import RandomAccess, SampleSource
-from streampipe.source import redact
+from streampipe.source import Source, redact
 from streampipe.threads import ordered
 from streampipe.write.encode import encode_field
 
@@ -55,6 +56,7 @@ class FilesOf:
 
     folder: str
     items: tuple[Item, ...]
+    source: Source | None = None  # what reads a folder of a store
 
     def __len__(self) -> int:
         return len(self.items)
@@ -65,13 +67,15 @@ class FilesOf:
         return sum(map(packed_size, self.items))
 
     def __iter__(self) -> Iterator[Loaded | Unreadable]:
-        for item in self.items:
-            try:
-                fields = {name: read_file(self.folder, file, name) for name, file in item.files.items()}
-            except Unreadable as error:
-                yield error
-            else:
-                yield Loaded(item.key, fields, lambda name, item=item: self._path(item, name))  # type: ignore[misc]
+        yield from ordered(self._one, self.items, 0 if self.source is None else THREADS)
+
+    def _one(self, item: Item) -> Loaded | Unreadable:
+        more = () if self.source is None else (self.source,)
+        try:
+            fields = {name: read_file(self.folder, file, name, *more) for name, file in item.files.items()}
+        except Unreadable as error:
+            return error
+        return Loaded(item.key, fields, partial(self._path, item))
 
     def _path(self, item: Item, name: str) -> str:
         return os.path.join(self.folder, item.files[name].path)

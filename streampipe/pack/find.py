@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 from streampipe.decoding.movie import PICTURES
 from streampipe.errors import ConfigError, PackError
 from streampipe.folders.layouts import layout_of
-from streampipe.folders.listing import scan
+from streampipe.folders.listing import Listing, scan
 from streampipe.folders.names import extension
+from streampipe.folders.remote import shadow
 from streampipe.index import Finder
 from streampipe.pack.catalog import Catalog
 from streampipe.pack.sift import Sift
@@ -19,7 +20,7 @@ from streampipe.pack.supply import Files, Supply
 from streampipe.reading.formats import TAR, format_of_all, source_of
 from streampipe.reading.tars import IndexedTars
 from streampipe.samplesource import SampleSource, format_of
-from streampipe.source import Source, local_path
+from streampipe.source import Source, local_path, redact
 from streampipe.tar import Limits
 from streampipe.urls import expand, is_shard
 
@@ -105,7 +106,7 @@ def find(given: Names, kind: str, of: Of, choice: Choice, out: str, source: Sour
         PackError: there is no such folder, or it cannot be listed.
     """
     if kind == FOLDER:
-        return _files(names_of(given), of, choice, out, tell)
+        return _files(names_of(given), of, choice, out, source, tell)
     of.refuse(kind)
     return Catalog(
         samples_of(given, kind, choice, source),
@@ -128,27 +129,44 @@ def samples_of(given: Names, kind: str, choice: Choice, source: Source) -> Sampl
     return source_of(kind, names, source, choice.on_error)
 
 
-def _files(names: list[str], of: Of, choice: Choice, out: str, tell: Tell) -> Files:
+def _files(names: list[str], of: Of, choice: Choice, out: str, source: Source, tell: Tell) -> Files:
     if len(names) != 1:
         raise ConfigError(f"a folder of images is one folder, not {len(names)}: pack each")
-    folder = os.path.expanduser(local_path(names[0]) or names[0])
+    path = local_path(names[0])
+    if path is None:
+        return _remote_files(names[0].rstrip("/"), of, choice, source, tell)
+    folder = os.path.expanduser(path)
     if not os.path.isdir(folder):
         raise PackError(f"{folder} is no folder; give the folder that holds the images")
-    return Files(
-        scan(
-            folder,
-            follow_symlinks=of.follow_symlinks,
-            layout=layout_of(folder, of.layout, of.metadata, of.file_column, of.caption_column),
-            beside=of.beside,
-            case_sensitive=choice.case_sensitive,
-            caption=of.caption,
-            deduplicate=choice.deduplicate,
-            seed=choice.seed,
-            without=out,
-            limits=choice.limits,
-            sift=choice.sift.of_folder if choice.sift else None,
-            tell=tell,
-        )
+    return Files(_listing(folder, folder, of, choice, tell=tell, without=out, deduplicate=choice.deduplicate))
+
+
+def _remote_files(url: str, of: Of, choice: Choice, source: Source, tell: Tell) -> Files:
+    for name, given in (
+        ("beside", of.beside),
+        ("follow_symlinks", of.follow_symlinks),
+        ("deduplicate", choice.deduplicate),
+    ):
+        if given:
+            raise ConfigError(
+                f"pack: {name}= is of a local folder, and {redact(url)} is remote; pack it first, and then the shards"
+            )
+    with shadow(url, source) as folder:
+        return Files(_listing(url, folder, of, choice, tell=tell, source=source), source)
+
+
+def _listing(folder: str, laid_out: str, of: Of, choice: Choice, **options: Any) -> Listing:
+    return scan(
+        folder,
+        follow_symlinks=of.follow_symlinks,
+        layout=layout_of(laid_out, of.layout, of.metadata, of.file_column, of.caption_column),
+        beside=of.beside,
+        case_sensitive=choice.case_sensitive,
+        caption=of.caption,
+        seed=choice.seed,
+        limits=choice.limits,
+        sift=choice.sift.of_folder if choice.sift else None,
+        **options,
     )
 
 

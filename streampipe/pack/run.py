@@ -29,7 +29,7 @@ from streampipe.pack.summary import Summary, summary_of
 from streampipe.pack.supply import Files, Supply
 from streampipe.pack.work import How, Job, Work, planned
 from streampipe.plan.buckets import Buckets
-from streampipe.source import Source, redact
+from streampipe.source import Source, local_path, redact
 from streampipe.tar import Limits
 
 
@@ -145,7 +145,7 @@ def pack(
     cluster = cluster_of(engine, address, num_workers)
     source = Source(storage_options)
     kind = kind_of(given, read_as, source)
-    sift = Sift(where, bucket)
+    sift = Sift(where, bucket, source)
     order = seed if shuffle else None
     choice = Choice(sift, order, deduplicate, case_sensitive, on_error, limits or Limits())
     table = None if metadata is None else os.fspath(metadata)
@@ -202,7 +202,7 @@ def _input(supply: Supply, kind: str, of: Of) -> dict[str, Any]:
         shards = supply.given.shards
         return {"kind": kind, "shards": [redact(each) for each in islice(shards, 3)], "of": len(shards)}
     return {
-        "folder": os.path.realpath(supply.name),
+        "folder": redact(supply.name) if local_path(supply.name) is None else os.path.realpath(supply.name),
         "layout": supply.listing.layout.name,
         "metadata": None if of.metadata is None else os.path.realpath(of.metadata),
         "beside": {role: os.path.realpath(path) for role, path in sorted((of.beside or {}).items())},

@@ -15,6 +15,7 @@ from streampipe.folders.names import File, Item
 from streampipe.index import ShardIndex
 from streampipe.plan.buckets import Buckets
 from streampipe.query.condition import Condition, Keep
+from streampipe.source import Source
 
 
 class Sift:
@@ -23,13 +24,15 @@ class Sift:
     Args:
         where: as ``where`` takes it; None keeps all.
         bucket: the name of a set of buckets, or ``Buckets``: each is a part of its own; None: there is one part.
+        source: what reads files of a store.
     """
 
-    def __init__(self, where: str | None, bucket: str | Buckets | None) -> None:
+    def __init__(self, where: str | None, bucket: str | Buckets | None, source: Source | None = None) -> None:
         if where is not None and not isinstance(where, str):
             raise ConfigError(f"where is a text, as in 'width >= 512', not {where!r:.80}")
         self.keep = None if where is None else Keep((Condition(where),))
         self.buckets = bucket if bucket is None or isinstance(bucket, Buckets) else Buckets(bucket)
+        self._source = source
         self.dropped: Counter[str] = Counter()
         self.parts: Counter[int] = Counter()
 
@@ -65,7 +68,7 @@ class Sift:
         """The same for samples of a folder. What cannot be read stays: who packs it says what is wrong."""
 
         def read(file: File, name: str) -> bytes:
-            return read_file(folder, file, name)
+            return read_file(folder, file, name, self._source)
 
         try:
             return self(facts_of(folder, items, read, self.columns))

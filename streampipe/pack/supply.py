@@ -11,6 +11,7 @@ from streampipe.folders.files import digest_of
 from streampipe.folders.listing import Listing, check
 from streampipe.folders.walk import Few
 from streampipe.pack.contents import Contents, FilesOf
+from streampipe.source import Source
 
 
 class Supply(Protocol):
@@ -57,10 +58,11 @@ class Supply(Protocol):
 
 
 class Files:
-    """The samples of a folder."""
+    """The samples of a folder; ``source`` reads one of a store."""
 
-    def __init__(self, listing: Listing) -> None:
+    def __init__(self, listing: Listing, source: Source | None = None) -> None:
         self.listing = listing
+        self._source = source
         self.samples, self.bytes, self.fields = listing.samples, listing.bytes, listing.fields
         self.collisions, self.repeated = listing.collisions, listing.repeated
 
@@ -79,7 +81,7 @@ class Files:
 
     def contents(self, start: int, count: int) -> FilesOf:
         """The files of a shard."""
-        return FilesOf(self.listing.folder, tuple(self.listing.items(start, count)))
+        return FilesOf(self.listing.folder, tuple(self.listing.items(start, count)), self._source)
 
     def digest(self, start: int, count: int) -> str:
         """Of the names, sizes and dates of the files of a shard."""

@@ -257,6 +257,14 @@ class Source:
         except Exception as error:
             raise failure(error, pattern, "listed").error from cause(error, pattern)
 
+    def files(self, folder: str) -> Iterator[tuple[str, int, str | None]]:
+        """The files below a folder of a store, as they are listed: path below it, bytes, version."""
+        check_scheme(folder, self.network.schemes)
+        try:
+            yield from self._live.folders.files(folder)
+        except Exception as error:
+            raise failure(error, folder, "listed").error from cause(error, folder)
+
     def is_directory(self, path: str) -> bool:
         """Whether there is a directory at this URL."""
         try:

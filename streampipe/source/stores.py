@@ -131,6 +131,15 @@ class FsspecStore:
         fs = self._fresh_listing(pattern)
         return sorted(_as_given(pattern, path) for path in fs.glob(self.path(pattern)))
 
+    def files(self, url: str) -> Iterator[tuple[str, int, str | None]]:
+        """The files below a folder, directory after directory: path below it, bytes, version."""
+        fs, root = self._fresh_listing(url), self.path(url).rstrip("/")
+        for below, _, files in fs.walk(root, detail=True):
+            inside = below.strip("/")[len(root.strip("/")) :].strip("/")
+            for name in sorted(files):
+                pin = _pin(files[name])
+                yield f"{inside}/{name}" if inside else name, pin.size or 0, pin.mark
+
     def is_directory(self, url: str) -> bool:
         """Whether there is a directory at this URL."""
         return bool(self._fresh_listing(url).isdir(self.path(url)))

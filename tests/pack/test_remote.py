@@ -68,3 +68,23 @@ def test_from_one_store_to_another(tmp_path, store):
     assert sorted(keys) == sorted(sample["__key__"] for sample in sp.stream("memory://packed/one/*.tar")) != keys
     record = json.loads(store.cat_file("/packed/two/pack.json"))
     assert (record["kind"], record["done"]) == ("tar", True)
+
+
+def test_a_folder_of_a_store_is_packed_as_the_same_one_here(tmp_path, store):
+    source = folder_of(tmp_path / "in", 6)
+    (source / ".hidden").mkdir()
+    (source / ".hidden" / "x.jpg").write_bytes(b"x")
+    (source / "metadata.jsonl").write_text(json.dumps({"file_name": "sub/001.jpg", "score": 7}))
+    store.put(f"{source}/", "/packed/in/", recursive=True)
+    options = {"max_samples": 4, "shuffle": True, "where": "width == 40"}
+    here, there = (
+        quiet(each, tmp_path / name, **options) for each, name in ((source, "a"), ("memory://packed/in", "b"))
+    )
+    assert (there.notes, there.hidden) == (here.notes, here.hidden)
+    for name in ("00000.tar", "00001.tar", "00000.index.parquet", "manifest.parquet"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    assert quiet("memory://packed/in", tmp_path / "b", **options).kept == 2
+    with pytest.raises(sp.PackError, match=r"nothing below memory://packed/none"):
+        quiet("memory://packed/none", tmp_path / "c")
+    with pytest.raises(sp.ConfigError, match="deduplicate= is of a local folder"):
+        quiet("memory://packed/in", tmp_path / "c", deduplicate=True)
