@@ -12,6 +12,7 @@ from typing import Any
 from streampipe.context import Sample
 from streampipe.decoding import EncodedImage, Geometry, Size, main_image
 from streampipe.decoding.movie import main_video, probe_video, videos_in
+from streampipe.decoding.several import apart
 from streampipe.errors import SampleError
 from streampipe.index.facts import facts_of
 from streampipe.plan.buckets import Buckets
@@ -42,6 +43,7 @@ class CardMaker:
 
     def __call__(self, sample: Sample) -> dict[str, Any]:
         """A card, as plain JSON. What is wrong with the sample's images is on it, and no error."""
+        sample = dict(apart(sample))
         text = str(sample.get(self.caption) or "")
         fields = {name: size_of(value) for name, value in sample.items() if _is_stored(name, value)}
         card: dict[str, Any] = {

@@ -12,6 +12,7 @@ from PIL import Image
 
 from streampipe.decoding import EncodedImage, is_image, is_image_field, probe
 from streampipe.decoding.extensions import JSONS, TEXTS, extension_of
+from streampipe.decoding.several import apart
 from streampipe.errors import ConfigError, DecodeError
 from streampipe.printable import printable
 from streampipe.views.picture import thumbnail, webp
@@ -65,7 +66,7 @@ def show(thing: Mapping[str, Any]) -> View:
     rows = [(printable(name), _in_words(name, value)) for name, value in shown.items()]
     if not isinstance(keys, list):
         place = f"sample {keys!r}" + (f" of {url}" if isinstance(url, str) else "")
-        pictures = [(name, data) for name, value in shown.items() if (data := _picture(name, value))]
+        pictures = [(name, data) for name, value in apart(shown).items() if (data := _picture(name, value))]
         return View(printable(place), rows, pictures)
     pictures = []
     for i, key in enumerate(keys[:_PICTURES]):

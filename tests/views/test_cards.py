@@ -74,6 +74,14 @@ def test_masks_are_clear_where_they_are_nothing_and_controls_are_as_they_are():
     assert (found["height"], found["width"]) == (120, 160)
 
 
+def test_several_images_in_one_field_are_all_seen():
+    pipe = sp.from_iterable([{"__key__": "a", "jpg": photo(), "ref.0.jpg": photo(1), "ref.1.jpg": photo(2)}])
+    pipe = pipe.collect("ref")
+    assert [name for name, _, _ in next(cards_of(pipe, 1, 0, 64, 0))["layers"]] == ["ref.0.image", "ref.1.image"]
+    assert sp.show(next(iter(pipe)))._repr_html_().count("<img ") == 3
+    assert sp.show(next(iter(pipe.decode(32))))._repr_html_().count("<img ") == 3
+
+
 def test_what_is_wrong_with_a_sample_is_on_its_card():
     assert "damaged" in card({"jpg": photo()[:900]})["error"]
     assert "picture" in card({"jpg": photo()[:-300]}, damaged="accept")
