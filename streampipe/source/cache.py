@@ -55,14 +55,19 @@ class Cache:
     Args:
         folder: made if it is not there, for this user only.
         max_bytes: how large it may become; None: until 5 % of the disk are left.
+        shared: several jobs read the same shards through it at the same time. Where it is too small for all of them,
+            the shard that nobody has opened for the longest time goes first, so that who comes later finds what others
+            fetched. Else one that this job's epoch is done with goes first, so that a part of the shards stays for the
+            next epoch.
 
     Raises:
         ConfigError: the folder belongs to somebody else, or others may write to it.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], max_bytes: int | None = None) -> None:
+    def __init__(self, folder: str | os.PathLike[str], max_bytes: int | None = None, shared: bool = False) -> None:
         self.folder = Path(folder).absolute()
         self.max_bytes = max_bytes
+        self.shared = shared
         self._checked: dict[str, tuple[int, Kept]] = {}  # files whose crc32 this process has compared: inode, facts
         self._warned = False
         if max_bytes is not None and max_bytes <= 0:
@@ -122,8 +127,10 @@ class Cache:
     def finished(self, url: str) -> None:
         """The plan does not need a shard any more in this epoch: the last one finished is the first to go.
 
-        It is the one that is needed again latest, if the epochs' orders are alike.
+        It is the one that is needed again latest, if the epochs' orders are alike. Other jobs may need it sooner.
         """
+        if self.shared:
+            return
         now = time.time()
         try:
             os.utime(self.path(url), (now, 1e9 - now / 1e3))

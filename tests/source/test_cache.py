@@ -192,6 +192,18 @@ def test_a_shard_that_the_plan_is_done_with_goes_first_and_one_in_use_stays(tmp_
     assert bytes(view) == DATA[:100_000]
 
 
+def test_a_cache_that_jobs_share_keeps_what_was_opened_last_whoever_is_done_with_it(tmp_path):
+    cache = Cache(tmp_path / "kept", max_bytes=3 * 100_500, shared=True)
+    for number in range(3):
+        keep(cache, f"s3://b/{number}.tar", DATA[:100_000], Pin(100_000, "1"))
+        os.utime(cache.path(f"s3://b/{number}.tar"), (number, number))
+    assert cache.file("s3://b/0.tar", Pin()) is not None
+    cache.finished("s3://b/0.tar")
+    cache.finished("s3://b/2.tar")
+    keep(cache, "s3://b/3.tar", DATA[:100_000], Pin(100_000, "1"))
+    assert [number for number in range(4) if cache.has(f"s3://b/{number}.tar")] == [0, 2, 3]
+
+
 def test_a_shard_that_is_evicted_while_it_is_read_stays_readable(cache, monkeypatch):
     monkeypatch.setattr(disk_module.fcntl, "flock", no_locks)
     keep(cache)
