@@ -212,6 +212,11 @@ class Plan:
     def _check_agrees(self, state: Mapping[str, Any]) -> None:
         """Refuse a state of another dataset or order."""
         mine = self.state(Cursor(0, 0, None))
+        if ("course" in mine) != ("course" in state):
+            raise ConfigError(
+                f"the state is of a pipeline {'with' if 'course' in state else 'without'} a schedule, unlike this one: "
+                f"restore that; weights that may change at a resume are weights=sp.Schedule(...) from the start"
+            )
         for name, what in _MUST_AGREE.items():
             if name == "window" and self.sensible and state.get("window") is not None:
                 continue
