@@ -79,9 +79,12 @@ def planned(spec: Spec, size: int) -> tuple[Plan, tuple[AnyStage, ...]]:
             )
     first = tuple(takewhile(lambda stage: isinstance(pushdown_of(stage), Filter), spec.chain))
     of_shards = replace(spec, chain=(*first, batch(size=size)))
-    plan = plan_of(of_shards, divide(of_shards.chain), Job(tail="short"))
-    if isinstance(plan, StepPlan):
-        raise ConfigError("write has no steps of training, by which a schedule says weights: write the parts instead")
+    plan = None if spec.source.batched else plan_of(of_shards, divide(of_shards.chain), Job(tail="short"))
+    if plan is None or isinstance(plan, StepPlan):
+        raise ConfigError(
+            "write has no steps of training, by which this mixture takes turns (it has a schedule, or parts that are "
+            "batched): write the parts instead"
+        )
     return plan, spec.chain[len(first) :]
 
 

@@ -155,6 +155,7 @@ def test_what_cannot_be_is_refused_with_what_to_do(pipe, folder):
         (lambda: pipe().repeat(2), "repeat goes before batch"),
         (lambda: next(iter(sp.mix([photos.filter(len).batch(2)]).loader())), "part 0 of the mixture cannot be planned"),
         (lambda: pipe().batch(2), "batch"),
+        (lambda: pipe().unbatch().write(str(folder / "out/{:05d}.tar")), "parts that are batched.: write the parts"),
         (lambda: next(iter(sp.mix([photos.bucket(SMALL).batch(2)]).loader())), "no stage brings it there"),
         (lambda: next(iter(sp.mix([photos.batch(40, tail="drop")]).loader())), "too few for one batch"),
     ]:
