@@ -140,7 +140,7 @@ def read(data: Data) -> Any:
             return _captions(facts["texts"], facts["of"], facts["exact"], held)
         plain = {name: _tensor(each) for name, each in held.items()}
         return plain[ALONE] if facts["alone"] else plain
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError, ConfigError) as error:
         raise DecodeError(f"its metadata does not describe it ({type(error).__name__}: {error})") from error
 
 
@@ -152,16 +152,17 @@ def cost_of(name: str, data: Data) -> dict[str, int | float]:
     ['latent.bytes', 'latent.cosine', 'latent.error', 'latent.exact']
     """
     facts = ours(data) if name.endswith(".safetensors") else None
-    if facts is None or not isinstance(facts.get("exact"), int):
+    if facts is None or type(facts.get("exact")) is not int or abs(facts["exact"]) >= 1 << 53:
         return {}
     found: dict[str, int | float] = {"bytes": len(data), "exact": facts["exact"]}
-    lossy = facts.get("lossy")
-    if isinstance(lossy, dict) and lossy:
-        found["error"] = max(each["error"] for each in lossy.values())
-        found["cosine"] = min(each["cosine"] for each in lossy.values())
-    if isinstance(facts.get("texts"), list):
-        found["captions"] = len(facts["texts"])
-        found["tokens"] = facts.get("tokens", 0)
+    try:
+        if lossy := facts.get("lossy"):
+            found["error"] = max(float(each["error"]) for each in lossy.values())
+            found["cosine"] = min(float(each["cosine"]) for each in lossy.values())
+        if "texts" in facts:
+            found |= {"captions": len(facts["texts"]), "tokens": min(int(facts["tokens"]), 1 << 53)}
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
+        return {}  # decoding will say so
     stem = name.partition(".")[0]
     return {f"{stem}.{what}": value for what, value in found.items()}
 
@@ -199,13 +200,15 @@ def _unpacked(stored: Mapping[str, Stored], lossy: Mapping[str, Any]) -> dict[st
 
 
 def _captions(texts: Sequence[str], of: Sequence[int], exact: int, held: Mapping[str, Any]) -> Conditioning:
-    captions: list[dict[str, Any]] = [{} for _ in range(1 + max(of, default=-1))]
+    if len(of) != len(texts) or not all(type(each) is int and 0 <= each < len(of) for each in of):
+        raise ValueError(f"{len(texts)} texts have captions {of!r:.80}")
+    captions: list[dict[str, Any]] = [{} for _ in of]
     for name, each in held.items():
         number, _, inner = name.partition(".")
+        if not number.isdecimal():
+            raise ValueError(f"{name!r} is of no caption")
         captions[int(number)][inner] = each
-    if len(of) != len(texts) or min(of, default=0) < 0:
-        raise ValueError(f"{len(texts)} texts have {len(of)} captions")
-    made = Conditioning(texts, exact=exact)
+    made = Conditioning(texts, exact=int(exact))
     made._held, made._of = captions, tuple(of)
     return made
 

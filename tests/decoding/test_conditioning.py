@@ -130,6 +130,27 @@ def test_damage_is_an_error():
             sp.decoding.decode_field("latent.q8.safetensors", each)
 
 
+def test_a_damaged_header_is_an_error_or_tells_of_sound_tensors():
+    _, _, conditions = captions()
+    data = encode(conditions, eight=True)
+    size = 8 + int.from_bytes(data[:8], "little")
+    rng, seen = np.random.default_rng(0), 0
+    for _ in range(300):
+        broken = bytearray(data)
+        for at in rng.integers(8, size, rng.integers(1, 4)):
+            broken[at] = rng.choice(np.frombuffer(b'0179-{}[]",:.a ' + bytes([broken[at] ^ 1]), np.uint8))
+        told = cost_of("text.q8.safetensors", bytes(broken))
+        assert all(type(value) in (int, float) for value in told.values())
+        try:
+            found = sp.decoding.decode_field("text.q8.safetensors", bytes(broken))
+        except DecodeError:
+            seen += 1
+            continue
+        for each in found if isinstance(found, Conditioning) else []:
+            assert all(torch.is_tensor(value) or isinstance(value, str) for value in each.values())
+    assert seen > 100
+
+
 def test_the_report_of_a_write_says_what_it_cost_and_the_index_knows_the_tokens(tmp_path):
     _, _, conditions = captions()
     samples = [
