@@ -102,8 +102,8 @@ def decode(
 
     Behind ``clips`` a video becomes the frames of its sample's clip, frames x 3 x height x width (numpy: frames x
     height x width x 3), and only they are decoded. All videos and images of the sample share the clip's times and the
-    main video's geometry. Of a sample without a video the images are one frame each. Videos need ``pip install
-    'streampipe[video]'``.
+    main video's geometry. Of a sample without a video the images are one frame each. ``clip_start`` (seconds) and
+    ``clip_fps`` are recorded. Videos need ``pip install 'streampipe[video]'``.
 
     Fields named ``mask``, ``masklabel`` or ``seg`` are labels: greys are 1 x height x width, with the values that are
     stored (more than 8 bits: int32), colours 3 x height x width; transparent pixels are 0.
@@ -336,8 +336,10 @@ class FieldDecoder:
                     raise DecodeError(f"{where(sample)} has a field 'mask' already, so alpha='mask' cannot make one")
                 sample["mask"] = alpha
         sample.update(framing.record(sample, frames, main, here is not None and here.header.orientation > 4))
-        if _CLIP in sample and sample[_CLIP].audio:
-            self._hear(sample, main, here)
+        if _CLIP in sample:
+            sample["clip_start"], sample["clip_fps"] = sample[_CLIP].start, sample[_CLIP].fps
+            if sample[_CLIP].audio:
+                self._hear(sample, main, here)
         return True
 
     def _frames(self, name: str, video: EncodedVideo, frame: Frame) -> Any:

@@ -107,6 +107,23 @@ def test_frames_have_the_geometry_of_images():
         assert np.abs(found.numpy().astype(int) - wanted.numpy()).mean() < 3
 
 
+def test_colours_are_those_that_the_file_says():
+    av = need_av()
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=10, options={"qp": "0"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.codec_context.colorspace, stream.codec_context.color_range = 1, 2  # BT.709, of full range
+        frame = av.VideoFrame(64, 48, "yuv420p")
+        for plane, value in zip(frame.planes, (88, 97, 199), strict=True):
+            plane.update(bytes([value]) * plane.buffer_size)
+        frame.pts, frame.colorspace, frame.color_range = 0, 1, 2
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    (found,) = frames(file.getvalue(), Clip(0, 0, 1, 10.0))
+    assert np.abs(found[:, 24, 30].numpy().astype(int) - (200, 60, 30)).max() <= 2
+
+
 def test_labels_are_greys_and_clear_pixels_have_the_background():
     labels = frames(video(4, marked=True), Clip(0, 0, 2, 10.0), labels=True, interpolation="nearest")
     assert labels.shape == (2, 1, 32, 48)

@@ -260,6 +260,20 @@ def test_planned_clips_show_their_frames(folder, samples):
         assert numbers(each["mp4"]) == list(range(clip.first, clip.first + 5))
 
 
+def test_latents_of_clips_are_written_with_their_places(folder, samples, tmp_path):
+    def encode(sample):
+        return {**sample, "latent": sample["video"].float().mean((2, 3))}
+
+    pipe = sp.stream(str(folder)).clips(frames=5, fps=10, rule="chunk").rename(video="mp4;webm;mov;depth.mkv;jpg")
+    pipe = pipe.decode().map(encode).select("latent", "clip_start", "clip_fps")
+    pipe.write(str(tmp_path / "latents" / "{:05d}.tar"), progress=False)
+    found = list(sp.stream(str(tmp_path / "latents")).decode())
+    assert [each["__key__"] for each in found] == expected(samples)
+    by_key = {each["__key__"]: each for each in found}
+    assert by_key["0004-3"]["clip_start.json"] == 1.5
+    assert tuple(by_key["0004-3"]["latent.npy"].shape) == (5, 3)
+
+
 def test_sound_comes_with_its_clip_and_its_lack_is_told():
     rows = [
         {"__key__": "a", "mp4": video(10, audio=True)},
