@@ -9,6 +9,7 @@ TEXTS = frozenset(("txt", "text", "transcript", "caption"))
 JSONS = frozenset(("json", "jsn"))
 NUMBERS = frozenset(("cls", "cls2", "index", "inx", "id"))
 VIDEOS = frozenset(("mp4", "m4v", "mov", "webm", "mkv"))
+SOUNDS = frozenset(("m4a", "m4b", "aac", "mka", "weba", "mp3", "wav", "flac", "ogg", "opus"))
 UNSAFE = frozenset(("pkl", "pickle", "pyd", "pth", "pt", "ckpt", "bin", "joblib", "dill"))
 """Formats that can run code when they are read."""
 

@@ -17,7 +17,8 @@ from streampipe.decoding.container import Track, VideoHeader, described
 from streampipe.errors import DecodeError
 
 _FIRST = frozenset((b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"))
-_IMAGES = frozenset((b"avif", b"heic", b"heix", b"mif1", b"jp2 ", b"jxl "))
+_OTHERS = (b"avi", b"hei", b"hev", b"mif", b"msf", b"jp", b"jxl", b"crx", b"M4A", b"M4B")
+"""How the brands of images and of sound begin, which are made of the same boxes."""
 _NEEDED = frozenset((b"moov", b"mdat", b"moof"))
 _DURATION, _SIZE, _FLAGS, _OFFSET = 0x100, 0x200, 0x400, 0x800
 _TURNS = {  # a matrix's signs, as an EXIF orientation
@@ -34,11 +35,11 @@ _Span = tuple[int, int]
 
 
 def recognises(head: bytes) -> bool:
-    """Whether a file that begins so is such a video; images are made of the same boxes."""
+    """Whether a file that begins so is such a video."""
     if head[4:8] not in _FIRST:
         return False
     found = brands(head)
-    return not found or found[0] not in _IMAGES
+    return not found or not found[0].startswith(_OTHERS)
 
 
 def header(data: Data) -> VideoHeader:

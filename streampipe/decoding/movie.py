@@ -10,7 +10,7 @@ from typing import Any
 from streampipe.decoding import animation, isobmff, matroska
 from streampipe.decoding.codec import HEAD, Data
 from streampipe.decoding.container import VideoHeader
-from streampipe.decoding.extensions import UNSAFE, VIDEOS, extension_of
+from streampipe.decoding.extensions import SOUNDS, UNSAFE, VIDEOS, extension_of
 from streampipe.decoding.fields import IMAGES, KNOWN, is_mask, main_image
 from streampipe.errors import DecodeError
 
@@ -18,6 +18,7 @@ CONTAINERS: dict[ModuleType, str] = {isobmff: "mp4", matroska: "matroska", anima
 """What reads headers, and what FFmpeg calls the format. Whatever else FFmpeg reads is not given to it."""
 
 
+_NO_VIDEOS = KNOWN | UNSAFE | SOUNDS | {"gz"}
 PICTURES = IMAGES | VIDEOS
 """Extensions of what a sample of a folder is of: an image or a video."""
 
@@ -61,7 +62,7 @@ def is_video_field(name: str, data: object) -> bool:
     extension = extension_of(name)
     if extension in VIDEOS:
         return True
-    if extension != "gif" and (extension in KNOWN or extension in UNSAFE or extension == "gz"):
+    if extension != "gif" and extension in _NO_VIDEOS:
         return False
     kind = container_of(data)
     if kind is not animation:

@@ -188,7 +188,9 @@ def _opened(data: Data) -> Iterator[Any]:
         with package.open(io.BytesIO(data), format=CONTAINERS[kind], metadata_errors="replace") as container:
             if not container.streams.video:
                 raise DecodeError("FFmpeg finds no video track in the file")
-            for stream in (*container.streams.video, *container.streams.audio):
+            for stream in (*container.streams.video[:1], *container.streams.audio[:1]):
+                if stream.codec_context is None:
+                    raise DecodeError(f"FFmpeg has no decoder for the {stream.type} of the file")
                 stream.codec_context.thread_count = 1  # samples are decoded side by side
             yield container
     except package.error.FFmpegError as error:

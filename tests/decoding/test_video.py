@@ -191,6 +191,14 @@ def test_other_bytes_and_large_frames_are_refused():
         frames(video(5), Clip(0, 3, 4, 10.0, every=True))
 
 
+def test_sound_and_raw_photos_are_no_videos():
+    plain = video(2)
+    for brand in (b"M4A ", b"crx ", b"heic", b"msf1"):
+        assert not is_video_field("field", plain[:8] + brand + plain[12:])
+    assert is_video_field("field", plain)
+    assert not is_video_field("m4a", plain)
+
+
 def test_without_pyav_it_says_what_to_install(monkeypatch):
     data = video(2)
     monkeypatch.setitem(sys.modules, "av", None)
