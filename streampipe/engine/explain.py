@@ -264,7 +264,8 @@ def _unshuffled(plan: Plan) -> str:
 
 def _cover(plan: Plan) -> str:
     if isinstance(plan, PackPlan):
-        return "every sample once an epoch"
+        mixed = len(plan.dataset.parts()) > 1
+        return "each part has its share of the draws, exactly" if mixed else "every sample once an epoch"
     policy = plan.groups.leftover if isinstance(plan, BucketPlan) else plan.lanes.tail
     if isinstance(plan, BatchPlan):
         return "each part has its share of the batches at every step, within two, and its own plan gives them in order"

@@ -27,8 +27,8 @@ from streampipe.plan.cut import check_ranks
 from streampipe.plan.dataset import Dataset, within
 from streampipe.plan.deal import shard_seed
 from streampipe.plan.lanes import EpochOrder, Lanes, batch_seed, choose, sensible_window
-from streampipe.plan.packed import NotPacked
-from streampipe.plan.packing import Packing
+from streampipe.plan.packed import Fine, NotPacked, PackDataset, PackPlaces, PackPlan, class_lanes
+from streampipe.plan.packing import Packing, Packs
 from streampipe.plan.planned import Place, Plan
 from streampipe.plan.schedule import Schedule, constant
 from streampipe.plan.stepped import StepPlan
@@ -255,13 +255,7 @@ class MixedBuckets:
         self._parts = tuple(parts)
         self._datasets: list[BucketDataset] = [part.dataset for part in parts]
         counts = [each.by_bucket for each in self._datasets]
-        self._times = [Fraction(times) for times in repeats]
-        if (
-            weights is not None
-        ):  # how often each part goes round while the mixture has as many draws as all have samples
-            total, whole = sum(map(sum, counts)), sum(Fraction(str(weight)) for weight in weights)
-            given = zip(weights, counts, strict=True)
-            self._times = [total * Fraction(str(weight)) / whole / max(1, sum(each)) for weight, each in given]
+        self._times = _rounds(counts, weights, repeats)
         draws = [[n * times for n in each] for each, times in zip(counts, self._times, strict=True)]
         self.by_bucket = tuple(round(sum(of_bucket)) for of_bucket in zip(*draws, strict=True))
         self._shares = [Shares(of_bucket) for of_bucket in zip(*draws, strict=True)]
@@ -321,6 +315,81 @@ class MixedBuckets:
         )
 
 
+def _rounds(
+    counts: Sequence[Sequence[int]], weights: Sequence[float | Fraction] | None, repeats: Sequence[int]
+) -> list[Fraction]:
+    """How often each part goes round while the mixture has as many draws as all have samples, or as it repeats."""
+    if weights is None:
+        return [Fraction(times) for times in repeats]
+    total, whole = sum(map(sum, counts)), sum(Fraction(str(weight)) for weight in weights)
+    given = zip(weights, counts, strict=True)
+    return [total * Fraction(str(weight)) / whole / max(1, sum(each)) for weight, each in given]
+
+
+class MixedPacks:
+    """The counted samples of a mixture by class of cost. In each class the parts have their shares of the draws."""
+
+    def __init__(
+        self, parts: Sequence[Part], weights: Sequence[float | Fraction] | None, repeats: Sequence[int]
+    ) -> None:
+        self._parts = tuple(parts)
+        self._datasets: list[PackDataset] = [part.dataset for part in parts]
+        counts = [each.by_bucket for each in self._datasets]
+        self._times = _rounds(counts, weights, repeats)
+        draws = [[n * times for n in each] for each, times in zip(counts, self._times, strict=True)]
+        self.by_bucket = tuple(round(sum(of_class)) for of_class in zip(*draws, strict=True))
+        self._shares = [Shares(of_class) for of_class in zip(*draws, strict=True)]
+        self.samples = sum(self.by_bucket)
+        self.packing = self._datasets[0].packing
+        self.packs = Packs([top for _, top in self.packing.classes], self.by_bucket, self.packing.budget)
+        self.cost = sum(each.cost * float(times) for each, times in zip(self._datasets, self._times, strict=True))
+        self.left_out = sum(each.left_out for each in self._datasets)
+        self.unknown = sum(each.unknown for each in self._datasets)
+        self.over = sum(each.over for each in self._datasets)
+        self.shards = [url for part in parts for url in _few(part)]
+
+    @property
+    def fill(self) -> float:
+        """What the draws of an epoch cost, in parts of what its packs might."""
+        return self.cost / max(1, self.packs.number * self.packing.budget)
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of all parts and how often each is repeated."""
+        of_parts = [f"{p.dataset.fingerprint} {p.seed} {p.window} {p.filter}" for p in self._parts]
+        return f"{derive('mixed packs', *of_parts, repr(self._times)):016x}"
+
+    @property
+    def chains(self) -> list[tuple[AnyStage, ...]]:
+        """The stages of each part."""
+        return [part.stages for part in self._parts]
+
+    def parts(self) -> tuple[Dataset, ...]:
+        """The datasets that a place's ``part`` counts."""
+        return tuple(each.whole for each in self._datasets)
+
+    def places(self, plan: PackPlan, rank: int, ranks: int, repeat: bool = True) -> PackPlaces:
+        """A rank's places, step by step."""
+        return PackPlaces(plan, rank, ranks)
+
+    def orders(self, plan: PackPlan) -> list[BucketOrders]:
+        """The order of each part's samples, from the part's own seed and window."""
+        found = []
+        for number, (part, dataset) in enumerate(zip(self._parts, self._datasets, strict=True)):
+            lanes = class_lanes(dataset, part.window, part.sensible)
+            found.append(BucketOrders(dataset, lanes, part.seed, part.window is not None, number))
+        return found
+
+    def owner(self, bucket: int, draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Of which part draws of a class are, and which of its draws."""
+        return self._shares[bucket].owner(draws)
+
+    def check_costs(self) -> None:
+        """Refuse samples without a cost, and those that cost more than the budget."""
+        for each in self._datasets:
+            each.check_costs()
+
+
 @dataclass(frozen=True)
 class Leaf:
     """A part of a mixture or of one of the mixtures that are its parts, and its share there.
@@ -351,7 +420,9 @@ class MixSamples(Samples):
         self.weights = weights if weights is None or isinstance(weights, Schedule) else list(weights)
         self.repeats = list(repeats)
 
-    def dataset(self, keep: Keep | None = None, groups: Buckets | Packing | None = None) -> MixDataset | MixedBuckets:
+    def dataset(
+        self, keep: Keep | None = None, groups: Buckets | Packing | None = None
+    ) -> MixDataset | MixedBuckets | MixedPacks:
         """The samples of all parts.
 
         Raises:
@@ -359,14 +430,18 @@ class MixSamples(Samples):
         """
         if keep:
             raise ConfigError("where stands behind mix; put it into the parts")
-        if isinstance(groups, Packing):
-            raise NotPacked("the packs of a mixture are made as its samples come")
         leaves, kinds = self._leaves(groups)
+        if isinstance(groups, Packing):  # the parts have one set of classes
+            fine = Fine.of_all([leaf.part.dataset.fine for leaf in leaves])
+            groups = replace(groups, classes=fine.classes(sum(len(leaf.part.dataset.shards) for leaf in leaves)))
+            leaves, kinds = self._leaves(groups)
         if isinstance(groups, Compound):  # the parts have one set of signatures
             groups = groups.of_all(leaf.part.dataset.buckets for leaf in leaves)
             leaves, kinds = self._leaves(groups)
         parts, repeats = [leaf.part for leaf in leaves], [leaf.repeats for leaf in leaves]
         if Schedule in kinds:
+            if isinstance(groups, Packing):
+                raise NotPacked("which samples a mixture with a schedule packs follows from the step")
             if groups is not None:
                 raise ConfigError(
                     "bucket stands behind a mixture with a schedule, whose steps would be of other buckets with other "
@@ -377,15 +452,19 @@ class MixSamples(Samples):
         if list in kinds:
             flat = len(leaves) == len(self.parts) and isinstance(self.weights, list)
             weights = self.weights if flat else Rates([leaf.factors for leaf in leaves]).at(0)  # type: ignore[assignment]
+        if isinstance(groups, Packing):
+            return MixedPacks(parts, weights, repeats)
         if groups is not None:
             return MixedBuckets(parts, weights, repeats)
         return (ConcatDataset if self.in_turn else MixDataset)(parts, weights, repeats)
 
-    def _leaves(self, buckets: Buckets | None) -> tuple[list[Leaf], set[type]]:
+    def _leaves(self, buckets: Buckets | Packing | None) -> tuple[list[Leaf], set[type]]:
         """The parts, those of mixtures that are parts too, and which kinds of weights there are."""
         found, counts, kinds = [], [], {type(self.weights)}
         for each, times in zip(self.parts, self.repeats, strict=True):
             inner, plan = check_part(each)
+            if isinstance(buckets, Packing) and inner.limit is not None:
+                raise NotPacked("take and skip choose other samples in every epoch, and packs follow from all")
             if isinstance(each.source, MixSamples):
                 mine, theirs = each.source._inside(self.in_turn, inner.limit is not None, buckets)
                 kinds |= theirs
@@ -401,7 +480,7 @@ class MixSamples(Samples):
         leaves = [replace(leaf, factors=((own, i), *leaf.factors)) for i, mine in enumerate(found) for leaf in mine]
         return leaves, kinds
 
-    def _inside(self, in_turn: bool, limited: bool, buckets: Buckets | None) -> tuple[list[Leaf], set[type]]:
+    def _inside(self, in_turn: bool, limited: bool, buckets: Buckets | Packing | None) -> tuple[list[Leaf], set[type]]:
         """The same for the mixture that this one is a part of."""
         if in_turn or self.in_turn:
             raise ConfigError("a part of concat, or concat as a part, is no mixture: give its parts themselves")

@@ -16,7 +16,7 @@ from streampipe.plan.ask import Uncounted
 from streampipe.plan.bucketed import Bucketed, BucketPlan, make_plan
 from streampipe.plan.compound import Signatures
 from streampipe.plan.lanes import sensible_window
-from streampipe.plan.packed import NotPacked, PackDataset, PackPlan, make_pack_plan
+from streampipe.plan.packed import NotPacked, Packed, PackPlan, make_pack_plan
 from streampipe.plan.planned import Plan, make
 from streampipe.plan.streams import choose_streams
 from streampipe.reading.protocol import Samples
@@ -74,7 +74,7 @@ def plan_of(spec: Spec, division: Division, job: Job) -> Plan:
         raise Uncounted(f"a shard is damaged, and its readable samples are wanted ({error})") from error
     if division.keep and division.keep.conditions and not dataset.samples:
         raise _nothing_kept(source, division)
-    if isinstance(dataset, PackDataset):
+    if division.pack is not None:
         return _with_packs(spec, dataset, division, job)
     if division.limit is not None:
         dataset = dataset.limited(division.limit.first, division.limit.last)
@@ -166,7 +166,7 @@ def _with_buckets(
     return plan
 
 
-def _with_packs(spec: Spec, dataset: PackDataset, division: Division, job: Job) -> PackPlan:
+def _with_packs(spec: Spec, dataset: Packed, division: Division, job: Job) -> PackPlan:
     if job.tail is not None:
         raise ConfigError("tail= has no meaning with pack: every sample comes once an epoch")
     if spec.policy.mode == "raise":

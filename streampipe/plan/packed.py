@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -27,7 +27,7 @@ from streampipe.plan.buckets import Buckets
 from streampipe.plan.clips import ClipKeep, Clips
 from streampipe.plan.cut import Cut
 from streampipe.plan.dataset import Dataset, Size
-from streampipe.plan.lanes import batch_seed, sensible_window
+from streampipe.plan.lanes import Lanes, batch_seed, sensible_window
 from streampipe.plan.packing import (
     Draws,
     Packing,
@@ -37,7 +37,7 @@ from streampipe.plan.packing import (
     merge_classes,
     most_classes,
 )
-from streampipe.plan.planned import Begun, Cursor, Place, Plan
+from streampipe.plan.planned import Begun, Counted, Cursor, Place, Plan
 from streampipe.query.condition import Keep
 from streampipe.rng import derive
 from streampipe.source import redact
@@ -140,20 +140,58 @@ def _columns(packing: Packing, keep: Keep | None) -> frozenset[str] | None:
     return None if others is None else others | frozenset(packing.cost.columns)
 
 
+class Packed(Counted, Protocol):
+    """What a plan needs of a dataset that is packed."""
+
+    by_bucket: tuple[int, ...]
+    packing: Packing
+    left_out: int
+    unknown: int
+    over: int
+
+    @property
+    def packs(self) -> Packs: ...
+    @property
+    def fill(self) -> float: ...
+    def check_costs(self) -> None: ...
+    def orders(self, plan: PackPlan) -> Sequence[BucketOrders]: ...
+    def owner(self, bucket: int, draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]: ...
+
+
+@dataclass(frozen=True)
+class Fine:
+    """Of each fine class of a dataset: how many samples, their costs together, and the dearest."""
+
+    counts: np.ndarray
+    sums: np.ndarray
+    most: np.ndarray
+
+    def classes(self, shards: int) -> tuple[tuple[int, int], ...]:
+        """Fine classes put together: the last one of each class, and what it counts as."""
+        ends = merge_classes(self.counts, self.sums, self.most, most_classes(shards))
+        return tuple((int(end), int(self.most[end])) for end in ends)
+
+    @staticmethod
+    def of_all(parts: Sequence[Fine]) -> Fine:
+        """Of several datasets together."""
+        counts, sums = sum(each.counts for each in parts), sum(each.sums for each in parts)
+        return Fine(np.asarray(counts), np.asarray(sums), np.maximum.reduce([each.most for each in parts]))
+
+
 class PackDataset:
     """The counted samples of a list of shards, by class of cost, and the packs that they make."""
 
     chains = None
 
     def __init__(self, shards: ShardList, finder: Finder, packing: Packing, keep: Keep | None, tally: Tally) -> None:
-        fine = tally.counts.sum(0, dtype=np.int64)
-        most = np.zeros(len(fine), np.int64) if tally.most is None else tally.most
-        ends = merge_classes(fine, tally.sums, most, most_classes(len(shards)))
+        none = np.zeros(tally.counts.shape[1], np.int64)
+        self.fine = Fine(tally.counts.sum(0, dtype=np.int64), tally.sums, none if tally.most is None else tally.most)
+        self._classes = packing.classes or self.fine.classes(len(shards))
+        ends = np.array([end for end, _ in self._classes], np.int64)
         starts = np.concatenate([[0], ends[:-1] + 1]).astype(np.int64)
         self.counts = np.add.reduceat(tally.counts, starts, axis=1) if len(ends) else tally.counts[:, :0]
         self.by_bucket = tuple(int(n) for n in self.counts.sum(0, dtype=np.int64))
         self.packing = packing
-        self.packs = Packs([int(each) for each in most[ends]], self.by_bucket, packing.budget)
         self.cost = float(tally.sums.sum())
         totals = self.counts.sum(1, dtype=np.int64)
         self.whole = Dataset(shards, finder, totals, ByClass(packing, keep, ends), Size(tally.wanted, tally.whole))
@@ -168,6 +206,11 @@ class PackDataset:
     def shards(self) -> ShardList:
         """The shards."""
         return self.whole.shards
+
+    @cached_property
+    def packs(self) -> Packs:
+        """The packs of an epoch."""
+        return Packs([top for _, top in self._classes], self.by_bucket, self.packing.budget)
 
     @property
     def fill(self) -> float:
@@ -210,6 +253,10 @@ class PackDataset:
         """The order of its classes' samples."""
         return [BucketOrders(self, plan.lanes, plan.seed, plan.shuffled)]
 
+    def owner(self, bucket: int, draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Of which dataset draws are, and which of its draws: there is but one."""
+        return np.zeros(len(draws), np.int64), draws
+
     def parts(self) -> tuple[Dataset, ...]:
         """The one dataset that all places are of."""
         return (self.whole,)
@@ -250,7 +297,7 @@ def count_groups(
 class PackPlan(Plan):
     """A plan whose steps are packs, one for each rank. ``lanes`` are those of a class, for all samples together."""
 
-    dataset: PackDataset
+    dataset: Packed
     ranks: int = 1
 
     @property
@@ -314,13 +361,21 @@ class PackPlan(Plan):
 
 
 def make_pack_plan(
-    dataset: PackDataset, ranks: int, window: int | None, seed: int, filter: str, sensible: bool = False
+    dataset: Packed, ranks: int, window: int | None, seed: int, filter: str, sensible: bool = False
 ) -> PackPlan:
     """A plan for a new run of one pack on each rank. ``window`` and ``sensible``: as in ``planned.make``."""
+    return PackPlan(
+        dataset, class_lanes(dataset, window, sensible), seed, window is not None, filter, sensible, ranks=ranks
+    )
+
+
+def class_lanes(dataset: Any, window: int | None, sensible: bool) -> Lanes:
+    """Lanes for all classes of a dataset alike; each has its share of the window, so that all of them hold one."""
     lanes = choose_lanes(dataset, window, False)
-    if sensible and window is not None:  # a class has its share of the window, so that all of them hold one
-        lanes = replace(lanes, window=sensible_window(lanes.places, lanes.places, dataset.sample_bytes))
-    return PackPlan(dataset, lanes, seed, window is not None, filter, sensible, ranks=ranks)
+    if not sensible or window is None:
+        return lanes
+    size = getattr(dataset, "sample_bytes", 0.0)  # a mixture does not say
+    return replace(lanes, window=sensible_window(lanes.places, lanes.places, size))
 
 
 class PackPlaces:
@@ -349,8 +404,15 @@ class PackPlaces:
         found: list[Place] = []
         for each in draws:
             first = epoch * self._plan.dataset.by_bucket[each.number] + each.first
-            found += self._orders[0].find(each.number, np.arange(first, first + each.samples))
+            found += self._of_class(each.number, np.arange(first, first + each.samples))
         return found
+
+    def _of_class(self, number: int, draws: np.ndarray) -> list[Place]:
+        if len(self._orders) == 1:
+            return self._orders[0].find(number, draws)
+        parts, own = self._plan.dataset.owner(number, draws)
+        found = {p: iter(self._orders[p].find(number, own[parts == p])) for p in set(parts.tolist())}
+        return [next(found[part]) for part in parts.tolist()]
 
 
 def share_out(packs: Sequence[Sequence[Draws]], ranks: int, costs: Sequence[int]) -> list[list[Draws]]:

@@ -40,11 +40,13 @@ class Packing:
     """What is to be packed: samples by ``cost``, so that a pack costs ``budget`` at most.
 
     ``limit``: samples that cost more are left out, counted; None: one that costs more than the budget is an error.
+    ``classes``: of each class the last fine class and what it counts as, where they do not follow from one dataset.
     """
 
     budget: int
     cost: Any  # a streampipe.query.cost.Cost, or a function of the sample
     limit: int | None = None
+    classes: tuple[tuple[int, int], ...] = ()
 
     @property
     def most(self) -> int:

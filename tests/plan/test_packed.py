@@ -183,12 +183,44 @@ def test_buckets_mixtures_and_tails_say_how_they_go_with_packs(folder):
     plain = sp.stream(str(folder))
     with pytest.raises(sp.ConfigError, match="bucket and pack both decide which samples come together"):
         engine_of(plain.bucket([(8, 8)]).decode().pack(9))
-    with pytest.raises(sp.ConfigError, match="takes pipelines that are not batched"):
+    with pytest.raises(sp.ConfigError, match="all batched, or none"):
         sp.mix([plain.pack(BUDGET), plain])
     with pytest.raises(sp.ConfigError, match="tail= has no meaning with pack"):
         engine_of(stream(folder), tail="drop")
     with pytest.raises(sp.ConfigError, match="batches of batches"):
         stream(folder).batch(2)
-    both = sp.mix([plain.where("n < 100"), plain.where("n >= 100")], repeats=[1, 1], seed=1)
-    packs = list(both.decode().map(ids).pack(BUDGET, concat="ids"))
-    assert Counter(key for pack in keys(packs) for key in pack) == Counter(f"{i:04d}" for i in range(340))
+
+
+def mixed(folder, **options):
+    parts = [sp.stream(str(folder), seed=i, shuffle=20).where(where) for i, where in enumerate(("n < 100", "n >= 100"))]
+    return sp.mix([part.decode().map(ids) for part in parts], seed=1, **options).pack(BUDGET, concat="ids")
+
+
+def test_a_mixture_is_packed_as_one_dataset_with_the_shares_of_its_parts(folder):
+    alone = packs_of(mixed(folder, repeats=[2, 1]))
+    assert Counter(key for pack in keys(alone) for key in pack) == {f"{i:04d}": 1 + (i < 100) for i in range(340)}
+    assert all(len(pack["ids"]) <= BUDGET for pack in alone)
+    assert any(len({key < "0100" for key in pack}) == 2 for pack in keys(alone))
+    for ranks in (3, 8):
+        assert keys(packs_of(mixed(folder, repeats=[2, 1]), ranks)) == keys(alone)
+    first, second = (mixed(folder, repeats=[2, 1]).loader() for _ in range(2))
+    begun = keys(islice(first, 7))
+    second.load_state_dict(json.loads(json.dumps(first.state_dict())))
+    assert begun + keys(second) == keys(alone)
+
+
+def test_a_mixture_by_weights_has_them_over_epochs(folder):
+    pipe = mixed(folder, weights=[1, 1])
+    seen = Counter()
+    for epoch in range(3):
+        seen.update(key < "0100" for pack in keys(packs_of(pipe, epoch=epoch)) for key in pack)
+    assert abs(seen[True] - seen[False]) <= 0.1 * seen[True]
+    assert "of the budget of 500" in pipe.explain()
+
+
+def test_a_mixture_that_cannot_be_planned_is_packed_as_its_samples_come(folder):
+    limited = sp.stream(str(folder)).take(50)
+    packs = list(
+        sp.mix([limited, sp.stream(str(folder)).where("n >= 100")], repeats=[1, 1]).decode().map(ids).pack(BUDGET)
+    )
+    assert sum(len(pack["__key__"]) for pack in packs) == 290
