@@ -1,0 +1,44 @@
+"""The documents as a site: the first page runs, the reference names what there is, and no warning comes up."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import streampipe as sp
+from tests.data import photo, shard
+
+ROOT = Path(__file__).parent.parent
+SITE = ROOT / "docs" / "site"
+
+
+def test_the_reference_names_public_names_by_their_places():
+    named = re.findall(r"^::: (\S+)$", (SITE / "reference.md").read_text(), re.MULTILINE)
+    assert len(named) == len(set(named))
+    own = {name for name in named if not name.startswith("streampipe.compat.")}
+    assert len(own) > 60
+    assert own <= {f"{sp._PLACES[name]}.{name}" for name in sp.__all__}
+
+
+def test_the_code_of_the_first_page_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "shards").mkdir()
+    samples = [(f"{i:02d}", {"jpg": photo(i, 80, 70), "txt": "a cat"}) for i in range(8)]
+    (tmp_path / "shards" / "0.tar").write_bytes(shard(samples))
+    (code,) = re.findall(r"```python\n(.*?)```", (SITE / "index.md").read_text(), re.DOTALL)
+    there = {}
+    exec(code, there)
+    assert tuple(there["images"].shape) == (4, 3, 64, 64)
+    assert "2 batches, 8 samples" in capsys.readouterr().out
+
+
+def test_the_site_is_built_without_a_warning(tmp_path):
+    for name in ("mkdocs", "material", "mkdocstrings_handlers.python"):
+        pytest.importorskip(name)
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-q"]
+    command += ["-f", str(SITE / "mkdocs.yml"), "-d", str(tmp_path / "site")]
+    subprocess.run(command, check=True, cwd=tmp_path)
+    text = (tmp_path / "site" / "site" / "reference" / "index.html").read_text()
+    assert 'id="streampipe.stream.stream"' in text
