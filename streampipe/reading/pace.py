@@ -26,7 +26,7 @@ from streampipe.source.link import Link
 from streampipe.source.ranges import Answer
 
 _SHARE = 0.5  # of what lies ready
-_RISKED = 0.25  # seconds of the link, at the beginning
+_RISKED = 0.2  # seconds of the link, at the beginning
 _LEAST = 2 << 20  # bytes, as long as its rate is not known
 _GREEDY = 0.9  # of the time is waited for
 _SPAN = 10.0  # seconds over which a reader is judged, and so many latencies at least

@@ -42,6 +42,7 @@ _MOST_WITHOUT = 256  # steps
 _IDLE = 64  # indexes that are kept though no known step wants them
 _GUESS = 128 << 10  # bytes of a sample, before any index is known
 _FEW = 256  # samples of known steps until the first one came
+_SOME = 1024  # the same, until the first step was given out: the link does not wait for a plan
 _NEAR = 16 << 20  # bytes to ask for in the order of need; more where the link needs more
 _GROWS = 2  # no more than so many times what came until now: the link is not known before
 _AGAIN = 16  # of what may be asked for in the order of need, the part that must be used before more is asked for
@@ -156,7 +157,7 @@ class Prefetch(Generic[T]):
         """How many samples to know: twice what the budget holds, because about half of a window waits at a time."""
         samples, size = self._sizes
         most = 2 * self._memory // max(1, size // samples if samples else _GUESS)
-        return min(most, _MOST_KNOWN) if self._begun else _FEW
+        return min(most, (_MOST_KNOWN if self._given > 1 else _SOME) if self._begun else _FEW)
 
     def _want(self, place: Place) -> Wanted:
         at = place.part, place.shard
