@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
@@ -26,7 +26,7 @@ from streampipe.urls import expand, is_shard
 
 FOLDER = "folder"
 _OTHERS = {".mds": "mds", ".mds.zstd": "mds", ".mds.gz": "mds", ".bin": "litdata"}
-Names = str | os.PathLike[str] | Iterable[str | os.PathLike[str]] | SampleSource
+Names = str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | SampleSource
 Tell = Callable[[int], object]
 
 
@@ -94,9 +94,14 @@ def names_of(given: Names) -> list[str]:
     """What was given as texts."""
     if isinstance(given, (str, os.PathLike)):
         return [os.fspath(given)]
-    if isinstance(given, (bytes, Mapping)) or not isinstance(given, Iterable):
-        raise ConfigError(f"pack takes a folder, shards, tables or a sample source, not {given!r:.80}")
-    return [os.fspath(each) for each in given]
+    if not isinstance(given, (bytes, Mapping)) and isinstance(given, Sequence):
+        names = [os.fspath(each) for each in given if isinstance(each, (str, os.PathLike))]
+        if names and len(names) == len(given):
+            return names
+    raise ConfigError(
+        f"pack takes a folder, shards, tables or a sample source, not {given!r:.80}; what a pipeline gives, "
+        f"pipe.write(...) writes"
+    )
 
 
 def find(given: Names, kind: str, of: Of, choice: Choice, out: str, source: Source, tell: Tell) -> Supply:

@@ -231,4 +231,7 @@ def test_options_of_folders_mean_nothing_for_shards(shards):
     for options in ({"caption": "x"}, {"layout": "kohya"}, {"metadata": "m.csv"}, {"beside": {"mask": "m"}}):
         with pytest.raises(sp.ConfigError, match=f"{next(iter(options))}= is of a folder of images"):
             quiet(shards / "one", shards / "out", **options)
+    for given in (sp.stream(str(shards / "one")), [3], b"x", [], {"a": 1}):
+        with pytest.raises(sp.ConfigError, match=r"pack takes a folder, shards, .* pipe\.write"):
+            quiet(given, shards / "out")
     assert sys.modules["streampipe.pack.find"].kind_of(shards / "one", None, None) == "tar"
