@@ -63,7 +63,7 @@ def pack(folder, out, workers):
     """``sp.pack``: with indexes, checksums of samples, images and shards, a manifest, a journal."""
     import streampipe as sp
 
-    yield
+    yield sp.pack  # which imports it
     sp.pack(folder, out, progress=False, num_workers=workers, max_samples=1000)
 
 
@@ -71,7 +71,7 @@ def write(folder, out, workers):
     """``pipe.write`` of the same samples, from an iterable."""
     import streampipe as sp
 
-    yield
+    yield sp.from_iterable
     os.makedirs(out)
     samples = [{"__key__": path.stem, "path": path, "txt": text} for path, text in pairs(folder)]
     pipe = sp.from_iterable(samples).map(lambda path: path.read_bytes(), "path").rename(jpg="path")
