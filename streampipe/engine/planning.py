@@ -173,8 +173,8 @@ def _with_packs(spec: Spec, dataset: Packed, division: Division, job: Job) -> Pa
         dataset.check_costs()
     if dataset.left_out and not dataset.samples:
         raise ConfigError(
-            f"pack: all {dataset.left_out} samples cost more than {dataset.packing.most}, the lower of limit and "
-            f"budget: check cost ({dataset.packing.cost.text}), limit and budget"
+            f"pack: all {dataset.left_out} samples cost more than limit={dataset.packing.most}: check it and cost "
+            f"({dataset.packing.cost.text})"
         )
     text, source = division.keep.text if division.keep else "", spec.source
     return make_pack_plan(dataset, job.world_size, source.window, spec.seed, text, source.sensible)

@@ -51,7 +51,7 @@ class Packing:
     @property
     def most(self) -> int:
         """What a sample may cost."""
-        return self.budget if self.limit is None else min(self.limit, self.budget)
+        return self.budget if self.limit is None else self.limit
 
     @property
     def text(self) -> str:

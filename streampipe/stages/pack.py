@@ -36,6 +36,8 @@ def _check(
 ) -> None:
     check_number("pack", "budget", budget, 1)
     check_number("pack", "limit", limit, 1, optional=True)
+    if limit is not None and limit > budget:
+        raise ConfigError(f"pack: no pack has room for a sample of limit={limit}: it is at most the budget of {budget}")
     check_number("pack", "window", window, 1)
     check_flag("pack", "fixed", fixed)
     check_function("pack", "collate", collate, optional=True)
@@ -132,7 +134,7 @@ def _costed(samples: Iterable[Sample], packing: Packing, taken: Trail, run: Run)
 
     Those above the limit are left out, counted; those without a cost are errors.
     """
-    drops = Drops(run, f": all cost more than {packing.most}, the lower of limit and budget")
+    drops = Drops(run, f": all cost more than limit={packing.most}")
     for sample in samples:
         before, taken.mark = taken.mark, run.trail.mark
         try:

@@ -140,7 +140,7 @@ def test_a_sample_above_the_budget_is_an_error_that_names_it_or_is_skipped(folde
     found = packs_of(stream(folder, budget=200, on_error="skip"))
     assert all(len(pack["ids"]) <= 200 for pack in found)
     assert counters.get("pack", "skipped, cost above budget") == 340 - sum(len(pack["__key__"]) for pack in found)
-    with pytest.raises(sp.ConfigError, match=r"all 340 samples cost more than 1, the lower of limit and budget"):
+    with pytest.raises(sp.ConfigError, match=r"all 340 samples cost more than limit=1: check it and cost"):
         packs_of(stream(folder, pack={"limit": 1, "cost": "n + 2"}))
 
 

@@ -110,7 +110,7 @@ def test_what_cannot_be_packed_is_an_error_that_says_what_to_do():
         packed(rows([12]), cost="length")
     with pytest.raises(sp.StageError, match=r"cost= gave 1.5; a cost is a whole number, 1 or more"):
         packed(rows([12]), cost=lambda sample: 1.5)
-    with pytest.raises(sp.StageError, match=r"dropped every one of 3 samples: all cost more than 2, the lower"):
+    with pytest.raises(sp.StageError, match=r"dropped every one of 3 samples: all cost more than limit=2"):
         packed(rows([3, 4, 5]), cost="n", limit=2)
     counters.take()
     (found,) = packed(rows([3, 12, 4]), cost="n", limit=8)
@@ -134,6 +134,7 @@ def test_what_cannot_be_packed_is_an_error_that_says_what_to_do():
         ({"fixed": True}, "name them by concat="),
         ({"concat": "a", "collate": list}, "not both"),
         ({"window": 0}, "window is a whole number"),
+        ({"limit": 10}, "no pack has room for a sample of limit=10"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(options, words):
