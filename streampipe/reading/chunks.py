@@ -47,7 +47,7 @@ class Chunks:
 
     def __init__(self, urls: str | Sequence[str], source: Source | None = None) -> None:
         self.source = source or Source()
-        self._files = [shard for root in _roots(urls) for shard in self.listed(root, self._index(root))]
+        self._files = [_inside(root, shard) for root in _roots(urls) for shard in self.listed(root, self._index(root))]
         if not self._files:
             raise ConfigError(f"{redact(_roots(urls)[0])}: its index.json names no shards")
         self.shards: Sequence[str] = [shard.url for shard in self._files]
@@ -141,6 +141,17 @@ def _roots(urls: str | Sequence[str]) -> list[str]:
     given = [urls] if isinstance(urls, str) else [str(url) for url in urls]
     roots = [(local_path(url) or url).rstrip("/") for url in given]
     return list(dict.fromkeys(r.rpartition("/")[0] if r.endswith((".mds", ".bin", ".json")) else r for r in roots))
+
+
+def _inside(root: str, shard: Shard) -> Shard:
+    """A shard that lies where its index does.
+
+    Raises:
+        CorruptShard: its name leads elsewhere.
+    """
+    if ".." in shard.url.removeprefix(root).split("/"):
+        raise CorruptShard(f"{redact(root)}/index.json names {redact(shard.url)}, which lies outside; fetch it again")
+    return shard
 
 
 def _values(data: bytes, columns: Sequence[Column]) -> dict[str, Any]:

@@ -162,6 +162,11 @@ def test_damage_is_an_error_that_names_its_place(tmp_path):
     path.write_bytes(good[:-40])
     with pytest.raises(sp.SourceError, match=r"shard\.00001\.mds"):
         list(MDS(str(folder)).read(1))
+    index = json.loads((folder / "index.json").read_text())
+    index["shards"][0]["raw_data"]["basename"] = "../secret.mds"
+    (folder / "index.json").write_text(json.dumps(index))
+    with pytest.raises(sp.CorruptShard, match=r"names .*/\.\./secret\.mds, which lies outside"):
+        MDS(str(folder))
     (folder / "index.json").write_text('{"shards": [{"format": "mds"}]}')
     with pytest.raises(sp.CorruptShard, match=r"index\.json is damaged"):
         MDS(str(folder))
