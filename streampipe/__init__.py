@@ -201,6 +201,10 @@ class _Package(ModuleType):
         if not (name in _PLACES and isinstance(value, ModuleType)):  # Python puts a module there when it is imported
             super().__setattr__(name, value)
 
+    def __reduce__(self) -> Any:
+        """By name, as any module: Ray, Dask and others send functions of ``__main__`` with what they refer to."""
+        return import_module, (self.__name__,)
+
 
 if not TYPE_CHECKING:  # or a type checker would take any name for one that is there
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import enum
 import inspect
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -57,3 +58,7 @@ def test_the_public_api_is_as_it_was_written_down():
 
 if __name__ == "__main__":
     print(describe(), end="")
+
+
+def test_the_package_is_pickled_by_name_as_functions_of_main_are_sent_with_it():
+    assert pickle.loads(pickle.dumps(sp)) is sp

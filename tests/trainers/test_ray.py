@@ -65,7 +65,7 @@ class Step:
 
 
 def test_two_workers_share_each_epoch_and_go_on_behind_the_checkpoint_after_one_failed(folder, tmp_path, monkeypatch):
-    pytest.importorskip("ray")
+    pytest.importorskip("ray.train", reason="ray[train] is not installed", exc_type=ImportError)
     import ray
     import ray.train
     from ray.train.torch import TorchTrainer
