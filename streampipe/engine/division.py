@@ -75,12 +75,13 @@ def divide(chain: Sequence[AnyStage], push: bool = True, packs: bool = True) -> 
     """
     _check_packs(chain)
     find_groups(chain)
-
     pushed = tuple(takewhile(_Pushing(), chain)) if push else ()
     split = next((each for stage in pushed if isinstance(each := pushdown_of(stage), Split)), None)
     each_split = () if split is None else (split.each,)
     rest = (*each_split, *chain[len(pushed) :])
     cut = _tail(rest, push and packs)
+    if cut and any(isinstance(pushdown_of(stage), Pack) for stage in rest[cut:]):
+        cut = _tail(rest, packs=False)  # what is packed is known only when it comes
     head, tail = rest[:cut], rest[cut:]
     pushes = [pushdown_of(stage) for stage in pushed]
     grouped = next((i for i, each in enumerate(pushes) if isinstance(each, Group)), None)

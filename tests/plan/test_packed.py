@@ -179,6 +179,24 @@ def test_costs_that_no_index_knows_take_the_chain_into_lanes(folder):
         engine_of(stream(folder, tier="planned", pack={"cost": "length"}))
 
 
+def half(sample):
+    return int(sample["__key__"][:4]) % 2 == 0
+
+
+def test_stages_that_drop_or_split_samples_are_packed_behind_in_their_lanes(folder):
+    twice = sp.stream(str(folder), shuffle=True, seed=1).decode().flat_map(lambda sample: [sample, sample])
+    kept = sp.stream(str(folder), shuffle=True, seed=1).filter(half).decode()
+    for pipe, samples in ((kept, 170), (twice, 680), (twice.filter(half), 340)):
+        packed = pipe.pack(BUDGET, window=50)
+        assert engine_of(packed).kind == "lanes"
+        whole = keys(packed.loader())
+        assert sum(map(len, whole)) == samples
+        first, second = packed.loader(), packed.loader()
+        begun = keys(islice(first, 9))
+        second.load_state_dict(first.state_dict())
+        assert begun + keys(second) == whole
+
+
 def test_buckets_mixtures_and_tails_say_how_they_go_with_packs(folder):
     plain = sp.stream(str(folder))
     with pytest.raises(sp.ConfigError, match="bucket and pack both decide which samples come together"):
