@@ -1,5 +1,6 @@
 """The documents as a site: the first page runs, the reference names what there is, and no warning comes up."""
 
+import json
 import re
 import subprocess
 import sys
@@ -42,3 +43,14 @@ def test_the_site_is_built_without_a_warning(tmp_path):
     subprocess.run(command, check=True, cwd=tmp_path)
     text = (tmp_path / "site" / "site" / "reference" / "index.html").read_text()
     assert 'id="streampipe.stream.stream"' in text
+
+
+@pytest.mark.parametrize("name", ["first-steps", "stop-and-go-on"])
+def test_a_notebook_runs(name, monkeypatch, tmp_path):
+    monkeypatch.setenv("STREAMPIPE_CACHE", str(tmp_path))
+    cells = json.loads((SITE / f"{name}.ipynb").read_text())["cells"]
+    there = {}
+    for cell in cells:
+        if cell["cell_type"] == "code":
+            assert cell["outputs"] == [], "notebooks are kept without what they printed"
+            exec("".join(cell["source"]), there)
