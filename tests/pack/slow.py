@@ -7,9 +7,9 @@ from streampipe.pack import contents as module
 _read = module.read_file
 
 
-def slow(folder, file, name):
+def slow(*args):
     time.sleep(0.02)
-    return _read(folder, file, name)
+    return _read(*args)
 
 
 module.read_file = slow
