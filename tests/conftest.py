@@ -9,7 +9,7 @@ settings.register_profile("explore", settings.get_profile("suite"), derandomize=
 settings.load_profile("suite")
 
 pytest.register_assert_rewrite("tests.laws", "tests.loader.life", "tests.engine.lanes")
-collect_ignore = ["fuzz.py", "soak.py"]  # run apart, and fuzz.py needs atheris
+collect_ignore = ["fuzz.py", "soak.py", "pack/slow.py"]  # run apart; fuzz.py needs atheris, and slow.py is slow
 
 
 @pytest.fixture(autouse=True, scope="session")
