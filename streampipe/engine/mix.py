@@ -461,10 +461,15 @@ class MixSamples(Samples):
     def _leaves(self, buckets: Buckets | Packing | None) -> tuple[list[Leaf], set[type]]:
         """The parts, those of mixtures that are parts too, and which kinds of weights there are."""
         found, counts, kinds = [], [], {type(self.weights)}
-        for each, times in zip(self.parts, self.repeats, strict=True):
+        for number, (each, times) in enumerate(zip(self.parts, self.repeats, strict=True)):
             inner, plan = check_part(each)
             if isinstance(buckets, Packing) and inner.limit is not None:
                 raise NotPacked("take and skip choose other samples in every epoch, and packs follow from all")
+            if buckets is not None and inner.limit is not None:
+                raise ConfigError(
+                    f"bucket stands behind the mixture, and its part {number} has take or skip, which choose other samples "
+                    f"in every epoch, so that its buckets cannot be counted; choose with where or sp.split in their place"
+                )
             if isinstance(each.source, MixSamples):
                 mine, theirs = each.source._inside(self.in_turn, inner.limit is not None, buckets)
                 kinds |= theirs

@@ -198,3 +198,11 @@ def test_repeats_are_checked(folders, repeats, words):
         sp.mix(parts, repeats=repeats)
     with pytest.raises(sp.ConfigError, match="not both"):
         sp.mix(parts, [1, 1], repeats=[1, 1])
+
+
+@pytest.mark.parametrize("options", [{"repeats": [1, 1]}, {"weights": [1, 1]}])
+def test_buckets_behind_a_mixture_refuse_a_part_with_a_limit(folders, options):
+    """They were counted without it: the part gave all its samples."""
+    parts = [sp.stream(str(folders[0])).take(3), sp.stream(str(folders[1]))]
+    with pytest.raises(ConfigError, match=r"its part 0 has take or skip.*choose with where or sp\.split"):
+        len(sp.mix(parts, **options).bucket([(64, 64)]).decode().batch(2).loader())
