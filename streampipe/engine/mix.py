@@ -467,8 +467,8 @@ class MixSamples(Samples):
                 raise NotPacked("take and skip choose other samples in every epoch, and packs follow from all")
             if buckets is not None and inner.limit is not None:
                 raise ConfigError(
-                    f"bucket stands behind the mixture, and its part {number} has take or skip, which choose other samples "
-                    f"in every epoch, so that its buckets cannot be counted; choose with where or sp.split in their place"
+                    f"bucket stands behind the mixture, and its part {number} has take or skip, which choose other "
+                    f"samples in every epoch, so that its buckets cannot be counted; use where or sp.split in their place"
                 )
             if isinstance(each.source, MixSamples):
                 mine, theirs = each.source._inside(self.in_turn, inner.limit is not None, buckets)

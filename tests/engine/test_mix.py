@@ -204,5 +204,5 @@ def test_repeats_are_checked(folders, repeats, words):
 def test_buckets_behind_a_mixture_refuse_a_part_with_a_limit(folders, options):
     """They were counted without it: the part gave all its samples."""
     parts = [sp.stream(str(folders[0])).take(3), sp.stream(str(folders[1]))]
-    with pytest.raises(ConfigError, match=r"its part 0 has take or skip.*choose with where or sp\.split"):
+    with pytest.raises(sp.ConfigError, match=r"its part 0 has take or skip.*use where or sp\.split"):
         len(sp.mix(parts, **options).bucket([(64, 64)]).decode().batch(2).loader())
