@@ -468,7 +468,7 @@ class MixSamples(Samples):
             if buckets is not None and inner.limit is not None:
                 raise ConfigError(
                     f"bucket stands behind the mixture, and its part {number} has take or skip, which choose other "
-                    f"samples in every epoch, so that its buckets cannot be counted; use where or sp.split in their place"
+                    f"samples in every epoch, so its buckets cannot be counted; use where or sp.split in their place"
                 )
             if isinstance(each.source, MixSamples):
                 mine, theirs = each.source._inside(self.in_turn, inner.limit is not None, buckets)
