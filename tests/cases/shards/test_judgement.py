@@ -52,7 +52,7 @@ def test_what_several_processes_counted_is_judged_together():
         for _ in range(90):
             mine.failed(sp.CorruptShard("bad"), "reading")
         counts = mine.take()
-        assert counts == {"reading": (0, 90)}
+        assert counts == {"reading": (0, 90, None)}
         assert mine.take() == {}
         if whole._tallies and whole._tallies["reading"].bad + 90 >= 100:
             with pytest.raises(sp.TooManyErrors, match="reading skipped 180 of 180"):
@@ -69,7 +69,7 @@ def test_what_was_taken_in_parts_is_judged_as_a_whole():
     with pytest.raises(sp.TooManyErrors, match="decode skipped 10 of 18"):
         parent.end()
     parent.end("reading")
-    parent.merge({"decode": (90, 0)})
+    parent.merge({"decode": (90, 0, None)})
     parent.end()
 
 
