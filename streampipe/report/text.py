@@ -142,6 +142,11 @@ def histogram(buckets: Mapping[str, Mapping[str, float]]) -> list[str]:
 
     >>> print(*histogram({"bucket 8x16": {"batches": 2, "samples": 5, "cut": 0.5}}), sep="\\n")
     bucket 8x16 (height x width)              2 batches, 5 samples (100.0 %), 10.0 % of each cut away
+
+    A bucket of clips has a number of frames, too:
+
+    >>> print(*histogram({"bucket 8x16x17": {"batches": 1, "samples": 4}}))
+    bucket 8x16x17 (height x width x frames)  1 batches, 4 samples (100.0 %), 0.0 % of each cut away
     """
     total = sum(whats.get("samples", 0) for whats in buckets.values())
     lines = []
@@ -151,13 +156,20 @@ def histogram(buckets: Mapping[str, Mapping[str, float]]) -> list[str]:
         parts.append(f"{whats.get('cut', 0) / max(1, samples):.1%} of each cut away")
         if "left out" in whats:
             parts.append(f"{whats['left out']:.0f} left out")
-        lines.append(f"{name + ' (height x width)':<42}{', '.join(parts)}".replace("%", " %"))
+        sides = "height x width x frames" if len(_numbers(name)) == 3 else "height x width"
+        lines.append(f"{f'{name} ({sides})':<42}{', '.join(parts)}".replace("%", " %"))
     return lines
 
 
-def _shape(name: str) -> float:
-    height, _, width = name.removeprefix(BUCKET).partition(" ")[0].partition("x")  # of a compound one, the target's
-    return int(width) / int(height)
+def _shape(name: str) -> tuple[int, float]:
+    """Frames, then width to height."""
+    height, width, *frames = _numbers(name)
+    return (frames[0] if frames else 1), width / height
+
+
+def _numbers(name: str) -> list[int]:
+    """Of a compound bucket, those of the target."""
+    return [int(number) for number in name.removeprefix(BUCKET).partition(" ")[0].split("x")]
 
 
 def _line(whats: Mapping[str, float]) -> str:

@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from streampipe.atomic import PART, is_same, lock, open_regular, unlink
+from streampipe.atomic import PART, is_same, lock, open_regular, target_of, unlink
 from streampipe.checksum import crc32
 from streampipe.counters import counters
 from streampipe.errors import ConfigError
@@ -231,13 +231,21 @@ class Cache:
     def _entries(self) -> tuple[list[tuple[int, int, Path]], int]:
         """Kept shards (when used, bytes, path) and the bytes of all that is there. Abandoned files are deleted."""
         entries, used = [], 0
-        for path in self.folder.iterdir():
+        names = os.listdir(self.folder)
+        for path in map(self.folder.joinpath, names):
             if path.suffix not in (PART, LOCK, SHARD):
                 continue
             try:
                 facts = path.lstat()
-            except OSError:
-                continue
+            except OSError:  # a part that has become a shard meanwhile takes room under that name
+                target = target_of(path.name)
+                if target is None or target in names:
+                    continue
+                path = self.folder / target
+                try:
+                    facts = path.lstat()
+                except OSError:
+                    continue
             if path.suffix in (PART, LOCK) and delete_abandoned(path):
                 continue
             used += facts.st_size
