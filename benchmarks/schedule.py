@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from streampipe.engine.mix import Shares
 from streampipe.plan.course import Course, Rates, begin
+from streampipe.plan.mixed import Shares
 from streampipe.plan.schedule import Schedule
 
 BATCH = 1024

@@ -68,7 +68,7 @@ ORDER = [  # each may import from those before it, and from itself
 ]
 INSIDE = {  # and in a folder, each file from those before it
     "plan": "order shapes buckets spread groups cut rotation lanes deal planned schedule course stepped "
-    "ask compound clips dataset streams bucketed packing packed batchwise",
+    "ask compound clips dataset streams sorter bucketed packing packed mixed batchwise",
     "query": "aliases expression arrow condition split own cost",
     "index": "beside stated facts columns parquet memory known manifest separated sidecar table layout scan writer "
     "note find merged answers dataset whole build learn",

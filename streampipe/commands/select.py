@@ -12,9 +12,9 @@ from streampipe.commands.say import say, say_json
 from streampipe.errors import ConfigError
 from streampipe.index.answers import Tally
 from streampipe.plan.ask import Question, Uncounted, ask, where_kept
-from streampipe.plan.bucketed import BEYOND, UNSIZED, Sorter
 from streampipe.plan.buckets import Buckets, make
 from streampipe.plan.dataset import Kept
+from streampipe.plan.sorter import BEYOND, UNSIZED, Sorter
 from streampipe.query.condition import MISSING, Condition, Keep
 from streampipe.source import Cache, redact
 

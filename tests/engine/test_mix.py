@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import streampipe as sp
-from streampipe.engine.mix import Shares
+from streampipe.plan.mixed import Shares
 from tests.data import write_shards
 
 

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from streampipe.engine.mix import MixDataset, Part
 from streampipe.engine.state import VERSION, checked_state
 from streampipe.errors import ConfigError
 from streampipe.index.answers import Tally
@@ -16,6 +15,7 @@ from streampipe.plan.bucketed import BucketDataset, make_plan
 from streampipe.plan.buckets import Buckets
 from streampipe.plan.dataset import Dataset
 from streampipe.plan.lanes import Lanes
+from streampipe.plan.mixed import MixDataset, Part
 from streampipe.plan.planned import Cursor, Plan, make
 
 EPOCHS = 3

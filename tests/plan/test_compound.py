@@ -16,8 +16,8 @@ from streampipe.counters import counters
 from streampipe.index import ShardIndex
 from streampipe.index.columns import Columns
 from streampipe.index.table import IMAGES, make
-from streampipe.plan.bucketed import Occurring
 from streampipe.plan.compound import LACKS, NONE, Compound, Signature, Signatures
+from streampipe.plan.sorter import Occurring
 from tests.data import shard
 from tests.laws import consumers, run
 

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import streampipe as sp
-from streampipe.engine.mix import MixDataset, Part
 from streampipe.index import index
 from streampipe.plan.dataset import Dataset
 from streampipe.plan.lanes import Lanes
+from streampipe.plan.mixed import MixDataset, Part
 from streampipe.plan.planned import Plan, make
 from streampipe.query.condition import Condition, Keep
 from streampipe.source import Source
