@@ -35,6 +35,7 @@ for got in loader:
         os.replace(state + ".part", state)
 with open(log, "a") as file:
     print(json.dumps(["end", rank, done]), file=file)
+dist.destroy_process_group()  # gloo's threads may abort a process that ends without it
 """
 
 
