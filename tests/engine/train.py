@@ -64,3 +64,4 @@ def train(
 
 if __name__ == "__main__":
     train(**json.loads(sys.argv[1]))
+    dist.destroy_process_group()  # gloo's threads may abort a process that ends without it
