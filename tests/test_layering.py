@@ -78,8 +78,8 @@ INSIDE = {  # and in a folder, each file from those before it
     "decoding": "extensions inflate geometry text blocks tensorfile conditioning arrays budget exif codec segments icc "
     "resize boxes pillow jpeg_damage jpeg fast png web more codecs image deferred several fields clip container "
     "isobmff matroska animation movie video",
-    "reading": "protocol iterable finder members shards indexed tars folder parquet arrow chunks mds litdata formats "
-    "forward remote wanted pace prefetch reader",
+    "reading": "protocol iterable finder members shards indexed tars numbered folder parquet arrow chunks mds litdata "
+    "formats forward remote wanted pace prefetch reader",
     "folders": "names files facts metadata layouts duplicates walk remote listing",
     "pack": "split change contents sift catalog supply find output pickles shard job summary work spool run",
     "engine": "engine chain division learnt planning mix batched batches indexed lanes turns streams state interleaved "

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
 
 from streampipe.errors import ConfigError, CorruptShard
+from streampipe.reading.numbered import Numbered
 from streampipe.reading.parquet import fields_of
 from streampipe.source import Source, local_path, redact
 from streampipe.urls import expand
@@ -21,7 +22,7 @@ _OPEN = 16  # files that are mapped at once
 _KEYS = ("__key__", "key")
 
 
-class Arrow:
+class Arrow(Numbered):
     """The rows of Arrow files (streams and files of record batches), each a sample. A record batch is a shard.
 
     Columns become fields as those of Parquet files do. A column ``__key__`` or ``key`` of texts gives the keys, else
@@ -50,9 +51,6 @@ class Arrow:
         self.shards: Sequence[str] = [f"{self.files[file]}#{batch}" for file, batch in self._places]
         self._counts = [self._batches(file)[batch].num_rows for file, batch in self._places]
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_now": OrderedDict()}
-
     def __repr__(self) -> str:
         return (
             f"Arrow({len(self.files)} files, {os.path.basename(self.files[0])} to {os.path.basename(self.files[-1])})"
@@ -61,11 +59,6 @@ class Arrow:
     def counts(self) -> list[int]:
         """The rows of each record batch."""
         return self._counts
-
-    def read(self, shard: int, first: int = 0) -> Iterator[dict[str, Any]]:
-        """The rows of a record batch, from a number on."""
-        for number in range(first, self._counts[shard]):
-            yield self.sample(shard, number)
 
     def sample(self, shard: int, number: int) -> dict[str, Any]:
         """A row.

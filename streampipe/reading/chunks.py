@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from streampipe.errors import ConfigError, CorruptShard, StreampipeError
+from streampipe.reading.numbered import Numbered
 from streampipe.source import Source, local_path, redact
 from streampipe.tar.compression import decompress
 
@@ -42,7 +43,7 @@ class Shard(NamedTuple):
     compression: str | None = None
 
 
-class Chunks:
+class Chunks(Numbered):
     """Samples in shards of this kind, under folders with an ``index.json`` each. A sample source of any order."""
 
     def __init__(self, urls: str | Sequence[str], source: Source | None = None) -> None:
@@ -52,9 +53,6 @@ class Chunks:
             raise ConfigError(f"{redact(_roots(urls)[0])}: its index.json names no shards")
         self.shards: Sequence[str] = [shard.url for shard in self._files]
         self._now: OrderedDict[int, tuple[bytes | None, np.ndarray]] = OrderedDict()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_now": OrderedDict()}
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({redact(self.shards[0])!r}, {len(self.shards)} shards)"
@@ -66,11 +64,6 @@ class Chunks:
     def counts(self) -> list[int]:
         """The samples of each shard."""
         return [shard.samples for shard in self._files]
-
-    def read(self, shard: int, first: int = 0) -> Iterator[dict[str, Any]]:
-        """The samples of a shard, from a number on."""
-        for number in range(first, self._files[shard].samples):
-            yield self.sample(shard, number)
 
     def sample(self, shard: int, number: int) -> dict[str, Any]:
         """A sample.

@@ -13,7 +13,7 @@ import logging
 import os
 import zlib
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -25,6 +25,7 @@ from streampipe.folders.facts import cut, facts_of, main_file
 from streampipe.folders.files import Unreadable, packed_size, read_file
 from streampipe.folders.layouts import layout_of
 from streampipe.folders.listing import shown
+from streampipe.reading.numbered import Numbered
 
 log = logging.getLogger("streampipe")
 _HELD = 64  # shards whose files are held as objects
@@ -32,7 +33,7 @@ _LISTED = frozenset(("key", "size"))
 """Columns that need no file to be opened."""
 
 
-class Folder:
+class Folder(Numbered):
     """The images of a folder, and the files of the same name beside them.
 
     ``sp.stream("folder/")`` makes one with the defaults. Samples have the keys and fields that ``sp.pack`` gives them.
@@ -85,20 +86,12 @@ class Folder:
         self._packed = [_packed(items) for items in shards]
         self._now: OrderedDict[int, list[Item]] = OrderedDict()
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_now": OrderedDict()}
-
     def __repr__(self) -> str:
         return f"Folder({os.path.basename(self.folder)!r})"
 
     def counts(self) -> list[int]:
         """The samples of each shard."""
         return self._counts
-
-    def read(self, shard: int, first: int = 0) -> Iterator[dict[str, Any]]:
-        """The samples of a shard, from a number on."""
-        for number in range(first, self._counts[shard]):
-            yield self.sample(shard, number)
 
     def sample(self, shard: int, number: int) -> dict[str, Any]:
         """A sample, its fields as bytes.
