@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import HealthCheck, settings
 
-# A loaded machine fails no test, and what passed once passes again. --hypothesis-profile explore looks further.
+# A loaded machine fails no test, and what passed once passes again. --hypothesis-profile explore draws new examples.
 settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
 settings.register_profile("explore", settings.get_profile("suite"), derandomize=False, max_examples=1000)
 settings.load_profile("suite")
