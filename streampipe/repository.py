@@ -1,25 +1,29 @@
 """A dataset's repository on the Hugging Face hub, named by itself: which of its files are the shards of which split.
 
-The rules are those of ``datasets``: ``data/NAME-00000-of-00010`` is split NAME; else a folder or a word of the file's
-name says train, validation or test; where nothing says so, all is train. They look at names alone.
+The rules are those of ``datasets``. The card (README.md) may name configs and their files. Where it does not, names do:
+``data/NAME-00000-of-00010`` is split NAME; else a folder or a word of the file's name says train, validation or test;
+where nothing says so, all is train.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
+from streampipe.card import MOST, Config, config_among, configs_of
 from streampipe.counters import counters
 from streampipe.errors import ConfigError
-from streampipe.source.location import redact
-from streampipe.urls import Lister, is_shard
+from streampipe.source import Source, local_path, redact
+from streampipe.urls import is_shard
 
 log = logging.getLogger("streampipe")
 
 _REPOSITORY = re.compile(
     r"hf://datasets/[^/@]+/[^/@]+(@(refs/(pr|convert)/[^/]+|[^/]+))?/?",
 )
+_CARD = "README.md"
 _SHARDED = re.compile(r"data/([\w.]+)-\d{5}-of-\d{5}\.")
 _WORDS = {
     "train": ("train", "training"),
@@ -38,31 +42,71 @@ def is_repository(url: str) -> bool:
     return _REPOSITORY.fullmatch(url) is not None
 
 
-def shards_of(url: str, split: str | None, format: str | None, lister: Callable[[], Lister]) -> list[str]:
-    """The shards of a repository's split: tars or Parquet files, sorted.
+def shards_of(
+    url: str, source: Source, *, split: str | None = None, config: str | None = None, format: str | None = None
+) -> list[str]:
+    """The shards of a repository's split: tars or Parquet files, sorted. A local folder is a clone of one.
 
     Raises:
-        ConfigError: there are none; there are several splits and none was named, or there is no such; or both kinds.
+        ConfigError: there are none; there are several splits or configs and none was named, or there is no such; or
+            both kinds.
     """
     root = url.rstrip("/")
-    below = root + "/"
-    names = [name.removeprefix(below) for name in lister().glob(f"{root}/**") if name.startswith(below)]
-    kind, found = _kind(root, [name for name in names if not _is_hidden(name)], format)
-    splits = by_split(found)
+    names = _names(root, source)
+    said = _said(root, names, config, source)
+    if said is not None and said.splits:
+        of_split = said.chosen(names)
+        names = sorted({name for each in of_split.values() for name in each})
+    elif said is not None and said.folder:
+        names = [name for name in names if name.startswith(f"{said.folder}/")]
+    kind, found = _kind(root, names, format)
+    if said is not None and said.splits:
+        there = set(found)
+        splits = {split: [name for name in each if name in there] for split, each in of_split.items()}
+    else:
+        splits = by_split(found)
     if split is None and len(splits) > 1:
         shown = ", ".join(f"{name!r} ({len(each)} shards)" for name, each in splits.items())
         raise ConfigError(f"{redact(root)} has the splits {shown}: say which, as in split={next(iter(splits))!r}")
     if split is not None and split not in splits:
+        where = "its README.md names them" if said is not None else "they are found by the names of files and folders"
         raise ConfigError(
-            f"{redact(root)} has no split {split!r}, but {', '.join(map(repr, splits))}; they are found by the names "
-            f"of files and folders, and others are named by a pattern: {redact(root)}/PATH/*.{kind}"
+            f"{redact(root)} has no split {split!r}, but {', '.join(map(repr, splits))}; {where}, and others are named "
+            f"by a pattern: {redact(root)}/PATH/*.{kind}"
         )
-    chosen = splits[split or next(iter(splits))]
-    left = len(found) - sum(map(len, splits.values()))
+    chosen = split or next(iter(splits))
+    if not splits[chosen]:
+        raise ConfigError(f"{redact(root)}: its README.md names no file of split {chosen!r} that is there as {kind}")
+    left = len(found) - len({name for each in splits.values() for name in each})
     if left:
         counters.add("listing", "files of no split passed over", left)
         log.warning("%d files of %s are passed over: their names name no split", left, redact(root))
-    return [below + name for name in chosen]
+    return [f"{root}/{name}" for name in splits[chosen]]
+
+
+def _names(root: str, source: Source) -> list[str]:
+    """The files below a repository, as paths below it."""
+    path = local_path(root)
+    if path is None:
+        below = root + "/"
+        found = [name.removeprefix(below) for name in source.glob(f"{root}/**") if name.startswith(below)]
+    else:
+        walked = os.walk(os.path.expanduser(path))
+        found = [
+            os.path.relpath(os.path.join(at, name), os.path.expanduser(path)) for at, _, all in walked for name in all
+        ]
+        found = [name.replace(os.sep, "/") for name in found]
+    return [name for name in found if not _is_hidden(name)]
+
+
+def _said(root: str, names: Sequence[str], config: str | None, source: Source) -> Config | None:
+    """What the repository's card says of the files of a config, if it says anything."""
+    try:
+        text = source.read_if_there(f"{root}/{_CARD}", MOST) if _CARD in names else None
+        configs = configs_of(text or b"")
+        return config_among(configs, config) if configs or config is not None else None
+    except ConfigError as error:
+        raise ConfigError(f"{redact(root)}/{_CARD} {error}") from None
 
 
 def by_split(names: Iterable[str]) -> dict[str, list[str]]:

@@ -42,6 +42,7 @@ def stream(
     *,
     format: str | None = None,
     split: str | None = None,
+    config: str | None = None,
     seed: int = 0,
     shuffle: bool | int = False,
     epochs: int | None = 1,
@@ -64,8 +65,10 @@ def stream(
             A local folder of images (see ``sp.Folder``); Parquet files (see ``sp.Parquet``); or an ``sp.SampleSource``.
         format: ``"tar"``, ``"folder"``, ``"parquet"``, or a name that ``sp.register_source`` was given; None: found out
             by endings, schemes and what lies in a folder.
-        split: of a repository of the hub that is named by itself (``"hf://datasets/org/name"``): ``"train"`` and the
-            like, by the rules of ``datasets``. Needed where it has several.
+        split: of a repository of the hub that is named by itself (``"hf://datasets/org/name"``), or of a local clone of
+            one: ``"train"`` and the like, by the rules of ``datasets``: what the ``configs`` in the head of its
+            README.md say, else the names of its files. Needed where it has several.
+        config: of such a repository, where its README.md has several: what the hub calls subset.
         seed: of every order and every random choice in the pipeline.
         shuffle: False: shard order, the same in every epoch. True: shards in a new order every epoch, and samples
             shuffled over 2,000: in one window, or in the planned tier in a window of 2,000 / n (at least 64) in each of
@@ -97,6 +100,7 @@ def stream(
             be written.
     """
     check_kind("stream", "split", split, str, "the name of one")
+    check_kind("stream", "config", config, str, "the name of one")
     _check_kinds(format, storage_options, opener, cache, network, limits)
     _check_index(index)
     check_choice("stream", "tier", tier, (None, "planned", "sequential"))
@@ -106,7 +110,7 @@ def stream(
     of_bytes = {"storage_options": storage_options, "cache": cache, "network": network}
     if isinstance(urls, SampleSource) and not isinstance(urls, (str, PathLike)):
         _refuse(
-            {"format": format, "split": split, **of_tars, **of_bytes},
+            {"format": format, "split": split, "config": config, **of_tars, **of_bytes},
             missing_shards,
             "a sample source that is given as it is",
         )
@@ -114,7 +118,7 @@ def stream(
     given = _names(urls)
     kept = cache if isinstance(cache, Cache) or cache is None else Cache(cache)
     source = Source(storage_options, opener, network, kept)
-    given = _of_repository(given, split, format, source)
+    given = _of_repository(given, split, config, format, source)
     kind = format or ("tar" if opener is not None else format_of_all(given, lambda: source))
     if kind == "tar":
         shards = expand(given, lambda: source)
@@ -314,15 +318,20 @@ def _refuse(options: Mapping[str, Any], missing_shards: str, what: str) -> None:
         raise ConfigError(f"stream: {given[0]}= means nothing for {what}; leave it out")
 
 
-def _of_repository(given: str | list[str], split: str | None, format: str | None, source: Source) -> str | list[str]:
-    """The shards of a repository of the hub, where that is what was named; else what was given."""
+def _of_repository(
+    given: str | list[str], split: str | None, config: str | None, format: str | None, source: Source
+) -> str | list[str]:
+    """The shards of a repository of the hub, or of its clone, where that is what was named; else what was given."""
     one = given[0] if isinstance(given, list) and len(given) == 1 else given
-    if isinstance(one, str) and is_repository(one):
-        return shards_of(one, split, format, lambda: source)
-    if split is not None:
+    asked = split is not None or config is not None
+    if isinstance(one, str) and (is_repository(one) or (asked and isdir(expanduser(local_path(one) or "")))):
+        return shards_of(one, source, split=split, config=config, format=format)
+    if asked:
+        name, value = ("split", split) if split is not None else ("config", config)
         raise ConfigError(
-            f"stream: split={split!r} is of a repository of the hub that is named by itself, as in "
-            f"'hf://datasets/org/name'; name the files of others, and sp.split holds out a share of samples"
+            f"stream: {name}={value!r} is of a repository of the hub that is named by itself, as in "
+            f"'hf://datasets/org/name', or of a local clone of one; name the files of others, and sp.split holds out a "
+            f"share of samples"
         )
     return given
 

@@ -28,6 +28,7 @@ ORDER = [  # each may import from those before it, and from itself
     "report",
     "source",
     "urls",
+    "card",
     "repository",
     "tar",
     "samples",
