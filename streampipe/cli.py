@@ -1,4 +1,4 @@
-"""The ``streampipe`` command. It imports the one command that is meant, so ``--help`` does not wait for torch."""
+"""The ``streampipe`` command. It imports the one command that is meant, when it is run: no help waits for torch."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ COMMANDS = {
     "bench": "measure samples a second, stage by stage, and say what limits them",
     "completion": "print a script that completes commands and options in a shell",
 }
-"""Each is a file of ``streampipe.commands``, in a line; its own ``HELP`` says more."""
+"""Each is a file of ``streampipe.commands``, and one of ``streampipe.usage``, whose ``HELP`` says more."""
 _DESCRIPTION = "Shards of training data (tars in the WebDataset format): make, index, look into, check, measure."
 _EPILOG = """\
 streampipe COMMAND --help says more, with examples. Shards are named by files, folders, brace ranges and globs, local or
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def command(name: str) -> ModuleType:
-    """The module of a command."""
+    """The module that does what a command says."""
     return import_module(f"streampipe.commands.{name}")
 
 
@@ -83,7 +83,7 @@ def parser(whole: Sequence[str]) -> argparse.ArgumentParser:
         if name not in whole:
             commands.add_parser(name, help=line, add_help=False)
             continue
-        module = command(name)
+        module = import_module(f"streampipe.usage.{name}")
         examples = getattr(module, "EXAMPLES", "")
         own = commands.add_parser(
             name,

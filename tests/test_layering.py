@@ -31,6 +31,7 @@ ORDER = [  # each may import from those before it, and from itself
     "card",
     "repository",
     "tar",
+    "usage",
     "samples",
     "threads",
     "memory",
@@ -93,7 +94,8 @@ INSIDE = {  # and in a folder, each file from those before it
     "loader": "ahead callers handover making recorder feed watchers passes reports choose loader",
     "views": "picture cards show",
     "compat": "checkpoint accelerate datasets lightning open_clip transformers webdataset",
-    "commands": "say arguments histogram look bench cat completion extract index info ls pack preview select verify",
+    "usage": "words arguments bench cat completion extract index info ls pack preview select verify",
+    "commands": "say given histogram look bench cat completion extract index info ls pack preview select verify",
 }
 ONLY = {
     "torch": {
@@ -206,10 +208,11 @@ def test_nothing_is_imported_before_it_is_used():
     code = """
 import sys, streampipe.cli
 assert not {"torch", "pyarrow", "numpy"} & set(sys.modules)
-try:
-    streampipe.cli.main(["--help"])
-except SystemExit:
-    assert not {"torch", "pyarrow", "numpy"} & set(sys.modules)
+for words in (["--help"], *([name, "--help"] for name in streampipe.cli.COMMANDS)):
+    try:
+        streampipe.cli.main(words)
+    except SystemExit:
+        assert not {"torch", "pyarrow", "numpy", "urllib3"} & set(sys.modules), words
 import streampipe.stream, streampipe.index
 from streampipe import index, stream
 assert streampipe.stream is stream and callable(stream) and callable(index)

@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import Any
 
-from streampipe.commands.arguments import add_index, add_storage, finder_of
+from streampipe.commands.given import finder_of
 from streampipe.commands.look import choices, fields_of, one
 from streampipe.commands.say import say_json
 from streampipe.context import Sample
@@ -14,23 +14,6 @@ from streampipe.decoding import decode_field, is_image_field, probe
 from streampipe.decoding.extensions import JSONS, NUMBERS, TEXTS, extension_of
 from streampipe.errors import ConfigError, SampleError
 from streampipe.source import Source, redact
-
-HELP = """Write the bytes of one field of one sample to standard output, as they are; checked against the index where
-there is one. With --json the sample instead: texts, numbers and json as values, images as format and size."""
-EXAMPLES = """
-  streampipe cat shards/00000.tar 000000123.jpg > picture.jpg
-  streampipe cat 's3://bucket/{00000..00099}.tar' 000000123.txt
-  streampipe cat shards/ 000000123 --json
-"""
-
-
-def add(parser: argparse.ArgumentParser) -> None:
-    """Its arguments."""
-    parser.add_argument("url", help="a shard; or several (brace range, glob, folder): the first that has the key")
-    parser.add_argument("name", metavar="KEY[.FIELD]", help="as ls lists them; a sample of one field needs no FIELD")
-    add_storage(parser)
-    add_index(parser)
-    parser.add_argument("--json", action="store_true", help="the sample, or the field, as a JSON object")
 
 
 def run(given: argparse.Namespace) -> int:

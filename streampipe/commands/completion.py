@@ -6,19 +6,8 @@ import argparse
 
 from streampipe.errors import ConfigError
 
-HELP = "Print a script that completes commands, options, their values and file names in bash, zsh or fish."
-EXAMPLES = """
-  streampipe completion bash > ~/.local/share/bash-completion/completions/streampipe
-  streampipe completion zsh > ~/.zfunc/_streampipe          # with fpath+=~/.zfunc before compinit in ~/.zshrc
-  streampipe completion fish > ~/.config/fish/completions/streampipe.fish
-"""
 _FILES = ("url", "urls", "folder", "out", "FILE")
 _FOLDERS = ("FOLDER", "ROOT")
-
-
-def add(parser: argparse.ArgumentParser) -> None:
-    """Its arguments."""
-    parser.add_argument("shell", choices=("bash", "zsh", "fish"), help="which")
 
 
 def run(given: argparse.Namespace) -> int:

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from streampipe.commands.arguments import add_index, add_urls, finder_of, positive, shards_of
+from streampipe.commands.given import finder_of, shards_of
 from streampipe.commands.histogram import Histogram
 from streampipe.commands.say import say, say_json
 from streampipe.index import Finder, ShardIndex
@@ -20,13 +20,6 @@ from streampipe.index.facts import OWN
 from streampipe.plan.buckets import Buckets, make
 from streampipe.query.aliases import CAPTION_KEYS, columns_of
 
-HELP = """Say what a dataset holds: shards, samples, bytes, fields, what where() may ask; and histograms of resolutions,
-shapes, buckets, caption lengths and scores. It reads indexes; local shards without one are scanned, remote ones are not
-read. Sizes are of the main image as shown."""
-EXAMPLES = """
-  streampipe info shards/
-  streampipe info 's3://bucket/{00000..01999}.tar' --bucket sd15 --json
-"""
 SCORES = ("aesthetic", "watermark", "nsfw", "similarity")
 _EDGES: dict[str, tuple[float, ...]] = {
     "height": (0, 256, 512, 768, 1024, 1536, 2048, 4096),
@@ -46,15 +39,6 @@ class Facts(NamedTuple):
     fields: dict[str, tuple[int, int]]  # how many samples have it, and its bytes in all of them
     columns: frozenset[str]
     values: dict[str, np.ndarray]  # by histogram
-
-
-def add(parser: argparse.ArgumentParser) -> None:
-    """Its arguments."""
-    add_urls(parser)
-    add_index(parser)
-    parser.add_argument("--bucket", default="sdxl", metavar="NAME", help="sdxl, sd15, pixart, photo, ... (sdxl)")
-    parser.add_argument("--threads", type=positive, default=16, metavar="N", help="indexes read at once (16)")
-    parser.add_argument("--json", action="store_true", help="print it as a JSON object")
 
 
 def run(given: argparse.Namespace) -> int:

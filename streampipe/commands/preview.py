@@ -9,7 +9,6 @@ from itertools import islice
 
 from PIL import Image, ImageDraw
 
-from streampipe.commands.arguments import add_index, add_urls, positive, whole
 from streampipe.commands.say import say_json
 from streampipe.context import Sample
 from streampipe.decoding import decide, decode_image, delivered, is_image_field, main_image
@@ -20,43 +19,11 @@ from streampipe.pipeline import Pipeline
 from streampipe.preview import preview
 from streampipe.stream import stream
 
-HELP = """Write a page (HTML) to look at samples: images small with captions, sizes, buckets and facts, the crop that
-training would see, masks and control images laid over them; it sorts, filters and searches. The page is one file and
-needs no network. With --out FILE.png it is a contact sheet in place of a page."""
-EXAMPLES = """
-  streampipe preview shards/ --bucket sdxl --crop random --seed 7
-  streampipe preview 's3://bucket/{00000..00099}.tar' --where 'aesthetic < 4' --shuffle --samples 1000
-  streampipe preview shards/ --out sheet.png
-"""
 _PAGES = (".html", ".htm")
 _SHEETS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 _OF_PAGES = ("bucket", "size", "crop", "flip", "epoch", "threads")
 _OF_SHEETS = ("columns",)
 _STRIP = 44  # pixels below an image, for three lines of caption
-
-
-def add(parser: argparse.ArgumentParser) -> None:
-    """Its arguments."""
-    add_urls(parser)
-    add_index(parser)
-    parser.add_argument(
-        "--out", default="preview.html", metavar="FILE", help=".html, or .png, .jpg, .webp for a sheet (preview.html)"
-    )
-    parser.add_argument("--samples", type=positive, metavar="N", help="how many (a page 200, a sheet 24)")
-    parser.add_argument("--where", metavar="CONDITION", help="only those, as in 'width >= 512 and aesthetic > 5'")
-    parser.add_argument("--shuffle", action="store_true", help="samples from all over, in place of the first ones")
-    parser.add_argument("--seed", type=int, default=0, metavar="S", help="of shuffle and crops: the training's (0)")
-    parser.add_argument("--edge", type=positive, metavar="PIXELS", help="of a small picture (192; of a sheet 256)")
-    parser.add_argument("--json", action="store_true", help="print what was written as JSON")
-    page = parser.add_argument_group("of a page")
-    page.add_argument("--bucket", metavar="NAME", help="the buckets of the training: sdxl, sd15, pixart, photo")
-    page.add_argument("--size", type=positive, metavar="PIXELS", help="or the edge of its squares")
-    page.add_argument("--crop", choices=("center", "random"), help="what it takes of an image (center)")
-    page.add_argument("--flip", type=float, metavar="SHARE", help="of samples that it mirrors (0)")
-    page.add_argument("--epoch", type=whole, metavar="E", help="whose crops (0)")
-    page.add_argument("--threads", type=whole, metavar="N", help="that decode (2)")
-    sheet = parser.add_argument_group("of a sheet")
-    sheet.add_argument("--columns", type=positive, metavar="N", help="images side by side (6)")
 
 
 def run(given: argparse.Namespace) -> int:

@@ -18,7 +18,6 @@ from typing import Any
 from tqdm import tqdm
 
 from streampipe.checksum import crc32
-from streampipe.commands.arguments import add_index, add_urls, positive
 from streampipe.commands.look import samples
 from streampipe.commands.say import say_json
 from streampipe.decoding import decode_field
@@ -32,23 +31,7 @@ from streampipe.source import Source, has_query, redact
 from streampipe.tar import Limits, compression_of
 from streampipe.urls import ShardList, expand, is_shard
 
-HELP = """Read every shard, and compare it byte for byte with its index and the manifest. Prints a line for each damage:
-shard, sample, byte, and what to do. Exit status 1 if there is any."""
-EXAMPLES = """
-  streampipe verify shards/
-  streampipe verify 's3://bucket/{00000..01999}.tar' --decode --threads 16 --json
-"""
 _SHARD = (ShardError, SourceError)
-
-
-def add(parser: argparse.ArgumentParser) -> None:
-    """Its arguments."""
-    add_urls(parser)
-    add_index(parser)
-    parser.add_argument("--decode", action="store_true", help="decode every field too")
-    parser.add_argument("--threads", type=positive, default=4, metavar="N", help="shards read at once (4)")
-    parser.add_argument("--json", action="store_true", help="print what was found as JSON")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar, no summary")
 
 
 def run(given: argparse.Namespace) -> int:

@@ -8,10 +8,7 @@ import os
 from dataclasses import fields
 from typing import Any
 
-from streampipe.index import Finder
-from streampipe.source import Source, local_path
 from streampipe.tar import Limits
-from streampipe.urls import ShardList, expand
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 
@@ -46,19 +43,10 @@ def add_index(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def shards_of(given: argparse.Namespace) -> tuple[ShardList, Source]:
-    """The shards that are meant, and what reads them."""
-    source = Source(given.storage_options)
-    return expand(given.urls, lambda: source), source
-
-
-def finder_of(given: argparse.Namespace, source: Source) -> Finder:
-    """What finds the shards' indexes."""
-    return Finder(source, given.limits, given.index)
-
-
 def index_folder(text: str) -> str:
     """A folder that is there, where that can be seen: nobody would notice that no index is used."""
+    from streampipe.source import local_path  # where one is said: not for --help
+
     path = local_path(text)
     if path is not None and not os.path.isdir(path):
         raise argparse.ArgumentTypeError(f"{text!r} is no folder; streampipe index URL --out FOLDER makes one")

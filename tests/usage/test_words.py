@@ -1,0 +1,14 @@
+"""The words of options are those that mean something."""
+
+from streampipe.folders.layouts import LAYOUTS
+from streampipe.pack.change import FORMATS
+from streampipe.plan.shapes import SETS
+from streampipe.query.condition import MISSING
+from streampipe.usage import words
+
+
+def test_options_take_the_words_that_the_library_knows():
+    assert words.LAYOUTS == ("auto", *LAYOUTS)
+    assert words.FORMATS == tuple(FORMATS)
+    assert words.BUCKETS == tuple(SETS)
+    assert words.MISSING == MISSING
