@@ -7,6 +7,7 @@ import pytest
 
 import streampipe as sp
 from streampipe.cluster import Cluster
+from streampipe.source import Source
 from tests.pack.test_pack import folder_of, quiet
 from tests.pack.test_resume import files
 
@@ -58,6 +59,63 @@ def test_a_pipeline_is_written_as_the_same_bytes(tmp_path, cluster):
     for name, options in (("local", {}), ("ray", {"engine": "ray", "num_workers": 2})):
         pipe.write(f"{tmp_path}/{name}/{{:05d}}.tar", max_samples=4, progress=False, **options)
     assert files(tmp_path / "ray") == files(tmp_path / "local")
+
+
+class Killed(Source):
+    """Ends the process that reads one of the shards where nobody has been before: as a machine that is lost."""
+
+    def __init__(self, seen):
+        super().__init__()
+        self.seen = seen
+
+    def buffer(self, url):
+        if str(url).endswith("00002.tar"):
+            try:
+                os.close(os.open(self.seen, os.O_CREAT | os.O_EXCL))
+            except FileExistsError:
+                pass
+            else:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return super().buffer(url)
+
+
+def shards_of(tmp_path):
+    return quiet(folder_of(tmp_path / "in", 9), tmp_path / "shards", max_samples=2).out
+
+
+def test_an_index_is_the_same_though_a_worker_is_killed(tmp_path, cluster):
+    shards, seen = shards_of(tmp_path), tmp_path / "seen"
+    here = sp.index(shards, folder=str(tmp_path / "local"), progress=False)
+    there = sp.index(shards, Killed(seen), folder=str(tmp_path / "ray"), engine="ray", progress=False)
+    assert seen.exists()
+    assert files(tmp_path / "ray") == files(tmp_path / "local")
+    assert (there.samples, there.bytes) == (here.samples, here.bytes) == (9, there.bytes)
+    again = sp.index(shards, folder=str(tmp_path / "ray"), engine="ray", threads=1, progress=False)
+    assert again.kept == again.shards == 5
+
+
+def test_a_damaged_shard_is_left_out_of_the_index_on_a_cluster_too(tmp_path, cluster):
+    shards = shards_of(tmp_path)
+    with open(f"{shards}/00001.tar", "r+b") as file:
+        file.truncate(700)
+    found = sp.index(shards, folder=str(tmp_path / "ray"), engine="ray", on_error="skip", progress=False)
+    assert len(found.failed) == 1
+    assert "00001.tar" in found.failed[0]
+    assert found.samples == 7
+
+
+def test_verify_finds_the_same_though_a_worker_is_killed(tmp_path, cluster, monkeypatch):
+    shards, seen = shards_of(tmp_path), tmp_path / "seen"
+    with open(f"{shards}/00003.tar", "r+b") as file:
+        file.seek(600)
+        file.write(b"damage")
+    here = sp.verify(shards, decode=True, progress=False)
+    monkeypatch.setattr("streampipe.commands.verify.Source", lambda options: Killed(seen))
+    there = sp.verify(shards, decode=True, engine="ray", progress=False)
+    assert seen.exists()
+    assert there.damages == here.damages
+    assert there.damages
+    assert there.shards == here.shards == 5
 
 
 def test_engines_are_two():

@@ -15,6 +15,8 @@ def run(given: argparse.Namespace) -> int:
         given.urls,
         folder=given.out,
         threads=given.threads,
+        engine=given.engine,
+        address=given.address,
         on_error=given.on_error,
         limits=given.limits,
         storage_options=given.storage_options,

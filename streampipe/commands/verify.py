@@ -11,13 +11,14 @@ import argparse
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from tqdm import tqdm
 
 from streampipe.checksum import crc32
+from streampipe.cluster import cluster_of
 from streampipe.commands.look import samples
 from streampipe.commands.say import say_json
 from streampipe.decoding import decode_field
@@ -27,11 +28,14 @@ from streampipe.errors import ConfigError, IndexMismatch, SampleError, ShardErro
 from streampipe.index import Finder, ShardIndex, scan
 from streampipe.index.find import index_url
 from streampipe.index.manifest import NAME, Entry, entries
+from streampipe.processes import Tell
 from streampipe.source import Source, has_query, redact
 from streampipe.tar import Limits, compression_of
+from streampipe.threads import ordered
 from streampipe.urls import ShardList, expand, is_shard
 
 _SHARD = (ShardError, SourceError)
+_THREADS = 4
 
 
 def run(given: argparse.Namespace) -> int:
@@ -41,6 +45,8 @@ def run(given: argparse.Namespace) -> int:
         index=given.index,
         decode=given.decode,
         threads=given.threads,
+        engine=given.engine,
+        address=given.address,
         limits=given.limits,
         storage_options=given.storage_options,
         progress=not given.quiet and not given.json,
@@ -82,9 +88,11 @@ def verify(
     *,
     index: str | None = None,
     decode: bool = False,
-    threads: int = 4,
+    threads: int | None = None,
     limits: Limits | None = None,
     storage_options: Mapping[str, Any] | None = None,
+    engine: str = "local",
+    address: str | None = None,
     progress: bool = True,
 ) -> Verification:
     """Read every shard, and compare it with its index and the manifest, byte for byte.
@@ -93,8 +101,11 @@ def verify(
         urls: shards, brace ranges, globs or folders, as for ``sp.stream``.
         index: the folder of indexes and manifest, if they are not beside the shards.
         decode: decode every field too.
-        threads: shards read at once.
+        threads: shards read at once, by default 4; on a cluster tasks at once, by default one a processor.
         limits: how large members, headers and samples may be.
+        engine: ``"local"``, or ``"ray"``: shards are tasks of a Ray cluster, whose machines see them under the same
+            names.
+        address: of the Ray cluster; by default the one that the environment names, else one on this machine.
 
     Raises:
         SourceError: an index or the list of shards could not be had. What is wrong with shards is in the result.
@@ -106,8 +117,9 @@ def verify(
     >>> print(sp.verify(folder, progress=False))
     1 shards read, 0 damages found
     """
-    if threads < 1:
+    if threads is not None and threads < 1:
         raise ConfigError(f"threads is 1 or more, not {threads}")
+    cluster = cluster_of(engine, address, threads)
     start = time.perf_counter()
     source = Source(storage_options)
     names = [str(each) for each in ([urls] if isinstance(urls, (str, os.PathLike)) else urls)]
@@ -117,26 +129,41 @@ def verify(
     found += _lost(names, shards, finder, manifests)
     result = Verification(len(shards), found)
 
-    def one(url: str) -> tuple[list[str], bool]:
-        if compression_of(url, _head(url, finder)) is not None:
-            known, damages = None, list(_structure(url, finder))
-        else:
-            known, damages = _index(url, finder)
-            damages += _bytes(url, finder, known, manifests[_manifest_url(url, finder)].get(_name(url)))
-        if decode:
-            damages += _decoded(url, finder)
-        return damages, known is None
-
-    pool = ThreadPoolExecutor(threads)
-    try:
-        done = tqdm(pool.map(one, shards), total=len(shards), unit=" shards", desc="verify", disable=not progress)
-        for damages, unindexed in done:
+    known = ((url, manifests[_manifest_url(url, finder)].get(_name(url))) for url in shards)
+    jobs = (_Job(url, entry, finder, decode) for url, entry in known)
+    if cluster is not None:
+        read = cluster.ordered(_read, jobs, lambda amount: None)
+    else:
+        read = ordered(_read, jobs, threads or _THREADS)
+    with closing(read):  # also when it is interrupted: no further shard is begun
+        for damages, unindexed in tqdm(read, total=len(shards), unit=" shards", desc="verify", disable=not progress):
             result.damages += damages
             result.unindexed += unindexed
-    finally:  # also when it is interrupted: no further shard is begun
-        pool.shutdown(wait=True, cancel_futures=True)
     result.seconds = time.perf_counter() - start
     return result
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A shard to be read, and its row of the manifest. Picklable."""
+
+    url: str
+    entry: Entry | None
+    finder: Finder
+    decode: bool
+
+
+def _read(job: _Job, tell: Tell = lambda amount: None) -> tuple[list[str], bool]:
+    """What is wrong with a shard, and whether it has no index."""
+    url, finder = job.url, job.finder
+    if compression_of(url, _head(url, finder)) is not None:
+        known, damages = None, list(_structure(url, finder))
+    else:
+        known, damages = _index(url, finder)
+        damages += _bytes(url, finder, known, job.entry)
+    if job.decode:
+        damages += _decoded(url, finder)
+    return damages, known is None
 
 
 def _index(url: str, finder: Finder) -> tuple[ShardIndex | None, list[str]]:

@@ -6,9 +6,9 @@ import glob
 import logging
 import os
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,17 +16,21 @@ from tqdm import tqdm
 
 from streampipe.atomic import sweep
 from streampipe.checksum import crc32
+from streampipe.cluster import cluster_of
 from streampipe.errors import ConfigError, CorruptShard, IndexMismatch, ShardError, StreampipeError
 from streampipe.index.find import index_url
 from streampipe.index.manifest import NAME, Entry
 from streampipe.index.scan import check, scan
 from streampipe.index.table import IMAGES, NESTED, VIDEOS, ShardIndex
 from streampipe.index.whole import Indexed, Whole
+from streampipe.processes import Tell
 from streampipe.source import Source, has_query, local_path, redact
 from streampipe.tar import Limits
+from streampipe.threads import ordered
 from streampipe.urls import ShardList, expand
 
 log = logging.getLogger("streampipe")
+_THREADS = 4
 
 
 @dataclass
@@ -55,13 +59,15 @@ def index(
     source: Source | None = None,
     *,
     folder: str | None = None,
-    threads: int = 4,
+    threads: int | None = None,
     on_error: str = "raise",
     limits: Limits | None = None,
     storage_options: Mapping[str, Any] | None = None,
+    engine: str = "local",
+    address: str | None = None,
     progress: bool = True,
 ) -> Summary:
-    """Index shards, local or remote, ``threads`` at once, and write the manifest when all are done.
+    """Index shards, local or remote, several at once, and write the manifest when all are done.
 
     Each index appears at its place when it is whole. An index that is there and fits its shard (size) is kept, so an
     interrupted run goes on when it is run again. Before anything is hashed, the headers of all local shards are read
@@ -71,9 +77,13 @@ def index(
         urls: shards, brace ranges, globs or folders, as for ``sp.stream``.
         source: what opens them, in place of ``storage_options``.
         folder: where indexes and manifest go, if not beside the shards.
+        threads: shards read at once, by default 4; on a cluster tasks at once, by default one a processor.
         on_error: ``"skip"`` goes on behind a shard that is damaged: it gets no index, is not in the manifest, and is
             listed in the result.
         limits: how large members, headers and samples may be.
+        engine: ``"local"``, or ``"ray"``: shards are tasks of a Ray cluster, whose machines see them under the same
+            names. The indexes and the manifest are the same.
+        address: of the Ray cluster; by default the one that the environment names, else one on this machine.
 
     Raises:
         ConfigError: two shards have the same file name, so one manifest or ``folder`` cannot hold both; a shard is
@@ -90,8 +100,9 @@ def index(
     start = time.perf_counter()
     if on_error not in ("raise", "skip"):
         raise ConfigError(f"on_error is 'raise' or 'skip', not {on_error!r}")
-    if threads < 1:
+    if threads is not None and threads < 1:
         raise ConfigError(f"threads is 1 or more, not {threads}")
+    cluster = cluster_of(engine, address, threads)
     if source is not None and storage_options is not None:
         raise ConfigError("index takes a source or storage_options, not both")
     opened = source or Source(storage_options)
@@ -105,32 +116,18 @@ def index(
     base = "".join(index_url(shards[0], folder).rpartition("/")[:2])
     summary = Summary(redact(base + NAME), shards=len(shards))
 
-    _check(shards, places, opened, limits or Limits(), threads, progress, on_error)
+    bounds = limits or Limits()
+    _check(shards, places, opened, bounds, threads or _THREADS, progress, on_error)
     _make_folders(places)
     _sweep(places)
-    jobs = {_name(url): (url, place) for url, place in zip(shards, places, strict=True)}
+    jobs = {_name(url): _Job(url, place, opened, bounds, on_error) for url, place in zip(shards, places, strict=True)}
     whole = Whole(opened, base, list(jobs))
     staying = _still_there(whole.others, shards, opened)
 
-    def one(name: str) -> Indexed:
-        url, place = jobs[name]
-        data = opened.read_if_there(place)
-        found = None if data is None else _fitting(data, opened, url, place)
-        kept = found is not None
-        try:
-            found = found if found is not None else scan(url, opened, limits or Limits())
-        except ShardError as error:
-            if on_error == "raise":
-                raise
-            summary.failed.append(str(error))
-            return Indexed(name, None)
-        if data is None or not kept:
-            opened.write(place, data := found.to_bytes())
-        digest = found.facts.get("sha256")
-        return Indexed(name, Entry(name, found.shard_bytes, len(found), digest, crc32(data)), kept, found)
-
-    def counted(done: Iterator[Indexed]) -> Iterator[Indexed]:
-        for each in tqdm(done, total=len(shards), unit=" shards", desc="index", disable=not progress):
+    def counted(done: Iterator[tuple[Indexed, str | None]]) -> Iterator[Indexed]:
+        for each, why in tqdm(done, total=len(shards), unit=" shards", desc="index", disable=not progress):
+            if why is not None:
+                summary.failed.append(why)
             if each.entry is not None:
                 summary.kept += each.kept
                 summary.samples += each.entry.samples
@@ -141,11 +138,13 @@ def index(
                 )
             yield each
 
-    pool = ThreadPoolExecutor(threads)
-    try:
-        whole.update(counted(_ahead(pool, one, whole.order, threads)), staying)
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+    wanted = (jobs[name] for name in whole.order)
+    if cluster is not None:
+        done = cluster.ordered(_indexed, wanted, lambda amount: None)
+    else:
+        done = ordered(_indexed, wanted, threads or _THREADS)
+    with closing(done):
+        whole.update(counted(done), staying)
     summary.failed.sort()
     summary.seconds = time.perf_counter() - start
     return summary
@@ -165,17 +164,32 @@ def check_folders(places: Iterable[str], advice: str) -> None:
             raise ConfigError(f"{folder or '.'} cannot be written: {advice}")
 
 
-def _ahead(
-    pool: ThreadPoolExecutor, one: Callable[[str], Indexed], names: Sequence[str], threads: int
-) -> Iterator[Indexed]:
-    """Each shard indexed, in order; a few are done ahead, because their indexes are held until then."""
-    futures: deque[Future[Indexed]] = deque()
-    for name in names:
-        futures.append(pool.submit(one, name))
-        if len(futures) > 2 * threads:
-            yield futures.popleft().result()
-    while futures:
-        yield futures.popleft().result()
+@dataclass(frozen=True)
+class _Job:
+    """A shard to be indexed, and where its index goes. Picklable."""
+
+    url: str
+    place: str
+    source: Source
+    limits: Limits
+    on_error: str
+
+
+def _indexed(job: _Job, tell: Tell = lambda amount: None) -> tuple[Indexed, str | None]:
+    """Index a shard, unless its index is there; and say what is wrong with one that is left out."""
+    name, data = _name(job.url), job.source.read_if_there(job.place)
+    found = None if data is None else _fitting(data, job.source, job.url, job.place)
+    kept = found is not None
+    try:
+        found = found if found is not None else scan(job.url, job.source, job.limits)
+    except ShardError as error:
+        if job.on_error == "raise":
+            raise
+        return Indexed(name, None), str(error)
+    if data is None or not kept:
+        job.source.write(job.place, data := found.to_bytes())
+    digest = found.facts.get("sha256")
+    return Indexed(name, Entry(name, found.shard_bytes, len(found), digest, crc32(data)), kept, found), None
 
 
 def _name(url: str) -> str:
@@ -207,7 +221,7 @@ def _check(
 
     jobs = zip(urls, map(local_path, places), strict=True)
     local = [url for url, place in jobs if local_path(url) is not None and not (place and os.path.exists(place))]
-    with ThreadPoolExecutor(max(1, threads)) as pool:
+    with ThreadPoolExecutor(threads) as pool:
         done = tqdm(pool.map(wrong, local), total=len(local), unit=" shards", desc="check", disable=not progress)
         errors = [error for error in done if error is not None]
     for error in errors[1:]:

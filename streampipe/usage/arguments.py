@@ -8,6 +8,7 @@ import os
 from dataclasses import fields
 from typing import Any
 
+from streampipe.cluster import ENGINES
 from streampipe.tar import Limits
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
@@ -34,6 +35,12 @@ def add_limits(parser: argparse.ArgumentParser) -> None:
         metavar="NAME[=N],...",
         help="as in concatenated,max_member_bytes=4G (see sp.Limits)",
     )
+
+
+def add_engine(parser: argparse.ArgumentParser) -> None:
+    """Who does the work."""
+    parser.add_argument("--engine", choices=ENGINES, default="local", help="ray: shards are tasks of a Ray cluster")
+    parser.add_argument("--address", help="of the Ray cluster (that of the environment, or one on this machine)")
 
 
 def add_index(parser: argparse.ArgumentParser) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from streampipe.usage.arguments import add_urls, positive
+from streampipe.usage.arguments import add_engine, add_urls, positive
 
 HELP = """Write an index beside every shard (where each sample is, the size of its image, the scalars of its json), and
 a manifest of the dataset with the facts of all shards together. With them batches are planned: exact, resumable, and
@@ -12,6 +12,7 @@ where() and bucket() read nothing. Shards that are indexed already are kept; run
 EXAMPLES = """
   streampipe index shards/
   streampipe index 's3://bucket/{00000..01999}.tar' --threads 16
+  streampipe index /shared/shards --engine ray --address auto
   streampipe index 'https://host/{000..099}.tar' --out indexes    # and then sp.stream(..., index="indexes")
 """
 
@@ -20,7 +21,10 @@ def add(parser: argparse.ArgumentParser) -> None:
     """Its arguments."""
     add_urls(parser)
     parser.add_argument("--out", metavar="FOLDER", help="where indexes and manifest go, if not beside the shards")
-    parser.add_argument("--threads", type=positive, default=4, metavar="N", help="shards read at once (4)")
+    parser.add_argument(
+        "--threads", type=positive, metavar="N", help="shards read at once (4; on a cluster, its processors)"
+    )
+    add_engine(parser)
     parser.add_argument(
         "--on-error",
         choices=("raise", "skip"),

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from streampipe.cluster import ENGINES
-from streampipe.usage.arguments import add_limits, options, positive, size, whole
+from streampipe.usage.arguments import add_engine, add_limits, options, positive, size, whole
 from streampipe.usage.words import BUCKETS, FORMATS, LAYOUTS
 
 HELP = "write a folder of images with what lies beside them, other shards, or tables with images in them, as shards"
@@ -31,8 +30,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--on-error", choices=("raise", "skip"), default="raise", help=_SKIP)
     parser.add_argument("--workers", type=whole, metavar="N", help="processes (as many as processors, up to 8)")
-    parser.add_argument("--engine", choices=ENGINES, default="local", help="ray: shards are tasks of a Ray cluster")
-    parser.add_argument("--address", help="of the Ray cluster (that of the environment, or one on this machine)")
+    add_engine(parser)
     parser.add_argument("--json", action="store_true", help="print what was done as JSON")
     parser.add_argument("--quiet", action="store_true", help="no progress bar, no summary")
     _add_folder(parser.add_argument_group("a folder of images"))

@@ -8,7 +8,7 @@ from streampipe.usage import words
 
 
 def test_options_take_the_words_that_the_library_knows():
-    assert words.LAYOUTS == ("auto", *LAYOUTS)
-    assert words.FORMATS == tuple(FORMATS)
-    assert words.BUCKETS == tuple(SETS)
+    assert ("auto", *LAYOUTS) == words.LAYOUTS
+    assert tuple(FORMATS) == words.FORMATS
+    assert tuple(SETS) == words.BUCKETS
     assert words.MISSING == MISSING
