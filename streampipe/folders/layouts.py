@@ -25,6 +25,8 @@ CAPTIONS = frozenset(("txt", "json", "caption", "text", "transcript"))
 _DEFAULT = "default.txt"
 _LABELS = re.compile(r"-(masklabel|condlabel)(?=\.[^./]+\Z)", re.IGNORECASE)
 _REPEATS = re.compile(r"([1-9]\d*)_(.+)")
+_REG = "reg"
+_KOHYA = ("img", "image", "images", "train", _REG)
 _ROLES = {
     **dict.fromkeys(("images", "image", "img", "imgs", "target", "targets"), ""),
     **dict.fromkeys(("captions", "caption", "texts", "text", "prompts", "prompt", "txt", "instructions"), "caption"),
@@ -65,25 +67,52 @@ PLAIN = Layout("plain", "images with files of the same name beside them", _plain
 
 
 def kohya(folder: str) -> Layout:
-    """``N_class tokens/image.jpg``: repeats and class tokens become facts; images are not copied N times."""
+    """``N_class tokens/image.jpg``: repeats and class tokens become facts; images are not copied N times.
+
+    Such folders may lie in ``img/`` and, those of regularization images, in ``reg/``: ``is_reg`` then says which.
+    """
+    roots = _kohya_roots(folder)
 
     def place(path: str) -> str | None:
+        root, _, below = path.partition("/")
+        found = below if root in roots else path
         cached = path.endswith(".npz")  # latents and embeddings, of a model and its settings
-        return _plain(path) if path.count("/") == 1 and _REPEATS.match(path) and not cached else None
+        return _plain(path) if found.count("/") == 1 and _REPEATS.match(found) and not cached else None
 
     def finish(item: Item) -> Item:
-        found = _REPEATS.fullmatch(item.key.partition("/")[0])
+        root, _, below = item.key.partition("/")
+        found = _REPEATS.fullmatch(below.partition("/")[0] if root in roots else root)
         assert found is not None
-        return _with_facts(item, {"repeats": int(found[1]), "class_tokens": found[2]}, found[2])
+        facts: dict[str, object] = {"repeats": int(found[1]), "class_tokens": found[2]}
+        if roots:
+            facts["is_reg"] = root.lower() == _REG
+        return _with_facts(item, facts, found[2])
 
+    about = "folders of repeats and class tokens" + (f" in {', '.join(sorted(roots))}" if roots else "")
     wants = "images lie in folders named as in '10_my dog': a number of repeats, and class tokens"
-    return Layout("kohya", "folders of repeats and class tokens", place, finish, wants=wants)
+    return Layout("kohya", about, place, finish, wants=wants)
+
+
+def _kohya_roots(folder: str) -> frozenset[str]:
+    """The folders ``img`` and ``reg`` in which kohya's folders lie; none if they lie in the folder itself."""
+    tops = _folders(folder)
+    if any(map(_REPEATS.fullmatch, tops)):
+        return frozenset()
+    below = {top: _folders(os.path.join(folder, top)) for top in tops if top.lower() in _KOHYA}
+    return frozenset(top for top, names in below.items() if names and all(map(_REPEATS.fullmatch, names)))
+
+
+def _folders(folder: str) -> list[str]:
+    try:
+        with os.scandir(folder) as entries:
+            return [each.name for each in entries if each.is_dir(follow_symlinks=False) and each.name[0] != "."]
+    except OSError:
+        return []  # whoever lists the files says so
 
 
 def classes(folder: str) -> Layout:
     """``class/.../image.jpg``: the number of the class among all, sorted, becomes ``cls``, its name a fact."""
-    with os.scandir(folder) as entries:
-        names = sorted(each.name for each in entries if each.is_dir(follow_symlinks=False) and each.name[0] != ".")
+    names = sorted(_folders(folder))
     numbers = {name: number for number, name in enumerate(names)}
 
     def place(path: str) -> str | None:
@@ -234,7 +263,7 @@ def layout_of(
     roles = [_ROLES.get(name.lower()) for name in folders]
     if not loose and len(folders) > 1 and roles.count("") == 1 and None not in roles:
         return pairs(folder)
-    if not loose and folders and all(_REPEATS.fullmatch(name) for name in folders):
+    if not loose and folders and (all(map(_REPEATS.fullmatch, folders)) or _kohya_roots(folder)):
         return kohya(folder)
     files = {name for name, is_folder in seen if not is_folder}
     if not loose_images(files) and any(re.fullmatch(r"\d+_stats\.json", name) for name in files):

@@ -25,7 +25,7 @@ from streampipe.tar import Limits
 from streampipe.urls import expand, is_shard
 
 FOLDER = "folder"
-_OTHERS = {".mds": "mds", ".mds.zstd": "mds", ".mds.gz": "mds", ".bin": "litdata"}
+_OTHERS = {".mds": "mds", **{f".mds.{end}": "mds" for end in ("zstd", "gz", "bz2", "br", "snappy")}, ".bin": "litdata"}
 Names = str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | SampleSource
 Tell = Callable[[int], object]
 

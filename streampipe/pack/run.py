@@ -91,11 +91,11 @@ def pack(
         deduplicate: of samples whose main images are equal, byte for byte, only the first is packed.
         on_error: ``"skip"`` leaves out samples with files that cannot be packed, and lists them in ``skipped.jsonl``.
         layout: how a folder is laid out; ``"auto"`` finds out, and the result says so: ``"plain"``, ``"kohya"``
-            (folders such as ``10_my dog``), ``"tables"`` (``metadata.csv``, ``.jsonl`` or ``.parquet`` beside the
-            images, as of Hugging Face's imagefolder; ``captions.json``), ``"pairs"`` (``images/``,
-            ``conditioning_images/``, ``masks/``, ``captions/`` side by side), ``"ai-toolkit"`` (``default.txt`` is the
-            caption of all that have none), ``"img2dataset"`` (its output format ``files``). Never guessed is
-            ``"classes"`` (a folder for each).
+            (folders such as ``10_my dog``, also in ``img/`` and ``reg/``), ``"tables"`` (``metadata.csv``, ``.jsonl``
+            or ``.parquet`` beside the images, as of Hugging Face's imagefolder; ``captions.json``), ``"pairs"``
+            (``images/``, ``conditioning_images/``, ``masks/``, ``captions/`` side by side), ``"ai-toolkit"``
+            (``default.txt`` is the caption of all that have none), ``"img2dataset"`` (its output format ``files``).
+            Never guessed is ``"classes"`` (a folder for each).
         metadata: a table for layout ``"tables"`` that lies elsewhere, or has another name; paths in it are relative to
             ``given``.
         file_column: the column of a table that names the image, by its path or its mere name or number.

@@ -93,7 +93,7 @@ def _of_listing(files: Files, found: Summary) -> list[str]:
     found.orphans, found.other = listing.orphans.count, listing.other.count
     notes = [f"layout: {listing.layout.name} ({listing.layout.about})"]
     notes += _counted(listing.orphans, "sidecar files without an image, not packed")
-    notes += _counted(listing.other, "files of other kinds, not packed")
+    notes += _counted(listing.other, "files of other kinds, or in places that the layout does not have, not packed")
     notes += _counted(Few(listing.hidden), "hidden files and folders, passed over")
     if listing.layout.rows is not None and (unused := listing.layout.rows.unused())[0]:
         notes.append(f"{unused[0]} rows of tables are of no image ({'; '.join(unused[1])})")

@@ -22,6 +22,8 @@ from streampipe.tar.compression import decompress
 
 _HELD = 64  # shards whose offsets are held
 _KEYS = ("__key__", "key")
+WHOLE = ("brotli", "snappy")
+"""Compressions of a shard as one piece."""
 Value = Callable[[bytes], Any]
 """From the bytes of a column to its value."""
 
@@ -35,12 +37,16 @@ class Column(NamedTuple):
 
 
 class Shard(NamedTuple):
-    """A shard: its URL, its samples, its columns, and how it is compressed (None: it is not)."""
+    """A shard: its URL, its samples, its columns, and how it is compressed (None: it is not).
+
+    ``bytes``: of what it inflates to, where the index says so.
+    """
 
     url: str
     samples: int
     columns: tuple[Column, ...]
     compression: str | None = None
+    bytes: int = 0
 
 
 class Chunks(Numbered):
@@ -109,8 +115,11 @@ class Chunks(Numbered):
             need = 4 * (held.samples + 2)
             whole = None
             if held.compression is not None:
-                pieces = decompress(self.source.chunks(held.url), shard=redact(held.url), kind=held.compression)
-                whole = b"".join(pieces)
+                chunks = self.source.chunks(held.url)
+                if held.compression in WHOLE:
+                    whole = _inflated(b"".join(chunks), held)
+                else:
+                    whole = b"".join(decompress(chunks, shard=redact(held.url), kind=held.compression))
             head = self.source.read(held.url, 0, need) if whole is None else whole[:need]
             numbers = np.frombuffer(head, "<u4")
             if (
@@ -127,6 +136,27 @@ class Chunks(Numbered):
         while len(self._now) > (2 if found[0] is not None else _HELD):
             self._now.popitem(last=False)
         return found
+
+
+def _inflated(data: bytes, shard: Shard) -> bytes:
+    """The bytes of a shard that is compressed as a whole; never more than its index says."""
+    shown = redact(shard.url)
+    try:
+        import cramjam
+    except ImportError:
+        raise ConfigError(f"{shown} is compressed with {shard.compression}: pip install 'streampipe[mds]'") from None
+    inflate = cramjam.brotli.decompress_into if shard.compression == "brotli" else cramjam.snappy.decompress_raw_into
+    whole = bytearray(shard.bytes)
+    try:
+        found = inflate(data, whole)
+    except cramjam.DecompressionError as error:
+        raise CorruptShard(
+            f"{shown}: its {shard.compression} data is damaged, or more than the {shard.bytes} bytes that its index "
+            f"says ({error}); fetch it again"
+        ) from None
+    if found != shard.bytes:
+        raise CorruptShard(f"{shown} inflates to {found} bytes, its index says {shard.bytes}; fetch it again")
+    return bytes(whole)
 
 
 def _roots(urls: str | Sequence[str]) -> list[str]:

@@ -45,7 +45,7 @@ _ENCODINGS: dict[str, Value] = {
     "jpeg_array": listing(0, as_bytes),
     "jpegarray": listing(0, as_bytes),
 }
-_COMPRESSIONS = {"zstd": "zstd", "gz": "gzip", "bz2": "bz2"}
+_COMPRESSIONS = {"zstd": "zstd", "gz": "gzip", "bz2": "bzip2", "br": "brotli", "snappy": "snappy"}
 
 
 class MDS(Chunks):
@@ -67,19 +67,22 @@ class MDS(Chunks):
                     raise ConfigError(f"{redact(root)}: shards of format {entry['format']!r} are not read, only 'mds'")
                 names, encodings, sizes = entry["column_names"], entry["column_encodings"], entry["column_sizes"]
                 packed, count = entry["zip_data"], int(entry["samples"])
+                size = int(entry["raw_data"]["bytes"])
                 url = f"{root}/{(packed or entry['raw_data'])['basename']}"
                 kind = str(entry["compression"] or "").partition(":")[0]
                 columns = tuple(
                     Column(name, _value(name, encoding, url), size)
                     for name, encoding, size in zip(names, encodings, sizes, strict=True)
                 )
+                if not 0 <= size < 1 << 32:  # its offsets have 32 bits
+                    raise ValueError(f"a shard of {size} bytes")
             except (KeyError, TypeError, ValueError) as error:
                 if isinstance(error, ConfigError):
                     raise
                 raise CorruptShard(f"{redact(root)}/index.json is damaged ({error!r}); fetch it again") from error
             if packed and kind not in _COMPRESSIONS:
                 raise ConfigError(f"{redact(url)} is compressed by {kind}, which is not read; decompress it first")
-            yield Shard(url, count, columns, _COMPRESSIONS[kind] if packed else None)
+            yield Shard(url, count, columns, _COMPRESSIONS[kind] if packed else None, size)
 
 
 def _value(name: str, encoding: str, place: str) -> Value:

@@ -47,6 +47,22 @@ def test_kohya_repeats_are_facts_and_class_tokens_a_caption_where_there_is_none(
     assert next(iter(sp.stream(str(tmp_path / "out")).where("repeats == 3")))["__key__"] == "3_cat/c"
 
 
+def test_kohya_regularization_images_are_told_from_others(tmp_path):
+    names = ("img/10_my dog/a.jpg", "reg/1_dog/a.jpg", "reg/1_dog/b.jpg", "log/x.txt", "img/loose.jpg")
+    source = folder(tmp_path / "in", *names)
+    (source / "model").mkdir()
+    assert layout_of(str(source)).name == "kohya"
+    dog = '{"repeats": 10, "class_tokens": "my dog", "is_reg": false}'
+    reg = {"jpg": "image", "txt": "dog", "json": '{"repeats": 1, "class_tokens": "dog", "is_reg": true}'}
+    assert texts_of(source, tmp_path / "out") == {
+        "img/10_my dog/a": {"jpg": "image", "txt": "my dog", "json": dog},
+        "reg/1_dog/a": reg,
+        "reg/1_dog/b": reg,
+    }
+    kept = [sample["__key__"] for sample in sp.stream(str(tmp_path / "out")).where("not is_reg")]
+    assert kept == ["img/10_my dog/a"]
+
+
 def test_classes_are_numbered_in_the_order_of_their_names(tmp_path):
     source = folder(tmp_path / "in", "zebra/a.jpg", "ant/b.jpg", "ant/more/c.jpg")
     assert layout_of(str(source)).name == "plain"  # which folders are classes is for the user to say

@@ -1,8 +1,11 @@
 """Datasets of MosaicML's streaming and of LitData are read as sources, and packed; nothing in them is run."""
 
+import bz2
+import gzip
 import json
 import pickle
 import struct
+import sys
 
 import numpy as np
 import pytest
@@ -121,6 +124,50 @@ def test_what_mosaicml_wrote_is_a_source_and_is_packed(tmp_path):
     fields = packed["00001/00000001"]
     assert (fields["jpg"], fields["txt"], fields["many1.png"]) == (photo(3, 16, 8), b"c3", PNG + b"two")
     assert sorted(fields) == ["a.npy", "f.npy", "jpg", "json", "many0.png", "many1.png", "p.png", "txt"]
+
+
+def compress(folder, kind, pack):
+    index = json.loads((folder / "index.json").read_text())
+    for entry in index["shards"]:
+        name = entry["raw_data"]["basename"]
+        raw = (folder / name).read_bytes()
+        entry["raw_data"]["bytes"], entry["compression"] = len(raw), kind
+        (folder / name).unlink()
+        (folder / f"{name}.{kind.partition(':')[0]}").write_bytes(pack(raw))
+        entry["zip_data"] = {"basename": f"{name}.{kind.partition(':')[0]}", "bytes": 0, "hashes": {}}
+    (folder / "index.json").write_text(json.dumps(index))
+    return folder
+
+
+def mosaic(name):
+    cramjam = pytest.importorskip("cramjam")
+    return {"br": cramjam.brotli.compress, "snappy": cramjam.snappy.compress_raw}[name]
+
+
+@pytest.mark.parametrize("kind", ["gz:6", "bz2:9", "zstd:3", "br:11", "snappy"])
+def test_what_mosaicml_compressed_is_packed_as_what_it_did_not(tmp_path, kind):
+    name = kind.partition(":")[0]
+    if name == "zstd":
+        pack = pytest.importorskip("zstandard").compress
+    else:
+        pack = {"gz": gzip.compress, "bz2": bz2.compress}.get(name) or mosaic(name)
+    quiet(write_mds(tmp_path / "plain"), tmp_path / "out")
+    folder = compress(write_mds(tmp_path / "in"), kind, pack)
+    assert quiet(folder, tmp_path / "again").samples == 5
+    assert contents(tmp_path / "again") == contents(tmp_path / "out")
+
+
+@pytest.mark.parametrize("kind", ["br", "snappy"])
+def test_what_is_compressed_never_inflates_to_more_than_its_index_says(tmp_path, kind, monkeypatch):
+    folder = compress(write_mds(tmp_path / "in"), kind, mosaic(kind))
+    index = json.loads((folder / "index.json").read_text())
+    index["shards"][0]["raw_data"]["bytes"] -= 1
+    (folder / "index.json").write_text(json.dumps(index))
+    with pytest.raises(sp.CorruptShard, match=rf"shard\.00000\.mds\.{kind}: its \w+ data is damaged, or more than"):
+        list(MDS(str(folder)).read(0))
+    monkeypatch.setitem(sys.modules, "cramjam", None)
+    with pytest.raises(sp.ConfigError, match=r"pip install 'streampipe\[mds\]'"):
+        list(MDS(str(folder)).read(1))
 
 
 def test_what_litdata_wrote_is_a_source_and_is_packed(tmp_path):
