@@ -13,13 +13,15 @@ import os
 import sqlite3
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing
 from functools import partial
 from itertools import groupby
 from operator import itemgetter
 
+from streampipe.decoding.extensions import VIDEOS
 from streampipe.decoding.movie import main_picture
 from streampipe.errors import NameCollision, PackError
-from streampipe.folders.duplicates import repeated
+from streampipe.folders.duplicates import ALIKE, Seen, blocks_of
 from streampipe.folders.facts import cut
 from streampipe.folders.files import packed_size
 from streampipe.folders.layouts import CAPTIONS, PLAIN, Layout, with_caption
@@ -29,13 +31,17 @@ from streampipe.folders.walk import Few, Row, Walk
 from streampipe.rng import derive
 from streampipe.source import Source, local_path
 from streampipe.tar import Limits
+from streampipe.threads import ordered
 
+THREADS = 8
+"""Images that are looked at at once."""
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 _SCHEMA = """
 CREATE TABLE files(stem TEXT, rest TEXT, path TEXT, size INT, mtime INT, why TEXT);
 CREATE TABLE found(key TEXT, fold TEXT, rank INT, size INT, image INT, path TEXT, files TEXT, part INT DEFAULT 0);
 CREATE TABLE items(key TEXT, size INT, files TEXT, part INT);
 CREATE TABLE broken(path BLOB, why TEXT);
+CREATE TABLE same(number INT, path TEXT, first TEXT);
 """
 
 
@@ -95,6 +101,10 @@ class Listing:
         rows = self._db.execute("SELECT path, why FROM broken ORDER BY path")
         return ((os.fsdecode(path), why) for path, why in rows)
 
+    def why_repeated(self) -> Iterator[tuple[str, str]]:
+        """The images that are left out because another is the same, each with that one."""
+        return self._db.execute("SELECT path, first FROM same ORDER BY rowid")
+
 
 def scan(
     folder: str,
@@ -104,7 +114,7 @@ def scan(
     case_sensitive: bool = False,
     caption: str | None = None,
     beside: Mapping[str, str | os.PathLike[str]] | None = None,
-    deduplicate: bool = False,
+    deduplicate: bool | str = False,
     seed: int | None = None,
     without: str | None = None,
     limits: Limits | None = None,
@@ -118,8 +128,8 @@ def scan(
     that leads elsewhere counts as a file that cannot be read, lest somebody else's files end up in a dataset. Links to
     folders are not followed. With a ``seed`` the order is shuffled, each key by itself. ``caption`` is that of images
     that have none. ``beside``: folders elsewhere that hold a part (``mask``, ``control``, ``caption``) of the images of
-    the same path. ``source`` reads a folder of a store. With ``deduplicate``, of samples whose main images are equal,
-    byte for byte, the first by key stays.
+    the same path. ``source`` reads a folder of a store. With ``deduplicate``, of samples whose main images are the same
+    (see ``Seen``), the first by key stays.
     ``sift`` says which samples stay, and in which part of the dataset: parts come one after the other. ``tell`` hears
     of files.
 
@@ -156,7 +166,7 @@ def scan(
         listing._db.execute("DROP TABLE files")
         _twins(listing)
         if deduplicate:
-            _without_repeated(listing)
+            _without_repeated(listing, Seen(deduplicate), deduplicate == ALIKE, source)
         if sift is not None:
             _sift(listing, sift)
         listing._db.execute("INSERT INTO items SELECT key, size, files, part FROM found ORDER BY part, rank, key")
@@ -281,14 +291,22 @@ def _note(listing: Listing, result: Grouped) -> None:
         listing.note_broken(path, why)
 
 
-def _without_repeated(listing: Listing) -> None:
-    """Take out the samples whose image an earlier one has."""
-    images = listing._db.execute(
-        "SELECT image, rowid, path FROM found WHERE image IN "
-        "(SELECT image FROM found GROUP BY image HAVING count(*) > 1) ORDER BY image, key"
-    )
-    for number, path, first in list(repeated(listing.folder, images)):
-        listing.repeated.add(f"{path} is {first}")
+def _without_repeated(listing: Listing, seen: Seen, alike: bool, source: Source | None) -> None:
+    """Take out the samples whose image is the same as an earlier one. Only images of one size can be equal."""
+    equal = "WHERE image IN (SELECT image FROM found GROUP BY image HAVING count(*) > 1)"
+    rows = listing._db.execute(f"SELECT rowid, path FROM found {'' if alike else equal} ORDER BY key")
+
+    def marked(row: tuple[int, str]) -> tuple[int, str, bytes | None]:
+        video = alike and extension(row[1]) in VIDEOS
+        return *row, None if video else seen.mark(blocks_of(listing.folder, row[1], source))
+
+    with closing(seen):
+        for number, path, mark in ordered(marked, rows, THREADS):
+            first = None if mark is None else seen.first(mark, path)
+            if first is not None:
+                listing.repeated.add(f"{path} is {first}")
+                listing._db.execute("INSERT INTO same VALUES (?, ?, ?)", (number, path, first))
+    for (number,) in listing._db.execute("SELECT number FROM same").fetchall():
         _leave_out(listing, number)
 
 

@@ -53,14 +53,18 @@ def shadow(url: str, source: Source) -> Iterator[str]:
     Raises:
         PackError: there is nothing in it.
     """
-    found = 0
+    found, made = 0, set[str]()
     with TemporaryDirectory(prefix="streampipe-layout-") as folder:
         for path, _, _ in source.files(url):
             found += 1
-            top, slash, _ = path.partition("/")
-            if slash and not os.path.isdir(os.path.join(folder, top)):
-                os.mkdir(os.path.join(folder, top))
+            slash = "/" in path
             parts = path.split("/")
+            if ".." in parts:  # what it is called by others never says where a file goes
+                continue
+            below = "/".join(parts[:-1][: _DEEPEST - 1])
+            if below not in made and not any(map(is_passed_over, parts)):
+                os.makedirs(os.path.join(folder, below), exist_ok=True)
+                made.add(below)
             told_by = parts[-1] in _TOLD_BY and len(parts) <= _DEEPEST
             if told_by or (not slash and path.endswith((".parquet", "_stats.json"))):
                 place = os.path.join(folder, *parts)

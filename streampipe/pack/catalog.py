@@ -11,12 +11,15 @@ import hashlib
 import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from itertools import groupby, islice
 from operator import itemgetter
 from typing import Any
 
+from streampipe.decoding.extensions import VIDEOS
 from streampipe.decoding.movie import main_picture
 from streampipe.errors import NameCollision, PackError, ShardError
+from streampipe.folders.duplicates import ALIKE, Seen
 from streampipe.folders.files import Unreadable
 from streampipe.folders.names import folded, unsafe
 from streampipe.folders.walk import Few
@@ -24,13 +27,14 @@ from streampipe.index import ShardIndex
 from streampipe.index.columns import Columns
 from streampipe.index.facts import facts_of
 from streampipe.index.table import make
-from streampipe.pack.contents import THREADS, Place, SamplesOf, main_of, members
+from streampipe.pack.contents import THREADS, Loaded, Place, SamplesOf, main_of, members
 from streampipe.pack.sift import Sift
 from streampipe.reading.finder import SourceFinder
 from streampipe.reading.tars import Tars
 from streampipe.rng import derive
 from streampipe.samplesource import RandomAccess, SampleSource
 from streampipe.source import local_path, redact
+from streampipe.threads import ordered
 
 _RUN = 2048  # samples whose facts are held at once, where they are found by reading
 _SCHEMA = """
@@ -38,6 +42,7 @@ PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA temp_store=FILE;
 CREATE TABLE found(key TEXT, fold TEXT, part INT, rank INT, size INT, image INT, shard INT, number INT);
 CREATE TABLE items(key TEXT, size INT, part INT, shard INT, number INT);
 CREATE TABLE broken(path TEXT, why TEXT);
+CREATE TABLE same(key TEXT, first TEXT);
 """
 
 
@@ -54,7 +59,7 @@ class Catalog:
         *,
         sift: Sift,
         seed: int | None = None,
-        deduplicate: bool = False,
+        deduplicate: bool | str = False,
         case_sensitive: bool = False,
         on_error: str = "raise",
         tell: Callable[[int], object] = lambda count: None,
@@ -141,6 +146,10 @@ class Catalog:
         """What cannot be read, with the reason."""
         return self._db.execute("SELECT path, why FROM broken ORDER BY path")
 
+    def why_repeated(self) -> Iterator[tuple[str, str]]:
+        """The samples that are left out because the image of another is the same, each with that one."""
+        return self._db.execute("SELECT key, first FROM same ORDER BY rowid")
+
     def examples(self) -> list[str]:
         """The keys of the first samples."""
         return [key for (key,) in self._db.execute("SELECT key FROM items ORDER BY rowid LIMIT 3")]
@@ -174,13 +183,13 @@ class Catalog:
             (start, start + count),
         ).fetchall()
 
-    def _fill(self, deduplicate: bool) -> None:
+    def _fill(self, deduplicate: bool | str) -> None:
         db = self._db
         db.execute("BEGIN")
         db.executemany("INSERT INTO found VALUES (?, ?, ?, ?, ?, ?, ?, ?)", self._found())
         self._twins()
         if deduplicate:
-            self._without_repeated()
+            self._without_repeated(Seen(deduplicate), deduplicate == ALIKE)
         order = "part, rank, shard, number" if self.alone else "shard, number"
         db.execute(f"INSERT INTO items SELECT key, size, part, shard, number FROM found ORDER BY {order}")
         if not self.alone:
@@ -249,23 +258,30 @@ class Catalog:
             hint = "" if len(keys) < len(same) else " (--case-sensitive-keys allows it)"
             self.collisions.add(f"{' and '.join(keys)} in {shards}{hint}")
 
-    def _without_repeated(self) -> None:
-        """Take out the samples whose main image an earlier one has. Only images of one size can be equal."""
+    def _without_repeated(self, seen: Seen, alike: bool) -> None:
+        """Take out the samples whose main image is the same as an earlier one. Only images of one size can be equal."""
+        equal = "WHERE image < 0 OR image IN (SELECT image FROM found GROUP BY image HAVING count(*) > 1)"
         rows = self._db.execute(
-            "SELECT rowid, key, shard, number FROM found WHERE image < 0 OR image IN "
-            "(SELECT image FROM found GROUP BY image HAVING count(*) > 1) ORDER BY shard, number"
+            f"SELECT rowid, key, shard, number FROM found {'' if alike else equal} ORDER BY shard, number"
         ).fetchall()
-        self._db.execute("CREATE TABLE seen(digest BLOB PRIMARY KEY, key TEXT) WITHOUT ROWID")
         places = [Place(key, shard, number) for _, key, shard, number in rows]
-        exact = isinstance(self.given, Tars)
-        for (number, key, *_), each in zip(rows, SamplesOf(self.given, places, 0, self.alone, 0, exact), strict=True):
+        samples = SamplesOf(self.given, places, 0, self.alone, 0, isinstance(self.given, Tars))
+
+        def marked(each: Loaded | Unreadable) -> tuple[bytes | None, list[str]]:
             if isinstance(each, Unreadable) or not (images := main_of(each.fields)):
-                continue
-            digest = hashlib.sha256(each.fields[main_picture(images)]).digest()
-            if self._db.execute("INSERT OR IGNORE INTO seen VALUES (?, ?)", (digest, key)).rowcount == 0:
-                (first,) = self._db.execute("SELECT key FROM seen WHERE digest = ?", (digest,)).fetchone()
+                return None, []
+            main = main_picture(images)
+            video = alike and main.rpartition(".")[2] in VIDEOS
+            return None if video else seen.mark([each.fields[main]]), list(each.fields)
+
+        with closing(seen):
+            for (number, key, *_), (mark, names) in zip(rows, ordered(marked, samples, THREADS), strict=True):
+                first = None if mark is None else seen.first(mark, key)
+                if first is None:
+                    continue
                 self.repeated.add(f"{key} is {first}")
-                for name in each.fields if self.fields else ():
+                self._db.execute("INSERT INTO same VALUES (?, ?)", (key, first))
+                for name in names if self.fields else ():
                     self.fields[name] -= 1
                 self._db.execute("DELETE FROM found WHERE rowid = ?", (number,))
         self.fields = {name: count for name, count in self.fields.items() if count}

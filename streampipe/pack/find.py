@@ -13,6 +13,7 @@ from streampipe.folders.layouts import layout_of
 from streampipe.folders.listing import Listing, scan
 from streampipe.folders.names import extension
 from streampipe.folders.remote import shadow
+from streampipe.folders.zips import url_of
 from streampipe.index import Finder
 from streampipe.pack.catalog import Catalog
 from streampipe.pack.sift import Sift
@@ -36,7 +37,7 @@ class Choice:
 
     sift: Sift
     seed: int | None = None
-    deduplicate: bool = False
+    deduplicate: bool | str = False
     case_sensitive: bool = False
     on_error: str = "raise"
     limits: Limits = field(default_factory=Limits)
@@ -137,9 +138,9 @@ def samples_of(given: Names, kind: str, choice: Choice, source: Source) -> Sampl
 def _files(names: list[str], of: Of, choice: Choice, out: str, source: Source, tell: Tell) -> Files:
     if len(names) != 1:
         raise ConfigError(f"a folder of images is one folder, not {len(names)}: pack each")
-    path = local_path(names[0])
-    if path is None:
-        return _remote_files(names[0].rstrip("/"), of, choice, source, tell)
+    path, zipped = local_path(names[0]), url_of(names[0])
+    if path is None or zipped is not None:
+        return _remote_files(zipped or names[0].rstrip("/"), of, choice, source, tell)
     folder = os.path.expanduser(path)
     if not os.path.isdir(folder):
         raise PackError(f"{folder} is no folder; give the folder that holds the images")
@@ -147,17 +148,14 @@ def _files(names: list[str], of: Of, choice: Choice, out: str, source: Source, t
 
 
 def _remote_files(url: str, of: Of, choice: Choice, source: Source, tell: Tell) -> Files:
-    for name, given in (
-        ("beside", of.beside),
-        ("follow_symlinks", of.follow_symlinks),
-        ("deduplicate", choice.deduplicate),
-    ):
+    for name, given in (("beside", of.beside), ("follow_symlinks", of.follow_symlinks)):
         if given:
             raise ConfigError(
-                f"pack: {name}= is of a local folder, and {redact(url)} is remote; pack it first, and then the shards"
+                f"pack: {name}= is of a local folder, which {redact(url)} is not; pack it first, and then the shards"
             )
     with shadow(url, source) as folder:
-        return Files(_listing(url, folder, of, choice, tell=tell, source=source), source)
+        how: dict[str, Any] = {"tell": tell, "source": source, "deduplicate": choice.deduplicate}
+        return Files(_listing(url, folder, of, choice, **how), source)
 
 
 def _listing(folder: str, laid_out: str, of: Of, choice: Choice, **options: Any) -> Listing:

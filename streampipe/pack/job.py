@@ -10,13 +10,13 @@ import json
 import logging
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from streampipe.errors import OutputBusy
 from streampipe.index.find import index_url
 from streampipe.index.manifest import NAME, Entry, to_bytes
-from streampipe.pack.output import JOURNAL, LIST, RECORD, Output
+from streampipe.pack.output import JOURNAL, LIST, RECORD, REPEATED, Output
 from streampipe.pack.shard import Made, Skipped
 from streampipe.source import redact
 
@@ -160,10 +160,19 @@ def write_record(out: Output, asked: Mapping[str, Any], done: bool) -> None:
 
 def list_skipped(out: Output, skipped: Sequence[Skipped]) -> None:
     """Put down what was left out, one JSON object a line; no file if nothing was."""
-    if skipped or (out.local is None and out.read(LIST)):
-        out.write(LIST, "".join(json.dumps(each._asdict()) + "\n" for each in skipped).encode())
+    _list(out, LIST, [each._asdict() for each in skipped])
+
+
+def list_repeated(out: Output, repeated: Iterable[tuple[str, str]]) -> None:
+    """Put down what was left out because another is the same, one JSON object a line; no file if nothing was."""
+    _list(out, REPEATED, [{"file": one, "same_as": other} for one, other in repeated])
+
+
+def _list(out: Output, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    if rows or (out.local is None and out.read(name)):
+        out.write(name, "".join(json.dumps(row) + "\n" for row in rows).encode())
     else:
-        out.delete(LIST)
+        out.delete(name)
 
 
 def _record(out: Output) -> dict[str, Any] | None:

@@ -25,8 +25,8 @@ from streampipe.source import Source, local_path, redact
 from streampipe.urls import PACK_LOCK
 
 log = logging.getLogger("streampipe")
-RECORD, JOURNAL, LIST = "pack.json", "packed.jsonl", "skipped.jsonl"
-_FILES = frozenset((RECORD, JOURNAL, LIST, NAME))
+RECORD, JOURNAL, LIST, REPEATED = "pack.json", "packed.jsonl", "skipped.jsonl", "repeated.jsonl"
+_FILES = frozenset((RECORD, JOURNAL, LIST, REPEATED, NAME))
 _OURS = re.compile(r"\d{5,}\.(tar|index\.parquet)")
 _UPLOAD = "streampipe-upload"
 """What is to be uploaded, in the folder for temporary files."""

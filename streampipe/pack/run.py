@@ -19,9 +19,11 @@ from tqdm import tqdm
 
 from streampipe.cluster import cluster_of
 from streampipe.errors import ConfigError
+from streampipe.folders.zips import Zips
 from streampipe.pack.catalog import Catalog
 from streampipe.pack.change import Change
 from streampipe.pack.find import Choice, Names, Of, find, kind_of
+from streampipe.pack.job import list_repeated
 from streampipe.pack.output import Output
 from streampipe.pack.sift import Sift
 from streampipe.pack.spool import unordered
@@ -29,7 +31,7 @@ from streampipe.pack.summary import Summary, summary_of
 from streampipe.pack.supply import Files, Supply
 from streampipe.pack.work import How, Job, Work, planned
 from streampipe.plan.buckets import Buckets
-from streampipe.source import Source, local_path, redact
+from streampipe.source import local_path, redact
 from streampipe.tar import Limits
 
 
@@ -43,7 +45,7 @@ def pack(
     seed: int = 0,
     where: str | None = None,
     bucket: str | Buckets | None = None,
-    deduplicate: bool = False,
+    deduplicate: bool | str = False,
     on_error: str = "raise",
     layout: str = "auto",
     metadata: str | os.PathLike[str] | None = None,
@@ -80,7 +82,8 @@ def pack(
     not changed.
 
     Args:
-        given: a folder of images; or shards, Parquet or Arrow files, as ``sp.stream`` takes them; or a sample source.
+        given: a folder of images, also in a zip archive (``"a.zip"``, ``"a.zip/train"``); or shards, Parquet or Arrow
+            files, as ``sp.stream`` takes them; or a sample source.
         max_samples: samples of a shard, at most.
         max_bytes: bytes of a shard, at most, of the files as they are; a sample that is larger has a shard of its own.
         shuffle: mix the samples over all shards, not within a window. Samples that can only be read front to back
@@ -88,7 +91,9 @@ def pack(
         where: which samples are packed, as in ``"width >= 512 and aesthetic > 5"``; answered before one is packed.
         bucket: a set of buckets, such as ``"sdxl"``: each shard then has images of one bucket, its index a column
             ``bucket``.
-        deduplicate: of samples whose main images are equal, byte for byte, only the first is packed.
+        deduplicate: of samples whose main images are equal, byte for byte, only the first is packed; ``"alike"``: also
+            of those that are alike to the eye, in whatever size, format or quality (needs ``streampipe[perceptual]``;
+            videos are not looked at). The others are listed in ``repeated.jsonl``.
         on_error: ``"skip"`` leaves out samples with files that cannot be packed, and lists them in ``skipped.jsonl``.
         layout: how a folder is laid out; ``"auto"`` finds out, and the result says so: ``"plain"``, ``"kohya"``
             (folders such as ``10_my dog``, also in ``img/`` and ``reg/``), ``"tables"`` (``metadata.csv``, ``.jsonl``
@@ -143,7 +148,7 @@ def pack(
     _check(max_samples, max_bytes, on_error, num_workers)
     change = Change(resize, max_pixels, format, quality, orientation, srgb)
     cluster = cluster_of(engine, address, num_workers)
-    source = Source(storage_options)
+    source = Zips(storage_options)
     kind = kind_of(given, read_as, source)
     sift = Sift(where, bucket, source)
     order = seed if shuffle else None
@@ -182,6 +187,8 @@ def pack(
                 summary.notes.append(f"packed in its order first, into {job.out.state}, which needs the room twice")
             if not dry_run:
                 Work(found, shards, job, summary)(how)
+        if deduplicate and not dry_run:
+            list_repeated(job.out, found.why_repeated())
     summary.seconds = time.perf_counter() - start
     return summary
 

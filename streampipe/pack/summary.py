@@ -8,7 +8,7 @@ from typing import Any
 
 from streampipe.folders.walk import Few
 from streampipe.pack.catalog import Catalog
-from streampipe.pack.output import LIST
+from streampipe.pack.output import LIST, REPEATED
 from streampipe.pack.shard import Skipped
 from streampipe.pack.sift import Sift
 from streampipe.pack.supply import Files, Supply
@@ -78,7 +78,7 @@ def summary_of(supply: Supply, sift: Sift, out: str, shards: Sequence[object], d
     )
     notes = _of_listing(supply, found) if isinstance(supply, Files) else _of_catalog(supply)
     for few, what in (
-        (supply.repeated, "images that are there twice, packed once"),
+        (supply.repeated, "images that are there twice, packed once" + ("" if dry_run else f"; listed in {REPEATED}")),
         (supply.collisions, "name collisions: rename the files"),
     ):
         notes += _counted(few, what)

@@ -48,6 +48,10 @@ class Supply(Protocol):
         """What cannot be packed, sorted, each with the reason."""
         ...
 
+    def why_repeated(self) -> Iterator[tuple[str, str]]:
+        """What is left out because another is the same, each with that one."""
+        ...
+
     def examples(self) -> list[str]:
         """The first samples, in words."""
         ...
@@ -90,6 +94,10 @@ class Files:
     def why_broken(self) -> Iterator[tuple[str, str]]:
         """The files that cannot be packed."""
         return self.listing.why_broken()
+
+    def why_repeated(self) -> Iterator[tuple[str, str]]:
+        """The images that are left out because another is the same, each with that one."""
+        return self.listing.why_repeated()
 
     def examples(self) -> list[str]:
         """Keys and fields, and where they come from."""

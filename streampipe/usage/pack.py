@@ -22,7 +22,9 @@ _SKIP = "skip: list what cannot be packed in skipped.jsonl, exit status 3"
 def add(parser: argparse.ArgumentParser) -> None:
     """Its arguments."""
     parser.add_argument(
-        "given", nargs="+", help="a folder of images; or shards, Parquet or Arrow files, by name, range or glob"
+        "given",
+        nargs="+",
+        help="a folder of images, also in a zip; or shards, Parquet or Arrow files, by name, range or glob",
     )
     parser.add_argument("out", help="where the shards go; made if it does not exist")
     parser.add_argument(
@@ -69,7 +71,15 @@ def _add_shards(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--seed", type=int, default=0, metavar="S", help="of the shuffle (0)")
     group.add_argument("--where", metavar="CONDITION", help="pack samples of which this is true, as in 'width >= 512'")
     group.add_argument("--bucket", choices=BUCKETS, help="each shard has images of one of these aspect ratios")
-    group.add_argument("--deduplicate", action="store_true", help="pack images that are equal, byte for byte, once")
+    same = group.add_mutually_exclusive_group()
+    same.add_argument("--deduplicate", action="store_true", help="pack images that are equal, byte for byte, once")
+    same.add_argument(
+        "--deduplicate-alike",
+        dest="deduplicate",
+        action="store_const",
+        const="alike",
+        help="and those that look the same, too (perceptual hash); what is left out is in repeated.jsonl",
+    )
     group.add_argument(
         "--case-sensitive-keys", action="store_true", help="keys may differ in upper and lower case alone"
     )

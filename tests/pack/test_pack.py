@@ -606,7 +606,14 @@ def test_images_that_are_equal_are_packed_once(tmp_path, capsys):
     assert quiet(source, tmp_path / "all").samples == 9
     assert main(["pack", str(source), str(tmp_path / "out"), "--deduplicate"]) == 0
     said = capsys.readouterr().out
-    assert "2 images that are there twice, packed once (sub/000.jpg is 000.jpg; zz.jpg is 000.jpg)" in said
+    assert (
+        "2 images that are there twice, packed once; listed in repeated.jsonl (sub/000.jpg is 000.jpg; zz.jpg is "
+        "000.jpg)" in said
+    )
+    lines = (tmp_path / "out" / "repeated.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == [
+        {"file": name, "same_as": "000.jpg"} for name in ("sub/000.jpg", "zz.jpg")
+    ]
     assert "fields: jpg (7), txt (6)" in said
     kept = {f"{i:03d}" if i % 2 == 0 else f"sub/{i:03d}" for i in range(6)} | {"same-size"}
     assert set(contents(tmp_path / "out")) == kept

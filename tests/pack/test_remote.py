@@ -86,5 +86,16 @@ def test_a_folder_of_a_store_is_packed_as_the_same_one_here(tmp_path, store):
     assert quiet("memory://packed/in", tmp_path / "b", **options).kept == 2
     with pytest.raises(sp.PackError, match=r"nothing below memory://packed/none"):
         quiet("memory://packed/none", tmp_path / "c")
-    with pytest.raises(sp.ConfigError, match="deduplicate= is of a local folder"):
-        quiet("memory://packed/in", tmp_path / "c", deduplicate=True)
+    with pytest.raises(sp.ConfigError, match="follow_symlinks= is of a local folder, which memory://packed/in is not"):
+        quiet("memory://packed/in", tmp_path / "c", follow_symlinks=str(tmp_path))
+
+
+def test_equal_images_of_a_store_are_packed_once(tmp_path, store):
+    source = folder_of(tmp_path / "in", 6)
+    (source / "zz.jpg").write_bytes((source / "000.jpg").read_bytes())
+    store.put(f"{source}/", "/packed/in/", recursive=True)
+    here = quiet(source, tmp_path / "a", deduplicate=True)
+    there = quiet("memory://packed/in", tmp_path / "b", deduplicate=True)
+    assert (here.repeated, there.repeated) == (1, 1)
+    listed = [(tmp_path / name / "repeated.jsonl").read_text() for name in "ab"]
+    assert listed == ['{"file": "zz.jpg", "same_as": "000.jpg"}\n'] * 2
