@@ -215,7 +215,7 @@ if not TYPE_CHECKING:  # or a type checker would take any name for one that is t
         elif not name.startswith("_") and find_spec(f"{__name__}.{name}") is not None:
             found = import_module(f"{__name__}.{name}")
         else:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+            raise import_module(f"{__name__}.spelling").no_name(name, __all__)
         globals()[name] = found
         return found
 

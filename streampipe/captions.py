@@ -20,6 +20,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 from streampipe.decoding.text import LINE_END
 from streampipe.errors import ConfigError, DecodeError
+from streampipe.kinds import checked_class
 from streampipe.query.aliases import CAPTION_KEYS
 from streampipe.values import Fields, is_missing, texts_of
 
@@ -74,6 +75,7 @@ def fill_wildcards(text: str, rng: Random) -> str:
     return text.replace(_OPEN, "{").replace(_CLOSE, "}")
 
 
+@checked_class
 @dataclass(frozen=True)
 class Tags:
     """What is done to a caption that is a list of tags, in the order of kohya's sd-scripts.
@@ -313,5 +315,5 @@ def weighted(options: Sequence[tuple[float, T]], rng: Random) -> T:
 
 
 def _probability(name: str, value: float) -> None:
-    if not (isinstance(value, Real) and 0 <= value <= 1):
+    if isinstance(value, bool) or not (isinstance(value, Real) and 0 <= value <= 1):
         raise ConfigError(f"{name} is a probability from 0 to 1, not {value!r}")

@@ -34,6 +34,7 @@ from streampipe.report.metrics import HasScalars, Logger
 from streampipe.source import Source
 from streampipe.spec import AnyStage, Job, Spec
 from streampipe.spelling import no_method, spelt
+from streampipe.stages.grouping import find_groups
 from streampipe.stages.items import behind, check_takes
 from streampipe.stages.stage import StageDefinition
 from streampipe.stages.values import check_number
@@ -61,6 +62,8 @@ class Pipeline(Fluent, IterableDataset[Any]):
         epochs: int | None = 1,
         policy: ErrorPolicy | None = None,
     ) -> None:
+        if not isinstance(source, Samples):
+            raise ConfigError(f"sp.stream(...) makes a pipeline; Pipeline itself takes no {type(source).__name__}")
         self.spec = Spec(source, chain, seed, epochs, policy or ErrorPolicy())
         self._clock = Clock()
         self._resume: dict[str, Any] | None = None
@@ -75,6 +78,12 @@ class Pipeline(Fluent, IterableDataset[Any]):
             if name.startswith("_"):
                 raise AttributeError(name)
             raise no_method("Pipeline", name, dir(Pipeline))
+
+    def __getitem__(self, number: Any) -> NoReturn:
+        raise TypeError("a stream has no item by number: next(iter(pipe)) is the first, pipe.skip(n).take(1) another")
+
+    def __add__(self, other: Any) -> NoReturn:
+        raise TypeError("pipelines are not added: sp.concat([a, b]) gives one behind the other, sp.mix([a, b]) both")
 
     @property
     def source(self) -> Samples:
@@ -101,6 +110,7 @@ class Pipeline(Fluent, IterableDataset[Any]):
             raise ConfigError(f"apply takes a stage: a function from samples to samples, not {type(stage).__name__}")
         check_takes(stage, self._yields)
         spec = self.spec
+        find_groups((*spec.chain, stage))  # what stands wrong around bucket is refused here
         made = Pipeline(spec.source, (*spec.chain, stage), seed=spec.seed, epochs=spec.epochs, policy=spec.policy)
         made._world = self._world
         return made
@@ -296,9 +306,12 @@ class Pipeline(Fluent, IterableDataset[Any]):
         )
         return write_shards(self.spec, pattern, options)
 
+    @spelt
     def explain(self, world_size: int = 1, num_workers: int = 0) -> str:
         """What a pass of such a job will do: level and why, what is pushed down, guarantees, samples, steps, bytes."""
         job = Job(world_size, num_workers)
+        check_number("explain", "world_size", world_size, 1)
+        check_number("explain", "num_workers", num_workers, 0)
         return explain(compile(self.spec, job), job)
 
     def report(self) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from streampipe.counters import counters
 from streampipe.errors import ConfigError, SampleError, ShardError, StreampipeError, TooManyErrors
+from streampipe.kinds import checked_class
 
 log = logging.getLogger("streampipe")
 
@@ -61,6 +62,7 @@ class Fate:
     error: StreampipeError | None = None
 
 
+@checked_class
 @dataclass
 class ErrorPolicy:
     """``raise`` (the default): the first error ends the run. ``skip``: a bad shard's rest or a bad sample is left out.

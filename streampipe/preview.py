@@ -12,10 +12,10 @@ from streampipe import stages
 from streampipe.atomic import write_atomic
 from streampipe.context import Run
 from streampipe.errors import ConfigError
+from streampipe.kinds import checked
 from streampipe.pipeline import Pipeline
 from streampipe.report.html import filled
 from streampipe.spec import AnyStage
-from streampipe.spelling import spelt
 from streampipe.stages.decode import FieldDecoder
 from streampipe.stages.stage import Stage, pushdown_of
 from streampipe.stages.values import check_number
@@ -24,7 +24,7 @@ from streampipe.traits import Batch, Group
 from streampipe.views.cards import CardMaker
 
 
-@spelt
+@checked
 def preview(
     pipe: Pipeline,
     path: str | os.PathLike[str] = "preview.html",
@@ -66,6 +66,11 @@ def preview(
     check_number("preview", "epoch", epoch, 0)
     check_number("preview", "edge", edge, 16)
     check_number("preview", "threads", threads, 0)
+    if Path(path).suffix.lower() not in (".html", ".htm"):
+        raise ConfigError(
+            f"preview writes a page, and {os.fspath(path)} is no name of one: end it in .html; the command streampipe "
+            f"preview --out sheet.png makes a sheet of images"
+        )
     if not isinstance(pipe, Pipeline):
         raise ConfigError(f"preview takes a pipeline, as sp.stream(...) gives it, not {pipe!r:.80}")
     cards = list(cards_of(pipe, samples, epoch, edge, threads))

@@ -12,6 +12,7 @@ from streampipe.engine.engine import Engine, is_nothing
 from streampipe.engine.indexed import IndexedEngine
 from streampipe.engine.state import checked_state
 from streampipe.errors import ConfigError
+from streampipe.kinds import checked
 from streampipe.lineage import Lineage
 from streampipe.pipeline import Pipeline
 from streampipe.plan.batchwise import BatchPlan
@@ -22,6 +23,7 @@ from streampipe.spec import Job
 State = Mapping[str, Any]
 
 
+@checked
 def replay(
     pipe: Pipeline,
     where: State | Sequence[State] | str | os.PathLike[str],
@@ -51,6 +53,8 @@ def replay(
     >>> [batch["n"].tolist() for batch in loader][3], replay(pipe, state, 3)["n"].tolist()
     ([6, 7], [6, 7])
     """
+    if not isinstance(pipe, Pipeline):
+        raise ConfigError(f"replay takes a pipeline, as sp.stream(...) gives it, not {pipe!r:.80}")
     if step < 0:
         raise ConfigError(f"replay: steps count from 0, not {step}")
     keys = None

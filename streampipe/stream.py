@@ -13,8 +13,9 @@ import numpy as np
 from streampipe.engine.batched import BatchSamples
 from streampipe.engine.mix import MixSamples
 from streampipe.engine.planning import check_part
-from streampipe.errors import ConfigError
+from streampipe.errors import ConfigError, ShardMissing
 from streampipe.index.learn import Learn
+from streampipe.kinds import checked
 from streampipe.pipeline import Pipeline
 from streampipe.plan.lanes import SENSIBLE_WINDOW
 from streampipe.plan.schedule import Schedule
@@ -33,7 +34,7 @@ from streampipe.stages.stage import pushdown_of
 from streampipe.stages.values import check_choice, check_function, check_kind
 from streampipe.tar import Limits
 from streampipe.traits import Batch, Filter, Limit, Pack
-from streampipe.urls import expand, is_shard, split_joined
+from streampipe.urls import expand, is_shard, names_of, split_joined
 
 
 @spelt
@@ -115,21 +116,21 @@ def stream(
             "a sample source that is given as it is",
         )
         return Pipeline(ShardSamples(urls, window, tier, sensible), seed=seed, epochs=epochs, policy=policy)
-    given = _names(urls)
+    given = str(urls) if isinstance(urls, (str, PathLike)) else names_of(urls)
     kept = cache if isinstance(cache, Cache) or cache is None else Cache(cache)
     source = Source(storage_options, opener, network, kept)
     given = _of_repository(given, split, config, format, source)
     kind = format or ("tar" if opener is not None else format_of_all(given, lambda: source))
     if kind == "tar":
         shards = expand(given, lambda: source)
-        _check_there(given, opener)
+        _check_there(given, opener, source)
         samples: ShardSamples = TarSamples(
             shards, source, window, limits or Limits(), index, tier, sensible, missing_shards
         )
         return Pipeline(samples, seed=seed, epochs=epochs, policy=policy)
     _refuse({**of_tars, **(of_bytes if kind == "folder" else {})}, missing_shards, f"format {kind!r}")
     if kind in BUILT_IN:  # names of others' may be no paths
-        _check_there(given, None)
+        _check_there(given, None, source)
     made = source_of(kind, given, source, policy.mode)
     return Pipeline(ShardSamples(made, window, tier, sensible), seed=seed, epochs=epochs, policy=policy)
 
@@ -152,6 +153,9 @@ def from_iterable(
      {'__key__': 'b', '__position__': Position(epoch=0, shard=0, sample=1), 'n': 3}]
     """
     policy = on_error if isinstance(on_error, ErrorPolicy) else ErrorPolicy(on_error)
+    if isinstance(samples, (str, bytes, Mapping)):
+        what = "the letters of a text" if not isinstance(samples, Mapping) else "the keys of a dict"
+        raise ConfigError(f"from_iterable takes samples, as in [{{'__key__': 'a', 'n': 1}}], and would give {what}")
     return Pipeline(IterableSamples(samples), seed=seed, epochs=epochs, policy=policy)
 
 
@@ -196,7 +200,8 @@ def mix(
         raise ConfigError(f"mix has {len(pipes)} pipelines, and its schedule weights for {weights.parts}")
     shares = weights if weights is None or isinstance(weights, Schedule) else _numbers(weights)
     if isinstance(shares, list) and (len(shares) != len(pipes) or not all(0 < each < float("inf") for each in shares)):
-        raise ConfigError(f"mix takes a weight above 0 for each of its {len(pipes)} pipelines, not {weights}")
+        hint = "; weights by step are sp.Schedule({0: [3, 1], 10_000: [1, 1]})" if isinstance(weights, Mapping) else ""
+        raise ConfigError(f"mix takes a weight above 0 for each of its {len(pipes)} pipelines, not {weights}{hint}")
     times = [1] * len(pipes) if repeats is None else list(repeats) if isinstance(repeats, Iterable) else []
     if len(times) != len(pipes) or not all(isinstance(each, int) and each >= 1 for each in times):
         raise ConfigError(
@@ -241,7 +246,7 @@ def concat(
     )
 
 
-@spelt
+@checked
 def split(pipe: Pipeline, by: str = "key", share: float = 0.01, *, seed: int = 0) -> tuple[Pipeline, Pipeline]:
     """A pipeline as two: the rest, and the ``share`` of its samples that is held out, for validation.
 
@@ -264,8 +269,6 @@ def split(pipe: Pipeline, by: str = "key", share: float = 0.01, *, seed: int = 0
     """
     if not isinstance(pipe, Pipeline):
         raise ConfigError(f"split takes a pipeline, as sp.stream(...) gives it, not {pipe!r:.80}")
-    if not isinstance(share, (int, float)):
-        raise ConfigError(f"split: share is a number between 0 and 1, not {share!r:.80}")
     if pipe.source.parts:
         raise ConfigError("split stands before mix: split its parts, and mix the rests and what is held out")
     first = tuple(takewhile(lambda stage: isinstance(pushdown_of(stage), (Filter, Limit)), pipe.chain))
@@ -346,19 +349,6 @@ def _window(shuffle: bool | int) -> int | None:
     return shuffle
 
 
-def _names(urls: Any) -> str | list[str]:
-    """What was given as texts; paths too."""
-    if isinstance(urls, (str, PathLike)):
-        return str(urls)
-    if isinstance(urls, (bytes, Mapping)) or not isinstance(urls, Iterable):
-        raise ConfigError(f"stream: urls is a folder, a pattern or a list of shards, not {urls!r:.80}")
-    names = list(urls)
-    odd = [name for name in names if not isinstance(name, (str, PathLike))]
-    if odd:
-        raise ConfigError(f"stream: a shard's URL is a text or a path, not {odd[0]!r:.80}")
-    return [str(name) for name in names]
-
-
 def _check_kinds(format: Any, storage_options: Any, opener: Any, cache: Any, network: Any, limits: Any) -> None:
     """Refuse options that are of the wrong kind: here, not where they are first used."""
     check_kind("stream", "format", format, str, "the name of one")
@@ -369,14 +359,19 @@ def _check_kinds(format: Any, storage_options: Any, opener: Any, cache: Any, net
     check_kind("stream", "limits", limits, Limits, "an sp.Limits")
 
 
-def _check_there(urls: str | Iterable[str], opener: Any) -> None:
-    """Refuse a local name behind which there is nothing, at once, where it is neither a pattern nor a shard's name.
+def _check_there(urls: str | Iterable[str], opener: Any, source: Source) -> None:
+    """Refuse a local name behind which there is nothing, at once, where it is no pattern; and stores nobody knows.
 
     A shard that is missing among others is found when it is read, where ``missing_shards=`` has its say.
     """
-    for name in () if opener is not None else split_joined(urls) if isinstance(urls, str) else urls:
-        path = None if any(sign in name for sign in "{*?[$") or is_shard(name) else local_path(name)
+    names = [] if opener is not None else split_joined(urls) if isinstance(urls, str) else list(urls)
+    source.check(names)
+    for name in names:
+        several = any(sign in name for sign in "{*?[$") or (is_shard(name) and len(names) > 1)
+        path = None if several else local_path(name)
         if path is not None and "::" not in path and not lexists(expanduser(path)):
+            if is_shard(name):
+                raise ShardMissing(f"{redact(name)} does not exist; check the URL")
             raise ConfigError(
                 f"there is nothing at {redact(name)!r}; stream takes a folder, a shard or a pattern of shards"
             )

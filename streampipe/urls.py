@@ -11,7 +11,7 @@ import logging
 import os
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatch
 from typing import Protocol, overload
 
@@ -257,9 +257,7 @@ def expand(urls: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], list
     as it stands is taken as it stands, whatever signs it holds. The store is asked (``lister``) only for globs and
     directories. Hidden files and what is no shard are left out of these, counted and logged.
     """
-    if isinstance(urls, os.PathLike):
-        urls = [urls]
-    names = split_joined(urls) if isinstance(urls, str) else [_checked(url) for url in urls]
+    names = split_joined(urls) if isinstance(urls, str) else names_of(urls)
     found: list[str | list[str]] = []
     for given in names:
         name = given if _is_there(given) else _filled_in(given)
@@ -317,11 +315,21 @@ def _may_be_folder(name: str) -> bool:
     return "://" not in name or name.endswith("/")
 
 
-def _checked(url: object) -> str:
-    text = str(url) if hasattr(url, "__fspath__") else url
-    if not isinstance(text, str):
-        raise ConfigError(f"a shard's URL is a string or a path, not {type(url).__name__}")
-    return text
+def names_of(urls: object) -> list[str]:
+    """What was given for one or several shards, as texts.
+
+    Raises:
+        ConfigError: it is neither a text nor a path nor several of these.
+    """
+    if isinstance(urls, (str, os.PathLike)):
+        return [str(urls)]
+    if isinstance(urls, (bytes, Mapping)) or not isinstance(urls, Iterable):
+        raise ConfigError(f"urls is a folder, a pattern or a list of shards, not {urls!r:.80}")
+    names = list(urls)
+    odd = [name for name in names if not isinstance(name, (str, os.PathLike))]
+    if odd:
+        raise ConfigError(f"a shard's URL is a text or a path, not {odd[0]!r:.80}")
+    return [str(name) for name in names]
 
 
 def _is_glob(name: str) -> bool:

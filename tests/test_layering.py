@@ -12,6 +12,7 @@ ORDER = [  # each may import from those before it, and from itself
     "printable",
     "errors",
     "spelling",
+    "kinds",
     "checksum",
     "traits",
     "observe",

@@ -9,6 +9,10 @@ import streampipe as sp
 from tests.data import write_photos
 
 
+def yields(sample):
+    yield sample
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     found = tmp_path_factory.mktemp("shards")
@@ -45,6 +49,55 @@ def folder(tmp_path_factory):
         (lambda p: p.batch(2).loader().set_epoch("a"), "epoch is a whole number"),
         (lambda p: sp.mix(p), r"mix takes a list of pipelines, as in mix\(\[a, b\]\)"),
         (lambda p: sp.mix([p, p], probs=[1, 2]), "'probs'; here it is weights="),
+        (lambda p: p.decode(64, flip=True), "flip=True would mirror every sample; flip=0.5"),
+        (lambda p: p.decode((64,)), r"size is an edge, \(height, width\).* not \(64,\)"),
+        (lambda p: p.decode(64, "random"), "too many positional arguments; options go by name, as in crop=..."),
+        (lambda p: p.caption(dropout=True), "dropout is a probability from 0 to 1, not True"),
+        (lambda p: p.decode(64).bucket("sdxl"), r"bucket stands behind decode\(size=64\).*: put bucket in front of it"),
+        (lambda p: p.bucket("sdxl").decode(64), "has a size of its own, but behind bucket"),
+        (lambda p: p.bucket("sdxl").bucket("sd15"), "cannot stand between bucket and batch"),
+        (lambda p: p.bucket("SDXL"), "did you mean 'sdxl'"),
+        (lambda p: p.map(yields), r"map: yields yields, .*flat_map\(fn\)"),
+        (lambda p: p.map(len, num_workers=2), r"'num_workers'; here it is loader\(num_workers=n\)"),
+        (lambda p: p.map(len, batched=True), r"'batched'; here it is .batch\(n\) in front of map"),
+        (lambda p: p.explain(0), "explain: world_size is a whole number, 1 or more, not 0"),
+        (lambda p: p.batch(2).loader(fixed_epoch=3), "fixed_epoch is True or False, not 3"),
+        (lambda p: sp.concat(p, p), r"give the pipelines as a list, as in concat\(\[a, b\]\)"),
+        (lambda p: sp.mix([p, p], {0: [1, 1]}), r"weights by step are sp.Schedule"),
+        (lambda p: sp.split(p, share="a"), "split: share is a number, not 'a'"),
+        (lambda p: sp.replay("x", {}, 1), "replay takes a pipeline"),
+        (lambda p: sp.replay(p, {}, "3"), "replay: step is a whole number, not '3'"),
+        (lambda p: sp.preview(p, "x.jpg"), "x.jpg is no name of one: end it in .html"),
+        (lambda p: sp.preview(p, 5), "preview: path is a text or a path, not 5"),
+        (lambda p: sp.pack(p, "out"), "what a pipeline gives, pipe.write"),
+        (lambda p: sp.pack("x", "out", max_samples="1"), "pack: max_samples is a whole number, not '1'"),
+        (lambda p: sp.pack("x", "out", shuffle=1), "pack: shuffle is True or False, not 1"),
+        (lambda p: sp.pack("x", "out", wher="a > 1"), "'wher'; did you mean where="),
+        (lambda p: sp.pack("x"), "pack: missing a required argument: 'out'"),
+        (lambda p: sp.index(None), "urls is a folder, a pattern or a list of shards, not None"),
+        (lambda p: sp.index("x", out="y"), "'out'; here it is folder="),
+        (lambda p: sp.verify([None]), "a shard's URL is a text or a path, not None"),
+        (lambda p: sp.Parquet(5), "urls is a folder, a pattern or a list of shards, not 5"),
+        (lambda p: sp.Folder(5), "Folder: folder is a text or a path, not 5"),
+        (lambda p: sp.Lineage(5), "Lineage: folder is a text or a path, not 5"),
+        (lambda p: sp.Cache(5), "Cache: folder is a text or a path, not 5"),
+        (lambda p: sp.Cache("x", size=5), "'size'; here it is max_bytes="),
+        (lambda p: sp.Network(retries=3), "'retries'; here it is patience="),
+        (lambda p: sp.Limits(concatenated="yes"), "Limits: concatenated is True or False, not 'yes'"),
+        (lambda p: sp.Limits(max_member_bytes=-1), "Limits: max_member_bytes is 0 or more, not -1"),
+        (lambda p: sp.ErrorPolicy("skip", max_share="a"), "ErrorPolicy: max_share is a number, not 'a'"),
+        (lambda p: sp.Tags(5), "Tags: separator is a text, not 5"),
+        (lambda p: sp.Learn(5), "Learn: folder is a text or None, not 5"),
+        (lambda p: sp.Buckets(step=0), "step, min and max of buckets are pixels, 1 or more, unlike step=0"),
+        (lambda p: sp.Conditioning("a cat"), r"takes a list of captions, as in \['a cat'\]"),
+        (lambda p: sp.Conditioning(["a"], t5=5), "one tensor for each of 1; 't5' has 5"),
+        (lambda p: sp.retry(tries="a"), "retry: tries is a whole number, not 'a'"),
+        (lambda p: sp.stage(5), "stage goes on a generator function, not on 5"),
+        (lambda p: sp.merge_states(5), "takes the states of all ranks"),
+        (lambda p: sp.Pipeline("x"), r"sp.stream\(...\) makes a pipeline"),
+        (lambda p: sp.Loader("x"), "a loader is of a pipeline"),
+        (lambda p: sp.from_iterable("abc"), "would give the letters of a text"),
+        (lambda p: sp.from_iterable({"a": 1}), "would give the keys of a dict"),
         (lambda p: sp.split(3), r"split takes a pipeline, as sp.stream\(...\) gives it"),
     ],
 )
@@ -60,6 +113,11 @@ def test_a_wrong_call_says_what_was_meant(folder, call, words):
         ([None], {}, "a shard's URL is a text or a path, not None"),
         ("typo/", {}, "there is nothing at 'typo/'"),
         (["typo"], {}, "there is nothing at 'typo'"),
+        ("s4://b/x.tar", {}, "s4://b/x.tar: URLs of scheme 's4' are not read unless you allow them"),
+        (["a.tar", "pipe:cat b.tar"], {}, "a command .* is never run"),
+        ("s3://b/x.tar", {"network": sp.Network(stores={"s3": "boto"})}, "by 'boto', which is no store here"),
+        ("", {"name": "en"}, "'name'; here it is config="),
+        ("", {"streaming": True}, "'streaming'; here it is nothing: it always streams"),
         ("", {"seed": "a"}, "seed is a whole number, not 'a'"),
         ("", {"epochs": "2"}, "epochs is a whole number, 1 or more, or None"),
         ("", {"shuffle": "yes"}, "shuffle is a number of samples, True or False, not 'yes'"),
@@ -94,6 +152,36 @@ def test_webdatasets_methods_say_what_they_are_called_here(folder, name):
     assert not hasattr(pipe, name)
     with pytest.raises(AttributeError, match=f"a Pipeline has no '{name}': .*(here|streampipe)"):
         getattr(pipe, name)
+
+
+def test_a_shard_that_is_not_there_is_missing_at_once(tmp_path):
+    with pytest.raises(sp.ShardMissing, match="no.tar does not exist; check the URL"):
+        sp.stream(tmp_path / "no.tar")
+    assert len(sp.stream([tmp_path / "a.tar", tmp_path / "b.tar"]).source.shards) == 2, "of several, when they are read"
+
+
+def test_names_of_other_libraries_and_misspelt_ones_say_what_was_meant():
+    for name, words in (
+        ("WebDataset", r"it is sp.stream\(...\) here"),
+        ("StreamingDataset", "it is sp.stream"),
+        ("load_dataset", "it is sp.stream"),
+        ("DataLoader", r"\.loader\(\) here"),
+        ("strem", "did you mean 'stream'"),
+    ):
+        with pytest.raises(AttributeError, match=f"streampipe has no '{name}'.*{words}"):
+            getattr(sp, name)
+
+
+def test_what_a_pipeline_cannot_do_as_a_list_or_a_sum_says_what_can(folder):
+    pipe = sp.stream(folder)
+    with pytest.raises(TypeError, match=r"next\(iter\(pipe\)\) is the first"):
+        pipe[0]
+    with pytest.raises(TypeError, match=r"sp.concat\(\[a, b\]\)"):
+        pipe + pipe
+    with pytest.raises(AttributeError, match="a Pipeline has no 'resize': it is decode"):
+        pipe.resize(64)
+    with pytest.raises(AttributeError, match="a Pipeline has no 'bside'$"):
+        _ = pipe.bside  # not: did you mean '_beside'?
 
 
 def test_a_misspelt_method_says_which_was_meant(folder):

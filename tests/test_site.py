@@ -28,7 +28,7 @@ def test_the_code_of_the_first_page_runs(tmp_path, monkeypatch, capsys):
     (tmp_path / "shards").mkdir()
     samples = [(f"{i:02d}", {"jpg": photo(i, 80, 70), "txt": "a cat"}) for i in range(8)]
     (tmp_path / "shards" / "0.tar").write_bytes(shard(samples))
-    (code,) = re.findall(r"```python\n(.*?)```", (SITE / "index.md").read_text(), re.DOTALL)
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "index.md").read_text(), re.DOTALL)
     there = {}
     exec(code, there)
     assert tuple(there["images"].shape) == (4, 3, 64, 64)
@@ -41,8 +41,23 @@ def test_the_site_is_built_without_a_warning(tmp_path):
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-q"]
     command += ["-f", str(SITE / "mkdocs.yml"), "-d", str(tmp_path / "site")]
     subprocess.run(command, check=True, cwd=tmp_path)
-    text = (tmp_path / "site" / "site" / "reference" / "index.html").read_text()
+    site = tmp_path / "site"
+    text = (site / "site" / "reference" / "index.html").read_text()
     assert 'id="streampipe.stream.stream"' in text
+    assert 'id="streampipe.pipeline.Pipeline.decode"' in text, "its methods, too, also those of Fluent"
+    assert "Pipeline._clock" not in text
+    pages = [page for page in site.rglob("index.html") if "Redirect" not in page.read_text()[:500]]
+    assert len(pages) > 100
+    for page in pages:
+        (link,) = re.findall(r'<a href="([^"]*)">This page as Markdown', page.read_text())
+        assert (page.parent / link).read_text().lstrip().startswith("#"), page
+    links = re.findall(r"\]\(([^):]+)\)", (site / "llms.txt").read_text())
+    assert len(links) > 30
+    assert [link for link in links if not (site / link).exists()] == []
+    twin = (site / "site" / "reference.md").read_text()
+    assert "decode(self, size: " in twin
+    assert ":::" not in twin
+    assert "2 full batches" in (site / "site" / "first-steps.md").read_text(), "with what its cells print"
 
 
 @pytest.mark.parametrize("name", ["first-steps", "stop-and-go-on"])

@@ -28,11 +28,12 @@ from streampipe.errors import ConfigError, IndexMismatch, SampleError, ShardErro
 from streampipe.index import Finder, ShardIndex, scan
 from streampipe.index.find import index_url
 from streampipe.index.manifest import NAME, Entry, entries
+from streampipe.kinds import checked
 from streampipe.processes import Tell
 from streampipe.source import Source, has_query, redact
 from streampipe.tar import Limits, compression_of
 from streampipe.threads import ordered
-from streampipe.urls import ShardList, expand, is_shard
+from streampipe.urls import ShardList, expand, is_shard, names_of
 
 _SHARD = (ShardError, SourceError)
 _THREADS = 4
@@ -83,6 +84,7 @@ class Verification:
         return "\n".join(lines)
 
 
+@checked
 def verify(
     urls: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
     *,
@@ -122,7 +124,7 @@ def verify(
     cluster = cluster_of(engine, address, threads)
     start = time.perf_counter()
     source = Source(storage_options)
-    names = [str(each) for each in ([urls] if isinstance(urls, (str, os.PathLike)) else urls)]
+    names = names_of(urls)
     shards = expand(urls if isinstance(urls, str) else names, lambda: source)
     finder = Finder(source, limits or Limits(), index)
     manifests, found = _manifests(shards, finder)

@@ -9,7 +9,7 @@ stored caption it has).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from typing import Any
 
 import numpy as np
@@ -53,10 +53,12 @@ class Conditioning(Sequence[dict[str, Any]]):
     def __init__(
         self, texts: Sequence[str], mask: torch.Tensor | None = None, exact: int | None = None, **tensors: Tensors
     ) -> None:
+        if isinstance(texts, str):
+            raise ConfigError(f"Conditioning takes a list of captions, as in [{texts!r:.80}]")
         self.texts = tuple(texts)
-        wrong = [name for name, each in tensors.items() if len(each) != len(self.texts)]
+        wrong = [name for name, each in tensors.items() if not isinstance(each, Sized) or len(each) != len(self.texts)]
         if wrong or "text" in tensors or not all(isinstance(each, str) for each in self.texts):
-            what = f"{wrong[0]!r} has {len(tensors[wrong[0]])} tensors" if wrong else f"they are {texts!r:.80}"
+            what = f"{wrong[0]!r} has {_counted(tensors[wrong[0]])}" if wrong else f"they are {texts!r:.80}"
             raise ConfigError(f"Conditioning takes texts, and by name one tensor for each of {len(self.texts)}; {what}")
         spans = None if mask is None else _spans(mask, len(self.texts))
         self._held: list[dict[str, Any]] = [
@@ -250,3 +252,7 @@ def _spans(mask: torch.Tensor, captions: int) -> list[tuple[int, int]]:
             raise ConfigError("a mask has holes: the tokens of a caption stand in a row, so these cannot be trimmed")
         spans.append((start, end))
     return spans
+
+
+def _counted(given: object) -> str:
+    return f"{len(given)} tensors" if isinstance(given, Sized) else f"{given!r:.80}"

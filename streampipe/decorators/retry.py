@@ -12,7 +12,7 @@ from streampipe.backoff import pause
 from streampipe.counters import counters
 from streampipe.decorators.wrap import NO_SAMPLE, Effect, F, Open, Upstream, decorate
 from streampipe.errors import ConfigError
-from streampipe.spelling import spelt
+from streampipe.kinds import checked
 
 Errors = tuple[type[Exception], ...]
 
@@ -30,7 +30,7 @@ def retry(
     sleep: Callable[[float], object] = time.sleep,
     name: str | None = None,
 ) -> Callable[[F], F]: ...
-@spelt
+@checked
 def retry(
     target: Any = None,
     *,

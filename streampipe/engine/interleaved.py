@@ -165,7 +165,8 @@ def merge_states(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     Raises:
         ConfigError: they are not of one job and step, or the state of a rank is missing.
     """
-    found = [checked_state(state) for state in states]
+    given = states if isinstance(states, Sequence) and not isinstance(states, str) else ()
+    found = [checked_state(state) for state in given]
     if not found:
         raise ConfigError("merge_states takes the states of all ranks of a job, not none")
     whole = merged(found) if found[0]["kind"] == "lanes" else dict(found[0])

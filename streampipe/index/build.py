@@ -23,6 +23,7 @@ from streampipe.index.manifest import NAME, Entry
 from streampipe.index.scan import check, scan
 from streampipe.index.table import IMAGES, NESTED, VIDEOS, ShardIndex
 from streampipe.index.whole import Indexed, Whole
+from streampipe.kinds import checked
 from streampipe.processes import Tell
 from streampipe.source import Source, has_query, local_path, redact
 from streampipe.tar import Limits
@@ -54,6 +55,7 @@ class Summary:
         )
 
 
+@checked
 def index(
     urls: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] | ShardList,
     source: Source | None = None,

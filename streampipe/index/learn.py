@@ -10,6 +10,7 @@ from streampipe.errors import ConfigError, SourceError, StreampipeError
 from streampipe.index.build import check_folders
 from streampipe.index.find import SUFFIX, Finder, index_url
 from streampipe.index.note import Note
+from streampipe.kinds import checked_class
 from streampipe.source import Source, has_query, local_path, redact
 from streampipe.tar import Limits
 from streampipe.urls import ShardList
@@ -17,6 +18,7 @@ from streampipe.urls import ShardList
 _PROBE = "index.learning"
 
 
+@checked_class
 @dataclass(frozen=True)
 class Learn:
     """Learn the index of the shards that are streamed: for ``sp.stream(..., index=)``.

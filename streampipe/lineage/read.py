@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from streampipe.errors import ConfigError
+from streampipe.kinds import checked_class
 from streampipe.lineage.log import ABOUT, END, NAME, SCHEMA
 
 
@@ -26,6 +27,7 @@ class Part(NamedTuple):
     state: dict[str, Any]
 
 
+@checked_class
 class Lineage:
     """What was trained on, from the folder that ``loader(log=...)`` wrote.
 

@@ -144,6 +144,8 @@ class Loader(DataLoader[Any]):
         **unknown: Any,
     ) -> None:
         check_options(unknown)
+        if not hasattr(pipe, "spec"):
+            raise ConfigError(f"a loader is of a pipeline, as sp.stream(...).batch(n) gives it, not of {pipe!r:.80}")
         check_number("loader", "num_workers", num_workers, 0)
         check_number("loader", "threads", threads, 0)
         check_number("loader", "prefetch", prefetch, 1)
@@ -154,6 +156,8 @@ class Loader(DataLoader[Any]):
         check_choice("loader", "progress", progress, (None, "line", "table"))
         check_kind("loader", "log", log, (str, os.PathLike), "a folder")
         check_flag("loader", "auto", auto)
+        check_flag("loader", "fixed_epoch", fixed_epoch)
+        check_flag("loader", "pin_memory", pin_memory)
         check_flag("loader", "trace", trace)
         if not isinstance(timeout, (int, float)) or timeout < 0:
             raise ConfigError(f"loader: timeout is seconds, 0 (none) or more, not {timeout!r}")

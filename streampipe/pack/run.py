@@ -20,6 +20,7 @@ from tqdm import tqdm
 from streampipe.cluster import cluster_of
 from streampipe.errors import ConfigError
 from streampipe.folders.zips import Zips
+from streampipe.kinds import checked
 from streampipe.pack.catalog import Catalog
 from streampipe.pack.change import Change
 from streampipe.pack.find import Choice, Names, Of, find, kind_of
@@ -35,6 +36,7 @@ from streampipe.source import local_path, redact
 from streampipe.tar import Limits
 
 
+@checked
 def pack(
     given: Names,
     out: str | os.PathLike[str],

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from streampipe.errors import ConfigError
+from streampipe.kinds import checked_class
 from streampipe.plan.shapes import SETS, NoUpscale, Size, every, generate, in_order
 from streampipe.spelling import similar
 
@@ -23,6 +24,7 @@ MISSTATED = "json sizes that are not the image's"
 _TIE = 1e-9
 
 
+@checked_class
 class Buckets:
     """A set of sizes, ordered by aspect ratio. Frozen and picklable; equal when all that decides about a sample is.
 
@@ -91,6 +93,8 @@ class Buckets:
         given = [f"{name}={value}" for name, value in rule.items() if value is not None]
         if sizes is not None and given:
             raise ConfigError(f"buckets are given by sizes or by a rule, not both: leave out {', '.join(given)}")
+        if any(each is not None and each < 1 for each in (step, min, max)):
+            raise ConfigError(f"step, min and max of buckets are pixels, 1 or more, unlike {', '.join(given)}")
         if max_ar is not None and not max_ar >= 1:
             raise ConfigError(f"max_ar is how many times the longer side may be the shorter, 1 or more, not {max_ar}")
         if nearest not in ("log", "ratio"):

@@ -25,6 +25,7 @@ from streampipe.folders.facts import cut, facts_of, main_file
 from streampipe.folders.files import Unreadable, packed_size, read_file
 from streampipe.folders.layouts import layout_of
 from streampipe.folders.listing import shown
+from streampipe.kinds import checked_class
 from streampipe.reading.numbered import Numbered
 
 log = logging.getLogger("streampipe")
@@ -33,6 +34,7 @@ _LISTED = frozenset(("key", "size"))
 """Columns that need no file to be opened."""
 
 
+@checked_class
 class Folder(Numbered):
     """The images of a folder, and the files of the same name beside them.
 

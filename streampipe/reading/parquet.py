@@ -30,7 +30,7 @@ from streampipe.source import Source, local_path, redact
 from streampipe.source.ranged import RangedFile
 from streampipe.tar import Limits
 from streampipe.tar.header import BLOCK
-from streampipe.urls import expand
+from streampipe.urls import expand, names_of
 
 _ROWS = 16  # read at once
 _AHEAD = 2 << 20  # bytes that are asked for at once, and ahead
@@ -278,9 +278,8 @@ class Parquet:
 
 
 def _files(urls: str | os.PathLike[str] | Sequence[str], source: Source) -> list[str]:
-    given = [str(urls)] if isinstance(urls, (str, os.PathLike)) else [str(url) for url in urls]
     names = []
-    for url in given:
+    for url in names_of(urls):
         path = local_path(url)
         folder = url.endswith("/") or (path is not None and os.path.isdir(os.path.expanduser(path)))
         names.append(f"{url.rstrip('/')}/*.parquet" if folder else url)

@@ -26,6 +26,7 @@ from streampipe.atomic import PART, is_same, lock, open_regular, target_of, unli
 from streampipe.checksum import crc32
 from streampipe.counters import counters
 from streampipe.errors import ConfigError
+from streampipe.kinds import checked_class
 from streampipe.source.disk import (
     LOCK,
     SHARD,
@@ -49,6 +50,7 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 _log = logging.getLogger("streampipe")
 
 
+@checked_class
 class Cache:
     """A folder of shards, shared by all processes of a machine.
 

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from streampipe.errors import ConfigError
+from streampipe.kinds import checked_class
 
 
+@checked_class
 @dataclass(frozen=True)
 class Network:
     """How remote shards are read. The defaults are safe and fast; times are in seconds, sizes in bytes.

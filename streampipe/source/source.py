@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from streampipe.atomic import write_atomic
@@ -20,7 +20,7 @@ from streampipe.source.local import BLOCK, LocalFile, folder_of_all, open_local
 from streampipe.source.location import check_scheme, is_chain, local_path, redact, scheme_of
 from streampipe.source.network import Network
 from streampipe.source.ranges import Ranges
-from streampipe.source.store import BUILT_IN, Folders, Pin, Store, factory_of, registered
+from streampipe.source.store import BUILT_IN, Factory, Folders, Pin, Store, factory_of, registered
 from streampipe.source.stores import FsspecStore, Opener, OpenerStore
 from streampipe.source.traffic import Traffic, traffic_of
 
@@ -124,6 +124,16 @@ class Source:
                 last = last.then
                 last.start()
         return iter(forward)
+
+    def check(self, urls: Iterable[str]) -> None:
+        """Refuse URLs that nothing here reads.
+
+        Raises:
+            ConfigError: their scheme is not allowed, or ``Network(stores=)`` names no store.
+        """
+        if self.opener is None:
+            for url in {scheme_of(url): url for url in urls if local_path(url) is None}.values():
+                self._maker(url)
 
     def close(self) -> None:
         """Give up what was asked for ahead."""
@@ -313,10 +323,7 @@ class Source:
         stores = self._live.stores
         if self.opener is not None:
             return stores.setdefault("opener", OpenerStore(self.opener))
-        scheme = scheme_of(url)
-        if not registered(scheme):
-            check_scheme(url, self.network.schemes)
-        name, make = ("fsspec", BUILT_IN["fsspec"]) if is_chain(url) else factory_of(scheme, self.network)
+        name, make = self._maker(url)
         if name not in stores:
             store = make(self.storage_options, self.network)
             store.worked = name in self._worked
@@ -324,6 +331,13 @@ class Source:
                 store.share(self._known)
             stores.setdefault(name, store)
         return stores[name]
+
+    def _maker(self, url: str) -> tuple[str, Factory]:
+        """The name of the store that reads a URL, and what makes it."""
+        scheme = scheme_of(url)
+        if not registered(scheme):
+            check_scheme(url, self.network.schemes)
+        return ("fsspec", BUILT_IN["fsspec"]) if is_chain(url) else factory_of(scheme, self.network)
 
     def _folders(self, url: str) -> Folders:
         """What lists and writes: the store itself where it can, else fsspec."""

@@ -113,6 +113,8 @@ class Framing:
             check_choice(stage, name, value, allowed)
         for each in self.size.values() if isinstance(self.size, Mapping) else (self.size,):
             _check_size(stage, each)
+        if self.flip is True:
+            raise ConfigError(f"{stage}: flip=True would mirror every sample; flip=0.5 mirrors half of them, at random")
         if not isinstance(self.flip, (int, float)) or not 0 <= self.flip <= 1:
             raise ConfigError(f"{stage}: flip is the share of samples to mirror, 0 to 1, not {self.flip!r}")
         if self.upscale not in ("allow", "drop") and not (isinstance(self.upscale, Real) and self.upscale >= 1):
@@ -372,8 +374,8 @@ _TOO_SMALL = (
 def _check_size(stage: str, size: Any) -> None:
     if size is None or isinstance(size, Area):
         return
-    edges = (size,) if isinstance(size, int) else tuple(size) if isinstance(size, (tuple, list)) else ()
-    if len(edges) not in (1, 2) or not all(isinstance(each, int) and each > 0 for each in edges):
+    edges = (size, size) if isinstance(size, int) else tuple(size) if isinstance(size, (tuple, list)) else ()
+    if len(edges) != 2 or not all(isinstance(each, int) and each > 0 for each in edges) or size is True:
         advice = f"; images of PIL or numpy are {stage}(output='pil')" if isinstance(size, str) else ""
         raise ConfigError(
             f"{stage}: size is an edge, (height, width) in pixels, sp.Area(...) or None, or one of these by field, not "

@@ -27,6 +27,12 @@ def find_groups(chain: Sequence[Any], needed: bool = False) -> tuple[Sequence[An
         if needed:
             raise ConfigError("batch sizes by bucket, or pixels=, need bucket(...) before")
         return chain, None
+    early = next(filter(_has_size, chain[:start]), None)
+    if early is not None:
+        raise ConfigError(
+            f"bucket stands behind {early!r}, which gives all images one size: put bucket in front of it, and leave "
+            f"its size= out, or leave bucket out"
+        )
     while start + 1 < len(chain) and isinstance(pushdown_of(chain[start + 1]), Filter):
         chain[start], chain[start + 1] = chain[start + 1], chain[start]
         start += 1

@@ -20,6 +20,11 @@ from streampipe.traits import Fields
 
 def _check(fn: Any, field: Any, threads: Any) -> None:
     check_function("map", "fn", fn)
+    if inspect.isgeneratorfunction(fn):
+        raise ConfigError(
+            f"map: {fn.__name__} yields, and would give a generator for each sample: return the sample; flat_map(fn) "
+            f"makes several of one, and apply(sp.stage(fn)) is for a function of the whole stream"
+        )
     if field is not None and (not isinstance(field, str) or not field):
         raise ConfigError(f"map: field is the name of a field, or None for the whole sample, not {field!r}")
     check_number("map", "threads", threads, 0, optional=True)

@@ -188,6 +188,8 @@ def stage(
     """
     traits = Traits(_member(Rows, "rows", rows), _member(Keeps, "state", state), views, bytes_out, pushdown, own_size)
     traits = replace(traits, takes=_member(Takes, "takes", takes), fields=_looking_at(fields))
+    if function is not None and not callable(function):
+        raise ConfigError(f"stage goes on a generator function, not on {function!r:.80}")
     if function is None:
         return functools.partial(StageDefinition, traits=traits, check=check)
     return StageDefinition(function, traits, check)

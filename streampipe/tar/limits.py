@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+
+from streampipe.errors import ConfigError
+from streampipe.kinds import checked_class
 
 
+@checked_class
 @dataclass(frozen=True)
 class Limits:
     """Bounds that keep a damaged or hostile shard from eating memory, and what is read although it is odd. In bytes.
@@ -22,3 +26,8 @@ class Limits:
     concatenated: bool = False  # whether another archive may follow the end of one
     missing_end: bool = False  # whether a shard may end without its end marker, behind a whole sample; counted
     hard_links: bool = False  # whether a hard link to an earlier member of the same shard is read as that member
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            if getattr(self, each.name) < 0:
+                raise ConfigError(f"Limits: {each.name} is 0 or more, not {getattr(self, each.name)}")
