@@ -8,8 +8,9 @@ is taken, and requests grow; where it is empty, only what is needed next is aske
 Each byte that is early saves its sample a request, whichever byte it is; what it costs is the time until it is used. So
 those come first that are due soon: a request reaches over neighbours within so many steps that the room is just used.
 
-Who takes all he can get never has such a store, and waits most of the time whatever comes first. For him requests are
-as long as they can be. At the beginning, as long as nobody knows, a part of a second of the link is risked.
+Who takes all he can get never has such a store, and waits most of the time whatever comes first. For him early bytes
+grow by a fifth of what he uses, until requests are as long as can be: who only makes good what he missed at first looks
+the same, and must not starve for it. At the beginning, as long as nobody knows, a part of a second is risked.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from streampipe.source.ranges import Answer
 _SHARE = 0.5  # of what lies ready
 _RISKED = 0.2  # seconds of the link, at the beginning
 _LEAST = 2 << 20  # bytes, as long as its rate is not known
+_GAIN = 0.2  # of what such a reader uses: by so much what waits for its turn may grow
 _GREEDY = 0.9  # of the time is waited for
 _SPAN = 10.0  # seconds over which a reader is judged, and so many latencies at least
 _LATENCIES = 50
@@ -41,6 +43,7 @@ class Pace:
 
     def __init__(self) -> None:
         self.greedy = False  # it takes all it can get
+        self._held = 0.0  # bytes that may be had before their turn, on their way or not, where all is taken that comes
         self._new = True  # it was not judged yet
         self._begun: float | None = None  # when what is judged began
         self._waited = 0.0  # seconds since then
@@ -69,9 +72,9 @@ class Pace:
             self._begun, self._waited = now, 0.0
         elif now - self._begun > max(_SPAN, _LATENCIES * link.latency):
             self.greedy = self._waited > _GREEDY * (now - self._begun)
-            if self.greedy:
-                self.reach = math.inf
             self._begun, self._waited, self._new = now, 0.0, False
+            if not self.greedy:
+                self._held = 0.0
 
     def asked(self, wanted: Wanted) -> None:
         """A sample's turn came, and it was asked for, if that is needed."""
@@ -85,15 +88,19 @@ class Pace:
 
     def given(self, wanted: Wanted) -> None:
         """A sample was used."""
+        if self.greedy:
+            self._held += _GAIN * (wanted.span.end - wanted.span.start)
         if wanted.ready:
             wanted.ready = False
             self._ready -= wanted.span.end - wanted.span.start
 
-    def room(self, link: Link, memory: int) -> int:
-        """Bytes that may be asked for before their turn now, of those that there is memory for."""
+    def room(self, link: Link, memory: int, early: int) -> int:
+        """Bytes that may be asked for before their turn now, of those that there is memory for.
+
+        Args:
+            early: bytes that were, and whose turn has not come.
+        """
         self._short = False
-        if self.greedy:
-            return memory
         while self._coming and self._coming[0][0].ready(self._coming[0][1]):
             self._early -= self._coming.popleft()[2]
         while self._asked and _is_ready(self._asked[0]):
@@ -103,6 +110,9 @@ class Pace:
                 self._ready += wanted.span.end - wanted.span.start
         risked = max(int(_RISKED * link.rate), _LEAST) if self._new else 0
         allowed = max(int(_SHARE * self._ready), risked) - self._early
+        if self.greedy:
+            self._held = max(self._held, early)
+            allowed = max(allowed, int(self._held) - early)
         self._short = allowed < memory
         return min(allowed, memory)
 

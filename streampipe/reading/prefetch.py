@@ -25,6 +25,7 @@ from streampipe.plan.planned import Place
 from streampipe.reading.pace import Pace
 from streampipe.reading.remote import RemoteShard
 from streampipe.reading.wanted import Wanted, WantedShard
+from streampipe.source.link import Link
 from streampipe.source.local import DISK
 from streampipe.source.ranges import Part
 
@@ -44,6 +45,7 @@ _GUESS = 128 << 10  # bytes of a sample, before any index is known
 _FEW = 256  # samples of known steps until the first one came
 _SOME = 1024  # the same, until the first step was given out: the link does not wait for a plan
 _NEAR = 16 << 20  # bytes to ask for in the order of need; more where the link needs more
+_SLOW, _LONG = 10e6, 0.25  # bytes a second of a link of which nothing came yet; seconds of latency that count then
 _GROWS = 2  # no more than so many times what came until now: the link is not known before
 _AGAIN = 16  # of what may be asked for in the order of need, the part that must be used before more is asked for
 _PAST = 0.25  # of the budget: bytes that a pass may read past the cache
@@ -201,8 +203,8 @@ class Prefetch(Generic[T]):
             wanted = self._unasked[0]
             if self._near > self._enough and wanted.step >= self._given:
                 return
-            if not self._begun and wanted.step > 0:
-                return  # the first step has the link for itself
+            if not self._begun and wanted.step > 0 and self._near > _unseen(wanted.shard.remote.source.traffic.link):
+                return  # the first steps have the link for themselves
             if wanted.answer is None and not wanted.given and not self._ask_for(wanted):
                 return
             self._unasked.popleft()
@@ -237,7 +239,8 @@ class Prefetch(Generic[T]):
         """Ask for a sample and, unless ``alone``, its neighbours, if the budget allows; what is due always may be."""
         remote = wanted.shard.remote
         link = remote.source.traffic.link
-        near = min(int((1 - EARLY) * self._memory), max(min(_NEAR, _GROWS * link.total), _GROWS * link.needs))
+        near = max(min(_NEAR, _GROWS * link.total), _GROWS * link.needs, _unseen(link))
+        near = min(int((1 - EARLY) * self._memory), near)
         self._enough = near
         if not due and (self._near + _length(wanted.span) > near or remote.source.traffic.is_full):
             self._enough = min(near, self._near) - near // _AGAIN
@@ -298,8 +301,8 @@ class Prefetch(Generic[T]):
 
     def _room(self, wanted: Wanted) -> int:
         """Bytes to which a request may be extended over what is wanted later, within the reader's pace."""
-        source = wanted.shard.remote.source
-        return _length(wanted.span) + self._pace.room(source.traffic.link, int(EARLY * self._memory) - self._early)
+        link, memory = wanted.shard.remote.source.traffic.link, int(EARLY * self._memory) - self._early
+        return _length(wanted.span) + self._pace.room(link, memory, self._early)
 
     # Giving out
 
@@ -377,6 +380,11 @@ class Prefetch(Generic[T]):
             self._idle[shard.at] = shard
             if len(self._idle) > _IDLE:
                 self._idle.popitem(last=False)
+
+
+def _unseen(link: Link) -> int:
+    """Bytes to ask for before any came: what a slow link brings while the first of them are on their way."""
+    return int(_SLOW * min(link.latency, _LONG))
 
 
 def _length(span: Part) -> int:

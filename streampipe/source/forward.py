@@ -20,6 +20,7 @@ from concurrent.futures import Future
 from streampipe.errors import SourceError
 from streampipe.source.fetch import Fetch, attempt
 from streampipe.source.http import check_pin
+from streampipe.source.link import Link
 from streampipe.source.location import redact
 from streampipe.source.network import Network
 from streampipe.source.store import Pin, Store
@@ -229,7 +230,9 @@ def _joined(fetch: Fetch) -> bytes:
     return b"".join(fetch)
 
 
-def fetched(store: Store, url: str, network: Network, start: int, end: int | None, pin: Pin) -> tuple[bytes, Pin]:
+def fetched(
+    store: Store, url: str, network: Network, link: Link, start: int, end: int | None, pin: Pin
+) -> tuple[bytes, Pin]:
     """Exactly the bytes [start, end) of an object, and which version they are of."""
     fetch = Fetch(store, url, network, start, end, pin)
-    return _joined(fetch), fetch.pin
+    return b"".join(link.heard(fetch)), fetch.pin

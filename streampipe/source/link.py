@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 _SPAN = 0.2  # seconds over which a rate is measured
 _TIMES = 4
+_SHORT = 32 << 10  # bytes: so many requests of that size carry what a link has on its way (its rate times its latency)
 _LATENCIES = 1.5  # that a request should take
 _WORTH = 1.5e-3  # seconds of the link that a request should be worth, for what it costs besides
 _KEPT = 0.9  # of what is known of requests, when another one is done
@@ -65,12 +66,25 @@ class Link:
             del piece  # or it would hold memory that is used meanwhile
         self.done(size, self._clock() - asked)
 
+    def heard(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
+        """The pieces of a small object, such as an index. They say what the latency is, and nothing of the rate."""
+        asked: float | None = self._clock()
+        for piece in pieces:
+            if asked is not None:
+                self._late(self._clock() - asked)
+                asked = None
+            yield piece
+
     def answered(self, seconds: float) -> None:
         """The first byte of an answer came so long after it was asked for."""
         with self._lock:
-            if self._latency is None:
-                self._latency, self._since = seconds, self._clock() - seconds
-            self._latency = min(self._latency, seconds)
+            if not self.total:
+                self._since = self._clock() - seconds
+        self._late(seconds)
+
+    def _late(self, seconds: float) -> None:
+        with self._lock:
+            self._latency = seconds if self._latency is None else min(self._latency, seconds)
 
     def done(self, size: int, seconds: float) -> None:
         """A request brought so many bytes in this time."""
@@ -87,6 +101,11 @@ class Link:
     def needs(self) -> int:
         """Bytes to have on their way."""
         return int(_TIMES * self.rate * self.latency)
+
+    @property
+    def parallel(self) -> int:
+        """Short requests to have on their way."""
+        return int(self.rate * self.latency / _SHORT)
 
     @property
     def window(self) -> int:

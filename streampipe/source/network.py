@@ -27,7 +27,7 @@ class Network:
         longest_wait: the longest pause of our own.
         window: how much of a shard is asked for at once.
         memory: how many bytes a process may have in flight or waiting to be used.
-        requests: how many requests a process may have in flight.
+        requests: how many requests a process may have in flight; more than 32 only where the latency is long.
         gap: how many unneeded bytes between two samples are read rather than asked for separately.
         schemes: URL schemes to allow beside the usual ones.
         redirects_to: link-local and metadata hosts that may be reached, and redirected to (none by default).
@@ -43,7 +43,7 @@ class Network:
     longest_wait: float = 20.0
     window: int = 8 << 20
     memory: int = 256 << 20
-    requests: int = 32
+    requests: int = 64
     gap: int = 64 << 10
     schemes: tuple[str, ...] = ()
     redirects_to: tuple[str, ...] = ()

@@ -188,7 +188,8 @@ class Source:
         if path is None:
             live = self._live
             try:
-                data, pin = fetched(self._store(url), url, self.network, start, end, live.pins.get(url, Pin()))
+                pin = live.pins.get(url, Pin())
+                data, pin = fetched(self._store(url), url, self.network, live.traffic.link, start, end, pin)
             except ShardChanged:  # whoever begins anew may have the new one
                 live.pins.pop(url, None)
                 raise
@@ -219,7 +220,7 @@ class Source:
         pieces, size = [], 0
         try:
             remote = self.is_remote(url)
-            for piece in Fetch(self._store(url), url, self.network) if remote else self._file(url):
+            for piece in self._small(url) if remote else self._file(url):
                 pieces.append(piece)
                 size += len(piece)
                 if size > most:
@@ -229,6 +230,10 @@ class Source:
                 _log.info("%s; it is taken as not there", error)
             return None
         return b"".join(pieces)
+
+    def _small(self, url: str) -> Iterator[bytes]:
+        """All bytes of a small object of a store. How long they take says what to expect of its link."""
+        return self.traffic.link.heard(Fetch(self._store(url), url, self.network))
 
     def size(self, url: str) -> int | None:
         """How many bytes an object has; None if the store does not say."""

@@ -17,6 +17,7 @@ from streampipe.source.network import Network
 T = TypeVar("T")
 
 _IDLE = 5.0  # seconds
+_USUAL = 32  # requests on their way
 _AHEAD = 4  # windows on the way at least, however short the link
 
 
@@ -35,7 +36,7 @@ class Traffic:
         self.buffers = Buffers(network.memory)
         self._memory = network.memory
         self._ahead = _AHEAD * network.window
-        self._most = network.requests
+        self._requests = network.requests
         self._lock = threading.Lock()
         self._work: deque[tuple[Future[Any], Callable[[], Any], OfLoader | None]] = deque()
         self._waiting = threading.Semaphore(0)  # counts the work
@@ -43,6 +44,11 @@ class Traffic:
         self._idle = 0  # threads that wait for work, less work that waits for threads
         self._taken = 0
         self._peak = 0
+
+    @property
+    def _most(self) -> int:
+        """Requests that may be on their way: more than usual where the link's latency is long for what they bring."""
+        return min(self._requests, max(_USUAL, self.link.parallel))
 
     @property
     def is_full(self) -> bool:

@@ -56,9 +56,15 @@ class World:
 
     def __post_init__(self) -> None:
         self.link = Link(lambda: self.now)
+        for _ in self.link.heard(self._index()):
+            """An index came, which is asked for before its samples are."""
         self._events: list[tuple[float, int, Answer]] = []
         self._queued: deque[Answer] = deque()
         self._active, self._free, self._turn = 0, 0.0, count()
+
+    def _index(self) -> Iterator[bytes]:
+        self.now += self.latency
+        yield b"PAR1"
 
     def ask(self, parts: Sequence[Part]) -> Answer:
         answer = Answer(self, parts)
@@ -68,7 +74,7 @@ class World:
         return answer
 
     def _begin(self, now: float) -> None:
-        while self._queued and self._active < self.network.requests:
+        while self._queued and self._active < self._most:
             answer = self._queued.popleft()
             self._active += 1
             answer.asked = now
@@ -87,9 +93,9 @@ class World:
         """The next thing: the end of a piece, and the beginning of the next."""
         at, _, answer = heapq.heappop(self._events)
         if answer.first:
-            answer.at = min(answer.end, answer.at + PIECE)
+            came, answer.at = answer.at, min(answer.end, answer.at + PIECE)
             now, self.now = self.now, at
-            self.link.came(PIECE)
+            self.link.came(answer.at - came)
             self.now = now
         else:
             answer.first = at
@@ -108,7 +114,11 @@ class World:
 
     @property
     def is_full(self) -> bool:
-        return len(self._queued) >= self.network.requests
+        return len(self._queued) >= self._most
+
+    @property
+    def _most(self) -> int:
+        return min(self.network.requests, max(32, self.link.parallel))
 
     def take(self, size: int, needed: bool = False) -> bool:
         if not needed and self.taken + size > self.network.memory:

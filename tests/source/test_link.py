@@ -47,3 +47,28 @@ def test_what_is_read_ahead_is_what_the_link_needs_and_never_more_than_the_budge
     assert traffic.take_ahead(1 << 20, False)
     traffic.link.rate = 1e12
     assert sum(traffic.take_ahead(1 << 20, False) for _ in range(100)) == 64 - 6
+
+
+def test_a_small_object_says_what_the_latency_is_and_nothing_of_the_rate():
+    now = [100.0]
+    link = Link(lambda: now[0])
+
+    def index():
+        now[0] += 0.2
+        yield b"some"
+        now[0] += 5
+        yield b"more"
+
+    assert b"".join(link.heard(index())) == b"somemore"
+    assert link.latency == pytest.approx(0.2)
+    assert link.rate == link.total == 0
+
+
+def test_more_requests_than_usual_are_on_their_way_where_answers_come_late_for_what_they_bring():
+    traffic = Traffic(Network())
+    assert traffic._most == 32
+    traffic.link._latency, traffic.link.rate = 0.001, 700e6
+    assert traffic._most == 32
+    traffic.link._latency, traffic.link.rate = 0.2, 40e6
+    assert traffic._most == Network().requests == 64
+    assert Traffic(Network(requests=4))._most == 4
