@@ -9,7 +9,6 @@ the median of the ratios of neighbouring runs.
 from __future__ import annotations
 
 import argparse
-import io
 import statistics
 import sys
 import tempfile
@@ -19,28 +18,14 @@ from pathlib import Path
 
 import torch
 import webdataset as wds
-from PIL import Image, ImageOps
 
 import streampipe as sp
-from streampipe.decoding import decode_image
 
 sys.path.insert(0, str(Path(__file__).parent))
 from data import laion_like, photos
+from decoders import SIZE, our_decode, pillow_fit
 
-SIZE, BATCH = 512, 16
-
-
-def pillow_fit(data: bytes) -> torch.Tensor:
-    """Pillow's usual way."""
-    import numpy as np
-
-    image = ImageOps.fit(Image.open(io.BytesIO(data)).convert("RGB"), (SIZE, SIZE), Image.Resampling.BICUBIC)
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
-
-
-def our_decode(data: bytes) -> torch.Tensor:
-    """streampipe's decoder as a plain function."""
-    return decode_image(data, size=(SIZE, SIZE))
+BATCH = 16
 
 
 def wds_samples(urls: list[str]) -> wds.WebDataset:

@@ -1,6 +1,6 @@
 """Resume on other ranks and workers, beside others: the same data, the same jobs, the same questions.
 
-    python benchmarks/resume.py --peers FOLDER [--only NAME ...]
+    python benchmarks/resume.py [--peers FOLDER] [--only NAME ...]
     python benchmarks/resume.py --sequential
 
 MosaicML streaming, LitData, Megatron-Energon, Zephon and LanceDB are installed into a virtual environment each under
@@ -23,25 +23,18 @@ import subprocess
 import sys
 import tempfile
 import time
-import venv
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from environments import interpreter
 from resume_rank import CONTENDERS, OURS, Streampipe
 
 import streampipe as sp
 
 HERE = Path(__file__).parent
-PACKAGES = {
-    "MosaicML": ("mosaicml-streaming==0.13.0", "streaming"),
-    "LitData": ("litdata==0.2.76", "litdata"),
-    "Energon": ("megatron-energon==7.4.1", "megatron.energon"),
-    "Zephon": ("zephon==0.2.0", "zephon"),
-    "LanceDB": ("lancedb==0.40.0", "lancedb.streaming"),
-}
 SAMPLES, EACH = 2000, 50  # samples, samples a shard
 
 
@@ -58,24 +51,6 @@ class Job(NamedTuple):
 
 FIRST = Job(2, 2, 24)
 OTHERS = [Job(2, 2, 24), Job(4, 1, 12), Job(2, 0, 24), Job(2, 3, 24), Job(1, 3, 48), Job(3, 2, 16), Job(4, 1, 24)]
-
-
-def python_of(name: str, peers: Path) -> str | None:
-    """The interpreter of a contender's environment, which is made if need be; None where that cannot be."""
-    if name in OURS:
-        return sys.executable
-    package, module = PACKAGES[name]
-    folder = peers / package.partition("==")[0]
-    python = str(folder / "bin" / "python")
-    if not Path(python).exists():
-        venv.create(folder, with_pip=True)
-    if subprocess.run([python, "-c", f"import {module}"], capture_output=True, check=False).returncode:
-        install = [python, "-m", "pip", "install", "-q", "torch", package]
-        done = subprocess.run(install, capture_output=True, text=True, check=False)
-        if done.returncode:
-            print(f"{name} is left out: {package} cannot be installed: {(done.stderr.splitlines() or ['?'])[-1]}")
-            return None
-    return python
 
 
 def run(name: str, python: str, folder: Path, job: Job, label: str, states: list[Path]) -> list[list[str]] | str:
@@ -180,8 +155,9 @@ def time_sequential(shards: int = 50, each: int = 2000, batch: int = 100) -> Non
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--peers", type=Path, default=Path("peers"), help="where the others are, or will be, installed")
-    parser.add_argument("--only", nargs="*", default=[*OURS, *PACKAGES], help="contenders")
+    there = Path(tempfile.gettempdir()) / "peers"
+    parser.add_argument("--peers", type=Path, default=there, help="where the others are, or will be, installed")
+    parser.add_argument("--only", nargs="*", default=list(CONTENDERS), help="contenders")
     parser.add_argument("--sequential", action="store_true", help="time resumes of a sequential stream instead")
     options = parser.parse_args()
     if options.sequential:
@@ -189,8 +165,10 @@ def main() -> None:
         return
     print(f"{SAMPLES} samples, {EACH} a shard, shuffled; ranks x workers, batch of a rank; a state after 13 steps")
     for name in options.only:
-        python = python_of(name, options.peers)
-        if python is None:
+        try:
+            python = sys.executable if name in OURS else interpreter(name, options.peers)
+        except LookupError as error:
+            print(f"{name} is left out: {error}")
             continue
         with tempfile.TemporaryDirectory() as folder:
             for what, found in compare(name, python, Path(folder)):

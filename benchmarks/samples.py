@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
 import shutil
 import statistics
 import sys
@@ -26,21 +25,10 @@ import webdataset as wds
 
 import streampipe as sp
 
+sys.path.insert(0, str(Path(__file__).parent))
+from data import indexed, samples_of, shards
+
 BATCH = 32
-
-
-def samples_of(kilobytes: int, number: int):
-    """A random field of so many kB, a caption, and img2dataset's json."""
-    rng = np.random.default_rng(0)
-    for i in range(number):
-        facts = {"caption": "a photo of something, " * 4, "width": 512, "height": 384, "url": "https://x/" * 5}
-        facts |= {"similarity": 0.31, "aesthetic": 5.5, "punsafe": 0.01, "key": f"{i:09d}", "status": "success"}
-        yield {
-            "__key__": f"{i:09d}",
-            "jpg": rng.bytes(kilobytes * 1000),
-            "txt": facts["caption"].encode(),
-            "json": json.dumps(facts).encode(),
-        }
 
 
 def latents_of(number: int):
@@ -57,25 +45,6 @@ def _npy(array: np.ndarray) -> bytes:
     file = io.BytesIO()
     np.save(file, array)
     return file.getvalue()
-
-
-def shards(folder: Path, name: str, samples) -> list[str]:
-    """The samples in shards, as webdataset's writer writes them; once."""
-    done = folder / f"{name}.done"
-    if not done.exists():
-        with wds.ShardWriter(str(folder / f"{name}-%03d.tar"), maxcount=1000, verbose=0) as writer:
-            for sample in samples:
-                writer.write(sample)
-        done.touch()
-    return sorted(map(str, folder.glob(f"{name}-*.tar")))
-
-
-def indexed(folder: Path, urls: list[str]) -> str:
-    """A folder of the shards' indexes with checksums."""
-    place = folder / (Path(urls[0]).stem.rpartition("-")[0] + "-index")
-    place.mkdir(exist_ok=True)
-    sp.index(urls, folder=str(place), progress=False)
-    return str(place)
 
 
 def mosaic(folder: Path, name: str, samples) -> str | None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import io
 import multiprocessing
 import os
 import statistics
@@ -23,28 +22,15 @@ from pathlib import Path
 
 import torch
 import webdataset as wds
-from PIL import Image
 
 import streampipe as sp
 from streampipe.decoding import decode_image
 
 sys.path.insert(0, str(Path(__file__).parent))
-from data import photos
+from data import photos, smaller
+from decoders import SIZE, our_decode
 
-SIZE, BATCH = 512, 32
-
-
-def smaller(images: Path, folder: Path) -> Path:
-    """The photos, 768 pixels at most."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for file in sorted(images.glob("*.jpg")):
-        if not (folder / file.name).exists():
-            image = Image.open(file).convert("RGB")
-            image.thumbnail((768, 768))
-            made = io.BytesIO()
-            image.save(made, "JPEG", quality=90)
-            (folder / file.name).write_bytes(made.getvalue())
-    return folder
+BATCH = 32
 
 
 def cpu_seconds() -> float:
@@ -97,13 +83,9 @@ def images(loader) -> Iterator:
     return (batch["jpg"] for batch in loader)
 
 
-def our_decode(data: bytes, out: torch.Tensor | None = None) -> torch.Tensor:
+def into_row(data: bytes, out: torch.Tensor | None = None) -> torch.Tensor:
     """streampipe's decoder as a function, into a row of a batch where it is given one."""
     return decode_image(data, size=(SIZE, SIZE), out=out)
-
-
-def our_decode_alone(data: bytes) -> torch.Tensor:
-    return decode_image(data, size=(SIZE, SIZE))
 
 
 def threads(urls: list[str], repeat: int, number: int) -> None:
@@ -122,17 +104,17 @@ def bare_loop(urls: list[str]) -> Iterator:
     data = [sample["jpg"] for sample in sp.stream(urls, shuffle=False)]
     while True:
         for start in range(0, len(data) - BATCH, BATCH):
-            yield [our_decode_alone(each) for each in data[start : start + BATCH]]
+            yield [our_decode(each) for each in data[start : start + BATCH]]
 
 
 def functions(urls: list[str], repeat: int, number: int) -> None:
     torch.set_num_threads(1)  # else webdataset's batches are stacked by all cores at once, at twice the CPU time
     pipe = sp.stream(urls, shuffle=True, epochs=None)
-    theirs = wds.WebDataset(urls, shardshuffle=False, empty_check=False).repeat().map_dict(jpg=our_decode_alone)
+    theirs = wds.WebDataset(urls, shardshuffle=False, empty_check=False).repeat().map_dict(jpg=our_decode)
     contenders = {
         "a bare loop over the function": lambda: bare_loop(urls),
-        "map(function, 'jpg') with out=": lambda: images(pipe.map(our_decode, "jpg").batch(BATCH)),
-        "map(function, 'jpg')": lambda: images(pipe.map(our_decode_alone, "jpg").batch(BATCH)),
+        "map(function, 'jpg') with out=": lambda: images(pipe.map(into_row, "jpg").batch(BATCH)),
+        "map(function, 'jpg')": lambda: images(pipe.map(our_decode, "jpg").batch(BATCH)),
         "decode(512)": lambda: images(pipe.decode(SIZE).batch(BATCH)),
         "webdataset, the same function": lambda: images(theirs.batched(BATCH)),
     }
