@@ -66,10 +66,10 @@ class Killed(Source):
 
     def __init__(self, seen):
         super().__init__()
-        self.seen = seen
+        self.seen, self.home = seen, os.getpid()
 
     def buffer(self, url):
-        if str(url).endswith("00002.tar"):
+        if str(url).endswith("00002.tar") and os.getpid() != self.home:
             try:
                 os.close(os.open(self.seen, os.O_CREAT | os.O_EXCL))
             except FileExistsError:

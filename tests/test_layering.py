@@ -94,7 +94,7 @@ INSIDE = {  # and in a folder, each file from those before it
     "lineage": "log read",
     "loader": "ahead callers handover making recorder feed watchers passes reports choose loader",
     "views": "picture cards show",
-    "compat": "checkpoint accelerate datasets lightning open_clip transformers webdataset",
+    "compat": "checkpoint accelerate datasets lightning open_clip ray transformers webdataset",
     "usage": "words arguments bench cat completion extract index info ls pack preview select verify",
     "commands": "say given histogram look bench cat completion extract index info ls pack preview select verify",
 }
@@ -121,7 +121,7 @@ ONLY = {
     "av": {"decoding.video"},
     "zlib_ng": {"checksum"},
     "webdataset": {"decoding"},
-    "ray": {"cluster"},
+    "ray": {"cluster", "compat.ray"},
 }
 
 
