@@ -8,7 +8,7 @@ again, and two that run at the same time write the same bytes. Results are given
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
@@ -35,7 +35,7 @@ class Cluster:
     address: str | None = None
     workers: int | None = None
 
-    def ordered(self, function: Callable[[T, Tell], R], items: Iterable[T], tell: Tell) -> Iterator[R]:
+    def ordered(self, function: Callable[[T, Tell], R], items: Iterable[T], tell: Tell) -> Generator[R, None, None]:
         """``function(item, tell)`` of each item, in processes of the cluster: the results in their order.
 
         Raises:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from time import perf_counter, thread_time
 from typing import TypeVar
@@ -17,7 +17,7 @@ R = TypeVar("R")
 
 def ordered(
     function: Callable[[T], R], items: Iterable[T], threads: int | None, ahead: int = 2, run: Run | None = None
-) -> Iterator[R]:
+) -> Generator[R, None, None]:
     """``map(function, items)`` with up to ``threads`` calls at once: the results in the order of the items.
 
     Items are pulled in the caller's thread, at most ``ahead * threads`` before the result that is waited for, so what

@@ -10,7 +10,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from streampipe.decoding.movie import PICTURES
 from streampipe.errors import ConfigError
 from streampipe.folders.metadata import Rows, find
-from streampipe.folders.names import File, Item, extension
+from streampipe.folders.names import File, Incomplete, Item, extension
 
 CAPTIONS = frozenset(("txt", "json", "caption", "text", "transcript"))
 """Fields that a caption may be in."""
@@ -46,7 +46,7 @@ class Layout:
 
     Args:
         place: a file's place; None if it is of no sample, empty if it is the layout's own.
-        finish: adds facts to a sample; None if it is none after all.
+        finish: adds facts to a sample; None if it is none after all; raises ``Incomplete`` where it lacks a part.
         rows: the tables that ``place`` and ``finish`` ask.
     """
 
@@ -178,14 +178,17 @@ def tables(
     skip = frozenset(map(os.path.normpath, where))
 
     def place(path: str) -> str | None:
-        if path in skip:
-            return None
-        return rows.place(path) or _plain(path)
+        return "" if path in skip else rows.place(path) or _plain(path)
 
     def finish(item: Item) -> Item:
-        paths = [file.path for name, file in item.files.items() if name in PICTURES]
-        found = next((row for path in paths if (row := rows.row(path)) is not None), None)
-        return item if found is None else _with_facts(item, json.loads(found[0]), found[1])
+        for path in [file.path for name, file in item.files.items() if name in PICTURES]:
+            if (row := rows.row(path)) is not None:
+                facts, text, parts = row
+                for name, named in parts.items():
+                    if name not in item.files:
+                        raise Incomplete(path, f"its row names {named}, which is not in the folder")
+                return _with_facts(item, json.loads(facts), text)
+        return item
 
     return Layout("tables", f"{rows.count} rows of {', '.join(where[:3])}", place, finish, rows)
 
@@ -263,13 +266,21 @@ def layout_of(
     roles = [_ROLES.get(name.lower()) for name in folders]
     if not loose and len(folders) > 1 and roles.count("") == 1 and None not in roles:
         return pairs(folder)
-    if not loose and folders and (all(map(_REPEATS.fullmatch, folders)) or _kohya_roots(folder)):
+    repeats = [name for name in folders if _REPEATS.fullmatch(name)]
+    if not loose and folders and (len(repeats) == len(folders) or _kohya_roots(folder)):
         return kohya(folder)
     files = {name for name, is_folder in seen if not is_folder}
     if not loose_images(files) and any(re.fullmatch(r"\d+_stats\.json", name) for name in files):
         return img2dataset(folder)
     if _DEFAULT in files and not any(name.startswith("default.") for name in files - {_DEFAULT}):
         return ai_toolkit(folder)
+    if roles.count("") == 1 and any(roles):
+        parts = ", ".join(sorted(name for name, role in zip(folders, roles, strict=True) if role is not None))
+        return replace(PLAIN, about=f"{PLAIN.about}; should {parts} be parts of samples, say --layout pairs")
+    if repeats:
+        return replace(
+            PLAIN, about=f"{PLAIN.about}; should {min(repeats)} say how often images are repeated: --layout kohya"
+        )
     return PLAIN
 
 

@@ -25,7 +25,7 @@ from streampipe.folders.duplicates import ALIKE, Seen, blocks_of
 from streampipe.folders.facts import cut
 from streampipe.folders.files import packed_size
 from streampipe.folders.layouts import CAPTIONS, PLAIN, Layout, with_caption
-from streampipe.folders.names import File, Found, Grouped, Item, extension, folded, group
+from streampipe.folders.names import File, Found, Grouped, Incomplete, Item, extension, folded, group
 from streampipe.folders.remote import RemoteWalk
 from streampipe.folders.walk import Few, Row, Walk
 from streampipe.rng import derive
@@ -261,7 +261,11 @@ def _samples(
         if result.orphans or result.collisions or result.broken:
             _note(listing, result)
         for found_item in result.items:
-            item = finish(found_item)
+            try:
+                item = finish(found_item)
+            except Incomplete as error:
+                listing.note_broken(error.path, error.why)
+                continue
             if item is None or (
                 apart and all(file.path.startswith(apart) for file in item.files.values() if file.path)
             ):

@@ -27,6 +27,7 @@ NAMES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 _PATHS = ("file_name", "image_path", "filename", "image_file", "path", "target")
 _CAPTIONS = ("text", "caption", "prompt", "captions", "instruction", "edit_prompt")
 _BATCH = 10_000
+_encode = json.JSONEncoder(ensure_ascii=False).encode
 _INT = re.compile(r"0|-?[1-9]\d{0,17}")
 _FLOAT = re.compile(r"-?(0|[1-9]\d{0,17})\.\d{1,17}")
 
@@ -57,7 +58,7 @@ class Rows:
         self._db = sqlite3.connect("", isolation_level=None)
         self._db.executescript(
             "PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF;"
-            "CREATE TABLE rows(path TEXT PRIMARY KEY, facts TEXT, caption TEXT, used INT) WITHOUT ROWID;"
+            "CREATE TABLE rows(path TEXT PRIMARY KEY, facts TEXT, caption TEXT, parts TEXT, used INT) WITHOUT ROWID;"
             "CREATE TABLE named(path TEXT PRIMARY KEY, place TEXT) WITHOUT ROWID; BEGIN;"
         )
         for table in self.tables:
@@ -79,16 +80,16 @@ class Rows:
         found = self._db.execute("SELECT place FROM named WHERE path = ?", (path,)).fetchone()
         return None if found is None else str(found[0])
 
-    def row(self, path: str) -> tuple[str, str | None] | None:
-        """The facts of an image as JSON, and its caption."""
+    def row(self, path: str) -> tuple[str, str | None, dict[str, str]] | None:
+        """The facts of an image as JSON, its caption, and the other files that its row names, by their fields."""
         names = [path, posixpath.splitext(path)[0]]
         if self._by_name:
             names += [posixpath.basename(each) for each in names]
         for name in names:
-            found = self._db.execute("SELECT facts, caption FROM rows WHERE path = ?", (name,)).fetchone()
+            found = self._db.execute("SELECT facts, caption, parts FROM rows WHERE path = ?", (name,)).fetchone()
             if found is not None:
                 self._db.execute("UPDATE rows SET used = 1 WHERE path = ?", (name,))
-                return str(found[0]), found[1]
+                return str(found[0]), found[1], json.loads(found[2])
         return None
 
     def unused(self) -> tuple[int, list[str]]:
@@ -106,12 +107,16 @@ class Rows:
                 raise ValueError(f"a row names no image: it has {', '.join(map(str, row)) or 'nothing'}, no {wanted}")
             path = str(path)
             path = self._inside(path, below)
+            parts: dict[str, str] = {}
             for place, named in _others(row, path, below):
+                parts[place.removeprefix(posixpath.splitext(path)[0] + ".").lower()] = named
                 if self._add("INSERT OR IGNORE INTO named VALUES (?, ?)", (self._inside(named, ""), place)):
                     raise ValueError(f"two rows name {named}, which can be a field of one sample alone")
             caption = next((row[name] for name in self._captions if isinstance(row.get(name), str) and row[name]), None)
             facts = json.dumps(_plain(row), ensure_ascii=False, allow_nan=False)
-            if self._add("INSERT OR IGNORE INTO rows VALUES (?, ?, ?, NULL)", (path, facts, caption)):
+            if self._add(
+                "INSERT OR IGNORE INTO rows VALUES (?, ?, ?, ?, NULL)", (path, facts, caption, _encode(parts))
+            ):
                 raise ValueError(f"two rows are of {path}")
             self.count += 1
 
@@ -163,7 +168,9 @@ def _rows(path: str) -> Iterator[dict[str, Any]]:
         return
     with open(path, encoding="utf-8-sig", newline="") as file:
         if path.endswith(".csv"):
-            for row in csv.DictReader(file, strict=True):
+            delimiter = _delimiter(file.readline())
+            file.seek(0)
+            for row in csv.DictReader(file, strict=True, delimiter=delimiter):
                 if None in row or None in row.values():
                     raise ValueError(f"a line has more or fewer columns than the first one: {list(row.values())[:3]}")
                 yield {name: value if name in (*_PATHS, *_CAPTIONS) else _number(value) for name, value in row.items()}
@@ -182,6 +189,15 @@ def _rows(path: str) -> Iterator[dict[str, Any]]:
                 if not isinstance(row, dict):
                     raise ValueError(f"a line is no JSON object: {line[:40]!r}")
                 yield row
+
+
+def _delimiter(first: str) -> str:
+    """What separates the columns: a comma; or what stands between the names of a first line that has no comma.
+
+    >>> _delimiter("file_name,text"), _delimiter("file_name;text"), _delimiter("file_name")
+    (',', ';', ',')
+    """
+    return next((sign for sign in ",;\t" if sign in first), ",")
 
 
 def _of_json(whole: Any) -> Iterator[dict[str, Any]]:

@@ -57,6 +57,14 @@ class Found(NamedTuple):
     why: str | None
 
 
+class Incomplete(Exception):
+    """Why a sample is not packed: it lacks a file that it should have. ``path``: its image."""
+
+    def __init__(self, path: str, why: str) -> None:
+        self.path, self.why = path, why
+        super().__init__(f"{path}: {why}")
+
+
 @dataclass
 class Grouped:
     """What the files of one first part become."""

@@ -276,6 +276,37 @@ def test_two_kinds_of_tables_in_one_folder_are_refused_and_a_layout_can_be_chose
         quiet(source, tmp_path / "x", layout="kohya", metadata=source / "metadata.csv")
 
 
+def test_a_file_that_a_row_names_and_that_is_not_there_keeps_its_sample_out(tmp_path, capsys):
+    names = ("in/a.jpg", "in/b.jpg", "in/c.jpg", "in/c/1.png", "elsewhere/2.png")
+    rows = "file_name,text,control_file_name\na.jpg,one,c/0.png\nb.jpg,two,../elsewhere/2.png\nc.jpg,three,c/1.PNG\n"
+    source = folder(tmp_path / "x", *names, **{"in__metadata.csv": rows.replace("1.PNG", "1.png")}) / "in"
+    assert main(["pack", str(source), str(tmp_path / "out"), "--quiet"]) == 1
+    assert "a.jpg cannot be packed (its row names c/0.png, which is not in the folder)" in capsys.readouterr().err
+    assert main(["pack", str(source), str(tmp_path / "out"), "--quiet", "--on-error", "skip"]) == 3
+    assert list(contents(tmp_path / "out")) == ["c"]
+    skipped = [json.loads(line)["reason"] for line in (tmp_path / "out" / "skipped.jsonl").read_text().splitlines()]
+    assert skipped == [
+        f"its row names {name}, which is not in the folder" for name in ("c/0.png", "../elsewhere/2.png")
+    ]
+
+
+@pytest.mark.parametrize("sign", [";", "\t"])
+def test_columns_of_a_csv_file_may_be_separated_by_what_spreadsheets_use(tmp_path, sign):
+    text = f'file_name{sign}text{sign}n\na.jpg{sign}"one{sign} two, three"{sign}7\n'
+    source = folder(tmp_path / "in", "a.jpg", **{"metadata.csv": text})
+    assert texts_of(source, tmp_path / "out")["a"]["txt"] == f"one{sign} two, three"
+    assert json.loads(texts_of(source, tmp_path / "out")["a"]["json"])["n"] == 7
+    summary = quiet(source, tmp_path / "dry", dry_run=True)
+    assert not any("not packed" in note for note in summary.notes)  # the table is no foreign file
+
+
+def test_a_plain_folder_that_looks_like_another_layout_says_so(tmp_path):
+    about = layout_of(str(folder(tmp_path / "a", "images/a.jpg", "masks/a.png", "loose.jpg"))).about
+    assert about.endswith("; should images, masks be parts of samples, say --layout pairs")
+    about = layout_of(str(folder(tmp_path / "b", "10_dog/a.jpg", "others/b.jpg"))).about
+    assert about.endswith("; should 10_dog say how often images are repeated: --layout kohya")
+
+
 def test_rows_without_an_image_are_told(tmp_path):
     source = folder(tmp_path / "in", "a.jpg", **{"metadata.csv": "file_name,text\na.jpg,x\ngone.jpg,y\n"})
     summary = quiet(source, tmp_path / "out")
@@ -296,5 +327,5 @@ def test_values_that_json_does_not_have(tmp_path):
     table = pa.table({"file_name": ["a.jpg"], "score": [float("nan")], "when": pa.array([0], pa.timestamp("s"))})
     pq.write_table(table, tmp_path / "t.parquet")
     rows = Rows(str(tmp_path), ["t.parquet"])
-    assert rows.row("a.jpg") == ('{"score": null, "when": "1970-01-01 00:00:00"}', None)
+    assert rows.row("a.jpg") == ('{"score": null, "when": "1970-01-01 00:00:00"}', None, {})
     rows.close()
