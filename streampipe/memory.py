@@ -14,6 +14,7 @@ import os
 import threading
 import weakref
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ SMALL = 32 << 10
 _HEAD = 64  # bytes of a block in front of what is lent: the flag, and the distance that vector instructions like
 _IDLE = 8  # blocks that are kept although nobody looks at them
 _MOST = 64  # blocks that are looked after at all; who keeps more batches than that has them in memory of their own
+_LARGEST = 31 << 20  # bytes of what glibc learns from: from 32 MB on, it does not
 
 
 class Block:
@@ -186,3 +188,16 @@ def fill(row: torch.Tensor, value: torch.Tensor) -> None:
 _KNOWN_TO_NUMPY = frozenset(
     (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.float32, torch.float64)
 )
+
+
+@cache
+def keep_freed() -> None:
+    """From now on this process keeps memory that it freed, as far as 64 MB of it, for what it needs next.
+
+    Fields are bytes, each in memory of its own, and a batch of them is let go at once. The C library then gives its
+    memory back to the system, and takes it anew for the next batch, page by page: of 400 kB each, that costs more than
+    to read them. From which size on it does so, glibc learns by the largest block that a process has freed; so this is
+    one, which is never written to. Where ``MALLOC_TRIM_THRESHOLD_`` and the like are set it learns nothing, and other
+    libraries do as they did.
+    """
+    np.empty(_LARGEST, np.uint8)

@@ -1,6 +1,9 @@
 """Memory of batches is used again, and never while anybody looks at it."""
 
 import os
+import platform
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -119,3 +122,29 @@ def test_batches_have_the_shape_dtype_and_layout_that_were_asked_for(dtype, edge
         value = (torch.rand(3, edge, edge) * 9).to(dtype)
         fill(found[1], value)
         assert torch.equal(found[1], value)
+
+
+LETS_GO = """
+import resource
+from streampipe.memory import keep_freed
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(4):
+        fields = [bytes(400_000) for _ in range(32)]
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+faults()
+first = faults()
+keep_freed()
+faults()
+print(first, faults())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+def test_memory_that_is_let_go_is_not_taken_from_the_system_again():
+    env = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    came = subprocess.run([sys.executable, "-c", LETS_GO], check=True, capture_output=True, text=True, env=env)
+    before, after = map(int, came.stdout.split())
+    assert after < before / 10

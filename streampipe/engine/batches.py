@@ -19,6 +19,7 @@ from streampipe.engine.chain import keeps_nothing, repeatable, takes_views, thro
 from streampipe.engine.division import Division
 from streampipe.engine.engine import NOTHING
 from streampipe.errors import SampleError, ShardError, StageError, TooManyErrors
+from streampipe.memory import keep_freed
 from streampipe.plan.batchwise import BatchPlan
 from streampipe.plan.compound import told
 from streampipe.plan.planned import Cursor, Place, Plan
@@ -44,6 +45,7 @@ def make_batches(
     plan: Plan, division: Division, run: Run, cursor: Cursor, first: int = 0, stride: int = 1
 ) -> Iterator[Made]:
     """A consumer's steps from ``cursor`` on: the ``first``, and every ``stride``-th after it."""
+    keep_freed()
     run = replace(run, open_shards=open_shards(plan))
     stages, chains = division.tail, plan.dataset.chains
     batched = division.joins or isinstance(plan, BatchPlan)

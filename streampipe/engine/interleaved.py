@@ -12,6 +12,7 @@ from streampipe.engine.lanes import LanePoint, Moved, Shape, Standing, Work, usa
 from streampipe.engine.state import checked_state
 from streampipe.engine.turns import Turns, too_few
 from streampipe.errors import ConfigError
+from streampipe.memory import keep_freed
 from streampipe.policy import ErrorPolicy
 from streampipe.spec import AnyStage, Spec
 
@@ -72,6 +73,7 @@ class LaneEngine(Engine[LanePoint]):
         policy: ErrorPolicy | None = None,
     ) -> Iterator[tuple[Any, Any, bool]]:
         """See ``Engine.items``."""
+        keep_freed()
         run = Run(seed=self.spec.seed, consumer=consumer, policy=policy or self.spec.policy.fresh(), threads=threads)
         start = at._replace(turn=at.turn - consumer.worker) if own else at
         for items, moved, more in Turns(self.work, start, until, run):

@@ -7,24 +7,27 @@ is compared with those. Only what has none, or is no plain sample, or whose head
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from streampipe.checksum import crc32, headers_crc32
 from streampipe.context import Position, Sample
-from streampipe.counters import counters
 from streampipe.errors import CorruptShard, IndexMismatch
 from streampipe.index import ShardIndex
 from streampipe.index.layout import Layout
 from streampipe.index.table import BYTES
 from streampipe.plan.clips import PIECE, numbered
 from streampipe.plan.dataset import Dataset
+from streampipe.plan.planned import Place
 from streampipe.samples import group, to_bytes
 from streampipe.source import redact
 from streampipe.tar import BLOCK, read_range
 
 Data = bytes | memoryview
+_position = partial(tuple.__new__, Position)  # of a tuple of three numbers
 
 
 def columns_of(dataset: Dataset) -> frozenset[str] | None:
@@ -122,54 +125,73 @@ class IndexedShard:
             other += step
         return None
 
-    def sample(self, row: int, data: Data, epoch: int, views: bool = False) -> Sample:
+    def following(self, places: Sequence[Place], most: int) -> list[int]:
+        """The rows of the first of some places, and of those that lie right behind it: ``most`` bytes, or one row."""
+        first = places[0]
+        found = [self.row(first.number)]
+        start, end = self.span(found[0])
+        for number, place in enumerate(places[1:], first.number + 1):
+            if place[:4] != (first.shard, number, first.epoch, first.part):
+                break
+            row = self.row(number)
+            begin, behind = self.span(row)
+            if begin != end or behind - start > most:
+                break
+            found.append(row)
+            end = behind
+        return found
+
+    def sample(self, row: int, data: Data, epoch: int, views: bool = False, base: int | None = None) -> Sample:
         """The sample of its bytes. Fields are bytes; with ``views`` they may be views of ``data``.
+
+        ``base``: the byte of the shard at which ``data`` begins, where that holds more than the sample.
 
         Raises:
             IndexMismatch: there is another sample at that place.
             CorruptShard: its bytes are not those that the index has a checksum of.
         """
         layout = self._layout
-        at, _, checksum, key_at, key_end, first, last, plain = layout.row(row)
+        at, behind, checksum, key_at, key_end, first, last, plain = layout.row(row)
         key, of_headers = layout.key(key_at, key_end), layout.of_headers
-        if checksum >= 0 and not of_headers and crc32(data) != checksum:
+        shift = 0 if base is None else at - base
+        own = data if base is None else memoryview(data)[shift : shift + behind - at]
+        if checksum >= 0 and not of_headers and crc32(own) != checksum:
             raise CorruptShard(
-                f"{self.shown}, sample {key.decode()!r}, byte {at}: its {len(data)} bytes are not "
+                f"{self.shown}, sample {key.decode()!r}, byte {at}: its {len(own)} bytes are not "
                 f"those that were indexed (crc32); fetch the shard again, or run streampipe index if it was rewritten"
             )
         if checksum < 0 or not plain:
-            return self._parsed(row, data, epoch, views)
+            return self._parsed(row, own, epoch, views)
         places = layout.places(first, last)
         starts, ends = places[::2], places[1::2]
-        if of_headers and headers_crc32(data, starts, ends) != checksum:
-            return self._parsed(row, data, epoch, views)
-        name = starts[0] - BLOCK
+        if of_headers and headers_crc32(own, starts, ends) != checksum:
+            return self._parsed(row, own, epoch, views)
+        name = shift + starts[0] - BLOCK
         if data[name : name + len(key) + 1] != key + b".":  # of an extended header, or of another sample
-            return self._parsed(row, data, epoch, views)
+            return self._parsed(row, own, epoch, views)
         sample: Sample = {
             "__key__": key.decode(),
             "__url__": self.shown,
-            "__position__": Position(epoch, self.number, row),
+            "__position__": _position((epoch, self.number, row)),
         }
         whole: Any = memoryview(data) if views else data
         for field, start, end in zip(layout.names(first, last), starts, ends, strict=True):
-            sample[field] = whole[start:end]
-        if not views and type(data) is not bytes:
-            to_bytes(sample)
-        counters.add("reading", "samples")
-        return sample
+            sample[field] = whole[shift + start : shift + end]
+        return sample if views or type(data) is bytes else to_bytes(sample)
 
     def _parsed(self, row: int, data: Data, epoch: int, views: bool) -> Sample:
         """The same by the strict parser, which says what is wrong."""
         start, _, _, key_at, key_end, *_ = self._layout.row(row)
         key = self._layout.key(key_at, key_end).decode()
         members = read_range(data, shard=self.shown, base=start, limits=self.limits)
-        samples = list(group(members, self.shown, epoch=epoch, shard=self.number, views=views, limits=self.limits))
+        samples = list(
+            group(members, self.shown, epoch=epoch, shard=self.number, views=views, limits=self.limits, place=None)
+        )
         if len(samples) != 1 or samples[0]["__key__"] != key:
             found = ", ".join(repr(sample["__key__"]) for sample in samples)
             raise IndexMismatch(
                 f"{self.shown}, byte {start}: the index has sample {key!r} here, the shard has {found or 'none'}; "
                 f"run streampipe index again"
             )
-        samples[0]["__position__"] = Position(epoch, self.number, row)
+        samples[0]["__position__"] = _position((epoch, self.number, row))
         return samples[0]

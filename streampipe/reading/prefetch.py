@@ -124,6 +124,7 @@ class Prefetch(Generic[T]):
                 assert index is not None
                 sample = index.sample(wanted.row, data, wanted.place.epoch, views)
                 found = index.named(wanted.place.number, sample)
+                counters.add("reading", "samples")
                 del data
             except ShardError as error:
                 found = error

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
+from itertools import islice
 from typing import TypeVar
 
 import numpy as np
@@ -20,17 +21,15 @@ from streampipe.reading.indexed import IndexedShard, kept_rows, pieces_of
 from streampipe.reading.prefetch import Prefetch, Steps
 from streampipe.reading.shards import placed
 from streampipe.samplesource import RandomAccess
-from streampipe.source.buffers import Buffers
 from streampipe.source.local import DISK, LocalFile
 
 T = TypeVar("T")
-Find = Callable[[Place], "Sample | ShardError | SampleError"]
-"""The sample at a place, or the error that it is."""
-_LARGE = 64 << 10
-"""Bytes of a sample from which on new memory for each costs more than to look for some that can be used again."""
-_KEPT = 256 << 20  # bytes of memory that is used again
-
-
+Found = Sample | ShardError | SampleError
+Find = Callable[[Sequence[Place]], Sequence[Found]]
+"""The samples at the first of some places, one or more, or the errors that they are."""
+_PLACES = 64  # that are looked at together, where steps have fewer
+_AT_ONCE = 128 << 10
+"""Bytes that are read at once where samples lie one behind the other: what a processor keeps near itself."""
 _FILES = 256
 
 
@@ -46,30 +45,40 @@ class OpenShards:
         self._shards: OrderedDict[tuple[int, int], IndexedShard] = OrderedDict()
         self._files: OrderedDict[tuple[int, int], LocalFile] = OrderedDict()
         self._disk = counters.tally(DISK)
-        self._buffers = Buffers(_KEPT)
 
-    def sample(self, dataset: Dataset, place: Place, views: bool) -> Sample | ShardError:
-        """The sample at a place, or the error that it is."""
-        at = place.part, place.shard
+    def samples(self, dataset: Dataset, places: Sequence[Place], views: bool) -> Sequence[Sample | ShardError]:
+        """The samples of the first of some places of a shard, or of several that can be read at once.
+
+        An error stands where its sample would. With ``views`` it is one: who keeps a view keeps all that was read.
+        """
         try:
-            shard = self._shards.get(at)
-            if shard is None:
-                shard = IndexedShard(dataset, place.shard)
-                counters.add("reading", "shards opened")
-            _use(self._shards, at, shard, self._most)
-            file = self._files.get(at) or dataset.finder.source.file(shard.url)
-            assert file is not None  # it is local
-            _use(self._files, at, file, _FILES)
-            row = shard.row(place.number)
-            start, end = shard.span(row)
-            if not views or end - start < _LARGE or end > file.size:
-                data = file.watched(start, end, self._disk)
-                return shard.named(place.number, shard.sample(row, data, place.epoch, views))
-            memory = self._buffers.take(end - start)
-            file.watched_into(memory, start, self._disk)
-            return shard.named(place.number, shard.sample(row, memory, place.epoch, views))
+            shard, file = self._opened(dataset, places[0])
+            rows = shard.following(places, 0 if views else _AT_ONCE)
+            start, end = shard.span(rows[0])[0], shard.span(rows[-1])[1]
+            data = file.watched(start, end, self._disk)
         except ShardError as error:
-            return error
+            return [error] if len(places) == 1 else self.samples(dataset, places[:1], views)
+        found: list[Sample | ShardError] = []
+        for place, row in zip(places, rows, strict=False):
+            try:
+                found.append(shard.named(place.number, shard.sample(row, data, place.epoch, views, start)))
+            except ShardError as error:
+                found.append(error)
+        counters.add("reading", "samples", sum(type(each) is dict for each in found))
+        return found
+
+    def _opened(self, dataset: Dataset, place: Place) -> tuple[IndexedShard, LocalFile]:
+        """The shard of a place."""
+        at = place.part, place.shard
+        shard = self._shards.get(at)
+        if shard is None:
+            shard = IndexedShard(dataset, place.shard)
+            counters.add("reading", "shards opened")
+        _use(self._shards, at, shard, self._most)
+        file = self._files.get(at) or dataset.finder.source.file(shard.url)
+        assert file is not None  # it is local
+        _use(self._files, at, file, _FILES)
+        return shard, file
 
 
 def _use(held: OrderedDict[tuple[int, int], T], at: tuple[int, int], value: T, most: int) -> None:
@@ -115,32 +124,31 @@ class Reader:
     def _how(self, dataset: Dataset, views: bool) -> Find | None:
         """How samples of a dataset are found; None: together, ahead of need."""
         if dataset.forward:
-            return self._forward.sample
+            return lambda places: [self._forward.sample(places[0])]
         if isinstance(dataset.given, RandomAccess):
-            return self._given
-        return None if dataset.is_remote else lambda place: self._sample(place, views)
+            return lambda places: [self._given(places[0])]
+        return None if dataset.is_remote else lambda places: self._shards.samples(dataset, places, views)
 
     def _mixed(self, steps: Iterable[tuple[T, Sequence[Place]]], find: Sequence[Find | None], views: bool) -> Steps[T]:
         """Those that are not read ahead, and between them those that are."""
         ahead = [part for part, each in enumerate(find) if each is None]
-
-        def one(place: Place, came: Iterator[Sample | ShardError | SampleError]) -> Sample | ShardError | SampleError:
-            how = find[place.part]
-            return next(came) if how is None else how(place)
-
         try:
             if not ahead:
-                for at, places in steps:
-                    yield at, places, (one(place, iter(())) for place in places)
+                for several in _together(steps):
+                    samples = _samples([place for _, places in several for place in places], find, iter(()))
+                    for at, places in several:
+                        own = islice(samples, len(places))
+                        yield at, places, own
+                        deque(own, 0)  # what nobody asked for
                 return
             split = (((at, places), [each for each in places if each.part in ahead]) for at, places in steps)
             with closing(Prefetch(self._datasets, split, self._readers).read(views)) as found:
                 for (at, places), _, came in found:
-                    yield at, places, (one(place, came) for place in places)
+                    yield at, places, _samples(places, find, came)
         finally:
             self._forward.close()
 
-    def _given(self, place: Place) -> Sample | ShardError | SampleError:
+    def _given(self, place: Place) -> Found:
         """The sample of a source that gives any."""
         dataset = self._datasets[place.part]
         assert isinstance(dataset.given, RandomAccess)
@@ -165,5 +173,26 @@ class Reader:
         self._rows.move_to_end(at)
         return self._rows[at]
 
-    def _sample(self, place: Place, views: bool) -> Sample | ShardError:
-        return self._shards.sample(self._datasets[place.part], place, views)
+
+def _together(steps: Iterable[tuple[T, Sequence[Place]]]) -> Iterator[list[tuple[T, Sequence[Place]]]]:
+    """Steps of few places, several at once."""
+    found: list[tuple[T, Sequence[Place]]] = []
+    number = 0
+    for step in steps:
+        found.append(step)
+        number += len(step[1])
+        if number >= _PLACES:
+            yield found
+            found, number = [], 0
+    if found:
+        yield found
+
+
+def _samples(places: Sequence[Place], find: Sequence[Find | None], came: Iterator[Found]) -> Iterator[Found]:
+    """The samples at places: each as its dataset finds it, or the next one that ``came``."""
+    at = 0
+    while at < len(places):
+        how = find[places[at].part]
+        found = [next(came)] if how is None else how(places[at:])
+        at += len(found)
+        yield from found

@@ -71,27 +71,6 @@ class LocalFile:
         tally.bytes += len(data)
         return data
 
-    def watched_into(self, memory: memoryview, start: int, tally: Tally) -> None:
-        """``read_into``, counted and timed alike."""
-        began = perf_counter() if tally.stack.on else 0.0
-        self.read_into(memory, start)
-        if began:
-            tally.busy += perf_counter() - began
-        tally.bytes += len(memory)
-
-    def read_into(self, memory: memoryview, start: int) -> None:
-        """Fill memory with the bytes from ``start`` on.
-
-        Raises:
-            ShardChanged: there are not so many any more.
-        """
-        at = 0
-        while at < len(memory):
-            came = os.preadv(self._file, [memory[at:]], start + at)
-            if not came:
-                raise self._cut_off()
-            at += came
-
     def _cut_off(self) -> ShardChanged:
         return ShardChanged(
             f"{redact(self.url)} was cut off while it was read: it had {self.size} bytes, and has "

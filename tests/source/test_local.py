@@ -80,7 +80,7 @@ def test_a_shard_that_shrinks_while_it_is_read_is_an_error_in_the_process_that_r
 
 def test_what_an_index_knows_is_read_from_a_shard_that_grew_shorter_behind_it(tmp_path):
     path = tmp_path / "a.tar"
-    path.write_bytes(shard([(f"{i:04d}", {"txt": f"text {i}"}) for i in range(50)]))
+    path.write_bytes(shard([(f"{i:04d}", {"txt": f"text {i}"}) for i in range(200)]))
     index(ShardList([str(path)]), Source(), progress=False)
     samples = iter(sp.stream(str(path)))
     got = [next(samples)["__key__"] for _ in range(3)]
