@@ -67,6 +67,14 @@ def pack(folder, out, workers):
     sp.pack(folder, out, progress=False, num_workers=workers, max_samples=1000)
 
 
+def plain(folder, out, workers):
+    """``sp.pack`` without sha256: each sample has its crc32, as ever."""
+    import streampipe as sp
+
+    yield sp.pack
+    sp.pack(folder, out, progress=False, num_workers=workers, max_samples=1000, sha256=False)
+
+
 def write(folder, out, workers):
     """``pipe.write`` of the same samples, from an iterable."""
     import streampipe as sp
@@ -112,7 +120,7 @@ def optimize(folder, out, workers):
     litdata.optimize(_litdata, inputs, out, chunk_bytes="100MB", num_workers=max(1, workers), mode="overwrite")
 
 
-CONTENDERS = {each.__name__: each for each in (tar, pack, write, shardwriter, mdswriter, optimize)}
+CONTENDERS = {each.__name__: each for each in (tar, pack, plain, write, shardwriter, mdswriter, optimize)}
 
 
 def run_one(name: str, folder: str, out: str, workers: int) -> None:

@@ -35,6 +35,7 @@ def run(given: argparse.Namespace) -> int:
         srgb=given.srgb,
         verify=given.verify,
         unpickle=given.unpickle,
+        sha256=not given.no_sha256,
         read_as=given.read_as,
         storage_options=given.storage_options,
         follow_symlinks=given.follow_symlinks,

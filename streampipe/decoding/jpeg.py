@@ -25,6 +25,7 @@ from streampipe.errors import DecodeError
 _HUFFMAN = frozenset((0xC0, 0xC1, 0xC2))
 _PROGRESSIVE = frozenset((0xC2, 0xC6, 0xCA, 0xCE))
 _LOSSLESS = frozenset((0xC3, 0xC7, 0xCB, 0xCF))
+_SAYING = FRAMES | {0xE1, 0xE2, SCAN}  # segments that a header is read from
 _EXIF, _XMP, _ICC = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0", b"ICC_PROFILE\0"
 _SCALES = (1, 2, 4, 8)  # eighths: those at which the codec is fast
 _KEPT = 1 << 26  # bytes of a thread's buffer that it keeps
@@ -58,7 +59,7 @@ class Jpeg:
     def header(self, data: Data) -> JpegHeader:
         """By walking the markers up to the first scan: a tenth of the time of opening it."""
         exif, xmp, frame, profile = [], None, None, False
-        for each in segments(data):
+        for each in segments(data, _SAYING):
             if each.marker == 0xE2:
                 profile = profile or bytes(data[each.start : each.start + len(_ICC)]) == _ICC
             elif each.marker == 0xE1:

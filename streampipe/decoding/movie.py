@@ -96,6 +96,8 @@ def main_picture(names: Iterable[str]) -> str:
     ('mp4', 'jpg')
     """
     pictures = [name for name in names if extension_of(name) in PICTURES]
+    if len(pictures) == 1:
+        return pictures[0]
     videos = [name for name in pictures if extension_of(name) in VIDEOS]
     return main_video(videos) if videos else main_image(pictures)
 

@@ -5,7 +5,8 @@ That matters: where two readers of a header disagree, a file can show each of th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from struct import Struct
 from typing import NamedTuple
 
 from streampipe.decoding.codec import Data
@@ -13,6 +14,7 @@ from streampipe.decoding.codec import Data
 SCAN = 0xDA
 FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # start-of-frame markers; the three are something else
 _ALONE = frozenset((0x01, *range(0xD0, 0xD8)))  # markers without a length
+_HEAD = Struct(">BBH")  # of a segment: 255, its marker, its length
 _KNOWN = FRAMES | {0xC4, 0xCC, 0xDA, 0xDB, 0xDC, 0xDD, 0xFE, *range(0xE0, 0xF0)}  # libjpeg refuses all others
 
 
@@ -29,22 +31,26 @@ class Segment(NamedTuple):
         return self.end - self.start
 
 
-def segments(data: Data) -> Iterator[Segment]:
-    """The segments in order; the last is the first scan's header, unless the file is damaged before it."""
+def segments(data: Data, wanted: Collection[int] = _KNOWN) -> Iterator[Segment]:
+    """The segments of ``wanted`` markers in order; the last is the first scan's header, unless the file is damaged
+    before it.
+    """
     at, end = 2, len(data)
     while True:
-        if at + 1 < end and data[at] == 0xFF and data[at + 1] not in (0, 0xFF):  # as it nearly always is
-            marker, at = data[at + 1], at + 2
+        first, marker, size = _HEAD.unpack_from(data, at) if at + 4 <= end else (0, 0, 0)
+        if first == 0xFF and marker in _KNOWN:  # as it nearly always is
+            at += 2
         else:
             marker, at = _next_marker(data, at, end)
-        if marker in _ALONE:
-            continue
-        if marker not in _KNOWN or at + 2 > end:
-            return
-        size = data[at] << 8 | data[at + 1]
+            if marker in _ALONE:
+                continue
+            if marker not in _KNOWN or at + 2 > end:
+                return
+            size = data[at] << 8 | data[at + 1]
         if size < 2 or at + size > end:
             return
-        yield Segment(marker, at + 2, at + size)
+        if marker in wanted:
+            yield Segment(marker, at + 2, at + size)
         if marker == SCAN:
             return
         at += size

@@ -62,7 +62,9 @@ def read_file(folder: str, file: File, name: str, source: Source | None = None) 
         try:
             facts = os.fstat(handle)
             regular = stat.S_ISREG(facts.st_mode)
-            data = _all(handle, file.size + 1) if regular else b""
+            data = os.read(handle, file.size + 1) if regular else b""
+            if not len(data) == file.size == facts.st_size:  # nearly always, one call has it all
+                data = _rest(handle, data, file.size + 1) if regular else b""
         finally:
             os.close(handle)
     except OSError as error:
@@ -89,13 +91,10 @@ def _object(url: str, file: File, source: Source) -> bytes:
     return data
 
 
-def _all(handle: int, most: int) -> bytes:
-    data = os.read(handle, most)
-    if len(data) in (0, most - 1):  # nearly always: one call has it all
-        more = os.read(handle, 1)
-        return data + more
-    pieces = [data]
-    while data and sum(map(len, pieces)) < most:
-        data = os.read(handle, most - sum(map(len, pieces)))
+def _rest(handle: int, data: bytes, most: int) -> bytes:
+    """What was read, and what follows it, up to ``most`` bytes."""
+    pieces, missing = [data], most - len(data)
+    while missing and (data := os.read(handle, missing)):
         pieces.append(data)
+        missing -= len(data)
     return b"".join(pieces)

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from functools import partial
 from itertools import groupby
+from json.encoder import encode_basestring_ascii as quoted
 from operator import itemgetter
 
 from streampipe.decoding.extensions import VIDEOS
@@ -35,7 +36,6 @@ from streampipe.threads import ordered
 
 THREADS = 8
 """Images that are looked at at once."""
-_encode = json.JSONEncoder(separators=(",", ":")).encode
 _SCHEMA = """
 CREATE TABLE files(stem TEXT, rest TEXT, path TEXT, size INT, mtime INT, why TEXT);
 CREATE TABLE found(key TEXT, fold TEXT, rank INT, size INT, image INT, path TEXT, files TEXT, part INT DEFAULT 0);
@@ -280,7 +280,7 @@ def _samples(
                 listing.bytes += file.size
             listing.without_caption += CAPTIONS.isdisjoint(item.files)
             rank = 0 if shuffle is None else derive(shuffle, item.key) >> 1
-            text = _encode({name: each if each.data is not None else each[:3] for name, each in item.files.items()})
+            text = _text(item.files)
             image = item.files[main_picture(item.files)]
             fold = folded(item.key, case_sensitive)
             yield item.key, fold, rank, packed_size(item), image.size, image.path, text
@@ -350,6 +350,15 @@ def _leave_out(listing: Listing, number: int) -> None:
     listing.samples -= 1
     listing.without_caption -= CAPTIONS.isdisjoint(files)
     listing._db.execute("DELETE FROM found WHERE rowid = ?", (number,))
+
+
+def _text(files: Mapping[str, File]) -> str:
+    """The files of a sample, as the database has them: JSON."""
+    rows = []
+    for name, (path, size, mtime, data) in files.items():
+        more = "" if data is None else f",{quoted(data)}"
+        rows.append(f"{quoted(name)}:[{quoted(path)},{size},{mtime}{more}]")
+    return f"{{{','.join(rows)}}}"
 
 
 def _files(text: str) -> dict[str, File]:

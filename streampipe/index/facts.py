@@ -160,7 +160,16 @@ def image_size(sample: Mapping[str, Any]) -> tuple[int | None, int | None]:
 def image_header(sample: Mapping[str, Any]) -> ImageHeader | None:
     """What the header of a sample's main image says; None where there is none, a decoded or a damaged one."""
     images = _images(sample)
-    return _probed(images[main_image(images)]) if images else None
+    return _probed(images[_main(images)]) if images else None
+
+
+def images_in(sample: Mapping[str, bytes]) -> tuple[ImageHeader | None, dict[str, int]]:
+    """Of a sample as a shard has it ``image_header`` and ``other_sizes``."""
+    images = _images(sample)
+    if not images:
+        return None, {}
+    main = _main(images)
+    return _probed(images[main]), _sizes(images, main)
 
 
 def other_sizes(sample: Mapping[str, Any]) -> dict[str, int]:
@@ -169,9 +178,18 @@ def other_sizes(sample: Mapping[str, Any]) -> dict[str, int]:
     >>> other_sizes({"__key__": "a", "jpg": b"no image", "ref.0.jpg": b"nor this"})
     {'ref.0.image.height': 0, 'ref.0.image.width': 0}
     """
-    images, found = _images(apart(sample)), dict[str, int]()
-    main = main_image(images) if images else ""
-    for name in sorted(images):  # as they stand in a shard
+    images = _images(apart(sample))
+    return _sizes(images, _main(images)) if images else {}
+
+
+def _main(images: Mapping[str, Any]) -> str:
+    return next(iter(images)) if len(images) == 1 else main_image(images)
+
+
+def _sizes(images: Mapping[str, Any], main: str) -> dict[str, int]:
+    """The heights and widths of all images but the main one."""
+    found: dict[str, int] = {}
+    for name in sorted(images) if len(images) > 1 else ():  # as they stand in a shard
         if name != main:
             header = _probed(images[name])
             size = (0, 0) if header is None else (header.height, header.width)
@@ -182,12 +200,12 @@ def other_sizes(sample: Mapping[str, Any]) -> dict[str, int]:
 def _images(sample: Mapping[str, Any]) -> dict[str, Any]:
     """The images of a sample that are not decoded yet."""
     encoded: dict[str, Any] = {
-        name: value for name, value in sample.items() if isinstance(value, (bytes, bytearray, memoryview))
+        name: value
+        for name, value in sample.items()
+        if isinstance(value, (bytes, bytearray, memoryview)) and not name.startswith("__")
     }
-    names = [name for name in encoded if not name.startswith("__")]
-    images = [name for name in names if is_image_field(name, encoded[name], DEFAULT)]
-    images = images or [name for name in names if is_image_field(name, encoded[name], BUILT_IN)]
-    return {name: encoded[name] for name in images}
+    images = {name: data for name, data in encoded.items() if is_image_field(name, data, DEFAULT)}
+    return images or {name: data for name, data in encoded.items() if is_image_field(name, data, BUILT_IN)}
 
 
 def _probed(data: Any) -> ImageHeader | None:

@@ -12,7 +12,7 @@ from streampipe.context import Sample
 from streampipe.decoding.codec import ImageHeader
 from streampipe.errors import ConfigError, UnsupportedMember
 from streampipe.index.columns import Columns
-from streampipe.index.facts import costs_of, image_header, other_sizes, pictured, scalars_of
+from streampipe.index.facts import costs_of, images_in, pictured, scalars_of
 from streampipe.index.known import Known, columns_beside
 from streampipe.index.table import NEEDS, SUMS, ShardIndex, make
 from streampipe.samples import group
@@ -161,7 +161,7 @@ class Rows:
         self.spans.append((start, end - start))
         self.sums.append(self._crc32(start, end) if self._crc32 else None)
         self._fields.append(tuple((field, member.data_offset, member.size) for member, field in own))
-        self._note(sample, image_header(sample))
+        self._note(sample)
 
     def written(self, place: Written, fields: Mapping[str, Any], sum: int) -> ImageHeader | None:
         """The next sample, as it was written; what the header of its main image says."""
@@ -169,18 +169,17 @@ class Rows:
         self.spans.append((place.offset, place.size))
         self.sums.append(sum)
         self._fields.append(tuple((name, at.offset, at.size) for name, at in place.fields.items()))
-        header = image_header(fields)
-        self._note(fields, header)
-        return header
+        return self._note(fields)
 
-    def _note(self, fields: Mapping[str, Any], header: ImageHeader | None) -> None:
-        """The facts of the sample whose key came last."""
+    def _note(self, fields: Mapping[str, Any]) -> ImageHeader | None:
+        """The facts of the sample whose key came last; what the header of its main image says."""
+        header, others = images_in(fields)
         size, video = pictured(fields, header)
         self._sizes.append(size)
         scalars = scalars_of(fields["json"]) if "json" in fields else {}
-        others = other_sizes(fields)
         known = self._known.get(self._keys[-1])
         self._columns.add({**known, **scalars, **costs_of(fields), **video, **others}, others)
+        return header
 
     def sum_headers(self, data: memoryview) -> None:
         """The checksums of the samples' headers alone, in a shard's bytes."""

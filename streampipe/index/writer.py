@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from streampipe.checksum import crc32
 from streampipe.decoding.codec import ImageHeader
@@ -23,11 +24,13 @@ class IndexWriter:
     >>> index = shard.close()
     >>> index.keys(), index.columns(["score"])["score"].to_pylist(), index.shard_bytes == len(file.getvalue())
     (['0001'], [3], True)
+
+    Without ``sha256`` the index has none of the shard, and is as it is otherwise: each sample has its crc32.
     """
 
-    def __init__(self, write: Callable[[bytes], object], name: str) -> None:
+    def __init__(self, write: Callable[[bytes], object], name: str, sha256: bool = True) -> None:
         self._into = write
-        self._digest = hashlib.sha256()
+        self._digest = hashlib.sha256() if sha256 else None
         self._crc32 = 0
         self._rows = Rows(name, Known())
         self._tar = TarWriter(self._write)
@@ -49,9 +52,13 @@ class IndexWriter:
     def close(self) -> ShardIndex:
         """Write the end marker. The index."""
         self._tar.close()
-        return self._rows.to_index({"bytes": self._tar.offset, "sha256": self._digest.hexdigest()}, set())
+        facts: dict[str, Any] = {"bytes": self._tar.offset}
+        if self._digest is not None:
+            facts["sha256"] = self._digest.hexdigest()
+        return self._rows.to_index(facts, set())
 
     def _write(self, data: bytes) -> None:
         self._into(data)
-        self._digest.update(data)
+        if self._digest is not None:
+            self._digest.update(data)
         self._crc32 = crc32(data, self._crc32)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
+from streampipe.checksum import crc32
 from streampipe.decoding.fields import decode_field
 from streampipe.decoding.movie import main_picture, videos_in
 from streampipe.decoding.video import check_video
@@ -27,7 +28,7 @@ AGAIN = "make room or mend the disk, and run the same command again: finished sh
 
 
 _Facts = tuple[str | None, int | None]
-"""The digest of a sample's image as it was found, and the orientation of what is written."""
+"""The digest of a sample's image as it was found (None: without), and the orientation of what is written."""
 
 
 class Skipped(NamedTuple):
@@ -51,6 +52,7 @@ class Task:
     verify: bool = False
     bucket: str | None = None
     unpickle: bool = False
+    sha256: bool = True
 
 
 class Made(NamedTuple):
@@ -72,12 +74,13 @@ def make(task: Task, tell: Tell) -> Made:
     place = task.out.of(task.name)
     try:
         with task.out.draft(task.name) as draft:
-            writer = IndexWriter(draft.file.write, place)
+            writer = IndexWriter(draft.file.write, place, task.sha256)
             for found in task.contents:
                 _add(writer, found, task, skipped, facts)
                 tell(1)
-            index = _with_facts(writer.close(), facts, task.bucket)
-            task.out.publish(draft, task.name, index.to_bytes())
+            index = _with_facts(writer.close(), facts, task)
+            table = index.to_bytes()
+            task.out.publish(draft, task.name, table)
     except OSError as error:
         if isinstance(error, StreampipeError):
             raise
@@ -85,7 +88,7 @@ def make(task: Task, tell: Tell) -> Made:
         raise PackError(
             f"{redact(place)} could not be written ({error.strerror or error}): it needs {needed} bytes; {AGAIN}"
         ) from error
-    entry = Entry(task.name, index.shard_bytes, len(index), index.facts["sha256"])
+    entry = Entry(task.name, index.shard_bytes, len(index), index.facts.get("sha256"), crc32(table))
     return Made(entry, task.digest, tuple(skipped))
 
 
@@ -121,7 +124,7 @@ def _ready(found: Loaded, task: Task) -> tuple[Loaded | Unreadable, str | None]:
     if not images:
         return found, None
     main = main_picture(images)
-    digest = hashlib.sha256(found.fields[main]).hexdigest()
+    digest = hashlib.sha256(found.fields[main]).hexdigest() if task.sha256 else None
     name, fields = main, found.fields
     try:
         if task.change:
@@ -132,18 +135,18 @@ def _ready(found: Loaded, task: Task) -> tuple[Loaded | Unreadable, str | None]:
                 check_video(data) if videos_in({name: data}, gifs=False) else decode_field(name, data)
     except DecodeError as error:
         return Unreadable(found.place(name if name in found.fields else main), str(error)), None
-    return found._replace(fields=fields), digest
+    return (found if fields is found.fields else found._replace(fields=fields)), digest
 
 
-def _with_facts(index: ShardIndex, facts: list[_Facts], bucket: str | None) -> ShardIndex:
+def _with_facts(index: ShardIndex, facts: list[_Facts], task: Task) -> ShardIndex:
     """An index with the columns ``sha256``, ``orientation`` and ``bucket``, where the json has none of that name."""
     table = index.table
-    columns = {
-        "sha256": pa.array([digest for digest, _ in facts], pa.string()),
-        "orientation": pa.array([orientation for _, orientation in facts], pa.int32()),
-    }
-    if bucket is not None:
-        columns["bucket"] = pa.array([bucket] * len(facts), pa.string())
+    columns: dict[str, pa.Array] = {}
+    if task.sha256:
+        columns["sha256"] = pa.array([digest for digest, _ in facts], pa.string())
+    columns["orientation"] = pa.array([orientation for _, orientation in facts], pa.int32())
+    if task.bucket is not None:
+        columns["bucket"] = pa.array([task.bucket] * len(facts), pa.string())
     for name, column in columns.items():
         if name not in table.column_names:
             table = table.append_column(name, column)

@@ -38,7 +38,7 @@ def unordered(given: Catalog, choice: Choice, job: Job, how: How, max_samples: i
         summary.samples = sum(made.entry.samples for made in done)
         shutil.rmtree(spool, ignore_errors=True)
         return summary
-    plain = Job(Output(spool), job.asked, job.on_error, Change(), False, Sift(None, None))
+    plain = Job(Output(spool), job.asked, job.on_error, Change(), False, Sift(None, None), sha256=job.sha256)
     first = list(planned(given, max_samples, _BYTES))
     skipped = summary_of(given, job.sift, spool, first, False)
     Work(given, first, plain, skipped)(how)

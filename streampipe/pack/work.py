@@ -59,6 +59,7 @@ class Job:
     verify: bool
     sift: Sift
     unpickle: bool = False
+    sha256: bool = True
 
 
 class Work:
@@ -112,10 +113,18 @@ class Work:
         for name, shard in todo:
             contents = self._supply.contents(shard.start, shard.count)
             bucket = job.sift.name(shard.part)
-            task = Task(
-                job.out, name, contents, shard.digest, job.on_error, job.change, job.verify, bucket, job.unpickle
+            yield Task(
+                job.out,
+                name,
+                contents,
+                shard.digest,
+                job.on_error,
+                job.change,
+                job.verify,
+                bucket,
+                job.unpickle,
+                job.sha256,
             )
-            yield task
 
 
 def _made(tasks: Iterator[Task], workers: int, context: Any, tell: Tell) -> Iterator[Made]:

@@ -24,17 +24,17 @@ def stored_checksum(block: bytes) -> int | None:
 
 
 def checksum(block: bytes) -> int:
-    """The sum of a header's bytes, its checksum field taken as spaces.
+    """The sum of a header's bytes, its checksum field taken as spaces."""
+    return sum_of(block[:148]) + sum_of(block[156:412]) + sum_of(block[412:512]) + _SPACES
 
-    The low half of adler32 is one more than the sum of its input modulo 65521. Each piece here is short enough to stay
-    below that, so the three sums are exact, at a tenth of the cost of adding in Python.
+
+def sum_of(piece: bytes) -> int:
+    """The sum of at most 256 bytes.
+
+    The low half of adler32 is one more than the sum of its input modulo 65521. A piece so short stays below that, so
+    it is exact, at a tenth of the cost of adding in Python.
     """
-    return (
-        (adler32(block[:148]) & 0xFFFF)
-        + (adler32(block[156:412]) & 0xFFFF)
-        + (adler32(block[412:512]) & 0xFFFF)
-        + (_SPACES - 3)
-    )
+    return (adler32(piece) & 0xFFFF) - 1
 
 
 def signed_checksum(block: bytes) -> int:

@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import NamedTuple
 
 from streampipe.errors import ConfigError, DuplicateKey, UnsafeName
-from streampipe.tar.header import BLOCK, checksum
+from streampipe.tar.header import BLOCK, sum_of
 
 END = bytes(2 * BLOCK)
 RECORD = 10_240  # archives are filled up to a multiple of this, as tar does
 _RESERVED_NAME = re.compile(r"__[^/]*__(/|\Z)")
+_PLAIN_KEY = re.compile(r"(?!__)[\w+-]+(/[\w+-]+)*", re.ASCII)
+"""What keys nearly always are, in which there is nothing to refuse."""
 _OCTAL_SIZE = 8 << 30  # sizes from here on need more than eleven octal digits
+_SMALL = 8 << 10  # bytes of a field that is copied, to be handed over with what stands around it
 
 
 class Field(NamedTuple):
@@ -85,24 +89,24 @@ def _record(keyword: bytes, value: bytes) -> bytes:
 
 def _ustar(name: tuple[bytes, bytes], size: int, mtime: int, mode: int, kind: bytes) -> bytes:
     prefix, last = name
-    block = b"".join(
-        (
-            last.ljust(100, b"\0"),
-            b"%07o\0" % mode,
-            b"0000000\0" * 2,  # user and group by number
-            b"%011o\0" % size,
-            b"%011o\0" % mtime,
-            b" " * 8,
-            kind,
-            bytes(100),
-            b"ustar\x0000",
-            b"bigdata".ljust(32, b"\0") * 2,  # user and group by name, as webdataset's writer has it
-            b"0000000\0" * 2,
-            prefix.ljust(155, b"\0"),
-            bytes(12),
-        )
+    digits = b"%011o" % size
+    owner, time, rest, total = _always(mtime, mode, kind)
+    total += sum_of(last + digits) + (sum_of(prefix) if prefix else 0)
+    return b"".join(
+        (last.ljust(100, b"\0"), owner, digits, time, b"%06o\0 " % total, rest, prefix.ljust(155, b"\0"), bytes(12))
     )
-    return block[:148] + b"%06o\0 " % checksum(block) + block[156:]
+
+
+@lru_cache(16)
+def _always(mtime: int, mode: int, kind: bytes) -> tuple[bytes, bytes, bytes, int]:
+    """The parts of a header that are the same for all files: before the size, behind it, behind the checksum; and what
+    they add to that.
+    """
+    owner = b"%07o\0" % mode + b"0000000\0" * 2  # user and group by number
+    time = b"\0%011o\0" % mtime
+    names = b"bigdata".ljust(32, b"\0") * 2  # user and group by name, as webdataset's writer has it
+    rest = kind + bytes(100) + b"ustar\x0000" + names + b"0000000\0" * 2
+    return owner, time, rest, sum_of(owner) + sum_of(time) + sum_of(rest) + sum_of(b" " * 8)
 
 
 class TarWriter:
@@ -121,6 +125,7 @@ class TarWriter:
     def __init__(self, write: Callable[[bytes], object]) -> None:
         self._write = write
         self._keys: set[str] = set()
+        self._fields: set[str] = set()  # those that were found to be right
         self.offset = 0
 
     def add(self, key: str, fields: Mapping[str, bytes | str], mtime: int = 0) -> Written:
@@ -140,15 +145,26 @@ class TarWriter:
             raise ConfigError(f"sample {key!r}: mtime is a number of seconds since 1970, not {mtime}")
         payloads: dict[str, bytes] = {}
         for field, value in sorted(fields.items()):
-            check_field(key, field)
+            if field not in self._fields:
+                check_field(key, field)
+                self._fields.add(field)
             payloads[field] = _payload(key, field, value)
-        start = self.offset
+        start = at = self.offset
         places: dict[str, Field] = {}
+        small: list[bytes] = []  # handed over together: each piece is a call of all that look at what is written
         for field, payload in payloads.items():
-            self._put(header_bytes(f"{key}.{field}", len(payload), mtime))
-            places[field] = Field(self.offset, len(payload))
-            self._put(payload)
-            self._put(padding(len(payload)))
+            size = len(payload)
+            small.append(header := header_bytes(f"{key}.{field}", size, mtime))
+            places[field] = Field(at + len(header), size)
+            if size <= _SMALL:
+                small.append(payload)
+            else:
+                self._put(b"".join(small))
+                self._put(payload)
+                small.clear()
+            small.append(padding(size))
+            at += len(header) + size + -size % BLOCK
+        self._put(b"".join(small))
         self._keys.add(key)
         return Written(key, start, self.offset - start, places)
 
@@ -170,6 +186,8 @@ def check_key(key: str) -> None:
         ...
     streampipe.errors.UnsafeName: key 'img1.5' has a dot in its last part: readers would take 'img1' for the key; ...
     """
+    if _PLAIN_KEY.fullmatch(key):
+        return
     base = key.rpartition("/")[2]
     if "." in base:
         short = key[: len(key) - len(base)] + base.partition(".")[0]

@@ -97,6 +97,7 @@ def _add_change(group: argparse._ArgumentGroup) -> None:
         help="images that EXIF turns: bake turns all, keep none, auto those that are changed anyway",
     )
     group.add_argument("--srgb", action="store_true", help="bring images with another colour profile to sRGB")
+    group.add_argument("--no-sha256", action="store_true", help="no sha256 of shards and images: half of the time")
     group.add_argument("--verify", action="store_true", help="decode every image; one that is damaged is not packed")
 
 

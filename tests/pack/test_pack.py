@@ -17,9 +17,11 @@ from hypothesis import strategies as st
 
 import streampipe as sp
 from streampipe.atomic import unique
+from streampipe.checksum import crc32
 from streampipe.cli import main
 from streampipe.folders import scan
 from streampipe.folders.listing import check
+from streampipe.index import ShardIndex, manifest
 from streampipe.pack import pack, split
 from tests.data import photo
 
@@ -619,3 +621,32 @@ def test_images_that_are_equal_are_packed_once(tmp_path, capsys):
     assert set(contents(tmp_path / "out")) == kept
     with pytest.raises(sp.OutputBusy, match="its deduplicate was True, and is False here"):
         quiet(source, tmp_path / "out")
+
+
+def test_without_sha256_the_bytes_are_the_same_and_verify_still_finds_damage(tmp_path, capsys):
+    source = folder_of(tmp_path / "in", 6)
+    quiet(source, tmp_path / "with", max_samples=4)
+    assert main(["pack", str(source), str(tmp_path / "out"), "--max-samples", "4", "--no-sha256", "--quiet"]) == 0
+    for path in (tmp_path / "with").glob("*.tar"):
+        assert (tmp_path / "out" / path.name).read_bytes() == path.read_bytes()
+    index = ShardIndex.from_bytes((tmp_path / "out" / "00000.index.parquet").read_bytes(), "index")
+    assert "sha256" not in {*index.names, *index.facts}
+    assert {"orientation", "width", "crc32"} <= set(index.names)
+    entries = manifest.entries((tmp_path / "out" / "manifest.parquet").read_bytes(), "manifest")
+    assert [each.sha256 for each in entries] == [None, None]
+    sums = [crc32((tmp_path / "out" / f"{number:05d}.index.parquet").read_bytes()) for number in (0, 1)]
+    assert [each.index_crc32 for each in entries] == sums  # what is packed is in the manifest's own bytes, so
+    capsys.readouterr()
+    assert main(["verify", str(tmp_path / "out" / "{00000..00001}.tar")]) == 0
+    shard = tmp_path / "out" / "00001.tar"
+    shard.write_bytes(shard.read_bytes().replace(b"caption 5", b"caption 6"))
+    assert main(["verify", str(tmp_path / "out" / "{00000..00001}.tar")]) == 1
+    assert "crc32" in capsys.readouterr().out
+
+
+def test_a_job_without_sha256_is_another_job(tmp_path):
+    source = folder_of(tmp_path / "in", 2)
+    quiet(source, tmp_path / "out")
+    assert quiet(source, tmp_path / "out", sha256=True).kept == 1
+    with pytest.raises(sp.OutputBusy, match="its sha256 was None, and is False here"):
+        quiet(source, tmp_path / "out", sha256=False)
