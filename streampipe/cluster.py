@@ -61,9 +61,10 @@ class Cluster:
     def _connected(self) -> Any:
         try:
             import ray
+            from ray import is_initialized  # which a folder of this name has not: Ray leaves one in /tmp
         except ImportError:
             raise ConfigError("engine='ray' needs one more package: pip install 'streampipe[ray]'") from None
-        if not ray.is_initialized():
+        if not is_initialized():
             try:
                 ray.init(address=self.address, log_to_driver=False, logging_level=logging.WARNING)
             except (ConnectionError, ValueError, RuntimeError) as error:

@@ -384,6 +384,13 @@ def test_ls_prints_an_object_a_line(folder, capsysbinary):
     assert (rows[0]["height"], rows[0]["width"], rows[0]["fields"]["txt"]) == (80, 90, 13)
 
 
+def test_bench_measures_samples_of_different_fields(folder, capsysbinary):
+    (folder / "x.tar").write_bytes(shard([("a", {"txt": "x"}), ("b", {"jpg": photo(1, 8, 8)})]))
+    status, out, _ = run(capsysbinary, "bench", folder, "--seconds", "1", "--batch", "7")
+    assert status == 0
+    assert " samples of bytes a second" in out
+
+
 def test_bench_says_where_the_time_goes(folder, capsysbinary):
     status, out, _ = run(capsysbinary, "bench", folder, "--seconds", "1", "--batch", "2", "--bucket", "sd15", "--json")
     found = json.loads(out)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from streampipe.commands.say import say_json
@@ -18,7 +18,8 @@ from streampipe.stream import stream
 def run(given: argparse.Namespace) -> int:
     """Measure."""
     trace = given.report is not None
-    pipe = _pipe(given).batch(given.batch)
+    decoded = given.size is not None or given.bucket is not None
+    pipe = _pipe(given).batch(given.batch, collate=None if decoded else _together)
     loader = Loader(pipe, given.workers, threads=given.threads, auto=given.auto, trace=trace)
     samples, seconds = _measure(iter(loader), given.seconds)
     summary, rate = loader.summary(), samples / seconds
@@ -50,6 +51,11 @@ def _pipe(given: argparse.Namespace) -> Pipeline:
     if given.size is None and given.bucket is None:
         return pipe
     return pipe.rename(image=";".join(sorted(IMAGES))).select("image").decode(given.size)
+
+
+def _together(samples: Sequence[Any]) -> dict[str, Any]:
+    """Samples of bytes as a batch, whatever fields each of them has."""
+    return {"__key__": [sample["__key__"] for sample in samples], "samples": samples}
 
 
 def _what(given: argparse.Namespace) -> str:

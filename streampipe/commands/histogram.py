@@ -51,6 +51,19 @@ class Histogram:
         for number, count in zip(*np.unique(numbers, return_counts=True), strict=True):
             self._counts[int(number)] += int(count)
 
+    def add_counted(self, values: np.ndarray, counts: np.ndarray, least: float, most: float, total: float) -> None:
+        """Count values that others have counted: of each class some value, and how many there are; and all values'
+        least, greatest and sum. For histograms with edges.
+        """
+        assert self.edges is not None
+        self.values += int(counts.sum())
+        self._sum += total
+        self._least, self._most = min(self._least, least), max(self._most, most)
+        numbers = np.searchsorted(self.edges, values, side="right").clip(1) - 1
+        for number, count in zip(numbers.tolist(), counts.tolist(), strict=True):
+            if count:
+                self._counts[number] += count
+
     def _widen(self) -> None:
         """Make classes as wide as they must be for what was seen: two become one, again and again."""
         span = self._most - self._least

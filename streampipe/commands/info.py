@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -15,11 +16,17 @@ import pyarrow.compute as pc
 from streampipe.commands.given import finder_of, shards_of
 from streampipe.commands.histogram import Histogram
 from streampipe.commands.say import say, say_json
+from streampipe.errors import IndexMismatch, SourceError
 from streampipe.index import Finder, ShardIndex
+from streampipe.index.dataset import Known, known_of
 from streampipe.index.facts import OWN
+from streampipe.index.merged import Untold, Wanted
+from streampipe.index.merged import facts_of as merged_facts
+from streampipe.index.sizes import Lengths, sizes_from, sizes_of
 from streampipe.plan.buckets import Buckets, make
 from streampipe.query.aliases import CAPTION_KEYS, columns_of
 
+log = logging.getLogger("streampipe")
 SCORES = ("aesthetic", "watermark", "nsfw", "similarity")
 _EDGES: dict[str, tuple[float, ...]] = {
     "height": (0, 256, 512, 768, 1024, 1536, 2048, 4096),
@@ -32,13 +39,15 @@ _EDGES: dict[str, tuple[float, ...]] = {
 
 
 class Facts(NamedTuple):
-    """What ``info`` says of a shard; ``samples`` is None where they are not counted."""
+    """What ``info`` says of some shards; ``samples`` is None where they are not counted."""
 
     samples: int | None
     bytes: int | None
-    fields: dict[str, tuple[int, int]]  # how many samples have it, and its bytes in all of them
+    fields: Mapping[str, tuple[int, int]]  # how many samples have it, and its bytes in all of them
     columns: frozenset[str]
     values: dict[str, np.ndarray]  # by histogram
+    captions: Lengths | None = None
+    shards: int = 1
 
 
 def run(given: argparse.Namespace) -> int:
@@ -46,7 +55,13 @@ def run(given: argparse.Namespace) -> int:
     shards, source = shards_of(given)
     finder, whole = finder_of(given, source), Dataset(make(given.bucket))
     with ThreadPoolExecutor(given.threads) as pool:
-        for facts in pool.map(lambda url: facts_of(url, finder), shards):
+        left = np.ones(len(shards), bool)
+        known = known_of(shards, finder)
+        for (_, at), found in zip(jobs := list(known.merged()), pool.map(_merged(known, finder), jobs), strict=True):
+            left[at] = not found
+            for facts in found:
+                whole.add(facts)
+        for facts in pool.map(lambda i: facts_of(shards[i], finder), np.flatnonzero(left).tolist()):
             whole.add(facts)
     if given.json:
         say_json(whole.as_dict())
@@ -61,8 +76,37 @@ def facts_of(url: str, finder: Finder) -> Facts:
     index = finder.find(url)
     if index is None:
         return Facts(None, finder.source.size(url), {}, frozenset(), {})
-    columns = index.fact_names - (set(OWN) - {"key", "width", "height"})
-    return Facts(len(index), index.shard_bytes, _fields(index), columns, dict(_values(index)))
+    sizes = sizes_of(index)
+    values = dict(_values(index, sizes.captions is None))
+    return Facts(len(index), index.shard_bytes, sizes.fields, _asked(index), values, sizes.captions)
+
+
+def _merged(known: Known, finder: Finder) -> Callable[[tuple[Wanted, np.ndarray]], list[Facts]]:
+    """What the facts of many shards say together; nothing, where their own indexes must be asked."""
+    columns = frozenset(("width", "height", *CAPTION_KEYS, *(name for score in SCORES for name in columns_of(score))))
+
+    def one(job: tuple[Wanted, np.ndarray]) -> list[Facts]:
+        wanted, at = job
+        sizes = sizes_from(wanted.part.sizes)
+        if sizes is None or len(at) < wanted.part.shards:
+            return []
+        size = int(known.column("bytes")[at].sum())
+        try:
+            tables = [found for found, _, _ in merged_facts(wanted, finder.source, finder.limits, columns)]
+            names = frozenset[str]().union(*map(_asked, tables))
+            values = [Facts(0, 0, {}, names, dict(_values(each, sizes.captions is None)), None, 0) for each in tables]
+        except Untold:
+            return []
+        except (IndexMismatch, SourceError) as error:
+            log.warning("%s; it is passed over: the shards' own indexes are read", error)
+            return []
+        return [Facts(sizes.samples, size, sizes.fields, names, {}, sizes.captions, len(at)), *values]
+
+    return one
+
+
+def _asked(index: ShardIndex) -> frozenset[str]:
+    return frozenset(index.fact_names) - (set(OWN) - {"key", "width", "height"})
 
 
 class Dataset:
@@ -80,10 +124,10 @@ class Dataset:
 
     def add(self, facts: Facts) -> None:
         """One shard more."""
-        self._shards += 1
-        self._counted += facts.samples is not None
+        self._shards += facts.shards
+        self._counted += facts.shards * (facts.samples is not None)
         self._samples += facts.samples or 0
-        self._sized += facts.bytes is not None
+        self._sized += facts.shards * (facts.bytes is not None)
         self._bytes += facts.bytes or 0
         self._columns |= facts.columns
         for name, (samples, size) in facts.fields.items():
@@ -91,6 +135,10 @@ class Dataset:
             self._field_bytes[name] += size
         for name, values in facts.values.items():
             self._histograms[name].add(values)
+        if facts.captions is not None:
+            least, most, total, counts = facts.captions
+            some = (1 << np.arange(len(counts))) >> 1  # the least number of so many binary digits
+            self._histograms["caption bytes"].add_counted(some, np.asarray(counts), least, most, total)
         if "height" in facts.values:
             found = self._buckets.assign(facts.values["height"], facts.values["width"])
             for number, count in zip(*np.unique(found, return_counts=True), strict=True):
@@ -143,46 +191,30 @@ class Dataset:
             yield "bucket", f"{name}: {count:,} ({count / self._of_bucket.total():.1%})"
 
 
-def _fields(index: ShardIndex) -> dict[str, tuple[int, int]]:
-    """The fields of a shard: in how many samples they are, and their bytes."""
-    each = pc.list_flatten(index.table.column("fields"))
-    table = pa.table({"name": pc.struct_field(each, "name"), "size": pc.struct_field(each, "size")})
-    found = table.group_by("name").aggregate([("size", "count"), ("size", "sum")]).to_pydict()
-    return {
-        name: (samples, size)
-        for name, samples, size in zip(found["name"], found["size_count"], found["size_sum"], strict=True)
-    }
-
-
-def _values(index: ShardIndex) -> Iterator[tuple[str, np.ndarray]]:
-    """The values of each histogram in a shard."""
+def _values(index: ShardIndex, captions: bool = True) -> Iterator[tuple[str, np.ndarray]]:
+    """The values of each histogram in a shard; ``captions``: of columns with captions, too."""
     sizes = index.table.select(["height", "width"]).drop_null()
     height, width = (sizes.column(name).to_numpy().astype(np.int64) for name in ("height", "width"))
     height, width = height[(known := (height > 0) & (width > 0))], width[known]
     if len(height):
         yield from (("height", height), ("width", width))
         yield from (("megapixels", height * width / 1e6), ("width / height", width / height))
-    yield from _captions(index)
+    if captions:
+        yield from _captions(index)
     for name in SCORES:
         columns = index.columns(columns_of(name))
         numeric = [each for each in columns.values() if isinstance(each, pa.ChunkedArray) and _is_number(each.type)]
         if numeric:
-            yield name, numeric[0].drop_null().cast(pa.float64(), safe=False).to_numpy()
+            found = pc.coalesce(*(each.cast(pa.float64(), safe=False) for each in numeric))
+            yield name, found.drop_null().to_numpy()
 
 
 def _captions(index: ShardIndex) -> Iterator[tuple[str, np.ndarray]]:
-    """The lengths of captions: bytes, where they are members; else characters."""
-    each = pc.list_flatten(index.table.column("fields"))
-    names, sizes = pc.struct_field(each, "name"), pc.struct_field(each, "size")
-    for key in CAPTION_KEYS:
-        found = sizes.filter(pc.equal(names, key))
-        if len(found):
-            yield "caption bytes", found.to_numpy()
-            return
-    for column in index.columns(CAPTION_KEYS).values():
-        if isinstance(column, pa.ChunkedArray) and pa.types.is_string(column.type):
-            yield "caption characters", pc.utf8_length(column.drop_null()).to_numpy()
-            return
+    """The lengths of captions that are no members, in characters."""
+    columns = index.columns(CAPTION_KEYS).values()
+    texts = [each for each in columns if isinstance(each, pa.ChunkedArray) and pa.types.is_string(each.type)]
+    if texts:
+        yield "caption characters", pc.utf8_length(pc.coalesce(*texts).drop_null()).to_numpy()
 
 
 def _is_number(kind: pa.DataType) -> bool:

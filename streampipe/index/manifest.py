@@ -46,6 +46,7 @@ class Part(NamedTuple):
     """The next ``shards`` rows of a manifest, and the file beside it that has the facts of their samples, if one has.
 
     ``bytes`` and ``footer`` are the file's size and that of what it says at its end of itself; ``crc32`` is of this.
+    ``sizes``: what the samples of these shards have of each field, as ``index.sizes`` writes it; None: not known.
     """
 
     shards: int
@@ -53,6 +54,7 @@ class Part(NamedTuple):
     bytes: int = 0
     footer: int = 0
     crc32: int = 0
+    sizes: Any = None
 
 
 class Manifest(NamedTuple):

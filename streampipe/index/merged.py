@@ -28,6 +28,7 @@ from streampipe.index.columns import EXACT, MIXED, MOST_COLUMNS
 from streampipe.index.facts import OWN, VIDEO_COLUMNS
 from streampipe.index.manifest import Part
 from streampipe.index.parquet import Bounded
+from streampipe.index.sizes import Sizes, sizes_of, sum_of
 from streampipe.index.table import IMAGES, LEFT_OUT, NEEDS, NESTED, VIDEOS, ShardIndex
 from streampipe.source import Source, redact
 from streampipe.source.ranged import RangedFile
@@ -190,10 +191,12 @@ class Merger:
         self._put = put
         self._group: list[ShardIndex] = []
         self._rows = self._bytes = 0
+        self._sizes: list[Sizes] = []
         self._file: _File | None = None
 
     def add(self, index: ShardIndex) -> None:
         """The facts of the next shard."""
+        self._sizes.append(sizes_of(index))
         facts = index.table.select([name for name in index.table.column_names if name not in _NO_FACTS])
         index = ShardIndex(facts, index.facts, index.names)
         self._group.append(index)
@@ -222,8 +225,8 @@ class Merger:
                 self._file = None
             if self._file is None:
                 self._file = _File(table.schema)
-            self._file.write(table, len(self._group))
-        self._group, self._rows, self._bytes = [], 0, 0
+            self._file.write(table, self._sizes)
+        self._group, self._rows, self._bytes, self._sizes = [], 0, 0, []
 
 
 class _File:
@@ -235,19 +238,20 @@ class _File:
         self._writer = pq.ParquetWriter(
             self._sink, schema, compression="zstd", write_statistics=False, write_page_checksum=True
         )
-        self._groups = self._shards = 0
+        self._groups = 0
+        self._sizes: list[Sizes] = []
 
     def takes(self, table: pa.Table) -> bool:
         """Whether there is room for more, and it is of the same columns."""
         room = self._groups < _PART_GROUPS and self._sink.tell() < _PART_BYTES
         return room and self._schema.equals(table.schema, check_metadata=True)
 
-    def write(self, table: pa.Table, shards: int) -> None:
-        """A row group of so many shards."""
+    def write(self, table: pa.Table, sizes: Sequence[Sizes]) -> None:
+        """A row group of shards, of each of which these are the sizes."""
         if table.num_rows:
             self._writer.write_table(table, row_group_size=table.num_rows)
             self._groups += 1
-        self._shards += shards
+        self._sizes += sizes
 
     def close(self, put: Callable[[str, bytes], None]) -> Part:
         """Put it down."""
@@ -256,7 +260,9 @@ class _File:
         name = f"facts-{hashlib.sha256(data).hexdigest()[:32]}.parquet"
         put(name, data)
         footer = 8 + int.from_bytes(data[-8:-4], "little")
-        return Part(self._shards, name, len(data), footer, crc32(data[-footer:]))
+        known = sum_of(self._sizes)
+        sizes = None if known is None else known.plain()
+        return Part(len(self._sizes), name, len(data), footer, crc32(data[-footer:]), sizes)
 
 
 def together(indexes: Sequence[ShardIndex]) -> pa.Table:

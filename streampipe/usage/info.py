@@ -7,8 +7,8 @@ import argparse
 from streampipe.usage.arguments import add_index, add_urls, positive
 
 HELP = """Say what a dataset holds: shards, samples, bytes, fields, what where() may ask; and histograms of resolutions,
-shapes, buckets, caption lengths and scores. It reads indexes; local shards without one are scanned, remote ones are not
-read. Sizes are of the main image as shown."""
+shapes, buckets, caption lengths and scores. It reads indexes (of many shards what stands together beside the manifest);
+local shards without one are scanned, remote ones are not read. Sizes are of the main image as shown."""
 EXAMPLES = """
   streampipe info shards/
   streampipe info 's3://bucket/{00000..01999}.tar' --bucket sd15 --json

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -39,6 +39,7 @@ def in_workers(work: Work, numbers: Sequence[int], workers: int, context: Any, t
         ConfigError: the pipeline cannot be handed to a spawned process.
     """
     maker = _Maker(work)
+    made: Iterator[Counted]
     if isinstance(context, Cluster):
         made = context.ordered(maker, numbers, tell)
     else:
