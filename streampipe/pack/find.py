@@ -139,6 +139,8 @@ def _files(names: list[str], of: Of, choice: Choice, out: str, source: Source, t
     if len(names) != 1:
         raise ConfigError(f"a folder of images is one folder, not {len(names)}: pack each")
     path, zipped = local_path(names[0]), url_of(names[0])
+    if path is None and names[0].lower().endswith(".zip"):
+        raise ConfigError(f"{redact(names[0])} is an archive in a store: fetch it, and pack it where it is on a disk")
     if path is None or zipped is not None:
         return _remote_files(zipped or names[0].rstrip("/"), of, choice, source, tell)
     folder = os.path.expanduser(path)

@@ -66,6 +66,11 @@ def test_a_name_that_leads_out_of_an_archive_is_refused(tmp_path):
         quiet(tmp_path / "x.zip", tmp_path / "out")
 
 
+def test_an_archive_in_a_store_is_to_be_fetched(tmp_path):
+    with pytest.raises(sp.ConfigError, match=r"memory://b/x\.zip is an archive in a store: fetch it"):
+        quiet("memory://b/x.zip", tmp_path / "out")
+
+
 def test_parts_elsewhere_are_refused(tmp_path, source):
     with pytest.raises(sp.ConfigError, match="beside= is of a local folder, which zip:"):
         quiet(zipped(tmp_path / "x.zip", source), tmp_path / "out", beside={"mask": str(source)})
