@@ -14,6 +14,7 @@ from streampipe.counters import counters
 from streampipe.source.cache import Cache
 from streampipe.source.forward import Forward
 from streampipe.source.part import Part
+from streampipe.source.store import Pin
 from streampipe.unwanted import wait
 
 _BLOCK = 1 << 20
@@ -23,18 +24,22 @@ class Download:
     """One shard on its way into a cache.
 
     Args:
-        forward: the shard's bytes.
-        again: its bytes from a given byte on, past the cache: used when the disk fails on the way.
+        begin: the shard's bytes from a byte on, of a version, or (None) of that which it has now. It is called in the
+            background, because the store may be long in saying which; and again, past the cache, where the disk fails.
         patience: how long another process that downloads the same shard may bring nothing (seconds).
     """
 
     def __init__(
-        self, cache: Cache, forward: Forward, again: Callable[[int], Iterator[bytes]], patience: float
+        self,
+        cache: Cache,
+        url: str,
+        begin: Callable[[int, Pin | None], Forward],
+        patience: float,
     ) -> None:
-        self.url = forward.url
+        self.url = url
         self._cache = cache
-        self._forward = forward
-        self._again = again
+        self._begin = begin
+        self._pin = Pin()  # of what is copied
         self._patience = patience
         self._changed = threading.Condition()
         self._part: Part | None = None
@@ -51,7 +56,7 @@ class Download:
     def settle(self) -> None:
         """Wait until a copy whose bytes are all there has its name: a process that ended before would lose it."""
         with self._changed:
-            while not self.done and self.written and self.written == self._forward.pin.size:
+            while not self.done and self.written and self.written == self._pin.size:
                 if not self._changed.wait(self._patience):
                     return
 
@@ -77,7 +82,7 @@ class Download:
                 while at < end:
                     piece = _read(file, min(_BLOCK, end - at), at)
                     if not piece:  # the disk does not give back what it took
-                        yield from self._again(at)
+                        yield from self._begin(at, self._pin)
                         return
                     at += len(piece)
                     yield piece
@@ -118,16 +123,23 @@ class Download:
     def _kept(self, at: int, state: str) -> Iterator[bytes]:
         if state == "failed" and self._error is not None:
             raise self._error
-        file = self._cache.file(self.url, self._forward.pin) if state == "there" else None
-        yield from self._again(at) if file is None else file.pieces(at)
+        file = self._cache.file(self.url, self._pin) if state == "there" else None
+        yield from self._begin(at, self._pin) if file is None else file.pieces(at)
 
     def _run(self) -> None:
         try:
+            forward = self._begin(0, None)
+        except BaseException as error:
+            self._error = error
+            self._end("failed")
+            return
+        self._pin = forward.pin
+        try:
             with self._cache.turn(self.url, self._patience):  # without a lock it may be done twice, at worst
-                if self._cache.file(self.url, self._forward.pin) is not None:
+                if self._cache.file(self.url, self._pin) is not None:
                     self._end("there")
                 else:
-                    self._copy()
+                    self._copy(forward)
         except OSError as error:
             self._cache.failed(error)
             self._end("past")
@@ -135,17 +147,18 @@ class Download:
             self._error = error
             self._end("failed")
         finally:
-            self._forward.close()
+            forward.close()
 
-    def _copy(self) -> None:
-        chunks = iter(self._forward)
+    def _copy(self, forward: Forward) -> None:
+        chunks = iter(forward)
         try:
             first = next(chunks, b"")
         except Exception as error:
             self._error = error
             self._end("failed")
             return
-        part = self._cache.part(self.url, self._forward.pin.size)
+        self._pin = forward.pin
+        part = self._cache.part(self.url, self._pin.size)
         try:
             self._take(part, first)
             while True:
@@ -159,7 +172,7 @@ class Download:
                 if chunk is None:
                     break
                 self._take(part, chunk)
-            part.publish(self._forward.pin.mark)
+            part.publish(forward.pin.mark)
         except BaseException:
             with self._changed:
                 self._end("past")

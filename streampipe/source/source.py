@@ -151,10 +151,8 @@ class Source:
         for old in [each for each, download in list(live.downloads.items()) if download.done]:
             live.downloads.pop(old, None)
         if url not in live.downloads:
-            pin = self._pin(url)
-            forward = Forward(self._store(url), url, self.network, live.traffic, pin)
             patience = self.network.stall + self.network.longest_wait
-            live.downloads[url] = Download(self.cache, forward, lambda at: self._from(url, at, pin), patience)
+            live.downloads[url] = Download(self.cache, url, lambda at, pin: self._from(url, at, pin), patience)
         return live.downloads[url]
 
     def settle(self) -> None:
@@ -315,8 +313,9 @@ class Source:
             finally:
                 self._live.downloads.pop(url, None)
 
-    def _from(self, url: str, at: int, pin: Pin) -> Iterator[bytes]:
-        return iter(Forward(self._store(url), url, self.network, self._live.traffic, pin, at))
+    def _from(self, url: str, at: int, pin: Pin | None) -> Forward:
+        """The bytes from ``at`` on, of a version or (None) of the one that is read."""
+        return Forward(self._store(url), url, self.network, self._live.traffic, pin or self._pin(url), at)
 
     def _pin(self, url: str) -> Pin:
         pins = self._live.pins
