@@ -170,7 +170,7 @@ class Prefetch(Generic[T]):
         self._shards[at] = shard
         shard.users += 1
         wanted = Wanted(place, self._made, shard)
-        if shard.remote.index is None:
+        if shard.remote.looked() is None:
             shard.waiting.append(wanted)
         else:
             self._locate(shard, [wanted])
@@ -178,7 +178,7 @@ class Prefetch(Generic[T]):
 
     def _located(self, shard: WantedShard) -> bool:
         """Whether it is known where the shard's samples are."""
-        if shard.remote.index is None:
+        if shard.remote.index is None and shard.remote.looked() is None:
             return False
         if shard.waiting:
             self._locate(shard, shard.waiting)
@@ -189,10 +189,11 @@ class Prefetch(Generic[T]):
         index = shard.remote.index
         assert index is not None
         for each in wanted:
-            each.row = index.row(each.place.number)
-            each.span = Part(*index.span(each.row))
+            each.row = row = index.row(each.place.number)
+            each.at = each.place.epoch, row
+            each.span = span = Part(*index.span(row))
             samples, size = self._sizes
-            self._sizes = samples + 1, size + _length(each.span)
+            self._sizes = samples + 1, size + span.end - span.start
             if shard.remote.file is None and not each.given:
                 shard.unasked.setdefault(each.at, each)
 
@@ -204,7 +205,7 @@ class Prefetch(Generic[T]):
             wanted = self._unasked[0]
             if self._near > self._enough and wanted.step >= self._given:
                 return
-            if not self._begun and wanted.step > 0 and self._near > _unseen(wanted.shard.remote.source.traffic.link):
+            if not self._begun and wanted.step > 0 and self._near > _unseen(wanted.shard.remote.traffic.link):
                 return  # the first steps have the link for themselves
             if wanted.answer is None and not wanted.given and not self._ask_for(wanted):
                 return
@@ -239,17 +240,17 @@ class Prefetch(Generic[T]):
     def _ask_range(self, wanted: Wanted, due: bool, alone: bool = False) -> bool:
         """Ask for a sample and, unless ``alone``, its neighbours, if the budget allows; what is due always may be."""
         remote = wanted.shard.remote
-        link = remote.source.traffic.link
+        link = remote.traffic.link
         near = max(min(_NEAR, _GROWS * link.total), _GROWS * link.needs, _unseen(link))
         near = min(int((1 - EARLY) * self._memory), near)
         self._enough = near
-        if not due and (self._near + _length(wanted.span) > near or remote.source.traffic.is_full):
+        if not due and (self._near + _length(wanted.span) > near or remote.traffic.is_full):
             self._enough = min(near, self._near) - near // _AGAIN
             return False
         chosen = [wanted] if alone else self._with_neighbours(wanted)
-        if not remote.source.traffic.take(_cost(chosen)):
+        if not remote.traffic.take(_cost(chosen)):
             chosen = [wanted]
-            if not remote.source.traffic.take(_cost(chosen), needed=due):
+            if not remote.traffic.take(_cost(chosen), needed=due):
                 return False
         answer = remote.ranges.ask([each.span for each in chosen])
         at = chosen[0].span.start
@@ -273,14 +274,16 @@ class Prefetch(Generic[T]):
         """
         shard, network, index = wanted.shard, wanted.shard.remote.source.network, wanted.shard.remote.index
         assert index is not None
-        least = min(wanted.shard.remote.source.traffic.link.window, network.window) if wanted.step else 0
+        least = min(wanted.shard.remote.traffic.link.window, network.window) if wanted.step else 0
         room = min(max(least, self._room(wanted)), network.window) if wanted.step else 0
         chosen, (start, end), full, late = deque([wanted]), wanted.span, False, False
         for step in (-1, 1):
             last = wanted
             while True:
-                row = index.neighbour(last.row, step, network.gap)
-                other = None if row is None else shard.unasked.get((wanted.place.epoch, row))
+                other = shard.unasked.get((wanted.place.epoch, last.row + step))
+                if other is None or not 0 <= last.gap_to(other) <= network.gap:
+                    row = index.neighbour(last.row, step, network.gap)
+                    other = None if row is None else shard.unasked.get((wanted.place.epoch, row))
                 if other is None:
                     break
                 length, later = max(end, other.span.end) - min(start, other.span.start), other.step - wanted.step
@@ -302,7 +305,7 @@ class Prefetch(Generic[T]):
 
     def _room(self, wanted: Wanted) -> int:
         """Bytes to which a request may be extended over what is wanted later, within the reader's pace."""
-        link, memory = wanted.shard.remote.source.traffic.link, int(EARLY * self._memory) - self._early
+        link, memory = wanted.shard.remote.traffic.link, int(EARLY * self._memory) - self._early
         return _length(wanted.span) + self._pace.room(link, memory, self._early)
 
     # Giving out
@@ -352,7 +355,7 @@ class Prefetch(Generic[T]):
             return
         self._turn_came(wanted)
         self._near -= wanted.cost
-        wanted.shard.remote.source.traffic.give_back(wanted.cost)
+        wanted.shard.remote.traffic.give_back(wanted.cost)
         answer.drop(wanted.number)
 
     def _turn_came(self, wanted: Wanted) -> None:

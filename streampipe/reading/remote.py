@@ -37,6 +37,8 @@ class RemoteShard:
     def __init__(self, dataset: Dataset, number: int, stop: threading.Event) -> None:
         self.url = dataset.shards[number]
         self.source: Source = dataset.finder.source
+        self.traffic = self.source.traffic
+        self.index: IndexedShard | None = None  # once it is there (``looked``)
         self.file: LocalFile | None = None
         self.cached = False  # it is read through the cache
         self.copy: Download | None = None  # on its way into the cache
@@ -48,7 +50,7 @@ class RemoteShard:
         self._opening: Future[_Opened] = self._open()
 
     def _open(self) -> Future[_Opened]:
-        return self.source.traffic.submit(self._fetch, first=True)
+        return self.traffic.submit(self._fetch, first=True)
 
     def _fetch(self) -> _Opened:
         with asking(self._stop.is_set):
@@ -71,14 +73,13 @@ class RemoteShard:
         """Whether opening it has ended, one way or the other."""
         return self._opened is not None or self._opening.done()
 
-    @property
-    def index(self) -> IndexedShard | None:
-        """Its index, once that is there."""
-        if self._opened is None and self._opening.done() and self._opening.exception() is None:
+    def looked(self) -> IndexedShard | None:
+        """Its index, if that has come by now."""
+        if self.index is None and self._opening.done() and self._opening.exception() is None:
             self._opened = self._opening.result()
-            self.file = self._opened.file
+            self.index, self.file = self._opened.shard, self._opened.file
             self.cached = self.file is None and self.source.cache is not None
-        return self._opened.shard if self._opened is not None else None
+        return self.index
 
     @property
     def ranges(self) -> Ranges:
@@ -96,7 +97,7 @@ class RemoteShard:
         if self._opening.done() and isinstance(self._opening.exception(), SourceUnavailable):
             self._opening = self._open()
         result(self._opening)
-        index = self.index
+        index = self.looked()
         assert index is not None
         return index
 

@@ -10,13 +10,14 @@ from streampipe.source.ranges import Answer, Part
 class Wanted:
     """A sample that a known step wants."""
 
-    __slots__ = ("answer", "cost", "early", "given", "number", "place", "ready", "row", "shard", "span", "step")
+    __slots__ = ("answer", "at", "cost", "early", "given", "number", "place", "ready", "row", "shard", "span", "step")
 
     def __init__(self, place: Place, step: int, shard: WantedShard) -> None:
         self.place = place
         self.step = step
         self.shard = shard
         self.row = -1  # of the index, once that is there
+        self.at = (place.epoch, -1)  # which sample of the shard it is then, in which epoch
         self.span = Part(0, 0)
         self.answer: Answer | None = None  # once it was asked for
         self.number = 0  # in the answer
@@ -25,10 +26,9 @@ class Wanted:
         self.ready = False  # it came, and so did all that is needed before it
         self.given = False
 
-    @property
-    def at(self) -> tuple[int, int]:
-        """Which sample of the shard it is, in which epoch."""
-        return self.place.epoch, self.row
+    def gap_to(self, other: Wanted) -> int:
+        """Bytes between it and another one; below 0 where they overlap."""
+        return max(other.span.start - self.span.end, self.span.start - other.span.end)
 
 
 class WantedShard:

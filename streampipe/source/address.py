@@ -128,7 +128,15 @@ def is_metadata(host: str, link_local: bool = True, resolve: bool = True) -> boo
     [True, True, True, False]
     """
     name = host.strip("[]").rstrip(".").lower()
-    return name in _NAMES or any(_serves(each, link_local) for each in _addresses(name, resolve))
+    if name in _NAMES or _is_written(name, link_local):
+        return True
+    return resolve and any(_serves(each, link_local) for each in _addresses(name, resolve))
+
+
+@lru_cache(1024)  # it is asked for each request
+def _is_written(name: str, link_local: bool) -> bool:
+    """Whether a host that is an address is such a one."""
+    return any(_serves(each, link_local) for each in _addresses(name, resolve=False))
 
 
 def only_here(host: str) -> str:

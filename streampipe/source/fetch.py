@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from functools import lru_cache
+from typing import cast
 
 from streampipe.counters import counters
 from streampipe.errors import AccessDenied, SourceError
@@ -95,8 +97,8 @@ class Fetch:
         if self._most is not None and (end is not None or self.pin.size is not None):
             end = at + self._most if end is None else min(end, at + self._most)
         store = self._store
-        if self._memory is not None and end is not None and isinstance(store, Receiving):
-            answer = store.get_into(self._url, at, end, self.pin, self._memory)
+        if self._memory is not None and end is not None and _receives(type(store)):
+            answer = cast(Receiving, store).get_into(self._url, at, end, self.pin, self._memory)
         else:
             answer = store.get(self._url, at, end, self.pin)
         self.pin = self.pin.with_(answer.pin)
@@ -140,6 +142,12 @@ class Fetch:
         self._renewed = True
         self._store.renew()
         return True
+
+
+@lru_cache(64)
+def _receives(kind: type) -> bool:
+    """Whether such a store is ``Receiving``. To ask a protocol takes long, and this is asked for each request."""
+    return hasattr(kind, "get_into")
 
 
 def _expired(store: Store, error: Expired, url: str) -> None:

@@ -7,6 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from streampipe.counters import OfLoader, counters, scope, work_for
@@ -39,7 +40,7 @@ class Traffic:
         self._requests = network.requests
         self._lock = threading.Lock()
         self._work: deque[tuple[Future[Any], Callable[[], Any], OfLoader | None]] = deque()
-        self._waiting = threading.Semaphore(0)  # counts the work
+        self._waiting: SimpleQueue[None] = SimpleQueue()  # counts the work, with less ado than a semaphore
         self._threads = 0
         self._idle = 0  # threads that wait for work, less work that waits for threads
         self._taken = 0
@@ -69,14 +70,16 @@ class Traffic:
             self._work.appendleft((future, function, loader))
         else:
             self._work.append((future, function, loader))
-        self._waiting.release()
+        self._waiting.put(None)
         if start:
             threading.Thread(target=self._run, name="streampipe-network", daemon=True).start()
         return future
 
     def _run(self) -> None:
         while True:
-            if not self._waiting.acquire(timeout=_IDLE):
+            try:
+                self._waiting.get(timeout=_IDLE)
+            except Empty:
                 if self._ends():
                     return
                 continue

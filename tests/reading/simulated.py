@@ -162,6 +162,10 @@ class Shard:
 
     def __init__(self, dataset: Any, number: int, stop: Any) -> None:
         self.index, self.source, self.ranges = dataset.index, dataset.finder.source, dataset.finder.source.traffic
+        self.traffic = self.source.traffic
+
+    def looked(self) -> Any:
+        return self.index
 
     def check_size(self) -> None:
         """They fit."""

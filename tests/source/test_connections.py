@@ -1,11 +1,12 @@
 """Proxies of the environment, as other programs read them; and where a connection must not lead."""
 
 import socket
+from http.client import HTTPResponse, RemoteDisconnected
 
 import pytest
 
 import streampipe as sp
-from streampipe.source import Network, Source
+from streampipe.source import Network, Source, connections
 from streampipe.source.address import address
 from streampipe.source.connections import proxy_of
 from streampipe.testing import FaultServer, Redirect
@@ -99,3 +100,49 @@ def test_a_name_that_leads_to_a_metadata_service_when_it_is_connected_to_is_left
 def test_a_metadata_service_is_no_store_whoever_gives_its_url(host):
     with pytest.raises(sp.SourceError, match="metadata service"):
         bounded(Source(network=QUICK).read, f"http://{host}/latest/meta-data")
+
+
+def _answer(data):
+    """What a client makes of an answer's beginning, by the standard library and by ours."""
+    found = []
+    for kind in (HTTPResponse, connections._Response):
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            theirs.sendall(data)
+            theirs.shutdown(socket.SHUT_WR)
+            response = kind(ours, method="GET")
+            try:
+                response.begin()
+                headers = sorted(response.headers.items())
+                found.append((response.status, response.reason, response.version, response.length, headers))
+                found[-1] += (response.chunked, response.will_close)
+            except Exception as error:
+                found.append(type(error))
+            response.close()
+    return found
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'HTTP/1.1 206 Partial Content\r\nContent-Length: 5\r\nContent-Range: bytes 0-4/9\r\nETag:"x:y" \r\n\r\nabcde',
+        b"HTTP/1.0 200 OK\nServer: a\nServer:  b\n\n",
+        b"HTTP/1.1 100 Continue\r\nA: b\r\n\r\nHTTP/1.1 200\r\nTransfer-Encoding: Chunked\r\n\r\n",
+        b"HTTP/1.1 304 Not Modified\r\nContent-Length: 7\r\nConnection: close\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX-Long: one\r\n two\r\nContent-Length: 3\r\n\r\nabc",
+        b"HTTP/1.1 200 OK\r\nno header\r\nContent-Length: 3\r\n\r\nabc",
+        b"HTTP/1.1 200 OK\r\nContent-Length: many\r\nX-Name: \xe9\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n" + b"A: b\r\n" * 101 + b"\r\n",
+        b"HTTP/1.1 200 OK\r\nA: " + b"b" * 70_000 + b"\r\n\r\n",
+        b"HTTP/2.0 200 OK\r\n\r\n",
+        b"SSH-2.0 hello\r\n\r\n",
+        b"",
+    ],
+)
+def test_headers_are_read_as_the_standard_library_reads_them(data):
+    theirs, ours = _answer(data)
+    assert ours == theirs
+
+
+def test_an_answer_that_ends_amid_its_headers_is_none():
+    assert _answer(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n")[1] is RemoteDisconnected
