@@ -123,14 +123,50 @@ def test_the_code_of_the_latents_page_runs(tmp_path, monkeypatch, capsys):
     pytest.importorskip("safetensors")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "shards").mkdir()
+    (tmp_path / "images").mkdir()
     write_shards(tmp_path / "shards", [5, 3])
+    images = [(f"{i}", {"jpg": photo(i, 64 + 32 * (i % 2), 96 - 32 * (i % 2)), "txt": "a cat"}) for i in range(6)]
+    (tmp_path / "images" / "0.tar").write_bytes(shard(images))
     code = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "latents.md").read_text(), re.DOTALL)
     there = {}
     exec("\n".join(code), there)
+    assert {tuple(batch["latents"].shape[1:]) for batch in there["training"]} == {(16, 8, 12), (16, 12, 8)}
     assert "text: " in capsys.readouterr().out
     assert {tuple(batch["latents"].shape[1:]) for batch in there["pipe"]} == {(16, 32, 32)}
     (whole, *_) = sp.stream("cache").decode().skip(there["sample"]["__position__"].sample)
     torch.testing.assert_close(there["latents"], whole["latents.q8.safetensors"])
+
+
+def test_the_code_of_the_reports_page_runs(tmp_path, monkeypatch, capsys):
+    """Step 48,211 of a run that is made of epochs of 4 steps; of the log a step that it has."""
+    monkeypatch.chdir(tmp_path)
+    write_shards(tmp_path / "shards", [8, 8])
+    loop, replayed, logged = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "reports.md").read_text(), re.DOTALL)
+    pipe = sp.stream("shards", shuffle=True).batch(4)
+    there = {"sp": sp, "pipe": pipe, "train_step": len}
+    exec(loop, there)
+    assert "of the time" in capsys.readouterr().out
+    there["state"] = there["loader"].state_dict()
+    exec(replayed, there)
+    assert len(there["batch"]["__key__"]) == 4
+    first = [batch["__key__"] for batch in pipe.loader(log="trained_on")][2]
+    exec(logged.replace("48_211, rank=3", "2"), there)
+    assert there["batch"]["__key__"] == first
+    assert len(there["rows"]) == 16
+
+
+def test_the_code_of_the_sources_page_runs(tmp_path):
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "sources.md").read_text(), re.DOTALL)
+    exec(code.replace("/local/disk", str(tmp_path)), there := {"sp": sp})
+    assert len(there["pipe"].source.shards) == 2000
+
+
+def test_the_code_of_every_page_is_run_by_a_test():
+    pages = [path for path in (ROOT / "docs").rglob("*.md") if "```python" in path.read_text()]
+    tests = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    assert len(pages) > 15
+    named = [rf'"{path.name}"|/{path.name}|code_of\("{path.stem}"\)' for path in pages]
+    assert [pattern for pattern in named if not re.search(pattern, tests)] == []
 
 
 def test_the_code_for_open_clip_runs(tmp_path, monkeypatch):

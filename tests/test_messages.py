@@ -58,6 +58,13 @@ def folder(tmp_path_factory):
         (lambda p: p.bucket("sdxl").bucket("sd15"), "cannot stand between bucket and batch"),
         (lambda p: p.bucket("SDXL"), "did you mean 'sdxl'"),
         (lambda p: p.map(yields), r"map: yields yields, .*flat_map\(fn\)"),
+        (lambda p: p.map(lambda: 1), "map: <lambda> is given the sample, and cannot take it: too many positional"),
+        (lambda p: p.map(lambda a, b: 1, "txt"), "is given the field 'txt', and cannot take it: missing a required"),
+        (lambda p: p.filter(lambda: 1), "filter: <lambda> is given the sample, and cannot take it"),
+        (
+            lambda p: sp.inference(model=len)(yields),
+            r"yields is given the module first.*write yields\(model, images\)",
+        ),
         (lambda p: p.map(len, num_workers=2), r"'num_workers'; here it is loader\(num_workers=n\)"),
         (lambda p: p.map(len, batched=True), r"'batched'; here it is .batch\(n\) in front of map"),
         (lambda p: p.explain(0), "explain: world_size is a whole number, 1 or more, not 0"),

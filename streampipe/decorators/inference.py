@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from types import FunctionType
 from typing import Any, overload
 
 import torch
@@ -70,7 +72,15 @@ def inference(
             raise ConfigError("inference takes a module, or a function and model=, not two modules")
         label = name or type(target).__name__
         return decorate(Inference(label, Model(target, place), place, autocast), _called(label))
-    return decorate(Inference(name, None if model is None else Model(model, place), place, autocast), target)
+    effect = Inference(name, None if model is None else Model(model, place), place, autocast)
+    if model is None:
+        return decorate(effect, target)
+
+    def with_model(function: Any) -> Any:
+        _check_takes_model(function)
+        return decorate(effect, function)
+
+    return with_model if target is None else with_model(target)
 
 
 def _called(name: str) -> Callable[..., Any]:
@@ -82,6 +92,19 @@ def _called(name: str) -> Callable[..., Any]:
 
 def _call(module: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     return module(*args, **kwargs)
+
+
+def _check_takes_model(target: Any) -> None:
+    """Refuse a function that has no place for the module and for what it is called with."""
+    if not isinstance(target, FunctionType) or hasattr(target, "__wrapped__"):
+        return
+    try:
+        inspect.signature(target).bind_partial(None, None)
+    except TypeError:
+        raise ConfigError(
+            f"inference: with model= {target.__name__} is given the module first, then what it is called with: write "
+            f"{target.__name__}(model, images)"
+        ) from None
 
 
 @dataclass

@@ -144,7 +144,8 @@ class Feed(IterableDataset[Parcel]):
             raise ConfigError(
                 "this dataset belongs to the loader that pipe.loader() made, and only that can iterate it: what "
                 "splits, skips or rebuilds DataLoaders (accelerator.prepare, skip_first_batches, a Trainer) must leave "
-                "it as it is; the loader reads this rank's share, and goes on from loader.load_state_dict(state)"
+                "it as it is (streampipe.compat has prepare for Accelerate, LoaderTrainer, LoaderModule); the loader "
+                "reads this rank's share, and goes on from loader.load_state_dict(state)"
             )
         task = self.task
         if self._passes:

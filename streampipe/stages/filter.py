@@ -9,11 +9,12 @@ from streampipe.context import FILLED_IN, Run, blame, key_of, within
 from streampipe.counters import counters
 from streampipe.stages.nothing import Drops
 from streampipe.stages.stage import stage
-from streampipe.stages.values import check_function
+from streampipe.stages.values import check_function, check_takes_one
 
 
 def _check(fn: Any) -> None:
     check_function("filter", "fn", fn)
+    check_takes_one("filter", fn, "the sample")
 
 
 @stage(rows="fewer", state="nothing", check=_check)

@@ -13,7 +13,7 @@ from streampipe.errors import ConfigError, StageError, StreampipeError
 from streampipe.stages.fields import find, metadata_of
 from streampipe.stages.nothing import Drops
 from streampipe.stages.stage import stage
-from streampipe.stages.values import check_function, check_number
+from streampipe.stages.values import check_function, check_number, check_takes_one
 from streampipe.threads import ordered
 from streampipe.traits import Fields
 
@@ -28,6 +28,7 @@ def _check(fn: Any, field: Any, threads: Any) -> None:
     if field is not None and (not isinstance(field, str) or not field):
         raise ConfigError(f"map: field is the name of a field, or None for the whole sample, not {field!r}")
     check_number("map", "threads", threads, 0, optional=True)
+    check_takes_one("map", fn, "the sample" if field is None else f"the field {field!r}")
     default = _defaults(fn).get("out")
     if default is inspect.Parameter.empty:
         raise ConfigError(

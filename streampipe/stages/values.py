@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Collection
+from types import FunctionType
 from typing import Any
 
 from streampipe.errors import ConfigError
@@ -71,6 +73,24 @@ def check_function(stage: str, name: str, value: Any, optional: bool = False) ->
     """Refuse what cannot be called."""
     if not callable(value) and not (optional and value is None):
         raise ConfigError(f"{stage}: {name} is a function, not {value!r:.80}")
+
+
+def check_takes_one(stage: str, fn: Any, what: str) -> None:
+    """Refuse a function that cannot be called with one value (and ``rng``, ``out`` where it asks for them).
+
+    >>> check_takes_one("map", lambda a, b: a, "it")
+    Traceback (most recent call last):
+        ...
+    streampipe.errors.ConfigError: map: <lambda> is given it, and cannot take it: missing a required argument: 'b'
+    """
+    if not isinstance(fn, FunctionType) or hasattr(fn, "__wrapped__"):  # of others the signature may say less
+        return
+    signature = inspect.signature(fn)
+    filled = {name: None for name in ("rng", "out") if name in signature.parameters}
+    try:
+        signature.bind(None, **filled)
+    except TypeError as error:
+        raise ConfigError(f"{stage}: {fn.__name__} is given {what}, and cannot take it: {error}") from None
 
 
 def check_names(stage: str, name: str, value: Any, optional: bool = False) -> None:
