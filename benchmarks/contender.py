@@ -32,6 +32,7 @@ class Data(NamedTuple):
     number: int
     batch: int
     cores: int
+    first: bool  # no other process of this library is there
 
 
 def cpu_seconds() -> float:

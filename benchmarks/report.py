@@ -10,9 +10,9 @@ def markdown(found: dict[str, list[Any]], facts: dict[str, Any], kilobytes: tupl
     load = f"load {facts['load before']:.1f} before, {facts['load after']:.1f} after"
     head = f"{facts['when']}, {facts['cores']} cores, Python {facts['python']}, torch {facts['torch']}, "
     parts = [f"{head}{load}, {facts['minutes']} minutes.\n"]
-    if "photos, 1" in found:
+    if "photos, 2" in found:
         parts.append(f"Photos ({format}, 768 pixels at most) to 512 x 512, batches of 32:\n")
-        parts.append(_photos(found["photos, 1"], found["photos, 2"]))
+        parts.append(_photos(found.get("photos, 1", []), found["photos, 2"]))
     if "bytes" in found:
         parts.append("Bytes, CPU us a sample (in brackets: how many times that webdataset takes):\n")
         parts.append(_bytes(found["bytes"], kilobytes))
@@ -68,9 +68,11 @@ def _bytes(every: list[Any], kilobytes: tuple[int, ...]) -> str:
 def plot(found: dict[str, list[Any]]) -> str:
     """Bars: images a second on one core and on two, samples of bytes a second of CPU; SVG by hand: it needs nothing."""
     panels = []
-    if "photos, 1" in found:
-        one = {(each.who, each.way): 1 / each.median("seconds") for each in found["photos, 1"] if each.turns}
-        two = {(each.who, each.way): 1 / each.median("seconds") for each in found["photos, 2"] if each.turns}
+    if "photos, 2" in found:
+        one, two = (
+            {(each.who, each.way): 1 / each.median("seconds") for each in found.get(what, []) if each.turns}
+            for what in ("photos, 1", "photos, 2")
+        )
         names = sorted(one.keys() | two.keys(), key=lambda name: -max(one.get(name, 0), two.get(name, 0)))
         rows = [(name, [two.get(name, 0), one.get(name, 0)]) for name in names]
         panels.append(("photos to 512 x 512, images a second (dark: two cores, light: one)", rows))

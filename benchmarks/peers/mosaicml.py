@@ -38,7 +38,7 @@ def _Images(**options):
 
 
 def _dataset(data, way, kind):
-    """Each way has a folder of its own: two processes that read one folder would be one job to it."""
+    """Each way has a folder of its own, of links: processes that read one folder would be one job to it."""
     from streaming.base.util import clean_stale_shared_memory
 
     def make(folder: Path) -> None:
@@ -51,8 +51,12 @@ def _dataset(data, way, kind):
             for row in rows:
                 writer.write(row)
 
-    place = once(data.folder / f"mds-{way.replace(' ', '-')}-{data.cores}", make)
-    if not getattr(_dataset, "cleaned", False):
+    def link(folder: Path) -> None:
+        for file in once(data.folder / "mds", make).iterdir():
+            (folder / file.name).hardlink_to(file)
+
+    place = once(data.folder / f"mds-{way.replace(' ', '-')}-{data.cores}", link)
+    if data.first and not getattr(_dataset, "cleaned", False):  # of jobs that were killed; it takes that of others, too
         clean_stale_shared_memory()
         _dataset.cleaned = True
     return kind(local=str(place), batch_size=data.batch, shuffle=False)
