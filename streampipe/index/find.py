@@ -12,8 +12,9 @@ from streampipe.errors import ConfigError, CorruptShard, IndexMismatch, ShardMis
 from streampipe.index.columns import Columns
 from streampipe.index.memory import memory, own_folder
 from streampipe.index.note import Note
+from streampipe.index.ready import Ready
 from streampipe.index.scan import HasLinks, scan
-from streampipe.index.table import IMAGES, NEEDS, NESTED, VIDEOS, ShardIndex, make
+from streampipe.index.table import BYTES, IMAGES, NEEDS, NESTED, VIDEOS, ShardIndex, make
 from streampipe.source import Source, has_query, local_path, redact
 from streampipe.tar import Limits, compression_of
 from streampipe.urls import stem_of
@@ -53,6 +54,16 @@ class Finder:
         self.folder = folder
         self.missing_shards = missing_shards
         self.scans = scans  # local shards that have no index
+        self._ready = Ready()
+
+    def find_for_reading(self, url: str, columns: Collection[str] | None) -> ShardIndex | None:
+        """``find`` for who counts samples that will be read: their index is kept until they are, if it is small."""
+        if columns is None:
+            return self.find(url)
+        found = self.find(url, columns=BYTES.union(columns))
+        if found is not None and found.place is not None:
+            self._ready.keep(found.place, BYTES.union(columns), found)
+        return found
 
     def find(self, url: str, sized: bool = True, columns: Collection[str] | None = None) -> ShardIndex | None:
         """The index of a shard; None where there is none and the shard is no local, plain tar that could be scanned.
@@ -87,10 +98,8 @@ class Finder:
 
     def _found(self, url: str, sized: bool, columns: Collection[str] | None) -> ShardIndex | None:
         place = index_url(url, self.folder)
-        most = self.limits.max_index_bytes
-        data = self.source.read_if_there(place, most) if self.folder or not has_query(url) else None
-        if data is not None:
-            found = ShardIndex.from_bytes(data, redact(place), most, columns)
+        found = self._read(place, redact(place), columns) if self.folder or not has_query(url) else None
+        if found is not None:
             if sized:
                 self.check_size(found.shard_bytes, url, self.source.size(url))
             return self._allowed(found, url)
@@ -103,6 +112,18 @@ class Finder:
             return self._allowed(self._remembered(url, path, columns), url)
         except HasLinks:
             return None
+
+    def _read(self, place: str, name: str, columns: Collection[str] | None) -> ShardIndex | None:
+        """The index in a file called ``name``; None where there is none."""
+        found = self._ready.find(place, columns)
+        if found is None:
+            most = self.limits.max_index_bytes
+            data = self.source.read_if_there(place, most)
+            if data is None:
+                return None
+            found = ShardIndex.from_bytes(data, name, most, columns)
+            found.place = place
+        return found
 
     def _allowed(self, found: ShardIndex, url: str) -> ShardIndex:
         """The index, unless its shard is one that is refused when it is read: both tiers must read the same."""
@@ -180,15 +201,12 @@ class Finder:
         if folder is None:
             return make()
         place = os.path.join(folder, hashlib.sha256(os.fsencode(identity)).hexdigest()[:32] + SUFFIX)
-        most = self.limits.max_index_bytes
-        data = self.source.read_if_there(place, most)
-        if data is not None:
-            try:
-                noted = ShardIndex.from_bytes(data, place, most, columns)
-                if {NESTED, VIDEOS, IMAGES} <= noted.facts.keys():
-                    return noted
-            except IndexMismatch:
-                pass  # our own notes, damaged or of an older version: make them again
+        try:
+            noted = self._read(place, place, columns)
+            if noted is not None and {NESTED, VIDEOS, IMAGES} <= noted.facts.keys():
+                return noted
+        except IndexMismatch:
+            pass  # our own notes, damaged or of an older version: make them again
         found = make()
         try:
             self.source.write(place, found.to_bytes())

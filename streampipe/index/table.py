@@ -49,8 +49,10 @@ LEFT_OUT = "left_out"
 class ShardIndex:
     """The index of one shard: its table, and the facts that tie it to the shard (``bytes``, perhaps ``sha256``).
 
-    Only some of its columns may have been read; ``names`` are those of all.
+    Only some of its columns may have been read; ``names`` are those of all. ``place``: the file that it was read from.
     """
+
+    place: str | None = None
 
     def __init__(self, table: pa.Table, facts: Mapping[str, Any], names: Iterable[str] | None = None) -> None:
         self.table = table

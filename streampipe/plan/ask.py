@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, islice
 from typing import NamedTuple, Protocol, TypeVar
@@ -110,7 +110,7 @@ def ask(shards: ShardList, finder: Finder, question: Question, job: str | None =
     check_countable(shards, finder)
     if len(shards) <= _FEW and all(local_path(url) is not None for url in shards):
         known = Known.nothing(len(shards))
-        tally = _made(shards, finder, question, known)
+        tally = _made(shards, finder, question, known, finder.find_for_reading)
     else:
         known = known_of(shards, finder)
         at_once = isinstance(question, All) and bool((known.rows >= 0).all())
@@ -187,8 +187,15 @@ def counted_by_others(shards: ShardList, finder: Finder, job: str) -> np.ndarray
     return found.counts[:, 0].astype(np.int64)
 
 
-def _made(shards: ShardList, finder: Finder, question: Question, known: Known) -> Tally:
-    """The answer, made anew."""
+def _made(
+    shards: ShardList,
+    finder: Finder,
+    question: Question,
+    known: Known,
+    find: Callable[[str, Collection[str] | None], ShardIndex | None] | None = None,
+) -> Tally:
+    """The answer, made anew. ``find``: the index of a shard, as far as these columns."""
+    find = find or (lambda url, columns: finder.find(url, columns=columns))
     counts = np.zeros((len(shards), question.groups), np.int32)
     tally = Tally(counts, np.zeros(question.groups))
     samples, sizes = known.column("samples"), known.column("bytes")
@@ -203,7 +210,7 @@ def _made(shards: ShardList, finder: Finder, question: Question, known: Known) -
             left[shards_of_file] = False
 
     def one(url: str) -> tuple[Found, int, int]:
-        found = finder.find(url, columns=question.columns)
+        found = find(url, question.columns)
         if found is None:
             raise Uncounted(finder.why_not(url))
         return question.find(found, np.array([len(found)])), len(found), found.shard_bytes
