@@ -58,12 +58,10 @@ class IndexedEngine(Engine[Cursor]):
         run = Run(seed=self.spec.seed, consumer=consumer, policy=policy or self.spec.policy.fresh(), threads=threads)
         cursor = at._replace(until=until)
         first = 0 if own else consumer.worker
-        for made in make_batches(self.plan, self.division, run, cursor, first, stride):
-            yield (
-                made.item,
-                made.after._replace(until=None),
-                not self.ended(self.plan.after(made.after, stride - 1), until),
-            )
+        for item, after in make_batches(self.plan, self.division, run, cursor, first, stride):
+            mine = after if stride == 1 else self.plan.after(after, stride - 1)
+            yield item, Cursor(after.epoch, after.step, None), not self.ended(mine, until)
+            del item
 
     def behind(self, at: Cursor, moved: Any) -> Cursor:
         """The place behind an item."""

@@ -7,6 +7,7 @@ is therefore the same draws in the same order, cut in other places from one of t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -40,7 +41,7 @@ class Cut:
         if self.tail not in TAILS:
             raise ConfigError(f"tail is one of {', '.join(TAILS)}, not {self.tail!r}")
 
-    @property
+    @cached_property
     def batches(self) -> int:
         """Batches of the epoch, the same for every rank; those before ``step`` too."""
         left = self.samples - self.draw
