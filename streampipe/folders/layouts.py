@@ -277,6 +277,12 @@ def layout_of(
     if roles.count("") == 1 and any(roles):
         parts = ", ".join(sorted(name for name, role in zip(folders, roles, strict=True) if role is not None))
         return replace(PLAIN, about=f"{PLAIN.about}; should {parts} be parts of samples, say --layout pairs")
+    if len(folders) == 1 and not files:
+        inner = layout_of(os.path.join(folder, folders[0]))
+        if inner.rows is not None:
+            inner.rows.close()
+        if inner.name != PLAIN.name:
+            return replace(PLAIN, about=f"{PLAIN.about}; {folders[0]} by itself looks like {inner.name}: pack that")
     if repeats:
         return replace(
             PLAIN, about=f"{PLAIN.about}; should {min(repeats)} say how often images are repeated: --layout kohya"

@@ -61,7 +61,7 @@ class Listing:
         self.fields: dict[str, int] = {}
         self.without_caption = 0
         self.hidden = 0
-        self.broken = 0
+        self.broken = self.left_out = 0
         self.orphans, self.other, self.collisions, self.repeated = Few(), Few(), Few(), Few()
         self._db = sqlite3.connect("", isolation_level=None)  # a temporary file, in memory as long as it is small
         self._db.text_factory = str
@@ -208,6 +208,8 @@ def check(listing: Listing, on_error: str) -> None:
     if not listing.samples:
         none = f"none of its images can be packed ({listing.broken} files)"
         what = none if listing.broken else "it holds no image or video"
+        if listing.left_out:
+            raise PackError(f"{folder}: where= and bucket= leave none of its {listing.left_out} samples; ask for less")
         raise PackError(f"{folder}: {what}: {listing.layout.wants}")
 
 
@@ -348,6 +350,7 @@ def _leave_out(listing: Listing, number: int) -> None:
         if not listing.fields[name]:
             del listing.fields[name]
     listing.samples -= 1
+    listing.left_out += 1
     listing.without_caption -= CAPTIONS.isdisjoint(files)
     listing._db.execute("DELETE FROM found WHERE rowid = ?", (number,))
 

@@ -50,6 +50,7 @@ class Rows:
     ) -> None:
         self.tables = list(tables)
         self.count = 0
+        self._columns: set[str] = set()
         self._folder = folder
         self._of_folder = of_folder
         self._by_name = file_column is not None
@@ -66,10 +67,16 @@ class Rows:
                 self._take(table)
             except (OSError, ValueError, csv.Error, pa.ArrowException) as error:
                 self.close()
-                raise PackError(
-                    f"{os.path.join(folder, table)} cannot be read ({error}); mend it, or choose another layout"
-                ) from error
+                why = error.strerror if isinstance(error, OSError) and error.strerror else error
+                place = os.path.normpath(os.path.join(folder, table))
+                raise PackError(f"{place} cannot be read ({why}); mend it, or choose another layout") from error
         self._db.execute("COMMIT")
+        if caption_column is not None and self.count and caption_column not in self._columns:
+            self.close()
+            raise PackError(
+                f"{', '.join(self.tables)}: no row has a column {caption_column!r}, they have "
+                f"{', '.join(sorted(self._columns))}; say which is the caption"
+            )
 
     def close(self) -> None:
         """Let the temporary file go."""
@@ -101,6 +108,7 @@ class Rows:
     def _take(self, table: str) -> None:
         below = "" if self._of_folder else posixpath.dirname(table)
         for row in _rows(os.path.join(self._folder, table)):
+            self._columns.update(row)
             path = next((row.pop(name) for name in self._paths if isinstance(row.get(name), (str, int))), None)
             if path is None:
                 wanted = self._paths[0]

@@ -61,7 +61,7 @@ def shadow(url: str, source: Source) -> Iterator[str]:
             parts = path.split("/")
             if ".." in parts:  # what it is called by others never says where a file goes
                 continue
-            below = "/".join(parts[:-1][: _DEEPEST - 1])
+            below = "/".join(parts[:-1][:_DEEPEST])
             if below not in made and not any(map(is_passed_over, parts)):
                 os.makedirs(os.path.join(folder, below), exist_ok=True)
                 made.add(below)

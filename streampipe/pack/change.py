@@ -26,6 +26,9 @@ _ORIENTATION = 0x0112  # of EXIF
 _SUFFIXES = {kind: suffix for suffix, kind in FORMATS.items()}
 
 
+QUALITY = 92
+
+
 @dataclass(frozen=True)
 class Change:
     """How images are changed.
@@ -43,7 +46,7 @@ class Change:
     resize: int | None = None
     max_pixels: int | None = None
     format: str | None = None
-    quality: int = 92
+    quality: int = QUALITY
     orientation: str = "auto"
     srgb: bool = False
 
@@ -58,6 +61,11 @@ class Change:
             raise ConfigError(f"orientation is 'auto', 'bake' or 'keep', not {self.orientation!r}")
         if not 1 <= self.quality <= 100:
             raise ConfigError(f"quality is 1 to 100, not {self.quality}")
+        if self.quality != QUALITY and not self:
+            raise ConfigError(
+                f"quality={self.quality} is of images that are made anew, and none would be: say format=, resize=, "
+                f"max_pixels=, srgb= or orientation='bake' too"
+            )
 
     def __bool__(self) -> bool:
         return bool(self.resize or self.max_pixels or self.format or self.orientation == "bake" or self.srgb)

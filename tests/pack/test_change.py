@@ -171,3 +171,9 @@ def test_the_command_and_facts_of_images(tmp_path):
 def test_wrong_options_are_refused(options):
     with pytest.raises(sp.ConfigError):
         Change(**options)
+
+
+def test_a_quality_that_no_image_would_get_is_refused():
+    with pytest.raises(sp.ConfigError, match="quality=50 is of images that are made anew, and none would be"):
+        Change(quality=50)
+    assert Change(quality=50, format="webp").quality == 50

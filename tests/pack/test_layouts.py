@@ -8,7 +8,7 @@ import pytest
 
 import streampipe as sp
 from streampipe.cli import main
-from streampipe.folders.layouts import layout_of
+from streampipe.folders.layouts import PLAIN, layout_of
 from streampipe.folders.metadata import Rows
 from tests.data import photo
 from tests.pack.test_pack import contents, quiet
@@ -305,6 +305,23 @@ def test_a_plain_folder_that_looks_like_another_layout_says_so(tmp_path):
     assert about.endswith("; should images, masks be parts of samples, say --layout pairs")
     about = layout_of(str(folder(tmp_path / "b", "10_dog/a.jpg", "others/b.jpg"))).about
     assert about.endswith("; should 10_dog say how often images are repeated: --layout kohya")
+
+
+def test_a_folder_in_a_folder_that_has_a_layout_is_named(tmp_path):
+    source = folder(tmp_path / "in", "top/img/1_dog/a.jpg", "top/reg/1_x/b.jpg")
+    assert layout_of(str(source)).about.endswith("; top by itself looks like kohya: pack that")
+    assert (
+        layout_of(str(folder(tmp_path / "two", "top/a.jpg"))).about == "images with files of the same name beside them"
+    )
+
+
+def test_a_column_that_no_row_has_and_a_table_that_is_not_there_are_said(tmp_path, capsys):
+    source = folder(tmp_path / "in", "a.jpg", **{"metadata.csv": "file_name,text\na.jpg,x\n"})
+    assert main(["pack", str(source), str(tmp_path / "out"), "--caption-column", "prompt"]) == 1
+    said = "metadata.csv: no row has a column 'prompt', they have file_name, text; say which is the caption"
+    assert said in capsys.readouterr().err
+    assert main(["pack", str(source), str(tmp_path / "out"), "--metadata", str(tmp_path / "no.csv")]) == 1
+    assert f"streampipe: {tmp_path}/no.csv cannot be read (No such file or directory)" in capsys.readouterr().err
 
 
 def test_rows_without_an_image_are_told(tmp_path):

@@ -650,3 +650,8 @@ def test_a_job_without_sha256_is_another_job(tmp_path):
     assert quiet(source, tmp_path / "out", sha256=True).kept == 1
     with pytest.raises(sp.OutputBusy, match="its sha256 was None, and is False here"):
         quiet(source, tmp_path / "out", sha256=False)
+
+
+def test_a_condition_that_keeps_nothing_is_named(tmp_path):
+    with pytest.raises(sp.PackError, match="in: where= and bucket= leave none of its 3 samples; ask for less"):
+        quiet(folder_of(tmp_path / "in", 3), tmp_path / "out", where="width > 9999")
