@@ -8,8 +8,8 @@ import os
 from dataclasses import fields
 from typing import Any
 
-from streampipe.cluster import ENGINES
 from streampipe.tar import Limits
+from streampipe.usage.words import ENGINES
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 

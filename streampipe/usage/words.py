@@ -6,3 +6,4 @@ LAYOUTS = ("auto", "plain", "kohya", "classes", "tables", "pairs", "ai-toolkit",
 FORMATS = ("jpg", "webp", "png")
 BUCKETS = ("sdxl", "sd15", "sdxl-published", "pixart", "photo")
 MISSING = ("drop", "keep", "error")
+ENGINES = ("local", "ray")

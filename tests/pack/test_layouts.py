@@ -8,7 +8,7 @@ import pytest
 
 import streampipe as sp
 from streampipe.cli import main
-from streampipe.folders.layouts import PLAIN, layout_of
+from streampipe.folders.layouts import layout_of
 from streampipe.folders.metadata import Rows
 from tests.data import photo
 from tests.pack.test_pack import contents, quiet

@@ -1,5 +1,6 @@
 """The words of options are those that mean something."""
 
+from streampipe.cluster import ENGINES
 from streampipe.folders.layouts import LAYOUTS
 from streampipe.pack.change import FORMATS
 from streampipe.plan.shapes import SETS
@@ -12,3 +13,4 @@ def test_options_take_the_words_that_the_library_knows():
     assert tuple(FORMATS) == words.FORMATS
     assert tuple(SETS) == words.BUCKETS
     assert words.MISSING == MISSING
+    assert words.ENGINES == ENGINES
