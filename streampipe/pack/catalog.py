@@ -151,8 +151,9 @@ class Catalog:
         return self._db.execute("SELECT key, first FROM same ORDER BY rowid")
 
     def examples(self) -> list[str]:
-        """The keys of the first samples."""
-        return [key for (key,) in self._db.execute("SELECT key FROM items ORDER BY rowid LIMIT 3")]
+        """The keys and fields of the first samples, which are read for that."""
+        found = self.contents(0, min(3, self.samples)) if self.samples else ()
+        return [f"{each.key}: {', '.join(each.fields)}" if isinstance(each, Loaded) else str(each) for each in found]
 
     def stamp(self) -> str:
         """Of all that is given."""

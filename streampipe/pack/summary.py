@@ -74,7 +74,7 @@ def summary_of(supply: Supply, sift: Sift, out: str, shards: Sequence[object], d
         skipped=[Skipped(path, why) for path, why in supply.why_broken()],
         dry_run=dry_run,
         collisions=supply.collisions.count,
-        examples=supply.examples(),
+        examples=supply.examples() if dry_run else [],
     )
     notes = _of_listing(supply, found) if isinstance(supply, Files) else _of_catalog(supply)
     for few, what in (

@@ -192,6 +192,12 @@ def test_any_sample_source_is_packed_and_what_it_does_not_say_is_read_once(tmp_p
     assert "2 shards without an index were read once to find out what they hold" in summary.notes
 
 
+def test_a_dry_run_says_which_fields_samples_of_a_source_would_have(tmp_path, shards):
+    assert quiet(Letters(), tmp_path / "out", dry_run=True).examples == [f"a_{i}: jpg, json" for i in range(3)]
+    assert quiet(shards / "one", tmp_path / "out", dry_run=True).examples[0] == "00: jpg, json"
+    assert quiet(Letters(), tmp_path / "real").examples == []
+
+
 def test_a_compressed_shard_is_read_and_a_damaged_one_stops_or_is_listed(shards, capsys):
     import gzip
 
