@@ -90,7 +90,9 @@ def failure(error: BaseException, url: str, done: str = "read", used: str = "") 
     busy = isinstance(error, TimeoutError) or (status is not None and (status >= 500 or status in (408, 425, 429)))
     if not busy:
         if status in (404, 410) or isinstance(error, (FileNotFoundError, IsADirectoryError, NotADirectoryError)):
-            return Failure(ShardMissing(f"{shown} does not exist; check the URL ({text})"), False)
+            named = url.partition("://")[2].rpartition("/")[2]
+            hint = ", or end it in a / if it is a folder" if named and "." not in named else ""
+            return Failure(ShardMissing(f"{shown} does not exist; check the URL{hint} ({text})"), False)
         if status in (401, 403) or isinstance(error, PermissionError) or names & _CREDENTIALS:
             how = f"; it was asked for {used}" if used else ""
             return Failure(AccessDenied(f"{shown} may not be {done} ({text}){how}; check these credentials"), False)

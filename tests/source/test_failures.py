@@ -176,3 +176,11 @@ def test_the_credentials_in_use_are_named():
     said = str(failure(PermissionError("no"), URL, "written", "with key of storage_options").error)
     assert said.startswith("https://host/a.tar may not be written")
     assert "asked for with key of storage_options" in said
+
+
+@pytest.mark.parametrize(
+    ("url", "hinted"), [("s3://b/data", True), ("s3://b/data/0.tar", False), ("data/0.tar", False)]
+)
+def test_a_remote_folder_that_is_named_as_a_file_is_told_how_folders_are_written(url, hinted):
+    found = failure(FileNotFoundError("none"), url).error
+    assert ("end it in a / if it is a folder" in str(found)) is hinted
