@@ -170,7 +170,7 @@ def empty(shape: Sequence[int], dtype: torch.dtype, channels_last: bool = False)
     found = blocks.take(size) if blocks is not None and size >= SMALL else None
     if found is None:
         if get_worker_info() is None or (blocks is not None and size < SMALL):
-            return torch.empty_like(plan, device="cpu")
+            return torch.empty(tuple(shape), dtype=dtype, memory_format=layout)  # empty_like would import sympy: 70 MB
         found = _shared(max(1, size))
     return torch.empty(0, dtype=dtype).set_(found.untyped_storage(), 0, plan.shape, plan.stride())
 

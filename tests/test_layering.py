@@ -73,8 +73,8 @@ INSIDE = {  # and in a folder, each file from those before it
     "plan": "order shapes buckets spread groups cut rotation lanes deal planned schedule course stepped "
     "ask compound clips dataset streams sorter bucketed packing packed mixed batchwise",
     "query": "aliases expression arrow condition split own cost",
-    "index": "beside stated facts columns parquet memory known manifest separated sidecar table layout ready sizes "
-    "scan writer note find merged answers dataset whole build learn",
+    "index": "beside stated facts columns unpack parquet memory known manifest separated sidecar table layout ready "
+    "sizes scan writer note find merged answers dataset whole build learn",
     "source": "location address connections network failures store http web retry fetch s3 gcs hub rust stores "
     "buffers link traffic forward ranges ranged local disk part cache download source",
     "tar": "limits foreign extended header compression entries reader writer",

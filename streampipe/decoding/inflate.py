@@ -9,7 +9,7 @@ from streampipe.errors import DecodeError
 
 MAX_INFLATED = 256 << 20
 """Bytes that a .gz field, all of its layers together, or a .npz may inflate to."""
-_PIECE = 1 << 20
+_FED = 1 << 16  # bytes at once: what stands behind a member is copied, and a piece may hold thousands of them
 
 
 def gunzip(data: bytes | memoryview, most: int = MAX_INFLATED) -> bytes:
@@ -25,8 +25,8 @@ def gunzip(data: bytes | memoryview, most: int = MAX_INFLATED) -> bytes:
     """
     made, members, inflater = io.BytesIO(), 0, None
     view = memoryview(data)
-    for start in range(0, len(view), _PIECE):
-        rest = bytes(view[start : start + _PIECE])
+    for start in range(0, len(view), _FED):
+        rest = bytes(view[start : start + _FED])
         while rest:
             if inflater is None:
                 rest = rest.lstrip(b"\0") if members else rest

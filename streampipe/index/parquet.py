@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from streampipe.errors import IndexMismatch
+from streampipe.index.unpack import unpack
 
 _ROWS = 4096  # unpacked at once
 _FEW_ROWS = 16
@@ -37,11 +38,15 @@ def read_table(
     Raises:
         IndexMismatch: it is damaged, or unpacks to more than ``most`` bytes.
     """
-    file = Bounded(lambda **how: pq.ParquetFile(pa.BufferReader(data), **how), name, len(data), advice)
-    with file.sound():
-        chosen = None if columns is None else columns(file.schema)
-    file.open_columns(chosen)
-    return file.read(most, chosen, row_bytes)
+
+    def table() -> pa.Table:
+        file = Bounded(lambda **how: pq.ParquetFile(pa.BufferReader(data), **how), name, len(data), advice)
+        with file.sound():
+            chosen = None if columns is None else columns(file.schema)
+        file.open_columns(chosen)
+        return file.read(most, chosen, row_bytes)
+
+    return unpack(table)
 
 
 class Bounded:

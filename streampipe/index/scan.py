@@ -20,6 +20,8 @@ from streampipe.source import Source, redact
 from streampipe.tar import Limits, Member, compression_of, read_members, stream_members
 from streampipe.tar.writer import Written
 
+_HELD = 128 << 20  # bytes of a shard that is held whole while its index is made
+
 
 class HasLinks(UnsupportedMember):
     """A shard holds a hard link, whose bytes do not stand with its sample: it can be read forward only."""
@@ -29,8 +31,8 @@ def scan(url: str, source: Source, limits: Limits, *, checksums: bool = True) ->
     """Read a shard once, front to back, strictly: damage is an error as in any other reading of it.
 
     Columns of img2dataset's Parquet file beside it are taken over. With ``checksums`` all bytes are read; without, of a
-    local shard only headers, whose checksums are kept, image headers and json members. A local shard is read through
-    before a byte is hashed.
+    local shard only headers, whose checksums are kept, image headers and json members. A local shard of up to 128 MB is
+    read through before a byte is hashed.
 
     Raises:
         ConfigError: the shard is compressed: single samples of it cannot be read.
@@ -39,7 +41,7 @@ def scan(url: str, source: Source, limits: Limits, *, checksums: bool = True) ->
     shown = redact(url)
     known = columns_beside(url, source, limits)
     needs: set[str] = set()
-    data = source.buffer(url)
+    data = _read(url, source) if checksums else source.buffer(url)
     if data is not None:
         check_plain(url, bytes(data[:8]))
         rows = Rows(shown, known)
@@ -59,6 +61,12 @@ def scan(url: str, source: Source, limits: Limits, *, checksums: bool = True) ->
         rows.read(stream_members(tape, shard=shown, limits=limits, needs=needs), limits, needs)
         facts = tape.facts
     return rows.to_index(facts, needs)
+
+
+def _read(url: str, source: Source) -> memoryview | None:
+    """A local shard that is not large, read and not mapped: one that shrinks meanwhile would end the process."""
+    file = source.file(url)
+    return None if file is None or file.size > _HELD else memoryview(file.read(0, file.size))
 
 
 def check(url: str, source: Source, limits: Limits) -> None:

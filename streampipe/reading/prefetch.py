@@ -42,6 +42,7 @@ _MOST_KNOWN = 1 << 15  # samples of known steps
 _MOST_WITHOUT = 256  # steps
 _IDLE = 64  # indexes that are kept though no known step wants them
 _GUESS = 128 << 10  # bytes of a sample, before any index is known
+_EACH = 1 << 10  # bytes that are held for each sample that is known: its place, and objects that lead to its bytes
 _FEW = 256  # samples of known steps until the first one came
 _SOME = 1024  # the same, until the first step was given out: the link does not wait for a plan
 _NEAR = 16 << 20  # bytes to ask for in the order of need; more where the link needs more
@@ -159,7 +160,7 @@ class Prefetch(Generic[T]):
     def _horizon(self) -> int:
         """How many samples to know: twice what the budget holds, because about half of a window waits at a time."""
         samples, size = self._sizes
-        most = 2 * self._memory // max(1, size // samples if samples else _GUESS)
+        most = 2 * self._memory // (_EACH + (size // samples if samples else _GUESS))
         return min(most, (_MOST_KNOWN if self._given > 1 else _SOME) if self._begun else _FEW)
 
     def _want(self, place: Place) -> Wanted:
@@ -237,8 +238,10 @@ class Prefetch(Generic[T]):
     def _copies(self) -> int:
         return sum(1 for each in self._shards.values() if each.remote.copy is not None and not each.remote.copy.done)
 
-    def _ask_range(self, wanted: Wanted, due: bool, alone: bool = False) -> bool:
-        """Ask for a sample and, unless ``alone``, its neighbours, if the budget allows; what is due always may be."""
+    def _ask_range(self, wanted: Wanted, due: bool, alone: bool = False, now: bool = False) -> bool:
+        """Ask for a sample and, unless ``alone``, its neighbours, if the budget allows; what is waited for ``now``
+        always may be. All of a step are due together: they may be more than there is memory for.
+        """
         remote = wanted.shard.remote
         link = remote.traffic.link
         near = max(min(_NEAR, _GROWS * link.total), _GROWS * link.needs, _unseen(link))
@@ -250,13 +253,13 @@ class Prefetch(Generic[T]):
         chosen = [wanted] if alone else self._with_neighbours(wanted)
         if not remote.traffic.take(_cost(chosen)):
             chosen = [wanted]
-            if not remote.traffic.take(_cost(chosen), needed=due):
+            if not remote.traffic.take(_cost(chosen), needed=now):
                 return False
         answer = remote.ranges.ask([each.span for each in chosen])
         at = chosen[0].span.start
         for number, each in enumerate(chosen):
             each.answer, each.number = answer, number
-            each.cost, at = each.span.end - at, each.span.end  # with the gap before it
+            each.cost, at = each.span.end - at + _EACH, each.span.end  # with the gap before it
             if wanted.shard.unasked.get(each.at) is each:
                 del wanted.shard.unasked[each.at]
             each.early = True
@@ -327,7 +330,7 @@ class Prefetch(Generic[T]):
                     data = remote.from_copy(*wanted.span)
                 if data is not None:
                     return data
-            self._ask_range(wanted, due=True)
+            self._ask_range(wanted, due=True, now=True)
         return self._came(wanted)
 
     def _came(self, wanted: Wanted) -> memoryview:
@@ -340,7 +343,7 @@ class Prefetch(Generic[T]):
                 came = wanted.answer.part(wanted.number)
         if ahead and isinstance(came, SourceUnavailable):
             self._free(wanted)
-            self._ask_range(wanted, due=True, alone=True)
+            self._ask_range(wanted, due=True, alone=True, now=True)
             with self._pace.waiting():
                 came = wanted.answer.part(wanted.number)
         if isinstance(came, BaseException):
@@ -396,4 +399,4 @@ def _length(span: Part) -> int:
 
 
 def _cost(chosen: Sequence[Wanted]) -> int:
-    return chosen[-1].span.end - chosen[0].span.start
+    return chosen[-1].span.end - chosen[0].span.start + _EACH * len(chosen)

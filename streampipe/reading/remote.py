@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from streampipe.counters import counters
 from streampipe.errors import SourceError, SourceUnavailable
+from streampipe.index.unpack import unpack
 from streampipe.plan.dataset import Dataset
 from streampipe.reading.indexed import IndexedShard, columns_of
 from streampipe.source import Source
@@ -59,7 +60,8 @@ class RemoteShard:
     def _found(self) -> _Opened:
         finder, url = self._dataset.finder, self.url
         remote = self.source.is_remote(url)
-        index = IndexedShard(self._dataset, self._number, finder.find(url, not remote, columns_of(self._dataset)))
+        found = finder.find(url, not remote, columns_of(self._dataset))
+        index = unpack(lambda: IndexedShard(self._dataset, self._number, found))
         file, ranges = self.source.file(url), None
         if file is None:
             ranges = self.source.ranges(url, self._stop)

@@ -208,11 +208,29 @@ class ShardSamples(Samples):
 
     def _shuffled(self, run: Run, epoch: int, views: bool, at: Sequence[int]) -> Iterator[Sample]:
         # Each sample's own bytes: a view would hold the whole piece of a shard that it was cut from.
-        items = ((sample, sample["__position__"], None) for sample in self._in_order(run, epoch, False, at[:2]))
+        items = self._in_order(run, epoch, False, at[:2])
         window, seed, start = self.window or 0, sample_seed(run.seed, epoch, run.consumer), at[2] if at else 0
-        for sample, position, place in traceable(items, window, seed, start, size_of, self.window_bytes):
-            run.trail.mark = (*place, position)
-            yield sample
+        traffic = self.source.traffic if self.source.is_remote(self.shards[0]) else None
+        held = 0
+
+        def counted() -> Iterator[tuple[Sample, Position, None]]:
+            nonlocal held
+            for sample in items:
+                if traffic is not None:
+                    traffic.hold(size := size_of(sample))
+                    held += size
+                yield sample, sample["__position__"], None
+
+        try:
+            for sample, position, place in traceable(counted(), window, seed, start, size_of, self.window_bytes):
+                run.trail.mark = (*place, position)
+                if traffic is not None:
+                    traffic.hold(-(size := size_of(sample)))
+                    held -= size
+                yield sample
+        finally:
+            if traffic is not None:
+                traffic.hold(-held)
 
     def _in_order(self, run: Run, epoch: int, views: bool, at: Sequence[int]) -> Iterator[Sample]:
         seed = None if self.window is None else shard_seed(run.seed, epoch)

@@ -1,69 +1,125 @@
 """Memory that bytes are received into, used again and again: fresh pages cost as much as receiving does.
 
 A buffer is handed out as a view and comes back by itself when nobody holds a view of it any more: a bytearray refuses
-to change its size as long as there is one.
+to change its size as long as there is one, and of a mapping each view keeps one array alive.
+
+Large buffers are mappings of their own, because a heap keeps what was freed in it: with glibc up to 64 MB for each
+thread that ever had a buffer.
 """
 
 from __future__ import annotations
 
+import mmap
 import threading
+import weakref
 from collections import OrderedDict, deque
+from typing import Protocol
+
+import numpy as np
 
 _SMALL = 16 << 10  # what is smaller is not worth it
+_LARGE = 256 << 10  # what is a mapping of its own
 _LOOK = 4  # buffers that are looked at for one that is free
+_SLACK = 16  # a part of what may be kept: after so many more bytes all buffers are looked at again
+
+
+class _Buffer(Protocol):
+    def lend(self) -> memoryview | None:
+        """All of it, if nobody has a view of it."""
+
+
+class _Heaped:
+    """A buffer in the heap."""
+
+    __slots__ = ("_memory",)
+
+    def __init__(self, size: int) -> None:
+        self._memory = bytearray(size)
+
+    def lend(self) -> memoryview | None:
+        try:
+            self._memory.append(self._memory.pop())
+        except BufferError:  # somebody holds a view
+            return None
+        return memoryview(self._memory)
+
+
+class _Mapped:
+    """A buffer that the system has back as soon as it is let go."""
+
+    __slots__ = ("_lent", "_memory")
+
+    def __init__(self, size: int) -> None:
+        self._memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self._lent: weakref.ref[np.ndarray] | None = None
+
+    def lend(self) -> memoryview | None:
+        if self._lent is not None and self._lent() is not None:
+            return None
+        array = np.frombuffer(self._memory, np.uint8)
+        self._lent = weakref.ref(array)
+        return memoryview(array)  # type: ignore[arg-type]
 
 
 class Buffers:
     """Buffers by size, for all threads of a process.
 
     Args:
-        most: bytes of buffers that are kept, those that somebody holds included.
+        most: bytes of buffers that there are, those that somebody holds included. If all are held there are more.
     """
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._lock = threading.Lock()
-        self._known: OrderedDict[int, deque[bytearray]] = OrderedDict()  # by size, those used last at the end
+        self._known: OrderedDict[int, deque[_Buffer]] = OrderedDict()  # by size, those used last at the end
         self._bytes = 0
+        self._held = 0  # bytes that were left when all buffers were looked at last
 
     def take(self, size: int) -> memoryview:
         """Memory of so many bytes, with anything in it."""
         if size < _SMALL:
             return memoryview(bytearray(size))
         whole = _rounded(size)
-        with self._lock:
+        with self._lock:  # until it is lent: without a view it is free for the next thread
             found = self._free(whole)
             if found is None:
-                found = bytearray(whole)
-                self._keep(found)
-            return memoryview(found)[:size]  # still locked: without a view it is free for the next thread
+                if self._bytes + whole > max(self._most, self._held + self._most // _SLACK):
+                    self._drop_free(whole)
+                made: _Buffer = _Mapped(whole) if whole >= _LARGE else _Heaped(whole)
+                found = made.lend()
+                assert found is not None
+                self._known.setdefault(whole, deque()).append(made)
+                self._known.move_to_end(whole)
+                self._bytes += whole
+            return found[:size]
 
-    def _free(self, size: int) -> bytearray | None:
+    def _free(self, size: int) -> memoryview | None:
         same = self._known.get(size)
         if not same:
             return None
         self._known.move_to_end(size)
         for _ in range(min(_LOOK, len(same))):
-            buffer = same[0]
+            found = same[0].lend()
             same.rotate(-1)
-            try:
-                buffer.append(buffer.pop())
-            except BufferError:  # somebody holds a view
-                continue
-            return buffer
+            if found is not None:
+                return found
         return None
 
-    def _keep(self, buffer: bytearray) -> None:
-        """Remember it, and let go of others: who holds a view of one has it as long as he likes."""
-        self._known.setdefault(len(buffer), deque()).append(buffer)
-        self._known.move_to_end(len(buffer))
-        self._bytes += len(buffer)
-        while self._bytes > self._most:
-            size, same = next(iter(self._known.items()))
-            same.popleft()
-            self._bytes -= size
+    def _drop_free(self, room: int) -> None:
+        """Let go of buffers that nobody holds, of the sizes first that were not used for the longest time."""
+        for size in list(self._known):
+            same = self._known[size]
+            for _ in range(len(same)):
+                if self._bytes + room <= self._most:
+                    break
+                if same[0].lend() is not None:
+                    same.popleft()
+                    self._bytes -= size
+                else:
+                    same.rotate(-1)
             if not same:
                 del self._known[size]
+        self._held = self._bytes
 
 
 def _rounded(size: int) -> int:

@@ -82,31 +82,37 @@ class Forward:
             elif self._asked or not self._store.ranges:
                 self._as_stream(self._asked)
             else:
+                self._window = min(self._window, self._traffic.share)
+                if not self._traffic.take(self._window, needed=self._taken):
+                    self._begun = False  # it is asked for when it is read
+                    return
                 self._asked = self._window
-                self._traffic.take(self._window, needed=True)
                 self._waiting.append((self._traffic.submit(self._first), self._window))
 
     def __iter__(self) -> Iterator[bytes]:
         self._taken = True
-        self.start()
+        self._traffic.stream(1)
+        size = 0
         try:
+            self.start()
             while True:
                 with self._lock:
                     if not self._waiting:
                         break
                     future, size = self._waiting.popleft()
-                try:
-                    window = result(future)
-                finally:
-                    self._traffic.give_back(size)
+                window = result(future)
                 chunks = deque(window)
                 del future, window  # or all of the window lives until its last chunk is used
                 self._more()
                 while chunks:
                     yield chunks.popleft()
+                self._traffic.give_back(size)
+                size = 0
             if self._stop.is_set():
                 raise SourceError(f"{redact(self.url)}: it was closed while it was read")
         finally:
+            self._traffic.give_back(size)
+            self._traffic.stream(-1)
             self.close()
 
     def close(self) -> None:
@@ -121,7 +127,7 @@ class Forward:
     def more(self) -> bool:
         """Ask for as much as the budget allows, if the first answer is there. Whether the whole object is asked for."""
         with self._lock:
-            if self._taken or self._stop.is_set() or (self._waiting and not self._known):
+            if self._taken or not self._begun or self._stop.is_set() or (self._waiting and not self._known):
                 return False
             return self._ask_more()
 
@@ -145,7 +151,7 @@ class Forward:
             self._as_stream(self._asked)
             return False
         while size is not None and self._asked < size:
-            self._window = min(2 * self._window, self._network.window)
+            self._window = min(2 * self._window, self._network.window, self._traffic.share)
             window = min(self._window, size - self._asked)
             if not self._traffic.take_ahead(window, needed=not self._waiting):
                 return False
@@ -197,15 +203,16 @@ class Forward:
         self._next_block()
 
     def _next_block(self) -> None:
-        self._traffic.take(_BLOCK, needed=True)
-        self._waiting.append((self._traffic.submit(self._block), _BLOCK))
+        self._window = min(_BLOCK, self._traffic.share)
+        self._traffic.take(self._window, needed=True)
+        self._waiting.append((self._traffic.submit(self._block), self._window))
 
     def _block(self) -> list[bytes]:
         chunks, size = [], 0
         for chunk in self._stream:
             chunks.append(chunk)
             size += len(chunk)
-            if size >= _BLOCK:
+            if size >= self._window:
                 return chunks
         self._ended = True
         return chunks

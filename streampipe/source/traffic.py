@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections import deque
@@ -16,9 +17,11 @@ from streampipe.source.link import Link
 from streampipe.source.network import Network
 
 T = TypeVar("T")
+_log = logging.getLogger("streampipe")
 
 _IDLE = 5.0  # seconds
 _USUAL = 32  # requests on their way
+_LEAST = 64 << 10  # bytes of a window, of however many streams
 _AHEAD = 4  # windows on the way at least, however short the link
 
 
@@ -26,7 +29,8 @@ class Traffic:
     """Threads and a budget of bytes, shared by all that this process reads over one ``Network``.
 
     Nobody waits for the budget: a reader that finds it used up just asks for no more than the one piece that it needs
-    now. So no order of readers can block another, and the budget is passed by at most one window a reader.
+    now. So no order of readers can block another, and the budget is passed by at most one window a reader; the more
+    readers there are, the smaller their windows.
 
     The threads are daemons, unlike those of a ThreadPoolExecutor: a stalled connection must not hold up the end of the
     process. They end when there was nothing to do for a while.
@@ -36,7 +40,7 @@ class Traffic:
         self.link = Link()
         self.buffers = Buffers(network.memory)
         self._memory = network.memory
-        self._ahead = _AHEAD * network.window
+        self._ahead, self._window = _AHEAD * network.window, network.window
         self._requests = network.requests
         self._lock = threading.Lock()
         self._work: deque[tuple[Future[Any], Callable[[], Any], OfLoader | None]] = deque()
@@ -45,6 +49,9 @@ class Traffic:
         self._idle = 0  # threads that wait for work, less work that waits for threads
         self._taken = 0
         self._peak = 0
+        self._held = 0  # bytes of those that wait in the windows of shuffles
+        self._told = False  # that they are more than there is memory for
+        self._streams = 0  # objects that are read front to back at this moment
 
     @property
     def _most(self) -> int:
@@ -118,8 +125,34 @@ class Traffic:
     def take_ahead(self, size: int, needed: bool) -> bool:
         """The same for what is read front to back: no more than the link needs."""
         with self._lock:
-            full = self._taken + size > max(self._ahead, self.link.needs)
+            full = self._taken + size > self._window + max(self._ahead, self.link.needs)  # a window is being used
         return self.take(size, needed) if needed or not full else False
+
+    def stream(self, more: int) -> None:
+        """So many more objects, or fewer, are read front to back at the same time."""
+        with self._lock:
+            self._streams += more
+
+    @property
+    def share(self) -> int:
+        """Bytes that a window may have of each object that is read front to back: one is on its way while the one
+        before it is used.
+        """
+        return max(_LEAST, (self._memory - self._held) // (2 * max(1, self._streams)))
+
+    def hold(self, more: int) -> None:
+        """So many more bytes, or fewer, wait in the window of a shuffle: reading ahead has so many less."""
+        with self._lock:
+            self._held += more
+            self._taken += more
+            passed = not self._told and self._held > self._memory
+            self._told |= passed
+        if passed:
+            _log.warning(
+                "the windows of shuffles hold more than Network(memory=%d << 20): give twice what explain() says they "
+                "hold, a smaller shuffle=, or more workers, which divide the lanes",
+                max(1, self._memory >> 20),
+            )
 
     def give_back(self, size: int) -> None:
         """Bytes were used, or will not come."""

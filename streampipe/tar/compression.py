@@ -13,6 +13,9 @@ from streampipe.tar.limits import Limits
 
 _BZIP2 = (b"1AY&", b"\x17\x72\x45\x38")  # how a bzip2 stream goes on that has something, or nothing, in it
 _PIECE = 1 << 20  # most bytes inflated at once
+_FED = (
+    1 << 16
+)  # given to an inflater at once: what is left behind a stream is copied, and a million streams fit in a chunk
 _MAGIC = ((b"\x1f\x8b", "gzip"), (b"\x28\xb5\x2f\xfd", "zstd"), (b"\xfd7zXZ\0", "xz"), (b"BZh", "bzip2"))
 _SUFFIXES = {
     "gzip": (".gz", ".tgz"),
@@ -73,8 +76,8 @@ def _inflated(chunks: Iterable[bytes], shard: str, kind: str) -> Iterator[Step]:
     magic = next(magic for magic, each in _MAGIC if each == kind)
     inflater: _Gzip | _Buffering | None = None
     at = streams = 0
-    for chunk in chunks:
-        data, taken = bytes(chunk), len(chunk)
+    for piece in (chunk[start : start + _FED] for chunk in chunks for start in range(0, len(chunk), _FED)):
+        data, taken = bytes(piece), len(piece)
         at += taken
         while data:
             if inflater is None:
@@ -85,8 +88,8 @@ def _inflated(chunks: Iterable[bytes], shard: str, kind: str) -> Iterator[Step]:
                     raise CorruptShard(f"{shard}: before byte {at} stands something that is not {kind}; fetch it again")
                 inflater = _Gzip() if kind == "gzip" else _Buffering(kind)
             try:
-                for piece in inflater.pieces(data):
-                    yield taken, piece
+                for made in inflater.pieces(data):
+                    yield taken, made
                     taken = 0
             except (zlib.error, lzma.LZMAError, OSError) as error:
                 if "Memory usage limit" in str(error):

@@ -18,6 +18,7 @@ from streampipe.tar.header import BLOCK
 from streampipe.tar.limits import Limits
 
 _MOST_KEPT = 256 << 20
+_LARGE = 1 << 20
 
 __all__ = ["Member", "MissingEnd", "read_members", "read_range", "stream_members"]
 
@@ -93,6 +94,8 @@ def stream_members(
             at = entries.next_archive(base, following, needs) - base
             continue
         if member is not None:
+            if member.size >= _LARGE and len(held) - at < at:  # or a reader that pauses here holds it twice
+                base, held, at = base + at, held[at:], 0
             yield member
             if kept is not None:
                 kept.add(member)

@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import os
 import sys
 import tarfile
 import zlib
@@ -118,6 +119,22 @@ def test_damage_is_an_error_not_a_shorter_index(tmp_path):
     with pytest.raises(sp.TruncatedShard):
         index(ShardList([path]), Source(), progress=False)
     assert sorted(each.name for each in tmp_path.iterdir()) == ["00000.tar"]
+
+
+@pytest.mark.parametrize("held", [1 << 20, 0], ids=["held", "streamed"])
+def test_a_shard_that_shrinks_while_its_index_is_made_is_an_error(tmp_path, monkeypatch, held):
+    path, opened = tmp_path / "a.tar", Source.file
+    path.write_bytes(shard([(f"{i}", {"txt": b"a" * 5000}) for i in range(10)]))
+
+    def cut_off(self, url):
+        file = opened(self, url)
+        os.truncate(path, 4096)
+        return file
+
+    monkeypatch.setattr(Source, "file", cut_off)
+    monkeypatch.setattr(sys.modules["streampipe.index.scan"], "_HELD", held)
+    with pytest.raises((sp.ShardChanged, sp.TruncatedShard)):
+        scan(str(path), Source(), Limits())
 
 
 def test_the_command_writes_indexes_and_manifest_and_keeps_what_is_done(tmp_path, capsys):

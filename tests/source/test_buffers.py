@@ -13,7 +13,7 @@ def test_memory_that_somebody_holds_is_not_given_to_others():
     for number, each in enumerate(held):
         each[:] = bytes([number]) * 100_000
     parts = [each[10:20] for each in held]
-    del held, each
+    held.clear()
     for _ in range(50):
         buffers.take(100_000)[:] = b"\xff" * 100_000
     assert [set(each) for each in parts] == [{number} for number in range(20)]
@@ -34,9 +34,23 @@ def test_no_more_is_kept_than_allowed():
     buffers = Buffers(1 << 20)
     for size in (100_000, 200_000, 400_000, 800_000, 5_000_000, 50):
         buffers.take(size)
-    assert sum(len(each) for same in buffers._known.values() for each in same) <= 1 << 20
+    assert buffers._bytes == sum(size * len(same) for size, same in buffers._known.items()) == 5 << 20
+    assert len(buffers.take(50_000)) == 50_000
+    assert buffers._bytes <= 1 << 20, "the large one was let go for it"
     assert len(buffers.take(5_000_000)) == 5_000_000
     assert len(buffers.take(0)) == 0
+
+
+def test_free_buffers_go_before_there_are_more_than_allowed_beside_those_that_are_held():
+    buffers = Buffers(8 << 20)
+    held = [buffers.take(1 << 20) for _ in range(4)]
+    for size in range(300_000, 900_000, 20_000):  # of all kinds, each free at once
+        buffers.take(size)
+        assert buffers._bytes <= 8.5 * (1 << 20)
+    assert all(buffers.take(1 << 20).obj is not each.obj for each in held)
+    held.clear()
+    buffers.take(7 << 20)
+    assert buffers._bytes <= 8.5 * (1 << 20), "what is held no longer is let go, too"
 
 
 def test_threads_never_share_memory():

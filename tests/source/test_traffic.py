@@ -87,3 +87,27 @@ def test_a_forked_child_has_a_traffic_of_its_own():
         finally:
             os._exit(2)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_windows_of_shuffles_leave_less_to_reading_ahead_and_are_told_of_once_where_they_are_too_large(caplog):
+    traffic = Traffic(Network(memory=1 << 20))
+    traffic.stream(1)
+    assert traffic.share == 1 << 19
+    traffic.hold(3 << 18)
+    assert traffic.share == 1 << 17
+    assert not traffic.take(1 << 19)
+    assert not caplog.messages
+    for _ in range(2):
+        traffic.hold(1 << 19)
+    assert len(caplog.messages) == 1
+    assert "memory=1 << 20" in caplog.text
+    traffic.hold(-(7 << 18))
+    assert traffic.take(1 << 19)
+
+
+def test_the_more_streams_there_are_the_smaller_their_windows():
+    traffic = Traffic(Network(memory=64 << 20))
+    traffic.stream(384)
+    assert traffic.share == (64 << 20) // 768
+    traffic.stream(10_000)
+    assert traffic.share == 64 << 10

@@ -6,7 +6,7 @@ import pytest
 import zstandard
 
 import streampipe as sp
-from streampipe.tar import Limits, compression_of, decompress
+from streampipe.tar import Limits, compression, compression_of, decompress
 from tests.data import shard
 
 DATA = shard([("a", {"txt": "hello" * 500})])
@@ -21,6 +21,14 @@ def inflate(data, kind="gzip", size=100, **options):
 def test_gzip_of_several_members_and_zero_padding(size):
     assert inflate(gzip.compress(DATA), size=size) == DATA
     assert inflate(gzip.compress(DATA[:3000]) + gzip.compress(DATA[3000:]) + bytes(700), size=size) == DATA
+
+
+def test_an_inflater_is_given_little_at_once_because_what_follows_a_stream_is_copied(monkeypatch):
+    """A million streams of nothing in one chunk would be copied a million times."""
+    given, pieces = [], compression._Gzip.pieces
+    monkeypatch.setattr(compression._Gzip, "pieces", lambda self, data: given.append(len(data)) or pieces(self, data))
+    assert b"".join(decompress([gzip.compress(b"") * 20_000], shard="a.tar.gz")) == b""
+    assert max(given) <= 1 << 16
 
 
 def test_zstd_of_several_frames():
