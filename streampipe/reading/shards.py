@@ -213,7 +213,7 @@ class ShardSamples(Samples):
         traffic = self.source.traffic if self.source.is_remote(self.shards[0]) else None
         held = 0
 
-        def counted() -> Iterator[tuple[Sample, Position, None]]:
+        def counted() -> Iterator[tuple[Sample, Any, Any]]:
             nonlocal held
             for sample in items:
                 if traffic is not None:
