@@ -35,6 +35,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from contender import members
 from environments import PACKAGES, interpreter
 from report import markdown, plot
 
@@ -106,10 +107,15 @@ class Contender:
             self.turns.setdefault(which, []).append(found)
 
     def end(self) -> None:
+        """Kill all of it, and take away the batches that torch's workers had in shared memory."""
         if self.process is not None:
+            every = [pid for pid, _ in members(self.process.pid)]
             self._signal(signal.SIGKILL)
             self.process.wait()
             self.process = None
+            for pid in every:
+                for left in Path("/dev/shm").glob(f"torch_{pid}_*"):
+                    left.unlink(missing_ok=True)
 
     def median(self, what: str, which: int = 0) -> float | None:
         """Of seconds, or of CPU seconds, for one sample."""

@@ -16,7 +16,7 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,19 +35,22 @@ class Data(NamedTuple):
     first: bool  # no other process of this library is there
 
 
-def cpu_seconds() -> float:
-    """CPU time of this process, and of all others of its group, those that have ended included."""
-    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
-    total = time.process_time() + ended.ru_utime + ended.ru_stime
-    group, tick = os.getpgrp(), os.sysconf("SC_CLK_TCK")
+def members(group: int) -> Iterator[tuple[int, list[str]]]:
+    """The processes of a group, with the fields of their stat behind the name."""
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             fields = stat.read_text().rpartition(")")[2].split()
         except OSError:  # it has ended
             continue
-        if int(fields[2]) == group and int(stat.parent.name) != os.getpid():
-            total += sum(map(int, fields[11:15])) / tick
-    return total
+        if int(fields[2]) == group:
+            yield int(stat.parent.name), fields
+
+
+def cpu_seconds() -> float:
+    """CPU time of this process, and of all others of its group, those that have ended included."""
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    ticks = sum(sum(map(int, fields[11:15])) for pid, fields in members(os.getpgrp()) if pid != os.getpid())
+    return time.process_time() + ended.ru_utime + ended.ru_stime + ticks / os.sysconf("SC_CLK_TCK")
 
 
 def photos(module: Any, task: dict[str, Any], data: Data) -> Callable[[int], dict[str, Any]]:
