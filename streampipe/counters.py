@@ -10,8 +10,10 @@ import os
 import threading
 import weakref
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from time import perf_counter
 from typing import NamedTuple, ParamSpec, TypeVar
 
 from streampipe.observe import Histogram, Slow, Span, Stack, Tally, Trace
@@ -291,4 +293,22 @@ def work_for(loader: OfLoader | None) -> None:
 
 counters = OfProcess()
 """The counters of this process."""
+
+
+@contextmanager
+def network_wait() -> Iterator[None]:
+    """What runs in here waits for bytes of the network: counted for reading, always, and once where these nest."""
+    stack = counters.tally("reading").stack
+    if stack.waits:
+        yield
+        return
+    stack.waits, began = True, perf_counter()
+    try:
+        yield
+    finally:
+        seconds = perf_counter() - began
+        stack.waits, stack.waited = False, stack.waited + seconds
+        counters.add("reading", "wait seconds", seconds)
+
+
 os.register_at_fork(after_in_child=counters.forked)

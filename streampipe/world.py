@@ -53,6 +53,17 @@ def check_world(rank: int, world_size: int) -> None:
             )
 
 
+def cores() -> int:
+    """How many processor cores this process may take: its share, where torchrun started several on this machine.
+
+    >>> cores() >= 1
+    True
+    """
+    found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    beside = os.environ.get("LOCAL_WORLD_SIZE", "1")
+    return max(1, found // int(beside)) if beside.isdecimal() and int(beside) else found
+
+
 def _from_environment() -> tuple[int, int] | None:
     rank, world_size = os.environ.get("RANK"), os.environ.get("WORLD_SIZE")
     if rank is None or world_size is None:

@@ -191,9 +191,9 @@ def test_a_planned_resume_reads_nothing_of_what_came_before(many):
     state, got = stopped(planned(many, 8, shuffle=False), 90, {})
     loader = planned(many, 8, shuffle=False).loader()
     loader.load_state_dict(state)
-    before = counters.get("reading", "samples")
+    before = counters.get("reading", "samples in")
     batch = next(iter(loader))
-    assert counters.get("reading", "samples") - before == 8
+    assert counters.get("reading", "samples in") - before == 8
     assert batch["__key__"] not in got
 
 

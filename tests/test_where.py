@@ -144,11 +144,11 @@ def shards(tmp_path_factory):
 
 def test_a_planned_filter_reads_nothing_that_it_drops(shards):
     pipe = sp.stream(str(shards), shuffle=10).where("n < 5").where("score > 0.1").decode().batch(4)
-    before = counters.get("reading", "samples")
+    before = counters.get("reading", "samples in")
     loader = pipe.loader()
     rows = [row for batch in loader for row in batch["json"]]
     assert all(row["n"] < 5 and row["score"] > 0.1 for row in rows)
-    assert counters.get("reading", "samples") - before == len(rows) == loader.engine.plan.lanes.samples
+    assert counters.get("reading", "samples in") - before == len(rows) == loader.engine.plan.lanes.samples
     assert len(loader) == -(-len(rows) // 4)
 
 

@@ -20,6 +20,7 @@ from streampipe.engine.division import Division
 from streampipe.engine.engine import NOTHING
 from streampipe.errors import SampleError, ShardError, StageError, TooManyErrors
 from streampipe.memory import keep_freed
+from streampipe.observe import Tally
 from streampipe.plan.batchwise import BatchPlan
 from streampipe.plan.compound import told
 from streampipe.plan.planned import Cursor, Place, Plan
@@ -51,6 +52,7 @@ def make_batches(
     batched = division.joins or isinstance(plan, BatchPlan)
     views = None if isinstance(plan, BatchPlan) else takes_views(stages)
     equal = batched or run.consumer.world_size > 1  # each step must give an item
+    reading = counters.tally("reading")
     links: dict[tuple[int, int], Callable[[Iterable[Any]], Iterator[Any]]] = {}  # by part, and samples of a batch
     with closing(read_steps(plan, run, cursor, first, stride, views is not None and chains is None)) as steps:
         if stages and not equal and chains is None and keeps_nothing(stages):
@@ -64,7 +66,9 @@ def make_batches(
             if over is None:
                 over = repeatable(turn.stages, run, views)
                 links = {**(links if len(links) < _MOST_LINKS else {}), (turn.part, len(places)): over}
-            samples = watched(good(turn.places, found, run, turn.chains), counters.tally("reading"))
+            samples = good(turn.places, found, run, turn.chains, reading)
+            if reading.stack.on:
+                samples = watched(samples, reading, count=0)
             items = list(over(samples)) if turn.stages else list(samples)
             if equal and not items:
                 items = _in_place_of(turn.plan, turn.stages, run, turn.at, turn.places)
@@ -129,7 +133,7 @@ def _one_chain(
     over = repeatable(stages, run, views)
     while more:
         more = False
-        for item in over(samples()):
+        for item in over(watched(samples(), counters.tally("reading"))):
             at = Cursor(*run.trail.mark or ())
             if all(step != at for step, _ in taken):
                 raise StageError(
@@ -172,7 +176,7 @@ def read_batch(plan: Plan, epoch: int, step: int, run: Run, views: bool) -> Iter
     alone = replace(run, consumer=Consumer())
     at = Cursor(epoch, step, epoch + 1)
     for _, places, found in read_steps(plan, alone, at, 0, plan.batches, views and chains is None):
-        yield from good(places, found, run, chains)
+        yield from good(places, found, run, chains, counters.tally("reading"))
 
 
 def read_steps(plan: Plan, run: Run, cursor: Cursor, first: int, stride: int, views: bool) -> Steps[Cursor]:
@@ -205,18 +209,28 @@ def most_open(plan: Plan) -> int:
 
 
 def good(
-    places: Sequence[Place], found: Iterable[Sample | ShardError | SampleError], run: Run, chains: Sequence[Any] | None
+    places: Sequence[Place],
+    found: Iterable[Sample | ShardError | SampleError],
+    run: Run,
+    chains: Sequence[Any] | None,
+    tally: Tally | None = None,
 ) -> Iterator[Sample]:
-    """The samples that came, in a mixture through the stages of their part. Errors are up to the error policy."""
+    """The samples that came, in a mixture through the stages of their part. Errors are up to the error policy. The
+    ``tally`` is told of them all together, in the end.
+    """
+    number = 0
     for place, sample in zip(places, found, strict=True):
         if isinstance(sample, (ShardError, SampleError)):
             run.policy.failed(sample, "reading")
             counters.add("reading", "samples skipped")
             continue
         run.policy.passed("reading")
+        number += 1
         if place.size is not None:
             sample["__size__"] = told(place.size)
         if chains is None:
             yield sample
         else:
             yield from through(chains[place.part], [sample], run, None)
+    if tally is not None:
+        tally.yielded += number

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cache
-from math import ceil
+from math import ceil, inf
 from time import perf_counter, thread_time
 from typing import TypeVar
 
@@ -20,8 +20,14 @@ T = TypeVar("T")
 READER = "making batches"
 """Under this name stand the times of who makes items: ``busy``, ``waiting`` (until somebody takes the item),
 and as ``own seconds`` the part of the busy time in which the stages were timed."""
-_MOST, _MOST_TRACED = 0.004, 0.03
+NETWORK, NETWORK_TIMED = "network seconds", "timed network seconds"
+"""Under that name, too: how long was waited for the network, and the part of it while the stages were timed."""
+_MOST, _MOST_TRACED = 0.004, 0.02
 """The share of the time that looking at the clock may take; where spans are kept for a timeline, more."""
+_RISES = 1.02
+"""How many times longer than before an item may be taken to be."""
+_WRITTEN = 2.5e-6
+"""Seconds in which a look is written down."""
 _SOON = 0.25
 """Seconds between the times when a worker sends what only its stages know."""
 
@@ -32,6 +38,7 @@ class Duty:
     def __init__(self, clock: Stack, most: float) -> None:
         self._clock = clock
         self._most = most
+        self._usual = inf  # seconds that an item takes: on a busy machine some are held up, and have no more room
         self.first = True
         self._left = 1  # the first item opens shards and starts codecs: what goes on is another thing
 
@@ -45,16 +52,20 @@ class Duty:
         """It took so long."""
         if self._clock.on:
             self._clock.on = False
-            self._left = ceil(self._clock.looks * _cost_of_a_look() / max(seconds, 1e-9) / self._most) - 1
+            self._usual = max(1e-9, min(seconds, _RISES * self._usual))
+            self._left = ceil(self._clock.looks * _cost_of_a_look() / self._usual / self._most) - 1
 
 
 @cache
 def _cost_of_a_look() -> float:
     """Seconds that one look at the clocks costs on this machine, with what is written down then."""
-    began = perf_counter()
-    for _ in range(20):
-        perf_counter(), thread_time()
-    return 2 * (perf_counter() - began) / 20 + 1e-6
+    looks = []
+    for _ in range(10):
+        began = perf_counter()
+        for _ in range(10):
+            perf_counter(), thread_time()
+        looks.append((perf_counter() - began) / 10)
+    return 2 * min(looks) + _WRITTEN
 
 
 def made_for(counts: OfLoader, items: Iterator[T]) -> Iterator[T]:
@@ -68,7 +79,7 @@ def made_for(counts: OfLoader, items: Iterator[T]) -> Iterator[T]:
             tally.waiting += began - ended
             work_for(counts)
             duty.begin()
-            tally.stack.inner = tally.stack.cpu = 0.0
+            tally.stack.inner = tally.stack.cpu = tally.stack.waited = 0.0
             timed = tally.stack.on
             try:
                 item = next(items, None)
@@ -82,6 +93,9 @@ def made_for(counts: OfLoader, items: Iterator[T]) -> Iterator[T]:
                 else:
                     tally.busy += seconds
                     tally.own += seconds if timed else 0
+                    if waited := tally.stack.waited:
+                        counts.add(READER, NETWORK, waited)
+                        counts.add(READER, NETWORK_TIMED, waited if timed else 0)
                 if counts.trace is not None:
                     counts.trace.add("batch", began, seconds, seconds - tally.stack.inner)
             if item is None:

@@ -29,7 +29,7 @@ class Recorder:
         self.first: list[float] = []
         """Seconds from the beginning of each pass to its first batch."""
         self._began: float | None = None  # of a pass whose first batch has not come
-        self._asked = 0.0
+        self._asked = self._came = 0.0
         self._gave: float | None = None
 
     def begin(self) -> None:
@@ -47,14 +47,14 @@ class Recorder:
 
     def came(self, counted: Counted | None) -> None:
         """Something came, with what its worker counted."""
-        wait = perf_counter() - self._asked
-        self._sums["wait seconds"] += wait
         if counted is not None:
             self.counts.merge(counted)
+        self._came = now = perf_counter()
+        self._sums["wait seconds"] += now - self._asked
 
     def gives(self, samples: int, made: float) -> None:
         """It is an item, made at that time, which is given to the consumer."""
-        now, sums = perf_counter(), self._sums
+        now, sums = self._came, self._sums
         wait = now - self._asked
         if self._began is not None:
             self.first.append(now - self._began)
@@ -65,7 +65,8 @@ class Recorder:
                 sums["ready"] += 1
         sums["batches"] += 1
         sums["samples"] += samples
-        sums["lay ready seconds"] += max(0.0, self._asked - made)
+        if made < self._asked:
+            sums["lay ready seconds"] += self._asked - made
         if self.counts.trace is not None:
             self.counts.trace.add("wait", self._asked, wait, wait)
         self._gave = now

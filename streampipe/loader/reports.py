@@ -19,17 +19,17 @@ from streampipe.report.forms import FORMATS, text_of
 from streampipe.report.saved import saved
 from streampipe.spec import AnyStage
 from streampipe.stages.stage import Stage
+from streampipe.world import cores
 
 FORMS = (*FORMATS, "counts")
 
 
 def facts_of(engine: Engine[Any] | None, crew: Crew, prefetch: int) -> Facts:
     """How a loader runs, for its reports."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     stages = [] if engine is None else [_stage(name, stage, crew.inner) for name, stage in named(engine.chain)]
     shards: Any = None if engine is None else getattr(engine.spec.source, "shards", None)
     remote = bool(shards) and "://" in str(shards[0])
-    return Facts(tuple(stages), crew.workers, crew.threads, prefetch, 1, cores, remote)
+    return Facts(tuple(stages), crew.workers, crew.threads, prefetch, 1, cores(), remote)
 
 
 def _stage(name: str, stage: AnyStage, threads: int) -> StageFacts:
@@ -59,7 +59,7 @@ def report_of(seen: Seen, facts: Facts, format: str, path: str | os.PathLike[str
     if all_ranks and torch.distributed.is_available() and torch.distributed.is_initialized():
         every: list[Any] = [None] * torch.distributed.get_world_size()
         torch.distributed.all_gather_object(every, seen)
-        seen, facts = report.merged(every), Facts(**{**vars(facts), "ranks": len(every)})
+        seen, facts = report.merged(every), facts.of_ranks(len(every))
     text = saved(seen, facts) if format == "counts" else text_of(seen, facts, format)
     if path is not None:
         Path(path).write_text(text + "\n", encoding="utf-8")

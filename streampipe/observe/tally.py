@@ -28,16 +28,20 @@ class Slow(NamedTuple):
 
 class Stack:
     """Of one thread: whether times are taken at this moment (``on``), and how often the clock was looked at for it; the
-    time spent in what the call that runs has pulled so far (``inner``), and the processor's share of it.
+    time spent in what the call that runs has pulled so far (``inner``), and the processor's share of it; and how long
+    the item that is made has waited for the network (``waited``), which is taken whether or not it is timed: such waits
+    are few and long, and among items of which only some are timed they would be missed.
     """
 
-    __slots__ = ("cpu", "inner", "looks", "on")
+    __slots__ = ("cpu", "inner", "looks", "on", "waited", "waits")
 
     def __init__(self) -> None:
         self.on = False
         self.looks = 0
         self.inner = 0.0
         self.cpu = 0.0
+        self.waited = 0.0
+        self.waits = False
 
 
 class Tally:

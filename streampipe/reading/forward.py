@@ -54,7 +54,7 @@ class Track:
         found = self.held.pop(number)
         if self.position == self._counted:
             self._check_end()
-        counters.add("reading", "samples")
+        counters.tally("reading").given += 1
         return found
 
     @property

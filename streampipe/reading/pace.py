@@ -21,7 +21,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from streampipe.counters import counters
+from streampipe.counters import network_wait
 from streampipe.reading.wanted import Wanted
 from streampipe.source.link import Link
 from streampipe.source.ranges import Answer
@@ -59,11 +59,10 @@ class Pace:
         """Count how long reading has to wait."""
         start = _now()
         try:
-            yield
+            with network_wait():
+                yield
         finally:
-            seconds = _now() - start
-            self._waited += seconds
-            counters.add("reading", "wait seconds", seconds)
+            self._waited += _now() - start
 
     def step(self, link: Link) -> None:
         """A step was given out. Who waited most of the time, though what he needs next came first, takes all he can."""

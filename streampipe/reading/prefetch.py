@@ -117,6 +117,7 @@ class Prefetch(Generic[T]):
             waiting.clear()
 
     def _samples(self, step: list[Wanted], views: bool) -> Iterator[Sample | ShardError]:
+        tally = counters.tally("reading")
         for wanted in step:
             found: Sample | ShardError
             try:
@@ -125,7 +126,7 @@ class Prefetch(Generic[T]):
                 assert index is not None
                 sample = index.sample(wanted.row, data, wanted.place.epoch, views)
                 found = index.named(wanted.place.number, sample)
-                counters.add("reading", "samples")
+                tally.given += 1
                 del data
             except ShardError as error:
                 found = error

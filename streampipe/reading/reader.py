@@ -44,7 +44,7 @@ class OpenShards:
         self._most = most
         self._shards: OrderedDict[tuple[int, int], IndexedShard] = OrderedDict()
         self._files: OrderedDict[tuple[int, int], LocalFile] = OrderedDict()
-        self._disk = counters.tally(DISK)
+        self._disk, self._reading = counters.tally(DISK), counters.tally("reading")
 
     def samples(self, dataset: Dataset, places: Sequence[Place], views: bool) -> Sequence[Sample | ShardError]:
         """The samples of the first of some places of a shard, or of several that can be read at once.
@@ -64,7 +64,7 @@ class OpenShards:
                 found.append(shard.named(place.number, shard.sample(row, data, place.epoch, views, start)))
             except ShardError as error:
                 found.append(error)
-        counters.add("reading", "samples", sum(type(each) is dict for each in found))
+        self._reading.given += sum(type(each) is dict for each in found)
         return found
 
     def _opened(self, dataset: Dataset, place: Place) -> tuple[IndexedShard, LocalFile]:
@@ -158,7 +158,7 @@ class Reader:
             sample = dataset.given.sample(place.shard, row)
         except (ShardError, SampleError) as error:
             return error
-        counters.add("reading", "samples")
+        counters.tally("reading").given += 1
         sample = placed(sample, dataset.shards[place.shard], Position(place.epoch, place.shard, row))
         return sample if pieces is None else {**sample, PIECE: int(pieces[place.number])}
 

@@ -275,9 +275,10 @@ class ShardSamples(Samples):
     ) -> Iterator[Sample]:
         """The samples of a portion of a shard, from number ``first`` of the shard on."""
         number, part, parts = portion
+        tally = counters.tally("reading")
         for sample in walk(self.given, number, epoch, first, lambda error: run.policy.failed(error, "reading")):
             if sample["__position__"].sample % parts == part:
-                counters.add("reading", "samples")
+                tally.given += 1
                 yield sample
 
 

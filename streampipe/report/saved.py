@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,7 @@ def merged_report(
             raise ConfigError(
                 f"{each} is of a loader with other stages ({', '.join(others)}) than ({', '.join(names)})"
             )
-    together = replace(first, ranks=sum(facts.ranks for _, facts in every))
+    together = first.of_ranks(sum(facts.ranks for _, facts in every))
     text = text_of(merged([seen for seen, _ in every]), together, format)
     if path is not None:
         Path(path).write_text(text + "\n", encoding="utf-8")

@@ -13,7 +13,13 @@ from streampipe.report.summary import READING, Facts, StageFacts, StageRow, Summ
 from streampipe.report.verdict import judge
 
 DISK, READER, BUCKET = "reading files", "making batches", "bucket "  # no stage is named so
-_SLOW = 4  # times the median, from which on a call is slow
+NETWORK, NETWORK_TIMED = (
+    "network seconds",
+    "timed network seconds",
+)  # of the reader: all waits, and those in timed items
+WAIT = "wait seconds"
+_SLOW = (32, 16, 8, 4)  # times the median, from which on a call is slow: the first of which there are enough to matter
+_MATTERS = 0.4  # of a stage's time
 
 
 def summarize(seen: Seen, facts: Facts) -> Summary:
@@ -24,13 +30,13 @@ def summarize(seen: Seen, facts: Facts) -> Summary:
     inside = sum(row.own_seconds for row in found.stages)
     found.other_seconds = max(0.0, found.making_seconds - inside)
     found.network_bytes = int(sums.get(("network", "bytes"), 0))
-    found.network_wait_seconds = sums.get((READING, "wait seconds"), 0.0)
+    found.network_wait_seconds = sums.get((READING, WAIT), 0.0)
     found.requests = int(sums.get(("network", "requests"), 0))
     found.cache_hits = int(sums.get(("cache", "hits"), 0))
     found.cache_downloads = int(sums.get(("cache", "downloads"), 0))
     found.slots_filled = int(sum(n for (_, what), n in sums.items() if what == "slots filled"))
     found.disk_bytes = int(sums.get((DISK, "bytes"), 0))
-    found.disk_seconds = sums.get((DISK, "busy seconds"), 0.0) / max(found.timed_share, 1e-9)
+    found.disk_seconds = sums.get((DISK, "busy seconds"), 0.0) * _Times(sums, found).scale
     _on_device(found, seen, facts)
     found.drops = _reasons(
         seen, lambda name, what: name != "skipped" and "dropped" in what and what != "captions dropped"
@@ -49,8 +55,10 @@ def _consumer(seen: Seen, facts: Facts) -> Summary:
     wait, step = mine.get("wait seconds", 0.0), mine.get("step seconds", 0.0)
     making, idle = reader.get("busy seconds", 0.0), reader.get("waiting seconds", 0.0)
     wall = max((wait + step) / facts.ranks, 1e-9)
-    steady = max(0.0, wait - sum(seen.first)) if batches > 4 else wait
     after = max(1, batches - len(seen.first))
+    begun = batches > 4  # what comes before the first batch of a pass is told apart: it says nothing of the others
+    steady = max(0.0, wait - sum(seen.first)) if begun else wait
+    counted = samples * (after / batches if begun else 1)
     found = Summary(
         batches=batches,
         samples=samples,
@@ -61,11 +69,12 @@ def _consumer(seen: Seen, facts: Facts) -> Summary:
         wait_p95=seen.waits.quantile(0.95),
         wait_p99=seen.waits.quantile(0.99),
         first_batch_seconds=[round(each, 4) for each in seen.first],
-        rate=samples / wall,
+        rate=counted / max((steady + step) / facts.ranks, 1e-9),
         consumer_rate=samples * facts.ranks / step if step > 1e-6 else None,
         readers=facts.readers,
         workers=facts.workers,
         threads=facts.threads,
+        ranks=facts.ranks,
         cores=facts.cores,
         background=facts.background,
         making_seconds=making,
@@ -99,9 +108,27 @@ def _on_device(found: Summary, seen: Seen, facts: Facts) -> None:
     found.device_share = min(1.0, max(opening, cutting + found.device_copy_seconds) / whole)
 
 
+class _Times:
+    """How the seconds of items that were timed tell those of all. Waits for the network are known of every item,
+    timed or not: only what is left is scaled up.
+    """
+
+    def __init__(self, sums: Counts, found: Summary) -> None:
+        self._waited, self._timed_waits = (sums.get((READER, what), 0.0) for what in (NETWORK, NETWORK_TIMED))
+        timed = found.timed_share * found.making_seconds - self._timed_waits
+        self.scale = max(0.0, found.making_seconds - self._waited) / timed if timed > 1e-9 else 0.0
+
+    def of(self, seconds: float) -> float:
+        """All seconds of what waits for the network, too."""
+        if seconds == 0 and not self._waited:
+            return 0.0
+        return max(0.0, seconds - self._timed_waits) * self.scale + self._waited
+
+
 def _stages(seen: Seen, facts: Facts, found: Summary) -> list[StageRow]:
     """Reading, and then the stages in their order; behind them those that only a part of a mixture has."""
-    sums, scale = seen.counted.sums, 1 / max(found.timed_share, 1e-9)
+    sums, times = seen.counted.sums, _Times(seen.counted.sums, found)
+    scale = times.scale
     known = {each.name: each for each in facts.stages}
     there = [name for name, what in sums if what == "samples out" and name not in (READER, READING)]
     names = [READING, *known, *sorted(set(there) - set(known))]
@@ -115,8 +142,8 @@ def _stages(seen: Seen, facts: Facts, found: Summary) -> list[StageRow]:
             name,
             int(of["samples in"]),
             int(of["samples out"]),
-            of["own seconds"] * scale,
-            of["waiting seconds"] * scale,
+            times.of(of["own seconds"]) if name == READING else of["own seconds"] * scale,
+            of["waiting seconds"] * scale if name == READING else times.of(of["waiting seconds"]),
             of["busy seconds"] * scale,
             of["cpu seconds"] * scale,
             stage.threads,
@@ -141,8 +168,13 @@ def _slow_calls(row: StageRow, seen: Seen) -> None:
     times = took.durations
     row.p50, row.p99 = times.quantile(0.5), times.quantile(0.99)
     row.slowest = [(slow.seconds, slow.key) for slow in took.slowest]
-    number, seconds, every = times.above(_SLOW * row.p50)
+    for often in _SLOW:
+        number, seconds, every = times.above(often * row.p50)
+        if seconds > _MATTERS * every:
+            break
     row.slow_calls, row.slow_share = number / max(1, times.number), seconds / max(every, 1e-9)
+    others = (every - seconds) / max(1, times.number - number)
+    row.slow_times = seconds / max(1, number) / max(others, 1e-9)
 
 
 def _reasons(seen: Seen, wanted: Callable[[str, str], bool]) -> list[dict[str, Any]]:
@@ -161,7 +193,7 @@ def _counts(sums: Counts, stages: Sequence[str]) -> tuple[dict[str, dict[str, fl
     for (name, what), n in sums.items():
         if name.startswith(BUCKET):
             buckets[name.removeprefix(BUCKET)][what] = n
-        elif name in (LOADER, READER, DISK, DEVICE, DEVICE_LOOP) or (name in stages and what in SUMS):
+        elif name in (LOADER, READER, DISK, DEVICE, DEVICE_LOOP) or (name in stages and what in (*SUMS, WAIT)):
             continue
         else:
             others[name][what] = n

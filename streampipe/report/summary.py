@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 READING = "reading"
@@ -26,7 +26,7 @@ class StageFacts:
 @dataclass(frozen=True)
 class Facts:
     """How a loader runs: its stages in order, worker processes, threads that make batches (in each worker, or in this
-    process), and what the machine has."""
+    process), and the cores that all ``ranks`` have together."""
 
     stages: Sequence[StageFacts] = ()
     workers: int = 0
@@ -37,6 +37,10 @@ class Facts:
     remote: bool = False
     device: str = ""
     """Where batches are brought to, by ``to_device``; then they are made in the background in any case."""
+
+    def of_ranks(self, ranks: int) -> Facts:
+        """Of so many ranks together, each of which runs like this one."""
+        return replace(self, ranks=ranks, cores=self.cores // self.ranks * ranks)
 
     @property
     def readers(self) -> int:
@@ -70,6 +74,7 @@ class StageRow:
     p99: float = 0.0
     slow_calls: float = 0.0
     slow_share: float = 0.0
+    slow_times: float = 0.0
     slowest: list[tuple[float, str]] = field(default_factory=list)
 
 
@@ -92,6 +97,7 @@ class Summary:
     readers: int = 1
     workers: int = 0
     threads: int = 0
+    ranks: int = 1
     cores: int = 1
     background: bool = False
     making_seconds: float = 0.0

@@ -124,7 +124,7 @@ def _stage(found: Summary, row: StageRow) -> str:
 def _slow_calls(row: StageRow) -> str:
     seconds, key = row.slowest[0] if row.slowest else (row.p99, "")
     return (
-        f"one call in {max(2, round(1 / row.slow_calls))} of {row.name} takes {row.p99 / max(row.p50, 1e-9):.0f} times "
+        f"one call in {max(2, round(1 / row.slow_calls))} of {row.name} takes {row.slow_times:.0f} times "
         f"as long as the others and together they take {_share(row.slow_share)} of its time (the slowest: sample "
         f"{key!r}, {_seconds(seconds)})"
     )
@@ -145,23 +145,25 @@ def _remedy(found: Summary, row: StageRow) -> str:
     need = max(have + 1, ceil(min(found.consumer_rate or inf, _MORE * found.rate) * cost / _FULL))
     number = min(need, found.cores) if _on_processor(row) else need
     if _holds_lock(found, row):
+        workers = max(2, found.cores // found.ranks)
         return (
-            f"threads take turns with Python's lock, so more of them gain nothing: num_workers={found.cores} would run "
-            f"side by side on {found.cores} cores; {_consumes(found)}"
+            f"threads take turns with Python's lock, so more of them gain nothing: num_workers={workers} would "
+            f"run side by side on {found.cores} cores; {_consumes(found)}"
         )
     if number <= have:
         return (
-            f"all {found.cores} cores of this machine are in use: less work for each sample (smaller images, results "
-            f"kept by a cache or packed once), or more cores; {_consumes(found)}"
+            f"all {found.cores} cores that there are for it are in use: less work for each sample (smaller images, "
+            f"results kept by a cache or packed once), or more cores; {_consumes(found)}"
         )
     fed = _number(_fed(found, row, number, have))
     return f"{_how(found, row, number)} would feed {fed} samples/s; {_consumes(found)}"
 
 
 def _how(found: Summary, row: StageRow, number: int) -> str:
-    """The option that gives so many threads or workers."""
+    """The option of each rank that gives all together so many threads or workers."""
     if row.threads:
         return f"{row.name.partition('(')[0]}(threads={ceil(number / found.readers)})"
+    number = ceil(number / found.ranks)
     if found.workers:
         return f"num_workers={ceil(number / max(1, found.threads))}"
     if (row.python or row.foreign) and _on_processor(row):

@@ -10,7 +10,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 
-from streampipe.counters import counters
+from streampipe.counters import counters, network_wait
 from streampipe.source.cache import Cache
 from streampipe.source.forward import Forward
 from streampipe.source.part import Part
@@ -71,7 +71,8 @@ class Download:
             while True:
                 with self._changed:
                     while not self.done and (self._part is None or self._part.written <= at):
-                        wait(self._changed)
+                        with network_wait():
+                            wait(self._changed)
                     state, part = self._state, self._part
                     if file < 0 and part is not None and state == "coming":
                         file = part.reader()
@@ -108,7 +109,8 @@ class Download:
         """
         with self._changed:
             while not self.done and self.written < end:
-                wait(self._changed)
+                with network_wait():
+                    wait(self._changed)
             if self._state == "failed" and self.written < end and self._error is not None:
                 raise self._error
             if self.written < end or self._file < 0:

@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 
+from streampipe.counters import network_wait
 from streampipe.errors import SourceError
 from streampipe.source.fetch import Fetch, attempt
 from streampipe.source.http import check_pin
@@ -100,7 +101,8 @@ class Forward:
                     if not self._waiting:
                         break
                     future, size = self._waiting.popleft()
-                window = result(future)
+                with network_wait():
+                    window = result(future)
                 chunks = deque(window)
                 del future, window  # or all of the window lives until its last chunk is used
                 self._more()

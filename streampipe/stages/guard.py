@@ -51,8 +51,9 @@ def guarded(stage: AnyStage, items: Iterable[Any], run: Run) -> Iterator[Any]:
         raise blame(error, run.stage, None if error is pulled.error else pulled.place) from error
 
 
-def watched(items: Iterable[Any], tally: Tally, pulled: _Pulled | None = None) -> Iterator[Any]:
-    """The items of a stage, counted, and while times are taken timed; of a source nothing was ``pulled``."""
+def watched(items: Iterable[Any], tally: Tally, pulled: _Pulled | None = None, count: int = 1) -> Iterator[Any]:
+    """The items of a stage, counted, and while times are taken timed; of a source nothing was ``pulled``. ``count`` 0:
+    they are counted elsewhere, together."""
     made, stack = iter(items), tally.stack
     while True:
         if stack.on:
@@ -67,7 +68,7 @@ def watched(items: Iterable[Any], tally: Tally, pulled: _Pulled | None = None) -
             item = next(made, _END)
         if item is _END:
             return
-        tally.yielded += 1
+        tally.yielded += count
         yield item
         del item
 

@@ -308,7 +308,7 @@ def test_counts_of_workers_reach_the_parent(tmp_path):
     counters.take()
     loader = sp.stream(tmp_path).filter(odd).apply(slow(seconds=0)).batch(2).loader(num_workers=2)
     list(loader)
-    assert counters.get("reading", "samples") == 10
+    assert counters.get("reading", "samples in") == 10
     assert counters.get("filter(odd)", "dropped") == 6
     assert counters.get("loader", "samples") == 4
     assert "4 samples" in loader.report()

@@ -277,9 +277,9 @@ def test_a_resume_reads_nothing_of_what_came_before(many):
         next(batches)
     fresh = bucketed(many[0], 16).loader()
     fresh.load_state_dict(loader.state_dict())
-    before = counters.get("reading", "samples")
+    before = counters.get("reading", "samples in")
     assert len(next(iter(fresh))["__key__"]) == 16
-    assert counters.get("reading", "samples") - before == 16
+    assert counters.get("reading", "samples in") - before == 16
 
 
 def test_batches_have_sizes_of_their_own_or_a_pixel_budget(many):

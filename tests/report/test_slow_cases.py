@@ -70,7 +70,7 @@ def test_a_stages_own_threads_are_told_how_busy_they_are(folder):
 def test_code_that_holds_pythons_lock_wants_workers(folder):
     found = runs.run(runs.pipe(folder).map(runs.computing, "txt").batch(8), 8).summary()
     assert found.limit == "map(computing)"
-    assert "num_workers=" in found.verdict or "cores of this machine are in use" in found.verdict
+    assert "num_workers=" in found.verdict or "cores that there are for it are in use" in found.verdict
 
 
 @measured

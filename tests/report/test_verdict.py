@@ -52,7 +52,7 @@ def test_threads_of_a_stage_that_are_idle_gain_nothing_from_more():
 
 def test_cores_that_are_in_use_are_told():
     _, text = judge(a_run(stages=[decode()], cores=2))
-    assert "all 2 cores of this machine are in use" in text
+    assert "all 2 cores that there are for it are in use" in text
 
 
 def test_threads_that_sleep_need_no_cores():
@@ -98,3 +98,9 @@ def test_a_device_that_is_busy_is_to_blame_though_the_loader_is_idle():
     assert text.startswith("copying batches to cuda:0 takes 90 %")
     limit, _ = judge(a_run(**{**idle, "device_share": 0.2}))
     assert limit == "hand-over"
+
+
+def test_ranks_together_are_told_what_each_of_them_should_change():
+    row = decode(own_seconds=30.0)
+    _, text = judge(a_run(stages=[row], ranks=2, readers=4, making_seconds=40.0, cores=32, consumer_rate=40.0))
+    assert "of 4 threads: threads=7 would feed" in text  # 14 in all: 0.3 s a sample, 40 samples/s, 90 % of each

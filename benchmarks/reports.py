@@ -1,0 +1,135 @@
+"""What it costs that a loader counts: the same passes with counting taken out, as it is, and with ``trace=True``.
+
+    python benchmarks/reports.py --images FOLDER_OF_PHOTOS [--rounds 150] [--only bytes|photos]
+
+CPU time of this process, all its threads. The three take turns in every round, in an order that changes, so whatever
+else runs on the machine slows them alike; what is told is the median of the rounds' ratios, and between which two of
+these ratios the true median lies with 95 % certainty. Counting has no switch; it is taken out here by force, function
+by function, and the benchmark looks whether nothing is counted then.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import math
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from unittest.mock import patch
+
+import streampipe as sp
+from streampipe.counters import OfLoader, OfProcess
+from streampipe.engine import batches
+from streampipe.loader import feed
+from streampipe.loader.recorder import Recorder
+from streampipe.source.local import LocalFile
+from streampipe.stages import guard
+
+sys.path.insert(0, str(Path(__file__).parent))
+from data import laion_like, photos
+
+
+@contextmanager
+def without_counting() -> Iterator[None]:
+    """Nothing is counted, and no clock is looked at, by what is built meanwhile."""
+
+    def pulled(self: object, items: object, tally: object) -> Iterator[object]:
+        for item in items:
+            self.number += 1
+            if isinstance(item, dict):
+                self.key, self._url = item.get("__key__"), item.get("__url__")
+            yield item
+            del item
+
+    def made(counts: OfLoader, items: Iterator[object]) -> Iterator[object]:
+        return items
+
+    out = [
+        (guard, "watched", lambda items, tally, pulled=None: items),
+        (batches, "watched", lambda items, tally, pulled=None: items),
+        (guard._Pulled, "_pull", pulled),
+        (feed, "made_for", made),
+        (OfProcess, "add", lambda self, *args, **kwargs: None),
+        (OfLoader, "add", lambda self, *args, **kwargs: None),
+        (LocalFile, "watched", lambda self, start, end, tally: self.read(start, end)),
+        (LocalFile, "watched_into", lambda self, memory, start, tally: self.read_into(memory, start)),
+        *((Recorder, name, lambda self, *args: None) for name in ("begin", "asks", "came", "gives")),
+    ]
+    with ExitStack() as stack:
+        for owner, name, instead in out:
+            stack.enter_context(patch.object(owner, name, instead))
+        yield
+
+
+def seconds_of(pipe: sp.Pipeline, number: int, **options: object) -> tuple[float, sp.Loader]:
+    """CPU time of so many batches behind a first one, and the loader."""
+    loader = pipe.loader(**options)
+    items = iter(loader)
+    next(items)
+    began = time.process_time()
+    for _ in itertools.islice(items, number):
+        pass
+    seconds = time.process_time() - began
+    loader._close()
+    return seconds, loader
+
+
+def middle(values: list[float]) -> tuple[float, float, float]:
+    """The median, and the two values that have it between them with a certainty of 95 %."""
+    values, number = sorted(values), len(values)
+    far = int(0.98 * math.sqrt(number))  # by the binomial distribution of how many lie below it
+    return statistics.median(values), values[max(0, number // 2 - far)], values[min(number - 1, number // 2 + far)]
+
+
+def compare(name: str, pipe: sp.Pipeline, number: int, samples: int, rounds: int, **options: object) -> None:
+    """Print what the three take for a batch of so many samples, and the two ratios."""
+    kinds = ("without", "counting", "tracing")
+    times: dict[str, list[float]] = {kind: [] for kind in kinds}
+    for turn in range(rounds):
+        for at in range(3):
+            kind = kinds[(turn + at) % 3]
+            with without_counting() if kind == "without" else ExitStack():
+                seconds, loader = seconds_of(pipe, number, trace=kind == "tracing", **options)
+            times[kind].append(seconds)
+            assert (loader.summary().batches == 0) == (kind == "without")
+    each = 1e6 * statistics.median(times["without"]) / number / samples
+    shown = [f"{name:<40}{each:>9.1f}"]
+    for kind in kinds[1:]:
+        ratios = [100 * (a / b - 1) for a, b in zip(times[kind], times["without"], strict=True)]
+        half, least, most = middle(ratios)
+        shown.append(f"{half:>+7.2f} % ({least:+.2f} to {most:+.2f})")
+    print("  ".join(shown), flush=True)
+
+
+def main() -> None:
+    """Run the comparisons."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=Path, help="JPEGs; without them only bytes are read")
+    parser.add_argument("--rounds", type=int, default=150)
+    parser.add_argument("--data", type=Path, default=Path(tempfile.gettempdir()) / "streampipe-benchmark")
+    parser.add_argument("--only", choices=("bytes", "photos"))
+    given = parser.parse_args()
+    given.data.mkdir(parents=True, exist_ok=True)
+    print(f"load {os.getloadavg()[0]:.1f} of {os.cpu_count()} cores")
+    print(f"{'':<40}us a sample  counting                     tracing")
+    if given.only != "photos":
+        plain = sp.stream(laion_like(given.data, 4000), epochs=None)
+        compare("bytes, samples one by one", plain, 4000, 1, given.rounds)
+        compare("bytes, batches of 64", plain.batch(64), 60, 64, given.rounds)
+        mapped = plain.map(len, "txt").select("jpg", "txt").batch(64)
+        compare("bytes, map, select, batches of 64", mapped, 60, 64, given.rounds)
+        compare("the same in a thread", mapped, 60, 64, given.rounds, threads=1)
+    if given.images and given.only != "bytes":
+        pipe = sp.stream(photos(given.data, given.images, 4, 32), epochs=None, shuffle=True)
+        pipe = pipe.rename(image="jpg").decode(256).batch(8)
+        compare("photos to 256 x 256, batches of 8", pipe, 8, 8, given.rounds)
+
+
+if __name__ == "__main__":
+    main()
