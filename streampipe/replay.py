@@ -128,6 +128,8 @@ def _items(engine: Engine[Any], at: Any, until: int | None, rank: int, ranks: in
 
 def _ranks_of(pipe: Pipeline, state: Mapping[str, Any]) -> int:
     """How many ranks the job had, as far as its state says."""
+    if state["kind"] == "new":
+        return int(state.get("ranks") or 1)
     if state["kind"] == "lanes":
         return int(state["rank"][1]) if state.get("rank") else 1
     engine = compile(pipe.spec, Job(1, 0))

@@ -366,7 +366,7 @@ class Loader(DataLoader[Any]):
             return self._found.state()
         epochs = self.pipe.spec.epochs if self.steps_per_epoch is None else None
         new = {"kind": "new", "epoch": self._named, "step": 0, "epochs": epochs, "steps": self.steps_per_epoch}
-        return {"streampipe": VERSION, **new}
+        return {"streampipe": VERSION, **new, "ranks": self._feed.world_size}  # for sp.replay
 
     def gathered(self, state: dict[str, Any]) -> dict[str, Any]:
         """A state of this rank as that of all: every rank must call this with its own of the same step.

@@ -101,6 +101,20 @@ def test_each_rank_has_its_own(folder, tmp_path, make):
         assert sp.replay(make(folder, epochs=None), tmp_path, 3, rank=rank) == batches[rank][3]
 
 
+def batchwise(folder):
+    """A mixture whose steps are batches of one part."""
+    one, other = (sp.stream(folder, shuffle=True, seed=seed, epochs=None) for seed in (3, 4))
+    return sp.mix([one.batch(4), other.batch(2)], weights=[3, 1])
+
+
+@pytest.mark.parametrize("make", [planned, batchwise])
+def test_a_state_from_before_training_says_how_many_ranks_there_are(folder, make):
+    loader = make(folder).loader(rank=1, world_size=2)
+    begin = loader.state_dict()
+    batches = list(itertools.islice(loader, 4))
+    assert sp.replay(make(folder), begin, 3, rank=1) == batches[3]
+
+
 def test_steps_that_were_done_again_count_once(folder, tmp_path):
     first = planned(folder).loader(log=tmp_path)
     passed = iter(first)
