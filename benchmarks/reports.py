@@ -58,7 +58,6 @@ def without_counting() -> Iterator[None]:
         (OfProcess, "add", lambda self, *args, **kwargs: None),
         (OfLoader, "add", lambda self, *args, **kwargs: None),
         (LocalFile, "watched", lambda self, start, end, tally: self.read(start, end)),
-        (LocalFile, "watched_into", lambda self, memory, start, tally: self.read_into(memory, start)),
         *((Recorder, name, lambda self, *args: None) for name in ("begin", "asks", "came", "gives")),
     ]
     with ExitStack() as stack:
@@ -120,11 +119,11 @@ def main() -> None:
     print(f"{'':<40}us a sample  counting                     tracing")
     if given.only != "photos":
         plain = sp.stream(laion_like(given.data, 4000), epochs=None)
-        compare("bytes, samples one by one", plain, 4000, 1, given.rounds)
         compare("bytes, batches of 64", plain.batch(64), 60, 64, given.rounds)
         mapped = plain.map(len, "txt").select("jpg", "txt").batch(64)
         compare("bytes, map, select, batches of 64", mapped, 60, 64, given.rounds)
         compare("the same in a thread", mapped, 60, 64, given.rounds, threads=1)
+        compare("bytes, samples one by one", plain, 4000, 1, given.rounds)
     if given.images and given.only != "bytes":
         pipe = sp.stream(photos(given.data, given.images, 4, 32), epochs=None, shuffle=True)
         pipe = pipe.rename(image="jpg").decode(256).batch(8)

@@ -1,7 +1,6 @@
 """What ranks counted, written to files and put together without a process group."""
 
 import json
-from dataclasses import replace
 
 import pytest
 
@@ -26,7 +25,7 @@ def ranks(tmp_path_factory):
 
 def test_files_of_ranks_give_the_report_that_a_process_group_would(ranks, tmp_path):
     loaders, files = ranks
-    live = summarize(merged([each._recorder.seen() for each in loaders]), replace(loaders[0]._facts(), ranks=2))
+    live = summarize(merged([each._recorder.seen() for each in loaders]), loaders[0]._facts().of_ranks(2))
     found = json.loads(sp.merged_report(files, "json", tmp_path / "all.json"))
     assert found == json.loads(json.dumps(live.as_dict()))
     assert (found["batches"], found["samples"]) == (6, 20)
