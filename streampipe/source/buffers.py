@@ -17,6 +17,8 @@ from typing import Protocol
 
 import numpy as np
 
+from streampipe.errors import SourceError
+
 _SMALL = 16 << 10  # what is smaller is not worth it
 _LARGE = 256 << 10  # what is a mapping of its own
 _LOOK = 4  # buffers that are looked at for one that is free
@@ -85,7 +87,7 @@ class Buffers:
             if found is None:
                 if self._bytes + whole > max(self._most, self._held + self._most // _SLACK):
                     self._drop_free(whole)
-                made: _Buffer = _Mapped(whole) if whole >= _LARGE else _Heaped(whole)
+                made = _made(whole)
                 found = made.lend()
                 assert found is not None
                 self._known.setdefault(whole, deque()).append(made)
@@ -120,6 +122,16 @@ class Buffers:
             if not same:
                 del self._known[size]
         self._held = self._bytes
+
+
+def _made(size: int) -> _Buffer:
+    try:
+        return _Mapped(size) if size >= _LARGE else _Heaped(size)
+    except (MemoryError, OSError, OverflowError, ValueError) as error:  # not to be tried again for minutes
+        raise SourceError(
+            f"there is no memory for {size} bytes that an index says are one sample ({error}); make the index anew "
+            f"(streampipe index), or read with fewer workers and threads"
+        ) from error
 
 
 def _rounded(size: int) -> int:

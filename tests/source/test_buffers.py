@@ -4,6 +4,7 @@ import threading
 
 import pytest
 
+from streampipe.errors import SourceError
 from streampipe.source.buffers import Buffers
 
 
@@ -51,6 +52,12 @@ def test_free_buffers_go_before_there_are_more_than_allowed_beside_those_that_ar
     held.clear()
     buffers.take(7 << 20)
     assert buffers._bytes <= 8.5 * (1 << 20), "what is held no longer is let go, too"
+
+
+def test_more_than_any_memory_is_an_error_that_is_not_tried_again():
+    """An index may say that a sample has a petabyte."""
+    with pytest.raises(SourceError, match="there is no memory for 1125899906842624 bytes"):
+        Buffers(1 << 20).take(1 << 50)
 
 
 def test_threads_never_share_memory():
