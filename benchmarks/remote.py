@@ -12,7 +12,8 @@ then, of the slower consumer, seconds to the first batch, the shares of the ten 
 those that were spent waiting, and the 50th, 95th and 99th percentile of the wait for a batch.
 
 MosaicML Streaming, LitData and Hugging Face datasets take part where they can be imported. The first two read their own
-format, written from the same samples in files of the same size, by S3's protocol from the same server.
+format, written from the same samples in files of the same size, by S3's protocol: that needs ``--moto``, with which all
+read from a moto server that is as slow.
 """
 
 from __future__ import annotations
@@ -25,22 +26,25 @@ import os
 import random
 import sys
 import tempfile
+import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 BATCH, SAMPLE, SHARD = 16, 100_000, 10_000_000
 BEGINNING = 10.0  # seconds
+KEYS = {"aws_access_key_id": "bench", "aws_secret_access_key": "bench", "region_name": "us-east-1"}
 
 
 class Job:
     """What a contender is given."""
 
-    def __init__(self, port: int, shards: list[str], workers: int, cache: str) -> None:
+    def __init__(self, port: int, shards: list[str], workers: int, cache: str, s3: bool) -> None:
         self.endpoint = f"http://127.0.0.1:{port}"
         self.urls = [f"{self.endpoint}/bench/{name}" for name in shards]
+        self.own = [f"s3://bench/{name}" for name in shards] if s3 else self.urls
         self.workers = workers
         self.cache = cache
 
@@ -49,7 +53,8 @@ def streampipe(job: Job, **options: Any) -> Any:
     """The planned tier; ``streampipe index`` was run when the shards were made."""
     import streampipe as sp
 
-    return sp.stream(job.urls, shuffle=True, **options).batch(BATCH).loader(num_workers=job.workers)
+    options = {"storage_options": {"endpoint_url": job.endpoint}, **options} if job.own != job.urls else options
+    return sp.stream(job.own, shuffle=True, **options).batch(BATCH).loader(num_workers=job.workers)
 
 
 def streampipe_cache(job: Job) -> Any:
@@ -103,7 +108,9 @@ def mosaicml(job: Job) -> Any:
 
 def litdata(job: Job) -> Any:
     import litdata as ld
+    from litdata.streaming import downloader
 
+    downloader._OBSTORE_CLIENT_OPTIONS["allow_http"] = True  # it has no option for a store without TLS
     options = {"endpoint_url": job.endpoint}
     data = ld.StreamingDataset(
         "s3://bench/lit", cache_dir=job.cache, shuffle=True, storage_options=options, max_pre_download=4
@@ -132,9 +139,8 @@ def consume(name: str, job: Job, pause: float, answer: Any) -> None:
     """In a process of its own: take all batches, and say how long it took and how long was waited."""
     warnings.simplefilter("ignore")
     multiprocessing.set_start_method("fork", force=True)  # for its workers: else they import everything first
-    os.environ.update(
-        AWS_ACCESS_KEY_ID="bench", AWS_SECRET_ACCESS_KEY="bench", AWS_DEFAULT_REGION="us-east-1", AWS_ALLOW_HTTP="true"
-    )
+    os.environ.update({name.upper(): value for name, value in KEYS.items() if name != "region_name"})
+    os.environ.update(AWS_DEFAULT_REGION=KEYS["region_name"], AWS_ALLOW_HTTP="true")
     try:
         loader = CONTENDERS[name][0](job)
         start = time.perf_counter()
@@ -271,6 +277,51 @@ def report(name: str, fast: dict[str, Any], paced: dict[str, Any], size: int, ra
     )
 
 
+def serve_moto(folder: str, latency: float, rate: float, pipe: Any) -> None:
+    """The same by moto, which speaks S3's protocol whole."""
+    from boto3 import client
+    from moto.server import DomainDispatcherApplication, create_backend_app
+    from werkzeug.serving import WSGIRequestHandler, make_server
+
+    WSGIRequestHandler.protocol_version = "HTTP/1.1"  # so that connections are kept
+    WSGIRequestHandler.log_request = lambda *_: None  # type: ignore[method-assign]
+    app = Slowed(DomainDispatcherApplication(create_backend_app))
+    server = make_server("127.0.0.1", 0, app, threaded=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    s3 = client("s3", endpoint_url=f"http://127.0.0.1:{server.port}", **KEYS)
+    s3.create_bucket(Bucket="bench")
+    for path in Path(folder).rglob("*.*"):
+        s3.put_object(Bucket="bench", Key=str(path.relative_to(folder)), Body=path.read_bytes(), ACL="public-read")
+    app.latency, app.rate = latency, rate
+    pipe.send(server.port)
+    while pipe.recv():
+        found, app.found, since, app.since = app.found, [], app.since, 0.0
+        pipe.send((len(found), sum(found), since))
+
+
+class Slowed:
+    """A web application whose answers come late and share a link; GETs and their bytes are counted."""
+
+    def __init__(self, app: Any) -> None:
+        from streampipe.testing.pace import Bucket
+
+        self.latency, self.rate, self.since = 0.0, 0.0, 0.0
+        self.found: list[int] = []
+        self._app, self._bucket = app, Bucket()
+
+    def __call__(self, environ: Any, start: Any) -> Iterator[bytes]:
+        time.sleep(self.latency)
+        body = b"".join(self._app(environ, start))
+        if self.rate and environ["REQUEST_METHOD"] == "GET":
+            self.found.append(len(body))
+            self.since = self.since or time.monotonic()
+        for at in range(0, len(body), 1 << 16):
+            piece = body[at : at + (1 << 16)]
+            if self.rate:
+                time.sleep(max(0.0, self._bucket.reserve(len(piece), self.rate)))
+            yield piece
+
+
 def main() -> None:
     """Run what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -279,6 +330,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=40.0, help="MB/s")
     parser.add_argument("--latency", type=float, default=0.05, help="seconds")
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--moto", action="store_true", help="a store that speaks S3 (moto, boto3), for all contenders")
     given = parser.parse_args()
     rate = given.rate * 1e6
     with tempfile.TemporaryDirectory() as work:
@@ -289,7 +341,9 @@ def main() -> None:
         size = sum((folder / name).stat().st_size for name in shards)
         mine, theirs = multiprocessing.get_context("spawn").Pipe()
         context = multiprocessing.get_context("spawn")
-        server = context.Process(target=serve, args=(str(folder), given.latency, rate, theirs), daemon=True)
+        server = context.Process(
+            target=serve_moto if given.moto else serve, args=(str(folder), given.latency, rate, theirs), daemon=True
+        )
         server.start()
         port = mine.recv()
         print(f"{samples} samples, {len(shards)} shards, {size / 1e6:.0f} MB; {given.rate:.0f} MB/s, {given.latency} s")
@@ -304,7 +358,8 @@ def main() -> None:
                 continue
             found = []
             for step in (0.0, pause):
-                job = Job(port, shards, given.workers, str(Path(work, f"cache{len(found)} {name}".replace(" ", "-"))))
+                cache = str(Path(work, f"cache{len(found)} {name}".replace(" ", "-")))
+                job = Job(port, shards, given.workers, cache, given.moto)
                 found.append(run(name, job, step, mine, 20 + 10 * size / rate))
             print(report(name, *found, size, rate), flush=True)
         mine.send(False)
