@@ -16,4 +16,4 @@ if [ ! -f "$VENV/ready" ]; then
     touch "$VENV/ready"
 fi
 # torch 2.4 and 2.5 warn of tensors in pickles by themselves
-"$VENV/bin/python" -m pytest -q --continue-on-collection-errors -W "ignore:You are using .torch.load:FutureWarning" "${@:-tests}"
+"$VENV/bin/python" -m pytest -q --continue-on-collection-errors -W ignore::FutureWarning "${@:-tests}"
