@@ -8,7 +8,7 @@ so what is odd has the errors (and the rights) that it has in any other reading.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from struct import Struct
 
 import numpy as np
@@ -46,7 +46,7 @@ class Layout:
         sums = pc.fill_null(pc.cast(column("crc32"), pa.int64()), _NO_SUM).to_numpy()
         keys = _whole(column("key")).cast(pa.large_string())
         _, key_bounds, text = keys.buffers()
-        self._text = b"" if text is None else text.to_pybytes()
+        self.text = b"" if text is None else text.to_pybytes()
         found = np.frombuffer(key_bounds, np.int64, len(keys) + 1, 8 * keys.offset) if len(keys) else np.zeros(1, int)
         self.offsets, self.ends = starts, starts + sizes
         bounds, plain = self._read_fields(_whole(column("fields")), limits)
@@ -60,9 +60,13 @@ class Layout:
         """Where a sample is."""
         return _ROW.unpack_from(self._rows, 64 * number)
 
+    def rows(self, numbers: range) -> Iterator[Row]:
+        """Where samples are that follow each other."""
+        return _ROW.iter_unpack(memoryview(self._rows)[64 * numbers.start : 64 * numbers.stop])
+
     def key(self, start: int, end: int) -> bytes:
         """A sample's key, in UTF-8."""
-        return self._text[start:end]
+        return self.text[start:end]
 
     def names(self, first: int, last: int) -> Sequence[str]:
         """The names of a plain sample's fields."""

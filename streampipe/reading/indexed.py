@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from itertools import islice
 
 import numpy as np
 
 from streampipe.checksum import crc32, headers_crc32
 from streampipe.context import Position, Sample
-from streampipe.errors import CorruptShard, IndexMismatch
+from streampipe.errors import CorruptShard, IndexMismatch, ShardError
 from streampipe.index import ShardIndex
 from streampipe.index.layout import Layout
 from streampipe.index.table import BYTES
@@ -125,68 +125,94 @@ class IndexedShard:
             other += step
         return None
 
-    def following(self, places: Sequence[Place], most: int) -> list[int]:
+    def following(self, places: Sequence[Place], most: int) -> range:
         """The rows of the first of some places, and of those that lie right behind it: ``most`` bytes, or one row."""
         first = places[0]
-        found = [self.row(first.number)]
-        start, end = self.span(found[0])
-        for number, place in enumerate(places[1:], first.number + 1):
-            if place[:4] != (first.shard, number, first.epoch, first.part):
+        row, number, alike = self.row(first.number), 1, (first.shard, first.epoch, first.part)
+        for place in islice(places, 1, None if most else 1):
+            if place.number != first.number + number or (place.shard, place.epoch, place.part) != alike:
                 break
-            row = self.row(number)
-            begin, behind = self.span(row)
-            if begin != end or behind - start > most:
-                break
-            found.append(row)
-            end = behind
-        return found
+            number += 1
+        return range(row, row + (self._side_by_side(row, first.number, number, most) if number > 1 else 1))
 
-    def sample(self, row: int, data: Data, epoch: int, views: bool = False, base: int | None = None) -> Sample:
-        """The sample of its bytes. Fields are bytes; with ``views`` they may be views of ``data``.
+    def _side_by_side(self, row: int, at: int, number: int, most: int) -> int:
+        """How many of the samples ``at`` and behind, the first of which is ``row``, lie one behind the other."""
+        starts, ends = self._layout.offsets[row : row + number], self._layout.ends[row : row + number]
+        fits = (starts[1:] == ends[:-1]) & (ends[1:] - starts[0] <= most)
+        if self.kept is not None:
+            fits &= np.diff(self.kept[at : at + number])[: len(fits)] == 1
+        return 1 + (len(fits) if fits.all() else int(fits.argmin()))
 
-        ``base``: the byte of the shard at which ``data`` begins, where that holds more than the sample.
+    def sample(self, row: int, data: Data, epoch: int, views: bool = False) -> Sample:
+        """The sample of its bytes; see ``samples``.
 
         Raises:
             IndexMismatch: there is another sample at that place.
             CorruptShard: its bytes are not those that the index has a checksum of.
         """
-        layout = self._layout
-        at, behind, checksum, key_at, key_end, first, last, plain = layout.row(row)
-        key, of_headers = layout.key(key_at, key_end), layout.of_headers
-        shift = 0 if base is None else at - base
-        own = data if base is None else memoryview(data)[shift : shift + behind - at]
-        if checksum >= 0 and not of_headers and crc32(own) != checksum:
-            raise CorruptShard(
-                f"{self.shown}, sample {key.decode()!r}, byte {at}: its {len(own)} bytes are not "
-                f"those that were indexed (crc32); fetch the shard again, or run streampipe index if it was rewritten"
-            )
-        if checksum < 0 or not plain:
-            return self._parsed(row, own, epoch, views)
-        places = layout.places(first, last)
-        starts, ends = places[::2], places[1::2]
-        if of_headers and headers_crc32(own, starts, ends) != checksum:
-            return self._parsed(row, own, epoch, views)
-        name = shift + starts[0] - BLOCK
-        if data[name : name + len(key) + 1] != key + b".":  # of an extended header, or of another sample
-            return self._parsed(row, own, epoch, views)
-        sample: Sample = {
-            "__key__": key.decode(),
-            "__url__": self.shown,
-            "__position__": _position((epoch, self.number, row)),
-        }
-        whole: Any = memoryview(data) if views else data
-        for field, start, end in zip(layout.names(first, last), starts, ends, strict=True):
-            sample[field] = whole[shift + start : shift + end]
-        return sample if views or type(data) is bytes else to_bytes(sample)
+        found = self.samples(range(row, row + 1), data, epoch, views)[0]
+        if isinstance(found, ShardError):
+            raise found
+        return found
 
-    def _parsed(self, row: int, data: Data, epoch: int, views: bool) -> Sample:
+    def samples(self, rows: range, data: Data, epoch: int, views: bool = False) -> list[Sample | ShardError]:
+        """The samples whose bytes ``data`` is; an error stands where its sample would.
+
+        Fields are bytes; with ``views`` they may be views of ``data``.
+
+        Raises:
+            IndexMismatch: there is another sample at a place.
+        """
+        layout, whole = self._layout, memoryview(data)
+        text, of_headers, given = layout.text, layout.of_headers, whole if views else data
+        found: list[Sample | ShardError] = []
+        base = -1
+        for row, (at, behind, checksum, key_at, key_end, first, last, plain) in zip(
+            rows, layout.rows(rows), strict=True
+        ):
+            base = at if base < 0 else base
+            shift, key = at - base, text[key_at:key_end]
+            own = whole[shift : behind - base]
+            if checksum >= 0 and not of_headers and crc32(own) != checksum:
+                found.append(self._changed(key, at, len(own)))
+                continue
+            places = layout.places(first, last) if plain and checksum >= 0 else ()
+            starts, ends = places[::2], places[1::2]
+            name = shift + places[0] - BLOCK if places else 0
+            if (
+                not places
+                or data[name : name + len(key) + 1] != key + b"."  # of an extended header, or of another sample
+                or (of_headers and headers_crc32(own, starts, ends) != checksum)
+            ):
+                found.append(self._parsed(row, own, epoch, views))
+                continue
+            sample: Sample = {
+                "__key__": key.decode(),
+                "__url__": self.shown,
+                "__position__": _position((epoch, self.number, row)),
+            }
+            for field, start, end in zip(layout.names(first, last), starts, ends, strict=True):
+                sample[field] = given[shift + start : shift + end]
+            found.append(sample if views or type(data) is bytes else to_bytes(sample))
+        return found
+
+    def _changed(self, key: bytes, at: int, size: int) -> CorruptShard:
+        return CorruptShard(
+            f"{self.shown}, sample {key.decode()!r}, byte {at}: its {size} bytes are not "
+            f"those that were indexed (crc32); fetch the shard again, or run streampipe index if it was rewritten"
+        )
+
+    def _parsed(self, row: int, data: Data, epoch: int, views: bool) -> Sample | ShardError:
         """The same by the strict parser, which says what is wrong."""
         start, _, _, key_at, key_end, *_ = self._layout.row(row)
         key = self._layout.key(key_at, key_end).decode()
         members = read_range(data, shard=self.shown, base=start, limits=self.limits)
-        samples = list(
-            group(members, self.shown, epoch=epoch, shard=self.number, views=views, limits=self.limits, place=None)
-        )
+        try:
+            samples = list(
+                group(members, self.shown, epoch=epoch, shard=self.number, views=views, limits=self.limits, place=None)
+            )
+        except ShardError as error:
+            return error
         if len(samples) != 1 or samples[0]["__key__"] != key:
             found = ", ".join(repr(sample["__key__"]) for sample in samples)
             raise IndexMismatch(

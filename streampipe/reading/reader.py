@@ -58,12 +58,10 @@ class OpenShards:
             data = file.watched(start, end, self._disk)
         except ShardError as error:
             return [error] if len(places) == 1 else self.samples(dataset, places[:1], views)
-        found: list[Sample | ShardError] = []
-        for place, row in zip(places, rows, strict=False):
-            try:
-                found.append(shard.named(place.number, shard.sample(row, data, place.epoch, views, start)))
-            except ShardError as error:
-                found.append(error)
+        found = shard.samples(rows, data, places[0].epoch, views)
+        for place, each in zip(places, found, strict=False):
+            if type(each) is dict:
+                shard.named(place.number, each)
         self._reading.given += sum(type(each) is dict for each in found)
         return found
 
