@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from itertools import takewhile
 
 from streampipe.engine.chain import name_of
-from streampipe.errors import ConfigError
 from streampipe.plan.clips import ClipKeep
 from streampipe.query.condition import Keep
 from streampipe.spec import AnyStage
@@ -73,7 +72,6 @@ def divide(chain: Sequence[AnyStage], push: bool = True, packs: bool = True) -> 
     Raises:
         ConfigError: no engine can run such a chain.
     """
-    _check_packs(chain)
     find_groups(chain)
     pushed = tuple(takewhile(_Pushing(), chain)) if push else ()
     split = next((each for stage in pushed if isinstance(each := pushdown_of(stage), Split)), None)
@@ -135,13 +133,6 @@ class _Pushing:
             return False
         self._seen.add(type(push))
         return True
-
-
-def _check_packs(chain: Sequence[AnyStage]) -> None:
-    """Refuse buckets and packs in one chain: each decides which samples come together."""
-    kinds = [type(pushdown_of(stage)) for stage in chain]
-    if Group in kinds and Pack in kinds:
-        raise ConfigError("bucket and pack both decide which samples come together: leave one of them out")
 
 
 def _tail(chain: Sequence[AnyStage], packs: bool) -> int:

@@ -10,7 +10,7 @@ from streampipe.errors import ConfigError
 from streampipe.plan.buckets import batch_sizes
 from streampipe.plan.compound import Compound, Signature, Signatures
 from streampipe.stages.stage import pushdown_of, traits_of
-from streampipe.traits import Batch, Filter, Group, Keeps, Limit
+from streampipe.traits import Batch, Filter, Group, Keeps, Limit, Pack
 
 
 def find_groups(chain: Sequence[Any], needed: bool = False) -> tuple[Sequence[Any], tuple[int, int] | None]:
@@ -37,6 +37,10 @@ def find_groups(chain: Sequence[Any], needed: bool = False) -> tuple[Sequence[An
         chain[start], chain[start + 1] = chain[start + 1], chain[start]
         start += 1
     end = next((i for i in range(start, len(chain)) if isinstance(pushdown_of(chain[i]), Batch)), None)
+    packs = [stage for stage in chain if isinstance(pushdown_of(stage), Pack)]
+    again = [stage for stage in chain[start + 1 : end] if isinstance(pushdown_of(stage), Group)]
+    for other in packs + again:
+        raise ConfigError(f"bucket and {other.label} both decide which samples come together: leave one of them out")
     odd = next(filter(_sees_more_than_a_group, chain[start + 1 : end]), None)
     if odd is not None:
         raise ConfigError(f"stage {odd.label!r} cannot stand between bucket and batch: put it before bucket")
@@ -75,8 +79,8 @@ def check_decoded(chain: Sequence[Any], batch: Any) -> None:
 
 
 def _sees_more_than_a_group(stage: Any) -> bool:
-    """Whether a stage counts or buckets samples of the whole stream."""
-    return traits_of(stage).state is Keeps.OFFSET or isinstance(pushdown_of(stage), (Group, Limit))
+    """Whether a stage counts samples of the whole stream."""
+    return traits_of(stage).state is Keeps.OFFSET or isinstance(pushdown_of(stage), Limit)
 
 
 def _has_size(stage: Any) -> bool:

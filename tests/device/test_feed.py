@@ -150,9 +150,9 @@ def test_images_of_different_sizes_cannot_share_a_batch(tmp_path):
 
 
 @pytest.mark.parametrize("options", [{"output": "pil"}, {"alpha": "mask"}, {"damaged": "accept"}, {"device": "tpu"}])
-def test_options_that_a_device_does_not_have_are_refused(options):
+def test_options_that_a_device_does_not_have_are_refused(folder, options):
     with pytest.raises(sp.ConfigError, match="device"):
-        sp.stream(["a.tar"]).decode(32, **{"device": "cuda", **options})
+        sp.stream(folder).decode(32, **{"device": "cuda", **options})
 
 
 class TestLife:

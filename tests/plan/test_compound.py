@@ -255,7 +255,7 @@ def test_it_is_a_value_and_refuses_what_cannot_be():
         with pytest.raises(sp.ConfigError, match=words):
             sp.Compound(TARGET, **wrong)
     with pytest.raises(sp.ConfigError, match="tail='merge'"):
-        sp.stream("x.tar").bucket(COMPOUND, tail="merge")
+        sp.stream("{0..1}.tar").bucket(COMPOUND, tail="merge")
     many = (Signature((8, 8), {"ref.0": (h, w)}) for h in range(1, 66) for w in range(1, 66))
     with pytest.raises(sp.ConfigError, match="4225 signatures"):
         Signatures(COMPOUND, many)

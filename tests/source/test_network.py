@@ -27,7 +27,7 @@ import streampipe as sp
     ],
 )
 def test_what_cannot_work_is_refused(options):
-    with pytest.raises(sp.ConfigError, match=rf"Network\(.*{next(iter(options))}=.*\)"):
+    with pytest.raises(sp.ConfigError, match=rf"Network.*{next(iter(options))}"):
         sp.Network(**options)
 
 
