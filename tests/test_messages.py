@@ -55,7 +55,7 @@ def folder(tmp_path_factory):
         (lambda p: p.caption(dropout=True), "dropout is a probability from 0 to 1, not True"),
         (lambda p: p.decode(64).bucket("sdxl"), r"bucket stands behind decode\(size=64\).*: put bucket in front of it"),
         (lambda p: p.bucket("sdxl").decode(64), "has a size of its own, but behind bucket"),
-        (lambda p: p.bucket("sdxl").bucket("sd15"), "cannot stand between bucket and batch"),
+        (lambda p: p.bucket("sdxl").bucket("sd15"), "bucket and bucket both decide"),
         (lambda p: p.bucket("SDXL"), "did you mean 'sdxl'"),
         (lambda p: p.map(yields), r"map: yields yields, .*flat_map\(fn\)"),
         (lambda p: p.map(lambda: 1), "map: <lambda> is given the sample, and cannot take it: too many positional"),
