@@ -29,7 +29,7 @@ class Link:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # as in Traffic
         self._latency: float | None = None
         self._since = self._last = clock()
         self._bytes = 0

@@ -42,7 +42,9 @@ class Traffic:
         self._memory = network.memory
         self._ahead, self._window = _AHEAD * network.window, network.window
         self._requests = network.requests
-        self._lock = threading.Lock()
+        # Reentrant: a stream that nobody holds any more gives its bytes back wherever the garbage collector ends it,
+        # which may be a thread that is in here.
+        self._lock = threading.RLock()
         self._work: deque[tuple[Future[Any], Callable[[], Any], OfLoader | None]] = deque()
         self._waiting: SimpleQueue[None] = SimpleQueue()  # counts the work, with less ado than a semaphore
         self._threads = 0

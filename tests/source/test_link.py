@@ -1,8 +1,10 @@
 """How many bytes a link wants on their way follows from its rate and latency."""
 
+import threading
+
 import pytest
 
-from streampipe.source import Network
+from streampipe.source import Network, traffic
 from streampipe.source.link import Link
 from streampipe.source.traffic import Traffic
 
@@ -72,3 +74,20 @@ def test_more_requests_than_usual_are_on_their_way_where_answers_come_late_for_w
     traffic.link._latency, traffic.link.rate = 0.2, 40e6
     assert traffic._most == Network().requests == 64
     assert Traffic(Network(requests=4))._most == 4
+
+
+def test_a_stream_that_the_garbage_collector_ends_inside_the_account_gives_its_bytes_back(monkeypatch):
+    account = Traffic(Network())
+    account.hold(10)
+
+    class Collecting:
+        @staticmethod
+        def add(*_):
+            account.hold(-10)  # what the end of an abandoned stream does, in whichever thread collects it
+
+    monkeypatch.setattr(traffic, "counters", Collecting)
+    thread = threading.Thread(target=account.take, args=(100,), daemon=True)
+    thread.start()
+    thread.join(30)
+    assert not thread.is_alive()
+    assert account._taken == 100
