@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from time import perf_counter, thread_time
 from typing import TypeVar
 
 from streampipe.context import Mark, Run, key_of
 from streampipe.counters import counters, scope, work_for
+from streampipe.pool import Pool
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -42,7 +43,7 @@ def ordered(
         trail.mark = mark
         return result
 
-    pool = ThreadPoolExecutor(number, f"streampipe {run.stage}".rstrip(), work_for, (scope.own,))
+    pool = Pool(number, f"streampipe {run.stage}".rstrip(), work_for, (scope.own,))
     try:
         for item in items:
             waiting.append((pool.submit(call, item), trail.mark))

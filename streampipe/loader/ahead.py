@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from streampipe.pool import is_collecting
 from streampipe.unwanted import is_unwanted, unwanted_when
 
 _Made = tuple[str, Any]
@@ -153,6 +154,8 @@ def _end(
     closed.set()
     _empty(leave)
     leave.put(False)
+    if is_collecting():
+        return
     if thread is not threading.current_thread():
         thread.join()
     _empty(made)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, islice
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -24,6 +23,7 @@ from streampipe.index.answers import Answers, Tally, fingerprint
 from streampipe.index.dataset import Known, known_of
 from streampipe.index.known import known_counts
 from streampipe.index.merged import Untold, Wanted, facts_of
+from streampipe.pool import Pool
 from streampipe.source import local_path, redact
 from streampipe.urls import ShardList, is_shard
 
@@ -253,7 +253,7 @@ def _from_merged(
             return None
 
     jobs = list(known.merged())
-    with ThreadPoolExecutor(_FILES, thread_name_prefix="streampipe-facts") as pool:
+    with Pool(_FILES, thread_name_prefix="streampipe-facts") as pool:
         done = tqdm(pool.map(one, jobs), total=len(jobs), unit=" files", desc="counting samples", delay=2)
         for (_, at), found in zip(jobs, done, strict=True):
             if found is not None:
@@ -277,7 +277,7 @@ def _in_order(one: Callable[[str], T], urls: Sequence[str]) -> Iterator[T]:
     if not urls:
         return
     first = one(urls[0])  # the usual case of no index at all costs one look, not sixteen
-    pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="streampipe-index")
+    pool = Pool(_THREADS, thread_name_prefix="streampipe-index")
     try:
         rest = chain([first], pool.map(one, islice(urls, 1, None)))  # the first is not looked at, or counted, twice
         yield from tqdm(rest, total=len(urls), unit=" shards", desc="counting samples", delay=2)

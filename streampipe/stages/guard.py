@@ -31,12 +31,12 @@ def guarded(stage: AnyStage, items: Iterable[Any], run: Run) -> Iterator[Any]:
         StageError: it raised; or it yielded more or fewer than its traits say.
     """
     tally = counters.tally(run.stage)
-    pulled = _Pulled(items, tally)
+    pulled = _Pulled()
     rows = traits_of(stage).rows
     checked = rows in (Rows.EACH, Rows.FEWER)
     before, yielded = run.policy.left_out, 0
     try:
-        for item in watched(_started(stage, pulled.stream, run), tally, pulled):
+        for item in watched(_started(stage, pulled.stream(items, tally), run), tally, pulled):
             yielded += 1
             run.policy.yielded(run.stage)
             if checked and yielded > pulled.number:
@@ -94,18 +94,18 @@ def _not_each(yielded: int, left_out: int, pulled: int, run: Run) -> StageError:
 
 
 class _Pulled:
-    """Items that a stage pulls (``stream``): how many, and where the last one came from; none is kept alive."""
+    """Items that a stage pulls: how many, and where the last one came from; none is kept alive. Nor is the stream: it
+    holds this, and in a circle only the garbage collector would end it, at some time and in any thread."""
 
-    __slots__ = ("_url", "error", "key", "number", "stream")
+    __slots__ = ("_url", "error", "key", "number")
 
-    def __init__(self, items: Iterable[Any], tally: Tally) -> None:
+    def __init__(self) -> None:
         self.key: Any = None
         self._url: Any = None
         self.number = 0
         self.error: Exception | None = None  # of whatever is in front of the stage
-        self.stream = self._pull(items, tally)
 
-    def _pull(self, items: Iterable[Any], tally: Tally) -> Iterator[Any]:
+    def stream(self, items: Iterable[Any], tally: Tally) -> Iterator[Any]:
         try:
             for item in items:
                 self.number += 1

@@ -1,0 +1,96 @@
+"""Nothing waits in a garbage collection, and little is left for one."""
+
+import gc
+import os
+import threading
+import types
+from itertools import islice
+
+import pytest
+
+import streampipe
+from streampipe.context import Consumer
+from streampipe.loader.ahead import Ahead
+from streampipe.pool import Pool, is_collecting
+from streampipe.threads import ordered
+from tests.engine.test_lanes import CHAINS, Memory
+from tests.laws import run
+
+OURS = os.path.dirname(streampipe.__file__)
+
+
+class Circle:
+    """Holds what it is given until the garbage collector comes."""
+
+    def __init__(self, held):
+        self.held, self.me = held, self
+
+
+def collected(made):
+    """Whether a collection that ends what is made (with it: what a call waits for) returns while the call runs."""
+    begun, let_go, done = threading.Event(), threading.Event(), threading.Event()
+
+    def call(item):
+        if item == 1:
+            begun.set()
+            let_go.wait()
+        return item
+
+    Circle(made(call))
+    begun.wait()
+    thread = threading.Thread(target=lambda: (gc.collect(), done.set()))
+    thread.start()
+    try:
+        return done.wait(60)
+    finally:
+        let_go.set()
+        thread.join()
+
+
+def began(items):
+    next(items)
+    return items
+
+
+def test_the_collector_does_not_wait_for_the_calls_of_an_abandoned_generator():
+    assert collected(lambda call: began(ordered(call, range(10), threads=2)))
+
+
+def test_the_collector_does_not_wait_for_what_is_made_ahead():
+    assert collected(lambda call: began(Ahead(map(call, range(10)), 2)))
+
+
+def test_the_end_of_a_pool_waits_for_its_calls():
+    let_go, done = threading.Event(), []
+    with Pool(1) as pool:
+        pool.submit(lambda: (let_go.wait(), done.append(1)))
+        let_go.set()
+    assert done == [1]
+
+
+def test_a_collection_is_known_in_its_thread():
+    seen = []
+
+    class Told(Circle):
+        def __del__(self):
+            seen.append(is_collecting())
+
+    Told(None)
+    gc.collect()
+    assert seen == [True]
+    assert not is_collecting()
+
+
+@pytest.mark.parametrize("chain", CHAINS)
+@pytest.mark.parametrize("items", [1, None])
+def test_a_stream_that_is_left_ends_without_the_collector(chain, items):
+    pipe = CHAINS[chain](Memory([5, 5, 5]).stream(shuffle=3, epochs=1))
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in islice(run(pipe, Consumer(), 0), items):
+            pass
+        left = [each for each in gc.get_objects() if type(each) is types.GeneratorType and each.gi_frame]
+        assert [each for each in left if each.gi_code.co_filename.startswith(OURS)] == []
+    finally:
+        gc.enable()
