@@ -76,8 +76,11 @@ class Pace:
                 self._held = 0.0
 
     def asked(self, wanted: Wanted) -> None:
-        """A sample's turn came, and it was asked for, if that is needed."""
-        self._asked.append(wanted)
+        """A sample's turn came. What was not asked for, such as one of a shard that is kept, says nothing of the link:
+        it would only be held here, and its shard with it.
+        """
+        if wanted.answer is not None:
+            self._asked.append(wanted)
 
     def asked_early(self, answer: Answer, last: int, size: int) -> None:
         """So many bytes of an answer were asked for before their turn; the last of them is part ``last``."""
@@ -92,6 +95,17 @@ class Pace:
         if wanted.ready:
             wanted.ready = False
             self._ready -= wanted.span.end - wanted.span.start
+        self._look()
+
+    def _look(self) -> None:
+        """What came by now, in the order of need. What was used is let go."""
+        while self._coming and self._coming[0][0].ready(self._coming[0][1]):
+            self._early -= self._coming.popleft()[2]
+        while self._asked and _is_ready(self._asked[0]):
+            wanted = self._asked.popleft()
+            if not wanted.given:
+                wanted.ready = True
+                self._ready += wanted.span.end - wanted.span.start
 
     def room(self, link: Link, memory: int, early: int) -> int:
         """Bytes that may be asked for before their turn now, of those that there is memory for.
@@ -100,13 +114,7 @@ class Pace:
             early: bytes that were, and whose turn has not come.
         """
         self._short = False
-        while self._coming and self._coming[0][0].ready(self._coming[0][1]):
-            self._early -= self._coming.popleft()[2]
-        while self._asked and _is_ready(self._asked[0]):
-            wanted = self._asked.popleft()
-            if not wanted.given:
-                wanted.ready = True
-                self._ready += wanted.span.end - wanted.span.start
+        self._look()
         risked = max(int(_RISKED * link.rate), _LEAST) if self._new else 0
         allowed = max(int(_SHARE * self._ready), risked) - self._early
         if self.greedy:

@@ -6,6 +6,7 @@ import os
 import random
 import threading
 import time
+import weakref
 from collections import Counter
 
 import pytest
@@ -17,6 +18,7 @@ from streampipe.engine.batches import make_batches
 from streampipe.index import index
 from streampipe.plan.planned import Cursor
 from streampipe.source import Source
+from streampipe.source.cache import Cache
 from streampipe.source.ranges import Ranges
 from streampipe.testing import Corrupt, Cut, FaultServer, Reset, Stall, Status, Swap
 from streampipe.urls import ShardList
@@ -286,6 +288,25 @@ def test_with_a_cache_each_shard_is_downloaded_once_and_then_never_again(server,
     loader.set_epoch(0)
     assert contents(loader) == wanted
     assert not served(server)[0]
+
+
+def test_of_kept_shards_no_more_are_open_than_known_steps_want(server, tmp_path, monkeypatch):
+    """Each holds a descriptor and a lock, and a pass has more shards than a process may have descriptors."""
+    pipe = remote(server, cache=tmp_path / "cache", shuffle=False).batch(8)
+    contents(pipe)
+    file, opened = Cache.file, []
+
+    def watched(self, url, pin):
+        found = file(self, url, pin)
+        opened.append(weakref.ref(found))
+        return found
+
+    monkeypatch.setattr(Cache, "file", watched)
+    batches = iter(pipe)
+    for _ in range(SHARDS * SAMPLES // 8 - 1):  # but for the last, which is of one shard
+        next(batches)
+    assert len(opened) >= SHARDS
+    assert sum(each() is not None for each in opened) == 1
 
 
 @pytest.mark.parametrize("workers", [0, 2])
