@@ -6,6 +6,7 @@ are held sorted, in one array, so a shard's samples are found in it together; va
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import threading
@@ -18,15 +19,16 @@ import pyarrow.csv as pc_csv
 import pyarrow.json as pa_json
 import pyarrow.parquet as pq
 
-from streampipe.errors import ConfigError, DuplicateKey, IndexMismatch, ShardMissing
+from streampipe.errors import ConfigError, DuplicateKey, IndexMismatch, ShardChanged, ShardMissing
 from streampipe.index import ShardIndex
 from streampipe.query.aliases import columns_of
 from streampipe.query.condition import Condition, Verdict
 from streampipe.query.expression import Expression
-from streampipe.source import Source, redact
+from streampipe.source import Source, local_path, redact
 from streampipe.source.ranged import RangedFile
 
 _KINDS = (".parquet", ".csv", ".jsonl", ".ndjson")
+_BLOCK = 1 << 20
 
 
 class OwnFacts:
@@ -52,6 +54,18 @@ class OwnFacts:
         self.source = source
         self._lock = threading.Lock()
         self._held: _Held | None = None
+        self._stamp: _Stamp | None = None
+
+    def version(self) -> str:
+        """What tells the contents of the file from others. It is found once, and pickled: all of a job read that one.
+
+        Raises:
+            ShardMissing: it is not there.
+        """
+        with self._lock:
+            if self._stamp is None:
+                self._stamp = _stamp(self.url, self.source)
+            return self._stamp.contents
 
     def beside(self, index: ShardIndex) -> ShardIndex:
         """The index with these facts as columns; what has no row is unknown, and columns of these names give way."""
@@ -74,8 +88,19 @@ class OwnFacts:
     def _get(self) -> _Held:
         with self._lock:
             if self._held is None:
-                self._held = _read(self.url, self.on, self.names, self.source)
+                held = _read(self.url, self.on, self.names, self.source)
+                if self._stamp is not None:
+                    self._check(self._stamp)
+                self._held = held
             return self._held
+
+    def _check(self, stamp: _Stamp) -> None:
+        """Refuse a file that is not the one that was planned with. A copy of it on another machine has another date."""
+        if self.source.version(self.url) != stamp.mark and _stamp(self.url, self.source).contents != stamp.contents:
+            raise ShardChanged(
+                f"{redact(self.url)} was written anew since the job that asks it (where(facts=)) was planned; run it "
+                f"again"
+            )
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_lock": None, "_held": None}
@@ -97,8 +122,16 @@ class WithFacts:
 
     @property
     def text(self) -> str:
-        """The condition as written, and the file's name; it is part of a run's state."""
-        return f"{self.condition.text} [facts={redact(self.own.url).rpartition('/')[2]}]"
+        """The condition as written, the file's name and what is in it: answers are kept under this, and runs resumed.
+
+        Raises:
+            ShardMissing: the file is not there.
+        """
+        return f"{self._words()} {self.own.version()}]"
+
+    def fingerprint(self) -> str:
+        """What decides which samples are kept, for the record of a job."""
+        return self.text
 
     @property
     def columns(self) -> frozenset[str] | None:
@@ -107,7 +140,10 @@ class WithFacts:
         return None if asked is None else asked | {"key"}
 
     def __repr__(self) -> str:
-        return repr(self.text)
+        return repr(f"{self._words()}]")  # no file is read to show a pipeline
+
+    def _words(self) -> str:
+        return f"{self.condition.text} [facts={redact(self.own.url).rpartition('/')[2]} on={self.own.on}"
 
     def of_index(self, index: ShardIndex, among: np.ndarray | None = None) -> Verdict:
         """Which rows of an index are kept, among all or those of a mask."""
@@ -131,6 +167,13 @@ class WithFacts:
         return self.condition.names(there)
 
 
+class _Stamp(NamedTuple):
+    """Of a file a digest of its contents (of an object that has a version, of that), and what it is known by again."""
+
+    contents: str
+    mark: str | None
+
+
 class _Held(NamedTuple):
     """What was read of a file: keys sorted, the row of each, and the columns."""
 
@@ -148,13 +191,36 @@ class _Held(NamedTuple):
         return pa.array(self.order[at], pa.int64(), mask=self.keys[at] != wanted)
 
 
+def _stamp(url: str, source: Source) -> _Stamp:
+    try:
+        mark, path = source.version(url), local_path(url)
+        digest = hashlib.blake2b(digest_size=8)
+        if path is not None:
+            with open(path, "rb", buffering=0) as file:
+                while block := file.read(_BLOCK):
+                    digest.update(block)
+        else:
+            digest.update(source.read(url) if mark is None else mark.encode())
+    except ShardMissing as error:
+        raise _missing(url) from error
+    except OSError as error:
+        raise IndexMismatch(
+            f"{redact(url)} cannot be read ({error.strerror or error}); check who may read it"
+        ) from error
+    return _Stamp(digest.hexdigest(), mark)
+
+
+def _missing(url: str) -> ShardMissing:
+    return ShardMissing(f"{redact(url)} is not there: it is the file of where(facts=); check its place")
+
+
 def _read(url: str, on: str, names: Sequence[str] | None, source: Source) -> _Held:
     shown = redact(url)
     kind = url.partition("?")[0].lower().rpartition(".")[2]
     try:
         table = (_of_parquet if kind == "parquet" else _of_csv if kind == "csv" else _of_lines)(url, on, names, source)
     except ShardMissing as error:
-        raise ShardMissing(f"{shown} is not there: it is the file of where(facts=); check its place") from error
+        raise _missing(url) from error
     except (pa.ArrowException, ValueError) as error:
         raise IndexMismatch(f"{shown} cannot be read ({error}); check that it is what its name says") from error
     texts = table.column(on).cast(pa.string()).cast(pa.binary()).combine_chunks()

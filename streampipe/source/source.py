@@ -243,6 +243,18 @@ class Source:
         except OSError as error:
             raise failure(error, url).error from error
 
+    def version(self, url: str) -> str | None:
+        """What no other version of an object has: of a file its size and date; None if the store does not say."""
+        path = local_path(url)
+        if path is None:
+            pin = attempt(self._store(url), url, self.network)
+            return pin.mark and f"{pin.size} {pin.mark}"
+        try:
+            facts = os.stat(path)
+        except OSError as error:
+            raise failure(error, url).error from error
+        return f"{facts.st_size} {facts.st_mtime_ns}"
+
     def write(self, url: str, data: bytes) -> None:
         """Put an object in its place at once: whoever looks sees the old one or the whole new one."""
         path = local_path(url)

@@ -11,6 +11,7 @@ import pytest
 import streampipe as sp
 from streampipe.query.own import _Ranged
 from streampipe.source import Source
+from streampipe.testing import FaultServer
 from tests.data import shard
 
 SCORES = {f"{i:04d}": i / 10 for i in range(30) if i % 7}
@@ -80,7 +81,7 @@ def test_workers_and_other_keys_and_the_state(shards, tmp_path):
     assert found == [f"{i:04d}" for i in range(21, 30) if i % 7]
     loader, other = pipe.loader(), sp.stream(str(shards)).where("n > 22").batch(4).loader()
     next(iter(loader))
-    with pytest.raises(sp.ConfigError, match="facts=by_id.parquet"):
+    with pytest.raises(sp.ConfigError, match="facts=by_id.parquet on=id"):
         other.load_state_dict(loader.state_dict())
         list(other)
 
@@ -121,3 +122,80 @@ def test_what_cannot_be_joined_is_refused(shards, tmp_path):
         stream.where("score > 1", facts="scores.xlsx")
     with pytest.raises(sp.ConfigError, match="column of keys"):
         stream.where("score > 1", facts="scores.csv", on="")
+
+
+@pytest.fixture
+def many(tmp_path, monkeypatch):
+    """So many shards that answers about them are kept."""
+    monkeypatch.setenv("STREAMPIPE_CACHE", str(tmp_path / "own"))
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for number in range(70):
+        (folder / f"{number:05d}.tar").write_bytes(shard([(f"{number:04d}", {"txt": "x"})]))
+    return folder
+
+
+def scores(path, count):
+    pq.write_table(pa.table({"key": [f"{i:04d}" for i in range(70)], "score": [i < count for i in range(70)]}), path)
+    return path
+
+
+def test_an_answer_of_a_file_that_was_written_anew_is_not_the_old_one(many, tmp_path):
+    for count in (10, 40, 3):
+        pipe = sp.stream(str(many), seed=0).where("score", facts=scores(tmp_path / "scores.parquet", count))
+        assert len(pipe) == len(keys(pipe)) == count
+
+
+def test_files_of_one_name_in_two_folders_are_two(many, tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    one, other = scores(tmp_path / "a" / "scores.parquet", 10), scores(tmp_path / "b" / "scores.parquet", 40)
+    assert [len(sp.stream(str(many)).where("score", facts=each)) for each in (one, other)] == [10, 40]
+
+
+@pytest.mark.parametrize("versions", [True, False])
+def test_a_remote_file_that_was_replaced_is_asked_anew(many, tmp_path, versions, monkeypatch):
+    monkeypatch.setattr("streampipe.source.store.Pin.mark", property(lambda pin: pin.version if versions else None))
+    with FaultServer() as server:
+        for count in (10, 40):
+            server.put("scores.csv", ("key,score\n" + "".join(f"{i:04d},{i < count}\n" for i in range(70))).encode())
+            assert len(sp.stream(str(many)).where("score", facts=server.url("scores.csv"))) == count
+
+
+def test_a_state_and_a_written_job_know_what_was_in_the_file(shards, tmp_path):
+    path = scores(tmp_path / "scores.parquet", 20)
+
+    def pipe():
+        return sp.stream(str(shards)).where("score", facts=path)
+
+    def resumed(state):
+        loader = pipe().batch(2).loader()
+        loader.load_state_dict(state)
+        return list(loader)
+
+    loader = pipe().batch(2).loader()
+    next(iter(loader))
+    state = loader.state_dict()
+    pipe().write(f"{tmp_path}/out/{{:05d}}.tar", progress=False)
+    path.write_bytes(path.read_bytes())  # the same once more, at another time
+    assert len(resumed(state)) == 9
+    pipe().write(f"{tmp_path}/out/{{:05d}}.tar", progress=False)
+    pq.write_table(
+        pa.table({"key": list(reversed([f"{i:04d}" for i in range(30)])), "score": [i < 20 for i in range(30)]}), path
+    )
+    with pytest.raises(sp.ConfigError, match="facts=scores.parquet"):
+        resumed(state)
+    with pytest.raises(sp.OutputBusy, match="belongs to another job"):
+        pipe().write(f"{tmp_path}/out/{{:05d}}.tar", progress=False)
+
+
+def test_a_file_that_is_written_anew_between_plan_and_reading_is_refused(shards, tmp_path):
+    pipe = sp.stream(str(shards)).where("score", facts=scores(tmp_path / "scores.parquet", 20))
+    planned = pickle.loads(pickle.dumps(pipe)) if len(pipe) else None
+    scores(tmp_path / "scores.parquet", 5)
+    with pytest.raises(sp.ShardChanged, match="was written anew since the job"):
+        list(planned)
+
+
+def test_to_show_a_pipeline_its_file_of_facts_is_not_read(shards):
+    assert "facts=not_there.csv on=key" in repr(sp.stream(str(shards)).where("a > 1", facts="not_there.csv"))
