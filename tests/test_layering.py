@@ -84,7 +84,7 @@ INSIDE = {  # and in a folder, each file from those before it
     "isobmff matroska animation movie video",
     "reading": "protocol iterable finder members shards indexed tars numbered folder parquet arrow chunks mds litdata "
     "formats forward remote wanted pace prefetch reader",
-    "folders": "names files facts metadata layouts duplicates walk remote zips listing",
+    "folders": "names walk files facts metadata layouts duplicates remote zips listing",
     "pack": "split change contents sift catalog supply find output pickles shard job summary work spool run",
     "engine": "engine chain division learnt planning mix batched batches indexed lanes turns streams state interleaved "
     "bounds compile life clock plain explain",

@@ -9,16 +9,19 @@ from __future__ import annotations
 import json
 import os
 import re
+import unicodedata
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import cache
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from streampipe.decoding.movie import PICTURES
-from streampipe.errors import ConfigError
+from streampipe.errors import ConfigError, PackError
 from streampipe.folders.metadata import Rows, find
-from streampipe.folders.names import File, Incomplete, Item, extension
+from streampipe.folders.names import File, Incomplete, Item, Taken, extension
+from streampipe.folders.walk import folders_in, is_passed_over, seen_from
 
 CAPTIONS = frozenset(("txt", "json", "caption", "text", "transcript"))
 """Fields that a caption may be in."""
@@ -45,14 +48,16 @@ class Layout:
     """How a folder is laid out.
 
     Args:
-        place: a file's place; None if it is of no sample, empty if it is the layout's own.
-        finish: adds facts to a sample; None if it is none after all; raises ``Incomplete`` where it lacks a part.
+        place: a file's place, or the places of one that is of several samples; None if it is of none, empty if it is
+            the layout's own.
+        finish: adds facts to a sample; None if it is none after all; raises ``Incomplete`` where it lacks a part,
+            ``Taken`` where a file has the field that they would be.
         rows: the tables that ``place`` and ``finish`` ask.
     """
 
     name: str
     about: str
-    place: Callable[[str], str | None]
+    place: Callable[[str], str | tuple[str, ...] | None]
     finish: Callable[[Item], Item | None] = lambda item: item
     rows: Rows | None = None
     wants: str = "images lie in the folder and those below it, with their .txt or .json files beside them"
@@ -66,12 +71,12 @@ def _plain(path: str) -> str | None:
 PLAIN = Layout("plain", "images with files of the same name beside them", _plain)
 
 
-def kohya(folder: str) -> Layout:
+def kohya(folder: str, without: Iterable[str] = ()) -> Layout:
     """``N_class tokens/image.jpg``: repeats and class tokens become facts; images are not copied N times.
 
     Such folders may lie in ``img/`` and, those of regularization images, in ``reg/``: ``is_reg`` then says which.
     """
-    roots = _kohya_roots(folder)
+    roots = _kohya_roots(folder, without)
 
     def place(path: str) -> str | None:
         root, _, below = path.partition("/")
@@ -93,40 +98,48 @@ def kohya(folder: str) -> Layout:
     return Layout("kohya", about, place, finish, wants=wants)
 
 
-def _kohya_roots(folder: str) -> frozenset[str]:
+def _kohya_roots(folder: str, without: Iterable[str]) -> frozenset[str]:
     """The folders ``img`` and ``reg`` in which kohya's folders lie; none if they lie in the folder itself."""
-    tops = _folders(folder)
+    tops = folders_in(folder, without)
     if any(map(_REPEATS.fullmatch, tops)):
         return frozenset()
-    below = {top: _folders(os.path.join(folder, top)) for top in tops if top.lower() in _KOHYA}
+    below = {top: folders_in(os.path.join(folder, top), without) for top in tops if top.lower() in _KOHYA}
     return frozenset(top for top, names in below.items() if names and all(map(_REPEATS.fullmatch, names)))
 
 
-def _folders(folder: str) -> list[str]:
-    try:
-        with os.scandir(folder) as entries:
-            return [each.name for each in entries if each.is_dir(follow_symlinks=False) and each.name[0] != "."]
-    except OSError:
-        return []  # whoever lists the files says so
+def classes(folder: str, without: Iterable[str] = ()) -> Layout:
+    """``class/.../image.jpg``: the number of the class among all, sorted, becomes ``cls``, its name a fact.
 
+    Only a folder with images in it is a class: one that is empty, or is somebody's cache, moves no other's number.
+    """
+    names: set[str] = set()
 
-def classes(folder: str) -> Layout:
-    """``class/.../image.jpg``: the number of the class among all, sorted, becomes ``cls``, its name a fact."""
-    names = sorted(_folders(folder))
-    numbers = {name: number for number, name in enumerate(names)}
+    @cache
+    def numbers() -> dict[str, int]:  # asked when all files have their places
+        return {name: number for number, name in enumerate(sorted(names))}
 
     def place(path: str) -> str | None:
-        return _plain(path) if "/" in path else None
+        if "/" not in path:
+            return None
+        if extension(path) in PICTURES:
+            names.add(_class_of(path))
+        return _plain(path)
 
-    def finish(item: Item) -> Item:
-        name = next(file.path for name, file in item.files.items() if name in PICTURES).partition("/")[0]
-        return _with(_with_facts(item, {"class": name}, None), "cls", str(numbers[name]))
+    def finish(item: Item) -> Item | None:
+        name = _class_of(item.key)
+        if name not in numbers():  # a part that lies elsewhere, of no image here
+            return None
+        return _with(_with_facts(item, {"class": name}, None), "cls", str(numbers()[name]))
 
     wants = "images lie in one folder for each class"
-    return Layout("classes", f"{len(names)} folders that are classes", place, finish, wants=wants)
+    return Layout("classes", "each folder with images is a class", place, finish, wants=wants)
 
 
-def ai_toolkit(folder: str) -> Layout:
+def _class_of(path: str) -> str:
+    return unicodedata.normalize("NFC", path.partition("/")[0])
+
+
+def ai_toolkit(folder: str, without: Iterable[str] = ()) -> Layout:
     """``default.txt`` is the caption of all images in its folder that have none."""
     defaults: dict[str, str] = {}
 
@@ -134,8 +147,7 @@ def ai_toolkit(folder: str) -> Layout:
         below, _, name = path.rpartition("/")
         if name != _DEFAULT:
             return _plain(path)
-        with open(os.path.join(folder, path), encoding="utf-8-sig", errors="replace") as file:
-            defaults[below] = file.read().strip()
+        defaults[unicodedata.normalize("NFC", below)] = _text_of(folder, path)
         return ""
 
     def finish(item: Item) -> Item:
@@ -145,7 +157,23 @@ def ai_toolkit(folder: str) -> Layout:
     return Layout("ai-toolkit", f"{_DEFAULT} is the caption of images without one", place, finish)
 
 
-def img2dataset(folder: str) -> Layout:
+def _text_of(folder: str, path: str) -> str:
+    """The text of a file of the folder.
+
+    Raises:
+        PackError: it cannot be read, or leads out of the folder: nobody else's files end up in a dataset.
+    """
+    place, root = os.path.join(folder, path), os.path.realpath(folder)
+    if os.path.commonpath((os.path.realpath(place), root)) != root or not os.path.isfile(place):
+        raise PackError(f"{place} is no file of the folder itself, but leads out of it; put a text in its place")
+    try:
+        with open(place, encoding="utf-8-sig", errors="replace") as file:
+            return file.read().strip()
+    except OSError as error:
+        raise PackError(f"{place} cannot be read ({error.strerror or error}); it is the caption of a folder") from error
+
+
+def img2dataset(folder: str, without: Iterable[str] = ()) -> Layout:
     """What img2dataset writes as ``files``: folders of images with texts and json, and tables of all downloads."""
     with os.scandir(folder) as entries:
         names = [entry.name for entry in entries]
@@ -168,17 +196,26 @@ def img2dataset(folder: str) -> Layout:
 
 
 def tables(
-    folder: str, given: str | None = None, file_column: str | None = None, caption_column: str | None = None
+    folder: str,
+    without: Iterable[str] = (),
+    given: str | None = None,
+    file_column: str | None = None,
+    caption_column: str | None = None,
 ) -> Layout:
     """Images that a table describes (Hugging Face's imagefolder, lists of captions, a trainer's json)."""
-    where = [os.path.relpath(given, folder)] if given is not None else find(folder)
+    where = [seen_from(folder, given)] if given is not None else find(folder, without)
     if not where:
         raise ConfigError(f"{folder} has no metadata.csv, .jsonl or .parquet; name the table with metadata=")
     rows = Rows(folder, where, given is not None, file_column, caption_column)
     skip = frozenset(map(os.path.normpath, where))
 
-    def place(path: str) -> str | None:
-        return "" if path in skip else rows.place(path) or _plain(path)
+    def place(path: str) -> str | tuple[str, ...] | None:
+        if path in skip:
+            return ""
+        parts, own = rows.places(path), _plain(path)
+        if not parts or own is None:
+            return parts or own
+        return (*parts, own) if rows.name_of(path) is not None else parts  # a part of others, and an image with a row
 
     def finish(item: Item) -> Item:
         for path in [file.path for name, file in item.files.items() if name in PICTURES]:
@@ -193,8 +230,16 @@ def tables(
     return Layout("tables", f"{rows.count} rows of {', '.join(where[:3])}", place, finish, rows)
 
 
-def pairs(folder: str) -> Layout:
-    """Folders side by side, ``images/a.jpg``, ``conditioning_images/a.png``, ``captions/a.txt``: sample ``a``."""
+def pairs(folder: str, without: Iterable[str] = ()) -> Layout:
+    """Folders side by side, ``images/a.jpg``, ``conditioning_images/a.png``, ``captions/a.txt``: sample ``a``.
+
+    ``refs/a/0.jpg`` is a reference of ``a``, unless ``images/a`` is a folder: then it is one of ``a/0``.
+    """
+    targets = [name for name in folders_in(folder, without) if _ROLES.get(name.lower()) == ""]
+
+    @cache
+    def of_images(below: str) -> bool:
+        return any(os.path.isdir(os.path.join(folder, target, below)) for target in targets)
 
     def place(path: str) -> str | None:
         top, _, below = path.partition("/")
@@ -206,7 +251,7 @@ def pairs(folder: str) -> Layout:
             return below
         stem = below[: -len(ext) - 1]
         parent, slash, name = stem.rpartition("/")
-        if role == "ref" and slash and name.isdigit():  # a folder of references for each image
+        if role == "ref" and slash and name.isdigit() and not of_images(parent):  # a folder of them for each image
             return f"{parent}.ref{name}.{ext}"
         return f"{stem}.{role}.{ext}"
 
@@ -218,8 +263,8 @@ def pairs(folder: str) -> Layout:
     return Layout("pairs", "folders side by side that hold the parts of samples", place, finish, wants=wants)
 
 
-LAYOUTS: dict[str, Callable[[str], Layout]] = {
-    "plain": lambda folder: PLAIN,
+LAYOUTS: dict[str, Callable[[str, Iterable[str]], Layout]] = {
+    "plain": lambda folder, without: PLAIN,
     "kohya": kohya,
     "classes": classes,
     "tables": tables,
@@ -235,8 +280,10 @@ def layout_of(
     metadata: str | None = None,
     file_column: str | None = None,
     caption_column: str | None = None,
+    without: Iterable[str] = (),
 ) -> Layout:
-    """The layout of this name; under ``"auto"`` the one that a folder seems to have, never ``"classes"``.
+    """The layout of this name; under ``"auto"`` the one that a folder seems to have, never ``"classes"``. ``without``:
+    folders in it that are not of it, as the output.
 
     Raises:
         ConfigError: there is none of this name.
@@ -247,38 +294,38 @@ def layout_of(
     if metadata is not None:
         if name not in ("auto", "tables"):
             raise ConfigError(f"metadata= is a table of layout 'tables', not of {name!r}")
-        return tables(folder, metadata, file_column, caption_column)
+        return tables(folder, without, metadata, file_column, caption_column)
     if name == "tables" or (name == "auto" and (file_column or caption_column)):
-        return tables(folder, None, file_column, caption_column)
+        return tables(folder, without, None, file_column, caption_column)
     if file_column or caption_column:
         raise ConfigError(f"file_column and caption_column are of layout 'tables', not of {name!r}")
     if name != "auto":
-        return LAYOUTS[name](folder)
-    if find(folder):
-        return tables(folder)
+        return LAYOUTS[name](folder, without)
+    if find(folder, without):
+        return tables(folder, without)
     try:
         with os.scandir(folder) as entries:
-            seen = [(each.name, each.is_dir(follow_symlinks=False)) for each in entries if each.name[0] != "."]
+            there = [each for each in entries if not is_passed_over(each.name)]
+            files = {each.name for each in there if not each.is_dir(follow_symlinks=False)}
     except OSError:
         return PLAIN  # whoever lists the files says so
-    folders = [name for name, is_folder in seen if is_folder]
-    loose = any(extension(name) for name, is_folder in seen if not is_folder)
+    folders = folders_in(folder, without)
+    loose = any(map(extension, files))
     roles = [_ROLES.get(name.lower()) for name in folders]
     if not loose and len(folders) > 1 and roles.count("") == 1 and None not in roles:
-        return pairs(folder)
+        return pairs(folder, without)
     repeats = [name for name in folders if _REPEATS.fullmatch(name)]
-    if not loose and folders and (len(repeats) == len(folders) or _kohya_roots(folder)):
-        return kohya(folder)
-    files = {name for name, is_folder in seen if not is_folder}
+    if not loose and folders and (len(repeats) == len(folders) or _kohya_roots(folder, without)):
+        return kohya(folder, without)
     if not loose_images(files) and any(re.fullmatch(r"\d+_stats\.json", name) for name in files):
-        return img2dataset(folder)
+        return img2dataset(folder, without)
     if _DEFAULT in files and not any(name.startswith("default.") for name in files - {_DEFAULT}):
-        return ai_toolkit(folder)
+        return ai_toolkit(folder, without)
     if roles.count("") == 1 and any(roles):
         parts = ", ".join(sorted(name for name, role in zip(folders, roles, strict=True) if role is not None))
         return replace(PLAIN, about=f"{PLAIN.about}; should {parts} be parts of samples, say --layout pairs")
     if len(folders) == 1 and not files:
-        inner = layout_of(os.path.join(folder, folders[0]))
+        inner = layout_of(os.path.join(folder, folders[0]), without=without)
         if inner.rows is not None:
             inner.rows.close()
         if inner.name != PLAIN.name:
@@ -321,4 +368,8 @@ def _with_facts(item: Item, facts: dict[str, object], caption: str | None) -> It
 
 
 def _with(item: Item, name: str, text: str) -> Item:
+    if name in item.files:
+        raise Taken(
+            f"{item.files[name].path or 'a fact'} and what the layout says of {item.key} would both be field {name!r}"
+        )
     return Item(item.key, {**item.files, name: File("", len(text.encode()), 0, text)})

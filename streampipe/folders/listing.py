@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from functools import partial
@@ -26,9 +26,9 @@ from streampipe.folders.duplicates import ALIKE, Seen, blocks_of
 from streampipe.folders.facts import cut
 from streampipe.folders.files import packed_size
 from streampipe.folders.layouts import CAPTIONS, PLAIN, Layout, with_caption
-from streampipe.folders.names import File, Found, Grouped, Incomplete, Item, extension, folded, group
+from streampipe.folders.names import File, Found, Grouped, Incomplete, Item, Taken, extension, folded, group
 from streampipe.folders.remote import RemoteWalk
-from streampipe.folders.walk import Few, Row, Walk
+from streampipe.folders.walk import Few, Row, Walk, seen_from
 from streampipe.rng import derive
 from streampipe.source import Source, local_path
 from streampipe.tar import Limits
@@ -63,6 +63,7 @@ class Listing:
         self.hidden = 0
         self.broken = self.left_out = 0
         self.orphans, self.other, self.collisions, self.repeated = Few(), Few(), Few(), Few()
+        self.repeated_in: Counter[int] = Counter()  # by part
         self._db = sqlite3.connect("", isolation_level=None)  # a temporary file, in memory as long as it is small
         self._db.text_factory = str
         self._db.executescript("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA temp_store=FILE;" + _SCHEMA)
@@ -159,16 +160,16 @@ def scan(
         )
         _list(listing, walk(folder, layout.place))
         for role, root in roots.items():
-            _list(listing, walk(root, partial(_place_beside, role)), os.path.relpath(root, folder))
-        apart = tuple(f"{os.path.relpath(root, folder)}/" for root in roots.values())
+            _list(listing, walk(root, partial(_place_beside, role)), seen_from(folder, root))
+        apart = tuple(f"{seen_from(folder, root)}/" for root in roots.values())
         samples = _samples(listing, case_sensitive, caption, seed, apart)
         listing._db.executemany("INSERT INTO found VALUES (?, ?, ?, ?, ?, ?, ?, 0)", samples)
         listing._db.execute("DROP TABLE files")
         _twins(listing)
-        if deduplicate:
-            _without_repeated(listing, Seen(deduplicate), deduplicate == ALIKE, source)
         if sift is not None:
             _sift(listing, sift)
+        if deduplicate:  # among those that are wanted: one that is not must not stand for one that is
+            _without_repeated(listing, Seen(deduplicate), deduplicate == ALIKE, source)
         listing._db.execute("INSERT INTO items SELECT key, size, files, part FROM found ORDER BY part, rank, key")
         listing._db.execute("DROP TABLE found")
         listing._db.execute("COMMIT")
@@ -268,6 +269,9 @@ def _samples(
             except Incomplete as error:
                 listing.note_broken(error.path, error.why)
                 continue
+            except Taken as error:
+                listing.collisions.add(str(error))
+                continue
             if item is None or (
                 apart and all(file.path.startswith(apart) for file in item.files.values() if file.path)
             ):
@@ -312,7 +316,9 @@ def _without_repeated(listing: Listing, seen: Seen, alike: bool, source: Source 
             if first is not None:
                 listing.repeated.add(f"{path} is {first}")
                 listing._db.execute("INSERT INTO same VALUES (?, ?, ?)", (number, path, first))
-    for (number,) in listing._db.execute("SELECT number FROM same").fetchall():
+    again = "SELECT number, part FROM same JOIN found ON found.rowid = number"
+    for number, part in listing._db.execute(again).fetchall():
+        listing.repeated_in[part] += 1
         _leave_out(listing, number)
 
 

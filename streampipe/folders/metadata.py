@@ -14,6 +14,8 @@ import os
 import posixpath
 import re
 import sqlite3
+import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -21,6 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from streampipe.errors import PackError
+from streampipe.folders.walk import folders_in, seen_from
 
 NAMES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 """One of these a folder."""
@@ -60,7 +63,7 @@ class Rows:
         self._db.executescript(
             "PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF;"
             "CREATE TABLE rows(path TEXT PRIMARY KEY, facts TEXT, caption TEXT, parts TEXT, used INT) WITHOUT ROWID;"
-            "CREATE TABLE named(path TEXT PRIMARY KEY, place TEXT) WITHOUT ROWID; BEGIN;"
+            "CREATE TABLE named(path TEXT, place TEXT, PRIMARY KEY(path, place)) WITHOUT ROWID; BEGIN;"
         )
         for table in self.tables:
             try:
@@ -68,7 +71,7 @@ class Rows:
             except (OSError, ValueError, csv.Error, pa.ArrowException) as error:
                 self.close()
                 why = error.strerror if isinstance(error, OSError) and error.strerror else error
-                place = os.path.normpath(os.path.join(folder, table))
+                place = os.path.realpath(os.path.join(folder, table))
                 raise PackError(f"{place} cannot be read ({why}); mend it, or choose another layout") from error
         self._db.execute("COMMIT")
         if caption_column is not None and self.count and caption_column not in self._columns:
@@ -82,22 +85,30 @@ class Rows:
         """Let the temporary file go."""
         self._db.close()
 
-    def place(self, path: str) -> str | None:
-        """Where a file belongs that a row names beside its image; None if none does."""
-        found = self._db.execute("SELECT place FROM named WHERE path = ?", (path,)).fetchone()
-        return None if found is None else str(found[0])
+    def places(self, path: str) -> tuple[str, ...]:
+        """Where a file belongs that rows name beside their images, one place of each; none if no row does."""
+        found = self._db.execute("SELECT place FROM named WHERE path = ? ORDER BY place", (_composed(path),))
+        return tuple(str(place) for (place,) in found)
 
     def row(self, path: str) -> tuple[str, str | None, dict[str, str]] | None:
         """The facts of an image as JSON, its caption, and the other files that its row names, by their fields."""
+        name = self.name_of(path)
+        if name is None:
+            return None
+        self._db.execute("UPDATE rows SET used = 1 WHERE path = ?", (name,))
+        facts, caption, parts = self._db.execute(
+            "SELECT facts, caption, parts FROM rows WHERE path = ?", (name,)
+        ).fetchone()
+        return str(facts), caption, json.loads(parts)
+
+    def name_of(self, path: str) -> str | None:
+        """What the row of an image calls it; None if it has none."""
+        path = _composed(path)
         names = [path, posixpath.splitext(path)[0]]
         if self._by_name:
             names += [posixpath.basename(each) for each in names]
-        for name in names:
-            found = self._db.execute("SELECT facts, caption, parts FROM rows WHERE path = ?", (name,)).fetchone()
-            if found is not None:
-                self._db.execute("UPDATE rows SET used = 1 WHERE path = ?", (name,))
-                return str(found[0]), found[1], json.loads(found[2])
-        return None
+        known = "SELECT 1 FROM rows WHERE path = ?"
+        return next((name for name in names if self._db.execute(known, (name,)).fetchone()), None)
 
     def unused(self) -> tuple[int, list[str]]:
         """How many rows had no image, and the first of them."""
@@ -113,20 +124,30 @@ class Rows:
             if path is None:
                 wanted = self._paths[0]
                 raise ValueError(f"a row names no image: it has {', '.join(map(str, row)) or 'nothing'}, no {wanted}")
-            path = str(path)
-            path = self._inside(path, below)
+            path = self._inside(str(path), below)
             parts: dict[str, str] = {}
             for place, named in _others(row, path, below):
                 parts[place.removeprefix(posixpath.splitext(path)[0] + ".").lower()] = named
-                if self._add("INSERT OR IGNORE INTO named VALUES (?, ?)", (self._inside(named, ""), place)):
-                    raise ValueError(f"two rows name {named}, which can be a field of one sample alone")
-            caption = next((row[name] for name in self._captions if isinstance(row.get(name), str) and row[name]), None)
+                self._add("INSERT OR IGNORE INTO named VALUES (?, ?)", (self._inside(named, ""), place))
+            caption = self._caption(row, path)
+            if table.endswith(".csv"):
+                row = {name: text if name in (*_PATHS, *_CAPTIONS) else _number(text) for name, text in row.items()}
             facts = json.dumps(_plain(row), ensure_ascii=False, allow_nan=False)
             if self._add(
                 "INSERT OR IGNORE INTO rows VALUES (?, ?, ?, ?, NULL)", (path, facts, caption, _encode(parts))
             ):
                 raise ValueError(f"two rows are of {path}")
             self.count += 1
+
+    def _caption(self, row: dict[str, Any], path: str) -> str | None:
+        """The caption of a row: the first text in the columns of captions, or without one the first number."""
+        there = [(name, row[name]) for name in self._captions if row.get(name) not in (None, "")]
+        texts = [value for _, value in there if isinstance(value, str)]
+        numbers = [value for _, value in there if isinstance(value, (int, float)) and math.isfinite(value)]
+        found = next(iter((*texts, *numbers)), None)
+        if found is None and there and self._captions is not _CAPTIONS and not isinstance(there[0][1], float):
+            raise ValueError(f"the caption of {path} is no text: its {there[0][0]!r} is {there[0][1]!r:.60}")
+        return None if found is None else str(found)
 
     def _add(self, order: str, values: tuple[Any, ...]) -> bool:
         """Whether it was there already."""
@@ -135,18 +156,18 @@ class Rows:
     def _inside(self, path: str, below: str) -> str:
         """A path as a table has it, below the folder."""
         if os.path.isabs(path):
-            return os.path.relpath(path, os.path.abspath(self._folder))
-        return posixpath.normpath(posixpath.join(below, path.replace("\\", "/")))
+            return _composed(seen_from(self._folder, path))
+        return _composed(posixpath.normpath(posixpath.join(below, path.replace("\\", "/"))))
 
 
-def find(folder: str) -> list[str]:
-    """The tables in a folder and up to two below it, as paths below it.
+def find(folder: str, without: Iterable[str] = ()) -> list[str]:
+    """The tables in a folder and up to two below it, as paths below it. ``without``: folders that are not of it.
 
     Raises:
         PackError: a folder has two of them.
     """
     found = []
-    for below in _folders(folder, 2):
+    for below in _folders(folder, 2, tuple(without)):
         here = [name for name in NAMES if os.path.isfile(os.path.join(folder, below, name))]
         if len(here) > 1:
             raise PackError(f"{os.path.join(folder, below)} has {' and '.join(here)}: keep the one that is right")
@@ -156,47 +177,64 @@ def find(folder: str) -> list[str]:
     return found
 
 
-def _folders(folder: str, depth: int, below: str = "") -> Iterator[str]:
+def _folders(folder: str, depth: int, without: tuple[str, ...], below: str = "") -> Iterator[str]:
     yield below
-    if depth:
-        try:
-            with os.scandir(os.path.join(folder, below)) as entries:
-                names = sorted(each.name for each in entries if each.is_dir(follow_symlinks=False))
-        except OSError:
-            return  # whoever lists the files says so
-        names = [name for name in names if not name.startswith(".")]
-        for name in names:
-            yield from _folders(folder, depth - 1, posixpath.join(below, name))
+    for name in folders_in(os.path.join(folder, below), without) if depth else ():
+        yield from _folders(folder, depth - 1, without, posixpath.join(below, name))
 
 
 def _rows(path: str) -> Iterator[dict[str, Any]]:
+    """The rows of a table; those of a csv file as they are written: texts."""
     if path.endswith(".parquet"):
-        for batch in pq.ParquetFile(path).iter_batches(_BATCH):
+        table = pq.ParquetFile(path)
+        _check_names(table.schema_arrow.names)
+        for batch in table.iter_batches(_BATCH):
             yield from batch.to_pylist()
         return
     with open(path, encoding="utf-8-sig", newline="") as file:
         if path.endswith(".csv"):
             delimiter = _delimiter(file.readline())
             file.seek(0)
-            for row in csv.DictReader(file, strict=True, delimiter=delimiter):
+            table = csv.DictReader(file, strict=True, delimiter=delimiter)
+            _check_names(table.fieldnames or ())
+            for row in table:
                 if None in row or None in row.values():
                     raise ValueError(f"a line has more or fewer columns than the first one: {list(row.values())[:3]}")
-                yield {name: value if name in (*_PATHS, *_CAPTIONS) else _number(value) for name, value in row.items()}
+                yield row
             return
         if path.endswith(".json"):
             try:
-                whole = json.load(file)
-            except ValueError:
+                whole = json.load(file, object_pairs_hook=_object)
+            except json.JSONDecodeError:
                 file.seek(0)  # one object a line, under this name
             else:
                 yield from _of_json(whole)
                 return
         for line in file:
             if line.strip():
-                row = json.loads(line)
+                row = json.loads(line, object_pairs_hook=_object)
                 if not isinstance(row, dict):
                     raise ValueError(f"a line is no JSON object: {line[:40]!r}")
                 yield row
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, which must not have a name twice: JSON itself would let the last one stand."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        _check_names(name for name, _ in pairs)
+    return found
+
+
+def _check_names(names: Iterable[str]) -> None:
+    twice = [name for name, times in Counter(names).items() if times > 1 and name]
+    if twice:
+        raise ValueError(f"it has {twice[0]!r} twice, and only one can be meant")
+
+
+def _composed(path: str) -> str:
+    """A path as keys have it: what one system writes decomposed and another composed is the same name."""
+    return path if path.isascii() else unicodedata.normalize("NFC", path)
 
 
 def _delimiter(first: str) -> str:
@@ -245,6 +283,8 @@ def _others(row: dict[str, Any], path: str, below: str) -> Iterator[tuple[str, s
             del row[name]
             several = isinstance(value, list)
             for number, each in enumerate(value if several else [value]):
+                if not isinstance(each, str):
+                    raise ValueError(f"the row of {path} has {each!r:.60} as its {name!r}, which is no name of a file")
                 suffix = posixpath.splitext(each)[1]
                 yield f"{stem}.{role}{number if several else ''}{suffix}", posixpath.join(below, each)
 

@@ -65,6 +65,10 @@ class Incomplete(Exception):
         super().__init__(f"{path}: {why}")
 
 
+class Taken(Exception):
+    """Two things would be one field of a sample: a file, and what its layout says of it."""
+
+
 @dataclass
 class Grouped:
     """What the files of one first part become."""

@@ -41,7 +41,7 @@ class Walk:
     def __init__(
         self,
         folder: str,
-        place: Callable[[str], str | None],
+        place: Callable[[str], str | tuple[str, ...] | None],
         note_broken: Callable[[str, str], None],
         *,
         follow: str | None,
@@ -61,25 +61,27 @@ class Walk:
         self._ask = os.geteuid() != 0  # root may read all
 
     def rows(self) -> Iterator[Row]:
-        """The files."""
+        """The files; one that has several places comes several times."""
         place = self._place
         for below, entry in self._entries():
             path = below + entry.name
-            if (placed := place(path)) is None or (ext := extension(placed)) is None:
-                if placed != "":
-                    self.other.add(path)
-                continue
-            size, mtime, why = self._facts(entry, ext)
-            if size < 0:
-                self.other.add(path)
-                continue
-            if not path.isascii():
-                if not _is_text(path):
-                    self._note_broken(path, "its name is no valid text (UTF-8); rename it")
+            places = place(path)
+            for placed in places if isinstance(places, tuple) else (places,):
+                if placed is None or (ext := extension(placed)) is None:
+                    if placed != "":
+                        self.other.add(path)
                     continue
-                placed = unicodedata.normalize("NFC", placed)
-            dot = placed.index(".", placed.rfind("/") + 1)
-            yield placed[:dot], placed[dot:], (None if placed == path else path), size, mtime, why
+                size, mtime, why = self._facts(entry, ext)
+                if size < 0:
+                    self.other.add(path)
+                    continue
+                if not path.isascii():
+                    if not _is_text(path):
+                        self._note_broken(path, "its name is no valid text (UTF-8); rename it")
+                        continue
+                    placed = unicodedata.normalize("NFC", placed)
+                dot = placed.index(".", placed.rfind("/") + 1)
+                yield placed[:dot], placed[dot:], (None if placed == path else path), size, mtime, why
 
     def _entries(self) -> Iterator[tuple[str, os.DirEntry[str]]]:
         """What is below the folder and no folder, one directory after the other, as the disk has it."""
@@ -133,6 +135,29 @@ class Walk:
     def _outside(self, path: str) -> str | None:
         target = os.path.realpath(path)
         return None if any(os.path.commonpath((target, root)) == root for root in self._allowed) else target
+
+
+def folders_in(folder: str, without: Iterable[str] = ()) -> list[str]:
+    """The names of the folders in a folder, as far as they are walked; none where it cannot be listed, which a walk
+    says. ``without``: folders that are not of it, wherever they are.
+    """
+    apart = frozenset(map(os.path.realpath, without))
+    try:
+        with os.scandir(folder) as entries:
+            there = [each for each in entries if each.is_dir(follow_symlinks=False) and not is_passed_over(each.name)]
+    except OSError:
+        return []
+    return sorted(each.name for each in there if not apart or os.path.realpath(each.path) not in apart)
+
+
+def seen_from(folder: str, path: str) -> str:
+    """The path of a file or folder as it is seen from a folder: ``..`` leads where it leads, whatever is a link.
+
+    >>> seen_from("/data/images", "/data/masks/a.png")
+    '../masks/a.png'
+    """
+    there = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
+    return os.path.relpath(there, os.path.realpath(folder))
 
 
 def is_passed_over(name: str) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sqlite3
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from itertools import groupby, islice
@@ -61,14 +62,14 @@ class Catalog:
         seed: int | None = None,
         deduplicate: bool | str = False,
         case_sensitive: bool = False,
-        on_error: str = "raise",
         tell: Callable[[int], object] = lambda count: None,
     ) -> None:
         self.given = given
         self.samples = self.bytes = self.broken = 0
         self.fields: dict[str, int] = {}
         self.collisions, self.repeated = Few(), Few()
-        self._sift, self._on_error, self._tell = sift, on_error, tell
+        self.repeated_in: Counter[int] = Counter()  # by part
+        self._sift, self._tell = sift, tell
         self._case_sensitive = case_sensitive
         self._shuffle = None if seed is None else derive(seed, "pack")
         self._finder = given.finder if isinstance(given, Tars) else SourceFinder(given)
@@ -263,9 +264,9 @@ class Catalog:
         """Take out the samples whose main image is the same as an earlier one. Only images of one size can be equal."""
         equal = "WHERE image < 0 OR image IN (SELECT image FROM found GROUP BY image HAVING count(*) > 1)"
         rows = self._db.execute(
-            f"SELECT rowid, key, shard, number FROM found {'' if alike else equal} ORDER BY shard, number"
+            f"SELECT rowid, part, key, shard, number FROM found {'' if alike else equal} ORDER BY shard, number"
         ).fetchall()
-        places = [Place(key, shard, number) for _, key, shard, number in rows]
+        places = [Place(key, shard, number) for _, _, key, shard, number in rows]
         samples = SamplesOf(self.given, places, 0, self.alone, 0, isinstance(self.given, Tars))
 
         def marked(each: Loaded | Unreadable) -> tuple[bytes | None, list[str]]:
@@ -276,11 +277,12 @@ class Catalog:
             return None if video else seen.mark([each.fields[main]]), list(each.fields)
 
         with closing(seen):
-            for (number, key, *_), (mark, names) in zip(rows, ordered(marked, samples, THREADS), strict=True):
+            for (number, part, key, *_), (mark, names) in zip(rows, ordered(marked, samples, THREADS), strict=True):
                 first = None if mark is None else seen.first(mark, key)
                 if first is None:
                     continue
                 self.repeated.add(f"{key} is {first}")
+                self.repeated_in[part] += 1
                 self._db.execute("INSERT INTO same VALUES (?, ?)", (key, first))
                 for name in names if self.fields else ():
                     self.fields[name] -= 1

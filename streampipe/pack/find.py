@@ -13,6 +13,7 @@ from streampipe.folders.layouts import layout_of
 from streampipe.folders.listing import Listing, scan
 from streampipe.folders.names import extension
 from streampipe.folders.remote import shadow
+from streampipe.folders.walk import folders_in, is_passed_over
 from streampipe.folders.zips import url_of
 from streampipe.index import Finder
 from streampipe.pack.catalog import Catalog
@@ -68,8 +69,9 @@ class Of:
             raise ConfigError(f"pack: layout= is of a folder of images, and means nothing for format {kind!r}")
 
 
-def kind_of(given: Names, read_as: str | None, source: Source) -> str:
-    """What holds the samples: ``"folder"``, ``"tar"``, ``"parquet"``, or the name of another sample source.
+def kind_of(given: Names, read_as: str | None, source: Source, out: str) -> str:
+    """What holds the samples: ``"folder"``, ``"tar"``, ``"parquet"``, or the name of another sample source. ``out`` is
+    not of them, wherever it lies.
 
     Raises:
         ConfigError: it is of two kinds.
@@ -80,7 +82,7 @@ def kind_of(given: Names, read_as: str | None, source: Source) -> str:
         return read_as
     names = names_of(given)
     if len(names) == 1 and (path := local_path(names[0])) is not None and os.path.isdir(os.path.expanduser(path)):
-        return _of_folder(os.path.expanduser(path))
+        return _of_folder(os.path.expanduser(path), out)
     if len(names) == 1 and not any(sign in names[0] for sign in "*{?[") and not _is_file(names[0]):
         return FOLDER  # a remote folder, or one that is not there
     return format_of_all(names, lambda: source)
@@ -142,14 +144,14 @@ def _files(names: list[str], of: Of, choice: Choice, out: str, source: Source, t
     if path is None and names[0].lower().endswith(".zip"):
         raise ConfigError(f"{redact(names[0])} is an archive in a store: fetch it, and pack it where it is on a disk")
     if path is None or zipped is not None:
-        return _remote_files(zipped or names[0].rstrip("/"), of, choice, source, tell)
+        return _remote_files(zipped or names[0].rstrip("/"), of, choice, out, source, tell)
     folder = os.path.expanduser(path)
     if not os.path.isdir(folder):
         raise PackError(f"{folder} is no folder; give the folder that holds the images")
-    return Files(_listing(folder, folder, of, choice, tell=tell, without=out, deduplicate=choice.deduplicate))
+    return Files(_listing(folder, folder, of, choice, out, tell=tell, deduplicate=choice.deduplicate))
 
 
-def _remote_files(url: str, of: Of, choice: Choice, source: Source, tell: Tell) -> Files:
+def _remote_files(url: str, of: Of, choice: Choice, out: str, source: Source, tell: Tell) -> Files:
     for name, given in (("beside", of.beside), ("follow_symlinks", of.follow_symlinks)):
         if given:
             raise ConfigError(
@@ -157,32 +159,36 @@ def _remote_files(url: str, of: Of, choice: Choice, source: Source, tell: Tell) 
             )
     with shadow(url, source) as folder:
         how: dict[str, Any] = {"tell": tell, "source": source, "deduplicate": choice.deduplicate}
-        return Files(_listing(url, folder, of, choice, **how), source)
+        return Files(_listing(url, folder, of, choice, out, **how), source)
 
 
-def _listing(folder: str, laid_out: str, of: Of, choice: Choice, **options: Any) -> Listing:
+def _listing(folder: str, laid_out: str, of: Of, choice: Choice, out: str, **options: Any) -> Listing:
+    apart = [out, *(os.fspath(each) for each in (of.beside or {}).values())]
     return scan(
         folder,
         follow_symlinks=of.follow_symlinks,
-        layout=layout_of(laid_out, of.layout, of.metadata, of.file_column, of.caption_column),
+        layout=layout_of(laid_out, of.layout, of.metadata, of.file_column, of.caption_column, apart),
         beside=of.beside,
         case_sensitive=choice.case_sensitive,
         caption=of.caption,
         seed=choice.seed,
+        without=out,
         limits=choice.limits,
         sift=choice.sift.of_folder if choice.sift else None,
         **options,
     )
 
 
-def _of_folder(path: str) -> str:
+def _of_folder(path: str, out: str) -> str:
     """What a folder that is there holds: shards or tables if there is no image and no folder in it, else images."""
     names: list[str] = []
+    if folders_in(path, (out,)):
+        return FOLDER
     with os.scandir(path) as entries:
         for entry in entries:
-            if entry.name.startswith("."):
+            if is_passed_over(entry.name) or entry.is_dir(follow_symlinks=False):
                 continue
-            if entry.is_dir(follow_symlinks=False) or (extension(entry.name) or "") in PICTURES:
+            if (extension(entry.name) or "") in PICTURES:
                 return FOLDER
             if (is_shard(entry.name) or format_of(entry.name)) and not entry.name.startswith("metadata."):
                 names.append(entry.name)

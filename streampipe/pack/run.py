@@ -154,7 +154,7 @@ def pack(
     change = Change(resize, max_pixels, format, quality, orientation, srgb)
     cluster = cluster_of(engine, address, num_workers)
     source = Zips(storage_options)
-    kind = kind_of(given, read_as, source)
+    kind = kind_of(given, read_as, source, out)
     sift = Sift(where, bucket, source)
     order = seed if shuffle else None
     choice = Choice(sift, order, deduplicate, case_sensitive, on_error, limits or Limits())

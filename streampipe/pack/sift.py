@@ -84,11 +84,11 @@ class Sift:
         height, width = self.buckets.sizes[part]
         return f"{height}x{width}"
 
-    def notes(self) -> list[str]:
-        """What came of it, in words."""
+    def notes(self, repeated: Counter[int]) -> list[str]:
+        """What came of it, in words. ``repeated``: how many of each part are left out for another reason."""
         found = [f"{times} samples are not packed: {reason}" for reason, times in sorted(self.dropped.items())]
         if self.buckets is not None:
-            shown = ", ".join(f"{self.name(part)} ({self.parts[part]})" for part in sorted(self.parts))
+            shown = ", ".join(f"{self.name(part)} ({count})" for part, count in sorted((self.parts - repeated).items()))
             found.append(f"buckets, height x width: {shown or 'none'}")
         return found
 

@@ -50,10 +50,11 @@ def unordered(given: Catalog, choice: Choice, job: Job, how: How, max_samples: i
         seed=choice.seed,
         case_sensitive=choice.case_sensitive,
     )
+    again.repeated, again.repeated_in = given.repeated, given.repeated_in
     with closing(again):
         second = list(planned(again, max_samples, max_bytes))
         summary = summary_of(again, job.sift, job.out.url, second, False)
-        summary.repeated, summary.skipped = given.repeated.count, list(skipped.skipped)
+        summary.skipped = list(skipped.skipped)
         summary.notes[0] = f"samples of {given.name}"
         Work(again, second, job, summary)(how)
     with suppress(OSError):

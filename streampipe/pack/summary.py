@@ -82,7 +82,7 @@ def summary_of(supply: Supply, sift: Sift, out: str, shards: Sequence[object], d
         (supply.collisions, "name collisions: rename the files"),
     ):
         notes += _counted(few, what)
-    found.notes = [*notes, *sift.notes()]
+    found.notes = [*notes, *sift.notes(supply.repeated_in)]
     return found
 
 

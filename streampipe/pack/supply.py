@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
 from typing import Protocol
@@ -22,6 +23,7 @@ class Supply(Protocol):
     fields: dict[str, int]
     collisions: Few
     repeated: Few
+    repeated_in: Counter[int]
 
     @property
     def name(self) -> str:
@@ -68,7 +70,7 @@ class Files:
         self.listing = listing
         self._source = source
         self.samples, self.bytes, self.fields = listing.samples, listing.bytes, listing.fields
-        self.collisions, self.repeated = listing.collisions, listing.repeated
+        self.collisions, self.repeated, self.repeated_in = listing.collisions, listing.repeated, listing.repeated_in
 
     @property
     def name(self) -> str:

@@ -5,11 +5,14 @@ import json
 import sys
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image, ImageFilter
 
 import streampipe as sp
 from streampipe.cli import main
+from tests.data import photo
 from tests.pack.test_pack import contents, quiet
 
 
@@ -73,3 +76,22 @@ def test_what_is_missing_and_what_is_no_way_to_deduplicate_is_said(tmp_path, mon
     monkeypatch.setitem(sys.modules, "imagehash", None)
     with pytest.raises(sp.ConfigError, match=r"needs one more package: pip install 'streampipe\[perceptual\]'"):
         quiet(tmp_path, tmp_path / "out", deduplicate="alike")
+
+
+@pytest.mark.parametrize("kind", ["folder", "shards", "parquet"])
+def test_what_is_packed_once_is_counted_once_in_its_bucket(tmp_path, kind):
+    given = tmp_path / "in"
+    given.mkdir()
+    for name in "abc":
+        (given / f"{name}.jpg").write_bytes(photo(0 if name < "c" else 1, 64, 64))
+    if kind == "shards":
+        quiet(given, tmp_path / "shards")
+        given = tmp_path / "shards"
+    if kind == "parquet":
+        rows = [{"key": name, "image": {"bytes": (given / f"{name}.jpg").read_bytes(), "path": None}} for name in "abc"]
+        given = tmp_path / "a.parquet"
+        pq.write_table(pa.Table.from_pylist(rows), given)
+    summary = quiet(given, tmp_path / "out", deduplicate=True, bucket="sdxl")
+    assert summary.samples == 2
+    assert "buckets, height x width: 1024x1024 (2)" in summary.notes
+    assert any("there twice" in note for note in summary.notes)

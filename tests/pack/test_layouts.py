@@ -1,6 +1,7 @@
 """Every layout of a folder that trainers use becomes the samples that it means."""
 
 import json
+import unicodedata
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -250,7 +251,10 @@ def test_caches_of_trainers_and_foreign_files_are_not_packed(tmp_path):
         ("metadata.jsonl", '{"file_name": ', "metadata.jsonl cannot be read"),
         ("metadata.csv", "file_name,text\na.jpg", "a line has more or fewer columns"),
         ("metadata.jsonl", '{"file_name": "a.jpg"}\n{"file_name": "./a.jpg"}', "two rows are of a.jpg"),
-        ("metadata.csv", "file_name,c_file_name\na.jpg,c.png\nb.jpg,c.png", "two rows name c.png"),
+        ("metadata.csv", "file_name,text,text\na.jpg,one,two", "it has 'text' twice"),
+        ("captions.json", '{"a.jpg": "one", "a.jpg": "two"}', "it has 'a.jpg' twice"),
+        ("metadata.jsonl", '{"file_name": "a.jpg", "mask_file_name": 1}', "has 1 as its 'mask_file_name'"),
+        ("metadata.jsonl", '{"file_name": "a.jpg", "ref_file_names": ["b.jpg", null]}', "has None as its 'ref_file_na"),
         ("metadata.parquet", "nonsense", "metadata.parquet cannot be read"),
         ("captions.json", "3", "neither an object nor a list of objects"),
     ],
@@ -346,3 +350,91 @@ def test_values_that_json_does_not_have(tmp_path):
     rows = Rows(str(tmp_path), ["t.parquet"])
     assert rows.row("a.jpg") == ('{"score": null, "when": "1970-01-01 00:00:00"}', None, {})
     rows.close()
+
+
+@pytest.mark.parametrize("layout", ["auto", "classes"])
+def test_a_folder_that_holds_its_own_output_is_the_same_dataset_again(tmp_path, layout):
+    source = folder(tmp_path / "in", "10_cat/a.jpg", "20_zebra/b.jpg")
+    (source / "1_out").mkdir()  # as after kill -9 before the first shard was there
+    (source / "1_out" / "left.txt").write_text("what was begun")
+    first = texts_of(source, source / "1_out", layout=layout)
+    assert (
+        texts_of(source, source / "1_out", layout=layout) == first == texts_of(source, tmp_path / "out", layout=layout)
+    )
+
+
+def test_an_output_in_the_folder_of_the_shards_that_are_packed_is_none_of_them(tmp_path):
+    quiet(folder(tmp_path / "in", "a.jpg"), tmp_path / "shards")
+    for _ in range(2):
+        assert quiet(tmp_path / "shards", tmp_path / "shards" / "again").samples == 1
+
+
+def test_a_folder_of_parts_that_lies_in_the_folder_does_not_decide_its_layout(tmp_path):
+    source = folder(tmp_path / "in", "10_cat/a.jpg", "masks/10_cat/a.png")
+    assert set(texts_of(source, tmp_path / "out", beside={"mask": source / "masks"})["10_cat/a"]) == {
+        "jpg", "json", "txt", "mask.png",
+    }  # fmt: skip
+
+
+def test_only_folders_with_images_are_classes(tmp_path):
+    source = folder(tmp_path / "in", "cat/a.jpg", "zebra/b.jpg", "notes/x.txt", "__MACOSX/cat/a.jpg")
+    for empty in ("empty", "_latent_cache", ".git"):
+        (source / empty).mkdir()
+    numbers = {key: fields["cls"] for key, fields in texts_of(source, tmp_path / "out", layout="classes").items()}
+    assert numbers == {"cat/a": "0", "zebra/b": "1"}
+
+
+def test_references_of_numbered_images_in_folders_are_theirs(tmp_path):
+    source = folder(tmp_path / "in", "images/train/0001.jpg", "images/x.jpg", "references/train/0001.jpg",
+                    "references/x/0.jpg", captions__x="no")  # fmt: skip
+    assert {key: set(fields) for key, fields in texts_of(source, tmp_path / "out").items()} == {
+        "train/0001": {"jpg", "ref.jpg"},
+        "x": {"jpg", "ref0.jpg"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("files", "options", "words"),
+    [
+        ({"a.json": "{}", "a.meta.json": "{}", "metadata.csv": "file_name,n\na.jpg,1"}, {}, "a.meta.json and what"),
+        ({"cat__a.cls": "7", "cat__a.png": "no"}, {"layout": "classes"}, "cat/a.cls and what the layout says"),
+    ],
+)
+def test_facts_of_a_layout_never_take_the_place_of_a_file(tmp_path, files, options, words):
+    source = folder(tmp_path / "in", "a.jpg", **files)
+    with pytest.raises(sp.NameCollision, match=words):
+        quiet(source, tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_default_caption_is_found_in_decomposed_folders_and_never_outside(tmp_path):
+    there = unicodedata.normalize("NFD", "é")
+    source = folder(tmp_path / "in", "x.jpg", f"{there}/b.jpg", **{"default.txt": "root", f"{there}__default.txt": "é"})
+    assert {key: fields["txt"] for key, fields in texts_of(source, tmp_path / "out").items()} == {
+        "x": "root",
+        "é/b": "é",
+    }
+    (tmp_path / "secret.txt").write_text("secret")
+    (source / "default.txt").unlink()
+    (source / "default.txt").symlink_to(tmp_path / "secret.txt")
+    with pytest.raises(sp.PackError, match="default.txt is no file of the folder itself"):
+        quiet(source, tmp_path / "other")
+
+
+def test_links_to_the_folder_lead_to_the_right_files(tmp_path):
+    folder(tmp_path, "real/deep/images/a.jpg", "masks/a.png", real__deep__masks="x", **{
+        "table.csv": "file_name,text\na.jpg,right", "real/deep/table.csv": "file_name,text\na.jpg,wrong"})  # fmt: skip
+    (tmp_path / "link").symlink_to(tmp_path / "real" / "deep" / "images")
+    absolute = f"file_name,text\n{tmp_path / 'real' / 'deep' / 'images' / 'a.jpg'},right"
+    (tmp_path / "absolute.csv").write_text(absolute)
+    for number, table in enumerate(("table.csv", "absolute.csv")):
+        found = texts_of(tmp_path / "link", tmp_path / f"{number}", metadata=tmp_path / table,
+                         beside={"mask": tmp_path / "masks"})  # fmt: skip
+        assert found["a"]["txt"] == "right"
+        assert found["a"]["mask.png"] == "image"
+
+
+def test_images_that_are_packed_once_are_chosen_among_those_that_are_wanted(tmp_path):
+    scores = {"a.json": '{"score": 1}', "b.json": '{"score": 9}', "c.json": '{"score": 9}'}
+    source = folder(tmp_path / "in", "a.jpg", "b.jpg", "c.jpg", **scores)
+    assert set(texts_of(source, tmp_path / "out", where="score > 5", deduplicate=True)) == {"b"}

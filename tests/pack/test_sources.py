@@ -240,4 +240,4 @@ def test_options_of_folders_mean_nothing_for_shards(shards):
     for given in (sp.stream(str(shards / "one")), [3], b"x", [], {"a": 1}):
         with pytest.raises(sp.ConfigError, match=r"pack takes a folder, shards, .* pipe\.write"):
             quiet(given, shards / "out")
-    assert sys.modules["streampipe.pack.find"].kind_of(shards / "one", None, None) == "tar"
+    assert sys.modules["streampipe.pack.find"].kind_of(shards / "one", None, None, "out") == "tar"
