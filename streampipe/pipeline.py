@@ -339,7 +339,7 @@ class Pipeline(Fluent, IterableDataset[Any]):
         if self._pass is None:
             epochs = self.spec.epochs
             new = {"kind": "new", "epoch": self._clock.next(epochs or 1), "step": 0, "epochs": epochs, "steps": None}
-            return {"streampipe": VERSION, **new}
+            return {"streampipe": VERSION, **new, "ranks": (self._world or find_world())[1]}  # for sp.replay
         return self._pass.state()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -15,10 +15,9 @@ from streampipe.errors import ConfigError
 from streampipe.kinds import checked
 from streampipe.lineage import Lineage
 from streampipe.pipeline import Pipeline
-from streampipe.plan.batchwise import BatchPlan
-from streampipe.plan.planned import Cursor
-from streampipe.plan.stepped import StepPlan
+from streampipe.plan.planned import Cursor, Plan
 from streampipe.spec import Job
+from streampipe.world import find_world
 
 State = Mapping[str, Any]
 
@@ -61,11 +60,17 @@ def replay(
     if isinstance(where, (str, os.PathLike)):
         log = Lineage(where)
         part = log.part_of(step, rank)
-        world_size, keys = world_size or part.ranks, log.step(step, rank)["key"].to_pylist()
-        states: list[dict[str, Any]] = [checked_state(part.state)]
+        states: list[dict[str, Any]] = [checked_state({**part.state, "ranks": part.ranks})]
+        keys = log.step(step, rank)["key"].to_pylist()
     else:
         states = [checked_state(each) for each in ([where] if isinstance(where, Mapping) else where)]
-    ranks = world_size or _ranks_of(pipe, states[0])
+    if not states:
+        raise ConfigError("replay takes a state, or the states of all ranks, not an empty list")
+    if states[0]["kind"] != "new" and "batches" not in states[0]:
+        raise ConfigError(
+            "the state is of a plain pass over the pipeline, which does not count steps: give one of pipe.loader()"
+        )
+    ranks = find_world(rank, _ranks_of(states[0]) if world_size is None else world_size)[1]
     item = _batch(pipe, states, step, rank, ranks)
     if keys is not None and isinstance(item, Mapping) and item.get("__key__", keys) not in (keys, keys[0]):
         raise ConfigError(
@@ -78,7 +83,7 @@ def replay(
 def _batch(pipe: Pipeline, states: Sequence[Mapping[str, Any]], step: int, rank: int, ranks: int) -> Any:
     engine: Engine[Any] = compile(pipe.spec, Job(ranks, 0))
     state = states[0]
-    before = step - (state.get("batches") or 0)
+    before = step - state.get("batches", 0)
     if state["kind"] == "new":
         at: Any = engine.first(state["epoch"])
     elif state["kind"] != engine.kind:
@@ -86,7 +91,7 @@ def _batch(pipe: Pipeline, states: Sequence[Mapping[str, Any]], step: int, rank:
     else:
         engine, at = engine.load(states, rank, ranks)
     if isinstance(engine, IndexedEngine):
-        return next(_items(engine, _place(engine, at, before, step), None, rank, ranks))
+        return next(_items(engine, _place(engine, at, before, state, step), None, rank, ranks))
     if before < 0:
         raise ConfigError(
             f"the state stands behind step {step}, and the batches of this pipeline cannot be planned: give a state "
@@ -99,25 +104,30 @@ def _batch(pipe: Pipeline, states: Sequence[Mapping[str, Any]], step: int, rank:
     raise ConfigError(f"the pass that the state stands in has ended before step {step}; give a later state, or the log")
 
 
-def _place(engine: IndexedEngine, at: Cursor, steps: int, step: int) -> Cursor:
-    """The place so many steps later than another one, or earlier."""
+def _place(engine: IndexedEngine, at: Cursor, steps: int, state: Mapping[str, Any], step: int) -> Cursor:
+    """The place so many steps later than the state's, or earlier."""
     plan = engine.plan
     if steps >= 0:
         return plan.after(at, steps)
-    if isinstance(plan, StepPlan):
-        number = plan.number(at.epoch, at.step) + steps
-        found = plan.at(max(number, 0), Cursor(0, 0, None))
-    else:
-        number = plan.length(0, at.epoch) + at.step + steps
-        found = plan.after(Cursor(0, 0, None), max(number, 0))
-    begun = plan.begun
-    unknown = isinstance(plan, StepPlan) and number < plan.known_from
-    if number < 0 or unknown or (begun is not None and (found.epoch, found.step) < (begun.epoch, begun.steps)):
+    first = plan.known
+    had = plan.since(first, at)
+    found = plan.after(first, max(had + steps, 0))
+    if had + steps < 0 or (found.epoch < at.epoch and not _whole(plan, first, had, state)):
         raise ConfigError(
-            f"step {step} lies before this run began or went on with another global batch or schedule: give a state "
-            f"from before that, or the folder that loader(log=...) wrote"
+            f"step {step} lies before this run began or went on with another global batch or schedule, or before an "
+            f"epoch that was left before its end: give a state from before that, or the folder that loader(log=...) "
+            f"wrote"
         )
     return found
+
+
+def _whole(plan: Plan, first: Cursor, had: int, state: Mapping[str, Any]) -> bool:
+    """Whether all batches that a run had are those of its plan, as far as that can be told: from the beginning of an
+    epoch on, each epoch to its end. A change of the global batch is known until its epoch is over.
+    """
+    if first != Cursor(0, 0, None):
+        return True
+    return state["batches"] <= had and plan.after(first, had - state["batches"]).step == 0
 
 
 def _items(engine: Engine[Any], at: Any, until: int | None, rank: int, ranks: int) -> Iterator[Any]:
@@ -126,17 +136,8 @@ def _items(engine: Engine[Any], at: Any, until: int | None, rank: int, ranks: in
             yield item
 
 
-def _ranks_of(pipe: Pipeline, state: Mapping[str, Any]) -> int:
-    """How many ranks the job had, as far as its state says."""
-    if state["kind"] == "new":
-        return int(state.get("ranks") or 1)
-    if state["kind"] == "lanes":
-        return int(state["rank"][1]) if state.get("rank") else 1
-    engine = compile(pipe.spec, Job(1, 0))
-    size = state.get("batch")
-    if isinstance(engine, IndexedEngine) and isinstance(engine.plan, BatchPlan):
-        size, own = state["parts"][0]["batch"], engine.plan.dataset.plans[0].batch
-        return max(1, int(size // own if isinstance(own, int) else size[0] // own[0]))
-    if isinstance(engine, IndexedEngine) and isinstance(size, int):
-        return max(1, size // (engine.division.batch or 1))
-    return 1
+def _ranks_of(state: Mapping[str, Any]) -> int:
+    """How many ranks the job had, as its state says."""
+    if "ranks" not in state:
+        raise ConfigError("the state does not say of how many ranks the job was: give world_size=")
+    return int(state["ranks"])

@@ -8,7 +8,10 @@ import pytest
 from torch.utils.data import DataLoader
 
 import streampipe as sp
+from streampipe.context import Consumer
 from streampipe.counters import counters
+from streampipe.engine.clock import Clock
+from streampipe.engine.plain import PlainPass
 from streampipe.stages.stage import stage
 from tests.data import write_shards
 
@@ -170,7 +173,8 @@ def test_a_run_of_8_ranks_and_3_workers_continues_on_any_other_number(many):
 def test_a_new_run_has_the_same_batches_on_any_number_of_ranks(many):
     whole, state = global_batches(many, 1, 0)
     for ranks, workers in [(2, 1), (3, 2), (8, 0), (16, 0)]:
-        assert global_batches(many, ranks, workers) == (whole, state), f"{ranks} ranks, {workers} workers"
+        found = global_batches(many, ranks, workers)
+        assert found == (whole, {**state, "ranks": ranks}), f"{ranks} ranks, {workers} workers"
 
 
 @pytest.mark.parametrize("size", [12, 96])
@@ -306,6 +310,18 @@ def test_torchdatas_stateful_dataloader_resumes_at_every_step(shards, make, work
         fresh = StatefulDataLoader(make(shards), batch_size=None, num_workers=workers)
         fresh.load_state_dict(state)
         assert got + keys(fresh) == whole, f"step {step}"
+
+
+@pytest.mark.parametrize("make", [planned, sequential])
+def test_a_loader_refuses_the_state_of_one_worker_of_a_plain_dataloader(shards, make):
+    def state(worker, workers):
+        passed = PlainPass(make(shards).spec, Consumer(0, 1, worker, workers), Clock(), None)
+        assert next(iter(passed))
+        return passed.state()
+
+    with pytest.raises(sp.ConfigError, match="worker 1 of 2 of a plain DataLoader, which does not know what its sibl"):
+        make(shards).loader().load_state_dict(state(1, 2))
+    make(shards).loader().load_state_dict(state(0, 1))
 
 
 def test_steps_per_epoch_cuts_a_stream_that_goes_on(shards):

@@ -152,6 +152,7 @@ class Life:
             "epochs": self.epochs,
             "steps": self.steps,
             "batches": self.received_in_all,
+            "ranks": self.ranks,  # for sp.replay
             **self.engine.state(at, self.rank, self.ranks),
         }
 
@@ -163,7 +164,12 @@ class Life:
         """
         found = [checked_state(state) for state in states]
         first = found[0]
-        self.received_in_all = first.get("batches") or 0
+        if (of := first.get("worker", (0, 1)))[1] > 1:
+            raise ConfigError(
+                f"the state is of worker {of[0]} of {of[1]} of a plain DataLoader, which does not know what its "
+                f"siblings took: load it where it was saved, or save and load with pipe.loader()"
+            )
+        self.received_in_all = first.get("batches", 0)
         if first["kind"] == "new":
             self._reset(first["epoch"])
             return

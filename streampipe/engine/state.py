@@ -38,8 +38,10 @@ def checked_state(state: Any) -> dict[str, Any]:
         raise wrong(f"its version is {found.get('streampipe')!r}, this release reads {VERSION}")
     if not is_number(found.get("epoch")) or found["epoch"] > _LAST_EPOCH:
         raise wrong(f"its epoch is {found.get('epoch')!r}")
-    if not is_number(found.setdefault("batches", 0)):
+    if not is_number(found.get("batches", 0)):
         raise wrong(f"its number of batches is {found['batches']!r}")
+    if not is_number(found.get("ranks", 1)) or found.get("ranks") == 0:
+        raise wrong(f"its number of ranks is {found['ranks']!r}")
     if found.get("kind") == "new":
         return found
     if not is_number(found.get("step")):

@@ -205,14 +205,9 @@ class BatchPlan(StepPlan):
 
 def _start(plan: Plan, at: Cursor, had: int) -> Start | None:
     """From where on a part's steps follow from its plan, of which it had ``had`` before ``at``; None: from there on."""
-    groups = plan.groups.origin if isinstance(plan, BucketPlan) else None
-    begun = plan.begun or groups
-    if isinstance(plan, StepPlan) and plan.known_from:
-        first = plan.at(plan.known_from, Cursor(0, 0, None))
-    else:
-        first = Cursor(begun.epoch, begun.steps, None) if begun else Cursor(0, 0, None)
-    since = plan.length(first.epoch, at.epoch - first.epoch) + at.step - first.step
-    return Start(had - since, first) if begun or since == had else None
+    first = plan.known
+    since = plan.since(first, at)
+    return Start(had - since, first) if first != Cursor(0, 0, None) or since == had else None
 
 
 def make(

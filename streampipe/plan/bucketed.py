@@ -160,6 +160,12 @@ class BucketPlan(Plan):
         return self.groups.is_empty
 
     @property
+    def known(self) -> Cursor:
+        """The first place that this plan knows."""
+        begun = self.groups.origin
+        return Cursor(begun.epoch, begun.steps, None) if begun else Cursor(0, 0, None)
+
+    @property
     def same(self) -> bool:
         """Whether all ranks have the same bucket at a step."""
         return self.groups.together == 1

@@ -209,6 +209,11 @@ class GroupOrder:
         """Lay out the epoch that a group is of: ``epoch`` or one near it."""
         if self._first <= number < self._end:
             return
+        if number < 0:
+            raise ConfigError(
+                f"the place lies {-number} batches before the one from which this run went on with other batch sizes: "
+                f"give a state from before that"
+            )
         while self._groups.before(epoch) > number:
             epoch -= 1
         while self._groups.before(epoch + 1) <= number:

@@ -111,6 +111,15 @@ class Plan:
         return max([own, *(getattr(part, "window", None) or 0 for part in getattr(self.dataset, "mixed", ()))])
 
     @property
+    def known(self) -> Cursor:
+        """The first place that this plan knows: what came before it had another global batch, or schedule."""
+        return Cursor(self.begun.epoch, self.begun.steps, None) if self.begun else Cursor(0, 0, None)
+
+    def since(self, first: Cursor, at: Cursor) -> int:
+        """Steps from one place to a later one, neither before ``known``."""
+        return self.length(first.epoch, at.epoch - first.epoch) + at.step - first.step
+
+    @property
     def is_empty(self) -> bool:
         """Whether no epoch has a batch."""
         return self.batches == 0

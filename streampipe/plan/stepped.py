@@ -93,6 +93,11 @@ class StepPlan(Plan):
         """The first step that this plan knows: before it there were others, of another size or schedule."""
         return max(self.course.legs[0].first, self.origin.step if self.origin else 0)
 
+    @property
+    def known(self) -> Cursor:
+        """The place of that step."""
+        return self.at(self.known_from, Cursor(0, 0, None))
+
     def after(self, cursor: Cursor, steps: int = 1) -> Cursor:
         """The cursor ``steps`` steps later."""
         return cursor if self.is_empty else self.at(self.number(cursor.epoch, cursor.step) + steps, cursor)

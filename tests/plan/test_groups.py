@@ -1,6 +1,7 @@
 """From counts to groups: every draw in one group, equal steps, and any step can be had alone."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -138,6 +139,13 @@ def test_other_sizes_go_on_where_those_before_them_stopped(counts, sizes, togeth
                 of_epoch = [draw - epoch * n for draw in mine if draw // n == epoch]
                 assert of_epoch == list(range(len(of_epoch)))
                 assert n - len(of_epoch) < max(size[bucket] for size in sizes)
+
+
+def test_a_place_before_the_change_to_other_sizes_is_refused_and_not_searched_for_ever():
+    groups = Groups(make("photo"), (12,) * 11, (4,) * 11)
+    origin = GroupOrder(groups, 7).origin(1, 2)
+    with pytest.raises(sp.ConfigError, match="lies 2 batches before the one from which this run went on"):
+        GroupOrder(replace(groups, sizes=(6,) * 11, origin=origin), 7).at(-2, 1)
 
 
 def test_a_bucket_too_rare_for_a_batch_comes_at_last_and_as_often_as_the_others():
