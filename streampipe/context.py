@@ -172,15 +172,13 @@ class Run:
         Raises:
             ConfigError: the sample has no key, so every sample would have the same choices.
         """
-        position, key = sample.get("__position__"), sample.get("__key__")
+        key = sample.get("__key__")
         if key is None:
             raise ConfigError(
                 f"stage {self.stage!r} makes random choices for each sample, which follow from its __key__, and this "
                 f"sample has none: give it one, or put select(..., metadata=False) behind the stage"
             )
-        if isinstance(position, list):  # a batch's, one for each sample
-            position = position[0]
-        return derive(self.seed, position.epoch if position else 0, str(key), self.stage)
+        return derive(self.seed, epoch_of(sample), str(key), self.stage)
 
     def rng(self, sample: Mapping[str, Any]) -> np.random.Generator:
         """A generator for this stage's random choices for a sample.
@@ -220,6 +218,18 @@ def key_of(sample: Any) -> Any:
     return key[0] if isinstance(key, list) and key else key
 
 
+def epoch_of(sample: Any) -> int:
+    """The epoch of a sample, or of a batch's first; 0 where it does not say.
+
+    >>> epoch_of({"__position__": Position(2, 0, 7)}), epoch_of({"__position__": [Position(1, 0, 7)]}), epoch_of(3)
+    (2, 1, 0)
+    """
+    position = sample.get("__position__") if isinstance(sample, Mapping) else None
+    if isinstance(position, list):
+        position = position[0] if position else None
+    return int(position[0]) if position else 0
+
+
 def blame(error: Exception, stage: str, sample: Mapping[str, Any] | None) -> StreampipeError:
     """An exception from a user's function or a stage as a ``StageError`` that names stage and sample.
 
@@ -233,7 +243,7 @@ def blame(error: Exception, stage: str, sample: Mapping[str, Any] | None) -> Str
     return StageError(f"stage {stage!r}{place}: {type(error).__name__}: {error}")
 
 
-__all__ = ["Consumer", "Position", "Run", "Sample", "SampleError", "blame", "key_of", "where"]
+__all__ = ["Consumer", "Position", "Run", "Sample", "SampleError", "blame", "epoch_of", "key_of", "where"]
 
 
 class OfPass:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from multiprocessing.context import get_spawning_popen
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -111,7 +112,14 @@ class Pipeline(Fluent, IterableDataset[Any]):
         check_takes(stage, self._yields)
         spec = self.spec
         find_groups((*spec.chain, stage))  # what stands wrong around bucket is refused here
-        made = Pipeline(spec.source, (*spec.chain, stage), seed=spec.seed, epochs=spec.epochs, policy=spec.policy)
+        return self._changed(chain=(*spec.chain, stage))
+
+    def _changed(self, **parts: Any) -> Pipeline:
+        """This pipeline with parts of its spec replaced; whatever else was said of it goes along. Every method that
+        gives a pipeline makes it here.
+        """
+        spec = replace(self.spec, **parts)
+        made = Pipeline(spec.source, spec.chain, seed=spec.seed, epochs=spec.epochs, policy=spec.policy)
         made._world = self._world
         return made
 
@@ -149,8 +157,7 @@ class Pipeline(Fluent, IterableDataset[Any]):
         division, _ = check_part(self.spec, "repeat")
         if division.joins:
             raise ConfigError("repeat goes before batch: this pipeline is batched already")
-        spec = self.spec
-        return Pipeline(MixSamples([spec], None, [times]), seed=spec.seed, epochs=spec.epochs, policy=spec.policy)
+        return self._changed(source=MixSamples([self.spec], None, [times]), chain=())
 
     @spelt
     def of_rank(self, rank: int, world_size: int) -> Pipeline:
@@ -162,11 +169,20 @@ class Pipeline(Fluent, IterableDataset[Any]):
         >>> list(islice(sp.from_iterable([1, 2, 3, 4], epochs=None).of_rank(1, 2), 3))
         [2, 4, 2]
         """
-        found = Pipeline(
-            self.spec.source, self.spec.chain, seed=self.spec.seed, epochs=self.spec.epochs, policy=self.spec.policy
-        )
-        found._world = find_world(rank, world_size)
-        return found
+        made = self._changed()
+        made._world = find_world(rank, world_size)
+        return made
+
+    def _refuse_rank(self, what: str) -> None:
+        """Refuse ``of_rank`` where another library shares out the samples."""
+        if self._world is not None:
+            raise ConfigError(f"{what} shares out the samples itself: leave out of_rank{self._world}")
+
+    def _world_of(self, rank: int | None = None, world_size: int | None = None) -> tuple[int, int]:
+        """The rank, of how many: as given here, else as ``of_rank`` said, else as the environment does."""
+        if rank is None and world_size is None and self._world is not None:
+            return self._world
+        return find_world(rank, world_size)
 
     def set_epoch(self, epoch: int) -> None:
         """The next plain pass is epoch ``epoch``, in persistent workers too; a state of another epoch is given up."""
@@ -207,8 +223,8 @@ class Pipeline(Fluent, IterableDataset[Any]):
         **unknown: NoReturn,
     ) -> Loader:
         """A DataLoader over this pipeline; see ``sp.Loader`` for the options. A state that was loaded goes along."""
-        if rank is None and self._world is not None:
-            rank, world_size = self._world
+        if self._world is not None:
+            rank, world_size = self._world_of(rank, world_size)
         loader = Loader(
             self,
             num_workers,
@@ -296,7 +312,7 @@ class Pipeline(Fluent, IterableDataset[Any]):
             max_samples=max_samples,
             num_workers=num_workers,
             threads=threads,
-            world=find_world(rank, world_size),
+            world=self._world_of(rank, world_size),
             policy=policy,
             version=version,
             quality=quality,
@@ -339,7 +355,7 @@ class Pipeline(Fluent, IterableDataset[Any]):
         if self._pass is None:
             epochs = self.spec.epochs
             new = {"kind": "new", "epoch": self._clock.next(epochs or 1), "step": 0, "epochs": epochs, "steps": None}
-            return {"streampipe": VERSION, **new, "ranks": (self._world or find_world())[1]}  # for sp.replay
+            return {"streampipe": VERSION, **new, "ranks": self._world_of()[1]}  # for sp.replay
         return self._pass.state()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -362,7 +378,7 @@ class Pipeline(Fluent, IterableDataset[Any]):
         if self._pass is not None:
             engine, name = self._pass.engine, self._pass.name
         else:
-            world = (self._world or find_world())[1]
+            world = self._world_of()[1]
             if self._engine is None or self._engine[0] != world or learns(self.spec):
                 self._engine = world, compile(self.spec, Job(world))
             engine, name = self._engine[1], self._clock.next(epochs)
@@ -376,7 +392,7 @@ class Pipeline(Fluent, IterableDataset[Any]):
 
     def __iter__(self) -> Iterator[Any]:
         # Not a generator function: what is decided here is decided when the pass begins, not at its first sample.
-        rank, world_size = self._world or find_world()
+        rank, world_size = self._world_of()
         info = get_worker_info()
         worker, num_workers = (info.id, info.num_workers) if info else (0, 1)
         if info is not None and self._token:
@@ -390,7 +406,7 @@ class Pipeline(Fluent, IterableDataset[Any]):
     def __getstate__(self) -> dict[str, Any]:
         state = {**self.__dict__, "_pass": None, "_engine": None}  # a pass is live: generators, open shards
         if get_spawning_popen() is not None:
-            world = self._world or find_world()  # a spawned worker knows nothing of the parent's process group
+            world = self._world_of()  # a spawned worker knows nothing of the parent's process group
             refuse_splitters(world[1])
             state |= {"_world": world, "_token": token_of_workers()}
         return state

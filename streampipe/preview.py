@@ -83,7 +83,7 @@ def preview(
 def cards_of(pipe: Pipeline, samples: int, epoch: int, edge: int, threads: int) -> Iterator[dict[str, Any]]:
     """The cards of a pipeline's first samples."""
     front, made, buckets, caption = _parts(pipe.chain)
-    shown = Pipeline(pipe.source, (*front, caption), seed=pipe.spec.seed, policy=pipe.spec.policy)
+    shown = pipe._changed(chain=(*front, caption), epochs=1)
     shown.set_epoch(epoch)
     options = {name: value for name, value in made.options.items() if name != "threads"}
     decoder = FieldDecoder(Run(seed=pipe.spec.seed, stage="decode"), **{**options, "device": None})

@@ -23,6 +23,7 @@ from streampipe.policy import ErrorPolicy
 from streampipe.query.split import Split
 from streampipe.reading.formats import format_of_all, source_of
 from streampipe.reading.iterable import IterableSamples
+from streampipe.reading.protocol import Samples
 from streampipe.reading.shards import ShardSamples
 from streampipe.reading.tars import TarSamples
 from streampipe.repository import is_repository, shards_of
@@ -212,7 +213,7 @@ def mix(
     if shares is None and not any(batched):
         _check_planned(pipes, "the mixture")
     policy = on_error if isinstance(on_error, ErrorPolicy) else ErrorPolicy(on_error)
-    return Pipeline(source, seed=seed, epochs=epochs, policy=policy)
+    return _whole(pipes, source, seed, epochs, policy)
 
 
 @spelt
@@ -241,9 +242,8 @@ def concat(
     pipes = _parts(pipes, "concat")
     _check_planned(pipes, "concat")
     policy = on_error if isinstance(on_error, ErrorPolicy) else ErrorPolicy(on_error)
-    return Pipeline(
-        MixSamples([pipe.spec for pipe in pipes], None, [1] * len(pipes), True), seed=seed, epochs=epochs, policy=policy
-    )
+    source = MixSamples([pipe.spec for pipe in pipes], None, [1] * len(pipes), True)
+    return _whole(pipes, source, seed, epochs, policy)
 
 
 @checked
@@ -272,8 +272,7 @@ def split(pipe: Pipeline, by: str = "key", share: float = 0.01, *, seed: int = 0
     if pipe.source.parts:
         raise ConfigError("split stands before mix: split its parts, and mix the rests and what is held out")
     first = tuple(takewhile(lambda stage: isinstance(pushdown_of(stage), (Filter, Limit)), pipe.chain))
-    spec = pipe.spec
-    begin = Pipeline(spec.source, first, seed=spec.seed, epochs=spec.epochs, policy=spec.policy)
+    begin = pipe._changed(chain=first)
     sides = []
     for side in Split.halves(share, by, seed):
         found = begin.apply(where(condition=side, beside=begin._beside("where")))
@@ -295,6 +294,17 @@ def _parts(pipes: Sequence[Pipeline], name: str) -> list[Pipeline]:
     if any(_is_batched(pipe) for pipe in pipes):
         raise ConfigError(f"{name} takes pipelines that are not batched: batch behind it")
     return pipes
+
+
+def _whole(pipes: Sequence[Pipeline], source: Samples, seed: int, epochs: int | None, policy: ErrorPolicy) -> Pipeline:
+    """The pipeline of several, for the rank that all of them are for."""
+    worlds = {pipe._world for pipe in pipes}
+    if len(worlds) > 1:
+        said = " and ".join(sorted("of no rank" if each is None else f"of_rank{each}" for each in worlds))
+        raise ConfigError(f"the parts of a mixture are for one rank, and some are {said}: say of_rank behind it, once")
+    made = Pipeline(source, seed=seed, epochs=epochs, policy=policy)
+    made._world = worlds.pop()
+    return made
 
 
 def _numbers(weights: Any) -> list[float]:

@@ -110,6 +110,14 @@ def test_with_epoch_goes_on_where_the_last_pass_stopped(urls):
     assert [seen.count(key) for key in set(seen)].count(6) + [seen.count(key) for key in set(seen)].count(5) >= 9
 
 
+def test_with_epoch_is_kept_by_what_stands_behind_and_refused_where_a_pass_would_have_no_end(urls):
+    made = compat.WebDataset(urls).with_epoch(3)
+    for changed in (made.repeat(2), made.of_rank(0, 2), made.map_dict(txt=len), compat.WebDataset(made)):
+        assert len(list(changed.loader())) == 3
+    with pytest.raises(sp.ConfigError, match=r"with_epoch\(3\) is of passes of WebLoader"):
+        iter(made)
+
+
 def test_a_random_mix_has_its_shares(urls):
     parts = [compat.WebDataset(url) for url in urls]
     keys = [sample["__key__"][0] for sample in islice(compat.RandomMix(parts, [3, 1]), 8)]

@@ -5,6 +5,7 @@ import torch
 from torch.utils.data import DataLoader
 
 import streampipe as sp
+from streampipe.compat import webdataset as compat
 from tests import levels
 from tests.data import write_shards
 
@@ -24,6 +25,47 @@ def test_the_length_of_a_pipeline_is_what_a_pass_yields(folder, level):
     assert len(batched) == len([*batched]) == len(DataLoader(batched, batch_size=None))
     assert len(batched.of_rank(0, 2)) == len([*batched.of_rank(0, 2)])
     assert len(levels.samples(level, "each", folder, epochs=3)) == 3 * sum(levels.COUNTS)
+
+
+CHANGES = {
+    "apply": lambda pipe: pipe.map(dict),
+    "repeat": lambda pipe: pipe.repeat(1),
+    "mix": lambda pipe: sp.mix([pipe]),
+    "concat": lambda pipe: sp.concat([pipe]),
+    "mix of batches": lambda pipe: sp.mix([pipe.batch(1)]),
+    "split": lambda pipe: sp.split(pipe, share=1e-9)[0],
+    "webdataset": lambda pipe: compat.WebDataset(pipe).repeat(1).to_tuple("__key__"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_the_rank_that_was_given_goes_along_whatever_is_made_of_the_pipeline(folder, change):
+    pipe = levels.samples("indexed", "each", folder)
+    parts = [list(CHANGES[change](pipe.of_rank(rank, 3))) for rank in range(3)]
+    assert [len(part) for part in parts] == [sum(levels.COUNTS) // 3] * 3
+    keys = {str(sample[0] if isinstance(sample, tuple) else sample["__key__"]) for part in parts for sample in part}
+    assert len(keys) == sum(levels.COUNTS)
+
+
+def test_a_rank_is_told_to_write_and_one_that_is_given_there_comes_first(folder, tmp_path):
+    pipe = levels.samples("indexed", "each", folder)
+    for rank in range(2):
+        pipe.of_rank(rank, 2).select("txt").write(f"{tmp_path}/ranks/{{:03d}}.tar", max_samples=9, progress=False)
+        assert len(list((tmp_path / "ranks").glob("*.tar"))) == (3, 5)[rank]
+    pipe.of_rank(1, 2).select("txt").write(
+        f"{tmp_path}/all/{{:03d}}.tar", max_samples=9, rank=0, world_size=1, progress=False
+    )
+    assert len(list((tmp_path / "all").glob("*.tar"))) == 5
+
+
+def test_parts_of_several_ranks_and_half_of_a_rank_are_refused(folder):
+    pipe = levels.samples("indexed", "each", folder)
+    with pytest.raises(sp.ConfigError, match=r"some are of_rank\(0, 2\) and of_rank\(1, 2\): say of_rank behind it"):
+        sp.mix([pipe.of_rank(0, 2), pipe.of_rank(1, 2)])
+    with pytest.raises(sp.ConfigError, match=r"some are of no rank and of_rank\(1, 2\)"):
+        sp.concat([pipe, pipe.of_rank(1, 2)])
+    with pytest.raises(sp.ConfigError, match="give rank and world_size together"):
+        pipe.of_rank(0, 2).loader(world_size=4)
 
 
 def test_the_length_of_bucketed_epochs_is_that_of_the_next_pass(folder):

@@ -47,6 +47,7 @@ def from_streampipe(pipe: Pipeline, *, shares: int = 1) -> Any:
         raise ConfigError(f"from_streampipe takes a pipeline, not a {type(pipe).__name__}")
     if pipe.spec.epochs is None:
         raise ConfigError("from_streampipe needs a pipeline that ends: give sp.stream(..., epochs=1)")
+    pipe._refuse_rank("datasets.distributed.split_dataset_by_node")
     check_number("from_streampipe", "shares", shares, 1)
     return datasets.IterableDataset(_Shares(pipe, shares, range(shares), 0))
 

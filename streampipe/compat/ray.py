@@ -54,6 +54,7 @@ class PipelineSource(Datasource):  # type: ignore[misc]
             raise ConfigError(f"PipelineSource takes a pipeline, not a {type(pipe).__name__}")
         if pipe.spec.epochs is None:
             raise ConfigError("PipelineSource needs a pipeline that ends: give sp.stream(..., epochs=1)")
+        pipe._refuse_rank("Ray Data, which PipelineSource is for,")
         if shares is not None:
             check_number("PipelineSource", "shares", shares, 1)
         check_number("PipelineSource", "epoch", epoch, 0)

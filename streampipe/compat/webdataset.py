@@ -83,11 +83,11 @@ class WebDataset(Pipeline):
         spec = made.spec
         super().__init__(spec.source, spec.chain, seed=spec.seed, epochs=spec.epochs, policy=spec.policy)
         self._world = made._world
-        self.steps: int | None = None
+        self.steps: int | None = made.steps if isinstance(made, WebDataset) else None
 
-    def apply(self, stage: Any) -> Any:
-        """As ``Pipeline.apply``; what it gives has webdataset's methods too."""
-        made = WebDataset(super().apply(stage))
+    def _changed(self, **parts: Any) -> WebDataset:
+        """As ``Pipeline`` does it; what it gives has webdataset's methods too."""
+        made = WebDataset(super()._changed(**parts))
         made.steps = self.steps
         return made
 
@@ -128,11 +128,17 @@ class WebDataset(Pipeline):
 
         ``loader()`` takes it as ``steps_per_epoch``, so behind ``batched`` it counts batches, as webdataset's does.
         """
-        spec = self.spec
-        endless = Pipeline(spec.source, spec.chain, seed=spec.seed, epochs=None, policy=spec.policy)
-        made = WebDataset(endless)
+        made = self._changed(epochs=None)
         made.steps = nsamples
         return made
+
+    def __iter__(self) -> Iterator[Any]:
+        if self.steps is not None and self.spec.epochs is None:
+            raise ConfigError(
+                f"with_epoch({self.steps}) is of passes of WebLoader(dataset, num_workers=n) or dataset.loader(), and "
+                f"this plain pass would have no end: use one of them, or leave with_epoch out"
+            )
+        return super().__iter__()
 
     def slice(self, *bounds: int) -> Any:
         """Samples ``[start, stop)`` of every epoch."""

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from streampipe.context import FILLED_IN, Run, Sample, key_of, where
+from streampipe.context import FILLED_IN, Run, Sample, epoch_of, key_of, where
 from streampipe.counters import counters
 from streampipe.errors import ConfigError, DecodeError, StageError
 from streampipe.index.beside import Beside
@@ -127,14 +127,14 @@ class _Sidecars:
         url = self._url(sample)
         if url is None:
             return None
-        rows: Rows = self.beside.held(url, self._read, _epoch(sample), self.run, _COUNTED)
+        rows: Rows = self.beside.held(url, self._read, epoch_of(sample), self.run, _COUNTED)
         return rows
 
     def prepare(self, samples: Sequence[Sample]) -> None:
         """Read what samples need that comes from afar, several files at once."""
         urls = [url for url in map(self._url, samples) if url is not None and self.beside.source.is_remote(url)]
         if urls:
-            self.beside.together(urls, self._read, _epoch(samples[0]), self.run, _COUNTED)
+            self.beside.together(urls, self._read, epoch_of(samples[0]), self.run, _COUNTED)
 
     def nothing(self, sample: Sample, rows: Rows | None) -> dict[str, Any]:
         """None in every column."""
@@ -170,11 +170,6 @@ class _Sidecars:
 
     def _read(self, url: str) -> Rows:
         return read(url, self._shards.get(url, url), self.beside.source, self.column, self.wanted, self.beside.limits)
-
-
-def _epoch(sample: Sample) -> int:
-    position = sample.get("__position__")
-    return int(position.epoch) if position else 0
 
 
 def _with(sample: Sample, found: Mapping[str, Any], prefix: str, run: Run) -> Sample:

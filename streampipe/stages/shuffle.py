@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby
 from typing import Any
 
-from streampipe.context import FILLED_IN, Mark, Run, Trail
+from streampipe.context import FILLED_IN, Mark, Run, Trail, epoch_of
 from streampipe.plan.order import traceable, window_bytes
 from streampipe.rng import derive
 from streampipe.samples import size_of
@@ -32,7 +32,7 @@ def shuffle(samples: Iterable[Any], size: int, position: int = 0, *, run: Run = 
     ['a', 'b', 'c', 'd', 'e', 'f']
     """
     stopped_in, position, before = run.at or (None, position, None)
-    for epoch, of_epoch in groupby(_traced(samples, run.trail, before), _epoch):
+    for epoch, of_epoch in groupby(_traced(samples, run.trail, before), lambda traced: epoch_of(traced[0])):
         seed = derive(run.seed, run.stage, epoch, run.consumer.number, run.consumer.total)
         start = position if stopped_in in (None, epoch) else 0
         for sample, at, mark in traceable(of_epoch, size, seed, start, size_of, window_bytes(run.lanes)):
@@ -47,9 +47,3 @@ def _traced(samples: Iterable[Any], trail: Trail, before: Mark) -> Iterator[tupl
         behind = trail.mark
         yield sample, before, behind
         before = behind
-
-
-def _epoch(traced: tuple[Any, Mark, Mark]) -> int:
-    sample = traced[0]
-    position = sample.get("__position__") if isinstance(sample, dict) else None
-    return position.epoch if position else 0

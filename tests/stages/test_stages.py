@@ -1,6 +1,8 @@
 """The laws and the behaviour of every built-in stage."""
 
+import json
 import pickle
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ import torch
 import streampipe as sp
 from streampipe import stages
 from streampipe.context import Run
+from tests.data import write_shards
 from tests.laws import check_lazy, check_picklable, check_resume, run
 
 SAMPLES = [{"__key__": f"{i}", "txt": f"text {i}".encode(), "n": i} for i in range(12)]
@@ -81,6 +84,23 @@ def test_the_shuffle_stage_resumes_from_integers():
         return stages.shuffle(size=5, position=position)(SAMPLES[max(0, position - 5) :], Run(seed=3, stage="shuffle"))
 
     check_resume(make, len(SAMPLES))
+
+
+def test_batches_are_shuffled_epoch_by_epoch_and_resume(tmp_path):
+    write_shards(tmp_path, [9, 8, 7])
+
+    def pipe():
+        return sp.stream(str(tmp_path), epochs=2).batch(2).shuffle(6)
+
+    whole = [batch["__key__"] for batch in pipe().loader()]
+    assert len(whole) == 24
+    assert sorted(whole[:12]) == sorted(whole[12:]) != whole[:12] != whole[12:]
+    for step in (3, 14):
+        loader = pipe().loader()
+        assert [batch["__key__"] for batch in islice(loader, step)] == whole[:step]
+        resumed = pipe().loader()
+        resumed.load_state_dict(json.loads(json.dumps(loader.state_dict())))
+        assert [batch["__key__"] for batch in resumed] == whole[step:]
 
 
 def test_shuffle_does_not_mix_epochs():
