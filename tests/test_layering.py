@@ -77,13 +77,13 @@ INSIDE = {  # and in a folder, each file from those before it
     "index": "beside stated facts columns unpack parquet memory known manifest separated sidecar table layout ready "
     "sizes scan writer note find merged answers dataset whole build learn",
     "source": "location address connections network failures store http web retry fetch s3 gcs hub rust stores "
-    "buffers link traffic forward ranges ranged local disk part cache download source",
+    "buffers link traffic forward versions ranges ranged local disk part cache download source",
     "tar": "limits foreign extended header compression entries reader writer",
     "decoding": "extensions inflate geometry text blocks tensorfile conditioning arrays budget exif codec segments icc "
     "resize boxes pillow jpeg_damage jpeg fast png web more codecs image deferred several fields clip container "
     "isobmff matroska animation movie video",
-    "reading": "protocol iterable finder members shards indexed tars numbered folder parquet arrow chunks mds litdata "
-    "formats forward remote wanted pace prefetch reader",
+    "reading": "protocol iterable finder members shards indexed tars numbered folder pieces parquet arrow chunks mds "
+    "litdata formats forward remote wanted pace prefetch reader",
     "folders": "names walk files facts metadata layouts duplicates remote zips listing",
     "pack": "split change contents sift catalog supply find output pickles shard job summary work spool run",
     "engine": "engine chain division learnt planning mix batched batches indexed lanes turns streams state interleaved "

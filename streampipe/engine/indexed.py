@@ -54,6 +54,7 @@ class IndexedEngine(Engine[Cursor]):
         policy: ErrorPolicy | None = None,
     ) -> Iterator[tuple[Any, Any, bool]]:
         """See ``Engine.items``."""
+        self.spec.source.begin()
         stride = consumer.num_workers
         run = Run(seed=self.spec.seed, consumer=consumer, policy=policy or self.spec.policy.fresh(), threads=threads)
         cursor = at._replace(until=until)

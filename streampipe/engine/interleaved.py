@@ -73,6 +73,7 @@ class LaneEngine(Engine[LanePoint]):
         policy: ErrorPolicy | None = None,
     ) -> Iterator[tuple[Any, Any, bool]]:
         """See ``Engine.items``."""
+        self.spec.source.begin()
         keep_freed()
         run = Run(seed=self.spec.seed, consumer=consumer, policy=policy or self.spec.policy.fresh(), threads=threads)
         start = at._replace(turn=at.turn - consumer.worker) if own else at

@@ -15,6 +15,7 @@ from functools import lru_cache
 
 from streampipe.errors import SourceError
 from streampipe.source import Source, local_path
+from streampipe.source.versions import Version
 
 _SCHEME = "zip://"
 _WRONG = (
@@ -66,10 +67,10 @@ class Zips(Source):
             if name.startswith(below) and not info.is_dir():
                 yield name.removeprefix(below), info.file_size, f"{info.CRC:08x}"
 
-    def read(self, url: str, start: int = 0, end: int | None = None) -> bytes:
+    def read(self, url: str, start: int = 0, end: int | None = None, version: Version | None = None) -> bytes:
         """See ``Source.read``."""
         if not url.startswith(_SCHEME):
-            return super().read(url, start, end)
+            return super().read(url, start, end, version)
         path, name = _split(url)
         try:
             return _archive(path).read(name)[start:end]

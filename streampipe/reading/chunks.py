@@ -18,6 +18,7 @@ import numpy as np
 from streampipe.errors import ConfigError, CorruptShard, StreampipeError
 from streampipe.reading.numbered import Numbered
 from streampipe.source import Source, local_path, redact
+from streampipe.source.versions import Version
 from streampipe.tar.compression import decompress
 
 _HELD = 64  # shards whose offsets are held
@@ -49,6 +50,16 @@ class Shard(NamedTuple):
     bytes: int = 0
 
 
+class _Opened(NamedTuple):
+    """What is held of a shard: its bytes, where it is compressed, and the places of its samples; and of which version
+    of it they are.
+    """
+
+    whole: bytes | None
+    offsets: np.ndarray
+    version: Version
+
+
 class Chunks(Numbered):
     """Samples in shards of this kind, under folders with an ``index.json`` each. A sample source of any order."""
 
@@ -58,7 +69,7 @@ class Chunks(Numbered):
         if not self._files:
             raise ConfigError(f"{redact(_roots(urls)[0])}: its index.json names no shards")
         self.shards: Sequence[str] = [shard.url for shard in self._files]
-        self._now: OrderedDict[int, tuple[bytes | None, np.ndarray]] = OrderedDict()
+        self._now: OrderedDict[int, _Opened] = OrderedDict()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({redact(self.shards[0])!r}, {len(self.shards)} shards)"
@@ -78,11 +89,11 @@ class Chunks(Numbered):
             CorruptShard: it is not what the index says.
         """
         held = self._files[shard]
-        whole, offsets = self._opened(shard)
+        whole, offsets, version = self._opened(shard)
         start, end = int(offsets[number]), int(offsets[number + 1])
         if not 0 < start <= end or (whole is not None and end > len(whole)):
             raise CorruptShard(f"{redact(held.url)}, sample {number}: bytes {start} to {end} cannot be; fetch it again")
-        data = self.source.read(held.url, start, end) if whole is None else whole[start:end]
+        data = self.source.read(held.url, start, end, version) if whole is None else whole[start:end]
         try:
             fields = _values(data, held.columns)
         except StreampipeError:
@@ -107,11 +118,11 @@ class Chunks(Numbered):
             raise CorruptShard(f"{redact(url)} is no JSON object; fetch it again")
         return found
 
-    def _opened(self, shard: int) -> tuple[bytes | None, np.ndarray]:
-        """A shard's bytes, where it is compressed, and the places of its samples."""
-        found = self._now.pop(shard, None)
-        if found is None:
-            held = self._files[shard]
+    def _opened(self, shard: int) -> _Opened:
+        """A shard whose samples can be found. What is held of another version of it is let go."""
+        held = self._files[shard]
+        found, version = self._now.pop(shard, None), self.source.agreed(held.url)
+        if found is None or found.version is not version:
             need = 4 * (held.samples + 2)
             whole = None
             if held.compression is not None:
@@ -120,7 +131,7 @@ class Chunks(Numbered):
                     whole = _inflated(b"".join(chunks), held)
                 else:
                     whole = b"".join(decompress(chunks, shard=redact(held.url), kind=held.compression))
-            head = self.source.read(held.url, 0, need) if whole is None else whole[:need]
+            head = self.source.read(held.url, 0, need, version) if whole is None else whole[:need]
             numbers = np.frombuffer(head, "<u4")
             if (
                 len(numbers) < held.samples + 2
@@ -131,9 +142,9 @@ class Chunks(Numbered):
                     f"{redact(held.url)} does not hold {held.samples} samples, as its index says, in a layout that is "
                     f"known; fetch it again, or convert it with the tool that wrote it"
                 )
-            found = whole, numbers[1:]
+            found = _Opened(whole, numbers[1:], version)
         self._now[shard] = found
-        while len(self._now) > (2 if found[0] is not None else _HELD):
+        while len(self._now) > (2 if found.whole is not None else _HELD):
             self._now.popitem(last=False)
         return found
 

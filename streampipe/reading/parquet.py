@@ -9,32 +9,31 @@ from __future__ import annotations
 
 import os
 import posixpath
-from bisect import bisect_right
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from copy import copy
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from streampipe.decoding.fields import main_image
-from streampipe.errors import ConfigError, CorruptShard, ShardChanged, StreampipeError
+from streampipe.errors import ConfigError, CorruptShard, StreampipeError
 from streampipe.index import Finder, ShardIndex
 from streampipe.index.columns import Columns
 from streampipe.index.facts import OWN, image_size, is_scalar
 from streampipe.index.table import make
+from streampipe.reading.pieces import FOOTER, Pieces, as_counted, spans_of
 from streampipe.source import Source, local_path, redact
-from streampipe.source.ranged import RangedFile
+from streampipe.source.store import Pin
+from streampipe.source.versions import Version
 from streampipe.tar import Limits
 from streampipe.tar.header import BLOCK
 from streampipe.urls import expand, names_of
 
 _ROWS = 16  # read at once
 _AHEAD = 2 << 20  # bytes that are asked for at once, and ahead
-_FOOTER = 64 << 10
 _THREADS = 16
 _OPEN = 16  # files whose footers are held
 _KEYS = ("__key__", "key")
@@ -81,9 +80,13 @@ class Parquet:
         self.source = source or Source()
         self.files = _files(urls, self.source)
         self._now: OrderedDict[int, pq.ParquetFile] = OrderedDict()
+        self._versions: dict[int, Version] = {}
         with ThreadPoolExecutor(_THREADS) as pool:
             feet = list(pool.map(self._foot, range(len(self.files))))
-        self._sizes = [size for size, _, _ in feet]
+        # The date of a local file is not told to other processes: on another machine, it may be a copy.
+        self._pins = [
+            pin if local_path(url) is None else Pin(pin.size) for url, (pin, _, _) in zip(self.files, feet, strict=True)
+        ]
         self.schema: pa.Schema = feet[0][2]
         for url, (_, _, schema) in zip(self.files, feet, strict=True):
             if schema.names != self.schema.names:
@@ -100,7 +103,7 @@ class Parquet:
         self._stems = _stems(self.files)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_now": OrderedDict()}
+        return {**self.__dict__, "_now": OrderedDict(), "_versions": {}}
 
     def __repr__(self) -> str:
         first, last = (redact(url).rpartition("/")[2] for url in (self.files[0], self.files[-1]))
@@ -189,40 +192,49 @@ class Parquet:
 
     # Reading
 
-    def _foot(self, number: int) -> tuple[int, list[Group], pa.Schema]:
-        """A file's size, its row groups and its columns."""
+    def _foot(self, number: int) -> tuple[Pin, list[Group], pa.Schema]:
+        """Which version a file is of, its row groups and its columns."""
         url = self.files[number]
-        size = self.source.size(url)
-        if size is None:
+        pin = self.source.pin(url)
+        if pin.size is None:
             raise ConfigError(
                 f"{redact(url)}: its store does not say its size, so its footer cannot be found; download it"
             )
-        file = self._opened(number, size)
+        self._versions[number] = version = Version(url, pin)
+        file = self._opened(version)
         groups, first = [], 0
         for i in range(file.metadata.num_row_groups):
             rows = file.metadata.row_group(i).num_rows
             groups.append(Group(number, i, rows, first))
             first += rows
-        return size, groups, file.schema_arrow
+        return pin, groups, file.schema_arrow
 
-    def _opened(self, number: int, size: int) -> pq.ParquetFile:
+    def _opened(self, version: Version) -> pq.ParquetFile:
+        return _guarded(version.url, lambda: pq.ParquetFile(Pieces(self.source, version), pre_buffer=False))
+
+    def _version(self, number: int) -> Version:
+        """The version of a file whose rows were counted.
+
+        Raises:
+            ShardChanged: it is another one now, as far as that can be seen without asking a store.
+        """
         url = self.files[number]
-        return _guarded(url, lambda: pq.ParquetFile(_Ranges(self.source, url, size), pre_buffer=False))
+        found = self._versions.get(number) or self._versions.setdefault(number, Version(url, self._pins[number]))
+        if local_path(url) is not None:
+            with as_counted(url):
+                found.agree(self.source.pin(url))
+        return found
 
     def _file(self, number: int) -> pq.ParquetFile:
         """A file whose footer is held.
 
         Raises:
-            ShardChanged: it has another size now.
+            ShardChanged: it is of another version now.
         """
+        version = self._version(number)
         found = self._now.pop(number, None)
         if found is None:
-            url, size = self.files[number], self._sizes[number]
-            if local_path(url) is not None and (now := self.source.size(url)) != size:
-                raise ShardChanged(
-                    f"{redact(url)} had {size} bytes when its rows were counted, and has {now}: make the stream anew"
-                )
-            found = self._opened(number, size)
+            found = self._opened(version)
         self._now[number] = found
         while len(self._now) > _OPEN:
             self._now.popitem(last=False)
@@ -231,9 +243,9 @@ class Parquet:
     def _fresh(self, group: Group, columns: Collection[str], ahead: int = 0) -> pq.ParquetFile:
         """The file of a row group, opened anew: several are read at the same time, each at its own place."""
         url, meta = self.files[group.file], self._file(group.file).metadata
-        spans = _spans(meta.row_group(group.number), columns) if ahead else []
-        file = _Ranges(self.source, url, self._sizes[group.file], ahead, spans)
-        return _guarded(url, lambda: pq.ParquetFile(file, metadata=meta, pre_buffer=False, buffer_size=_FOOTER))
+        spans = spans_of(meta.row_group(group.number), columns) if ahead else []
+        file = Pieces(self.source, self._version(group.file), ahead, spans)
+        return _guarded(url, lambda: pq.ParquetFile(file, metadata=meta, pre_buffer=False, buffer_size=FOOTER))
 
     def _rows(self, shard: int, columns: Sequence[str], first: int = 0) -> Iterator[tuple[int, dict[str, Any]]]:
         """The values of some columns of a row group, row by row from one on, with its number."""
@@ -376,75 +388,3 @@ def _guarded(url: str, read: Callable[[], Any]) -> Any:
         raise CorruptShard(
             f"{redact(url)} cannot be read as Parquet ({type(error).__name__}: {error}); fetch or write it again"
         ) from error
-
-
-@dataclass
-class _Piece:
-    """Bytes that were read of one span, and what is asked for behind them."""
-
-    start: int = 0
-    data: bytes = b""
-    coming: tuple[int, Future[bytes]] | None = None
-
-
-class _Ranges(RangedFile):
-    """An object as a file that is read in pieces.
-
-    Args:
-        ahead: bytes that are asked for at once, and the next ones while these are used.
-        spans: what will be read, front to back each: nothing is fetched ahead beyond its end, and each has its piece.
-    """
-
-    def __init__(
-        self, source: Source, url: str, size: int, ahead: int = 0, spans: Sequence[tuple[int, int]] = ()
-    ) -> None:
-        super().__init__(size)
-        self._source, self._url, self._ahead = source, url, ahead
-        self._local = source.file(url) if local_path(url) is not None or source.cache is not None else None
-        if self._local is None and source.cache is not None and ahead:
-            for _ in source.chunks(url):  # it is kept as a whole
-                pass
-            self._local = source.file(url)
-        self._starts = [start for start, _ in spans]
-        self._ends = [end for _, end in spans]
-        self._pieces: dict[int, _Piece] = {}
-
-    def between(self, start: int, end: int) -> bytes:
-        """See ``RangedFile``."""
-        if self._local is not None:
-            return self._local.read(start, end)
-        span = bisect_right(self._starts, start) - 1
-        if span >= 0 and start >= self._ends[span]:
-            span = -1
-        piece = self._pieces.setdefault(span, _Piece())
-        if not piece.start <= start < end <= piece.start + len(piece.data):
-            last = self._ends[span] if span >= 0 else min(self._size, start + _FOOTER)
-            piece.data, piece.start = self._fetched(piece, start, end, max(end, last)), start
-        return piece.data[start - piece.start : end - piece.start]
-
-    def _fetched(self, piece: _Piece, start: int, end: int, last: int) -> bytes:
-        """The bytes from ``start`` on, to ``end`` at least. What comes behind them, up to ``last``, is asked for."""
-        have, at = b"", start
-        if piece.start <= start < piece.start + len(piece.data):
-            have = piece.data[start - piece.start :]
-            at = start + len(have)
-        if piece.coming is not None and piece.coming[0] == at:
-            have, piece.coming = have + piece.coming[1].result(), None
-            at = start + len(have)
-        if at < end:
-            have += self._source.read(self._url, at, max(end, min(last, at + (self._ahead or _FOOTER))))
-            at = start + len(have)
-        if self._ahead and at < last and piece.coming is None:
-            until = min(last, at + self._ahead)
-            piece.coming = at, self._source.traffic.submit(lambda: self._source.read(self._url, at, until))
-        return have
-
-
-def _spans(group: Any, columns: Collection[str]) -> list[tuple[int, int]]:
-    """Where the columns of a row group lie in the file."""
-    found = []
-    for chunk in (group.column(i) for i in range(group.num_columns)):
-        if chunk.path_in_schema.partition(".")[0] in columns:
-            first = min(chunk.dictionary_page_offset or chunk.data_page_offset, chunk.data_page_offset)
-            found.append((first, first + chunk.total_compressed_size))
-    return sorted(found)

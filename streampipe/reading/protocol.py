@@ -46,6 +46,11 @@ class Samples(ABC):
     def __call__(self, run: Run, epoch: int, views: bool = False, at: Sequence[Any] = ()) -> Iterator[Any]:
         """An epoch of one consumer or lane: ``run.consumer`` says which. ``at``: the mark behind which it goes on."""
 
+    def begin(self) -> None:
+        """A pass begins in this process: what was replaced while it was read is read as it is now."""
+        for part in self.parts:
+            part.source.begin()
+
     def plan_for(self, job: Any, seed: int) -> Any:
         """The plan of a job, where the source decides on batches itself (``batched``)."""
         raise NotImplementedError

@@ -81,6 +81,10 @@ class ShardSamples(Samples):
         """What reads the bytes of shards, where those are asked of it."""
         return self.finder.source
 
+    def begin(self) -> None:
+        """See ``Samples.begin``."""
+        self.source.begin()
+
     @property
     def streams(self) -> int:
         """As many as shards, where their order is shuffled."""

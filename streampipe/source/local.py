@@ -13,12 +13,14 @@ import os
 import re
 import stat
 from collections.abc import Iterator
+from datetime import datetime, timezone
 from time import perf_counter
 
 from streampipe.counters import counters
 from streampipe.errors import ShardChanged
 from streampipe.observe import Tally
 from streampipe.source.location import redact
+from streampipe.source.store import Pin
 
 DISK = "reading files"
 """The name under which reading files is counted."""
@@ -103,6 +105,17 @@ def open_local(path: str, url: str) -> LocalFile | None:
     if not stat.S_ISREG(os.stat(path).st_mode):
         return None
     return LocalFile(url, os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+
+
+def pin_of(file: str | int) -> Pin:
+    """Which version of a file is there now, as far as its size and date tell.
+
+    Raises:
+        OSError: it is not there.
+    """
+    facts = os.stat(file)
+    seconds, rest = divmod(facts.st_mtime_ns, 10**9)
+    return Pin(facts.st_size, None, f"{datetime.fromtimestamp(seconds, timezone.utc):%Y-%m-%d %H:%M:%S}.{rest:09d}")
 
 
 def folder_of_all(pattern: str) -> list[str] | None:

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from collections import deque
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Sequence
 from itertools import islice
 from typing import NamedTuple
 
 from streampipe.errors import SourceError, SourceUnavailable
 from streampipe.source.fetch import Fetch, attempt
-from streampipe.source.http import check_pin
 from streampipe.source.location import redact
 from streampipe.source.network import Network
-from streampipe.source.store import Pin, Store
+from streampipe.source.store import Store
 from streampipe.source.traffic import Traffic
+from streampipe.source.versions import Version
 from streampipe.unwanted import wait
 
 _NOTHING = memoryview(b"")
@@ -24,17 +23,6 @@ _BETWEEN = 64 << 10
 _PIECES, _TOGETHER = 8, 512 << 10  # parts, and bytes of them, that may be received by one call
 _log = logging.getLogger("streampipe")
 _warned: set[str] = set()
-_lock = threading.Lock()
-
-
-def _forked() -> None:
-    """In a forked child: the lock may have been held by a thread of the parent that is not here."""
-    global _lock
-    _lock = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forked)
 
 
 class Part(NamedTuple):
@@ -96,36 +84,35 @@ class Ranges:
     """One object that is read in parts.
 
     Args:
-        pins: the versions of objects, shared by all who read parts of them.
+        version: of the object, shared by all who read parts of it.
         stop: when set, what is on the way is given up.
     """
 
     def __init__(
         self,
         store: Store,
-        url: str,
+        version: Version,
         network: Network,
         traffic: Traffic,
-        pins: MutableMapping[str, Pin],
         stop: threading.Event,
     ) -> None:
-        self.url = url
+        self.url = version.url
         self._store = store
+        self._version = version
         self._network = network
         self._traffic = traffic
-        self._pins = pins
         self._stop = stop
 
     @property
     def size(self) -> int | None:
         """How many bytes the object has, once that is known."""
-        pin = self._pins.get(self.url)
+        pin = self._version.pin
         return None if pin is None else pin.size
 
     def prepare(self, now: bool = False) -> None:
         """Ask for size and version, where they do not come with the first bytes, or are wanted ``now``."""
-        if (now or not self._store.pins) and self.url not in self._pins:
-            self._agree(attempt(self._store, self.url, self._network))
+        if (now or not self._store.pins) and self._version.pin is None:
+            self._version.agree(attempt(self._store, self.url, self._network))
 
     def ask(self, parts: Sequence[Part]) -> Answer:
         """One request from the first part's start to the last one's end; parts are in order and do not overlap.
@@ -138,7 +125,8 @@ class Ranges:
 
     def _run(self, parts: Sequence[Part], answer: Answer) -> None:
         try:
-            error: BaseException | None = self._read(parts, answer)
+            with self._version.reading():
+                error: BaseException | None = self._read(parts, answer)
         except BaseException as found:
             error = found
         for number in range(len(parts)):
@@ -149,7 +137,6 @@ class Ranges:
         """Put the parts into the answer. What is wrong if not all of them came."""
         if self._stop.is_set() or not answer.wanted:
             return None
-        pin = self._pins.get(self.url, Pin())
         take = self._traffic.buffers.take
         number, between = 0, memoryview(b"")
         buffers: deque[memoryview] = deque()  # of the parts from there on that were begun
@@ -177,11 +164,12 @@ class Ranges:
                 end = until
             return [buffers[0][at - parts[number].start :], *islice(buffers, 1, None)]
 
-        fetch = Fetch(self._store, self.url, self._network, parts[0].start, parts[-1].end, pin, self._stop, memory)
+        pin, first, last = self._version.pin, parts[0].start, parts[-1].end
+        fetch = Fetch(self._store, self.url, self._network, first, last, pin, self._stop, memory)
         at, begun = parts[0].start, False
         for piece in self._traffic.link.timed(fetch):
             if not begun:
-                self._agree(fetch.pin)
+                self._version.agree(fetch.pin)  # others may have begun before it was known
                 begun = True
             at += len(piece)
             came(at)
@@ -195,13 +183,6 @@ class Ranges:
             f"{redact(self.url)}: its bytes end at {at}, but {parts[-1].end} were asked for; it is shorter than its "
             f"index says: run streampipe index again, or check how it was uploaded"
         )
-
-    def _agree(self, found: Pin) -> None:
-        """Requests that began before the version was known must have been answered with the same one."""
-        with _lock:
-            known = self._pins.get(self.url, Pin())
-            check_pin(self.url, known, found)
-            self._pins[self.url] = known.with_(found)
 
     def _warn(self) -> None:
         folder = redact(self.url).rpartition("/")[0]

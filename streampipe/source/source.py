@@ -9,20 +9,21 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from streampipe.atomic import write_atomic
-from streampipe.errors import AccessDenied, ShardChanged, ShardMissing, SourceError, SourceUnavailable
+from streampipe.errors import AccessDenied, ShardMissing, SourceError, SourceUnavailable
 from streampipe.source.cache import Cache
 from streampipe.source.download import Download
 from streampipe.source.failures import cause, failure
 from streampipe.source.fetch import Fetch, attempt
 from streampipe.source.forward import Forward, fetched
 from streampipe.source.hub import HubStore
-from streampipe.source.local import BLOCK, LocalFile, folder_of_all, open_local
+from streampipe.source.local import BLOCK, LocalFile, folder_of_all, open_local, pin_of
 from streampipe.source.location import check_scheme, is_chain, local_path, redact, scheme_of
 from streampipe.source.network import Network
 from streampipe.source.ranges import Ranges
 from streampipe.source.store import BUILT_IN, Factory, Folders, Pin, Store, factory_of, registered
 from streampipe.source.stores import FsspecStore, Opener, OpenerStore
 from streampipe.source.traffic import Traffic, traffic_of
+from streampipe.source.versions import Version, Versions
 
 _log = logging.getLogger("streampipe")
 _AHEAD = 3  # shards whose first window is asked for before they are wanted
@@ -36,7 +37,7 @@ class _Live:
         self.traffic = traffic_of(source.network)
         self.stores: dict[str, Store] = {}
         self.folders = FsspecStore(source.storage_options, source.network)
-        self.pins: dict[str, Pin] = {}
+        self.versions = Versions()
         self.coming: dict[str, Forward] = {}
         self.downloads: dict[str, Download] = {}
 
@@ -86,12 +87,15 @@ class Source:
         """Whether a shard is read through a store."""
         return self.opener is not None or local_path(url) is None
 
-    def file(self, url: str) -> LocalFile | None:
-        """A local or kept shard, to be read anywhere; None where there is only a stream."""
+    def file(self, url: str, pin: Pin | None = None) -> LocalFile | None:
+        """A local or kept shard, to be read anywhere; None where there is only a stream.
+
+        ``pin``: which version a kept one must be of; None: that which this process reads.
+        """
         if self.is_remote(url):
             if self.cache is None or self.opener is not None or not self.cache.has(url):
                 return None
-            return self.cache.file(url, self._pin(url))
+            return self.cache.file(url, pin or self._pin(url))
         try:
             return open_local(local_path(url) or "", url)
         except OSError as error:
@@ -174,30 +178,45 @@ class Source:
     def ranges(self, url: str, stop: threading.Event) -> Ranges:
         """A remote shard to be read in parts, ahead of need; ``stop`` gives up what is on the way."""
         live = self._live
-        return Ranges(self._store(url), url, self.network, live.traffic, live.pins, stop)
+        return Ranges(self._store(url), live.versions.of(url), self.network, live.traffic, stop)
 
-    def read(self, url: str, start: int = 0, end: int | None = None) -> bytes:
+    def begin(self) -> None:
+        """A pass begins: objects that were replaced while they were read are read as they are now."""
+        if self._now is not None and self._now.process == os.getpid():
+            self._now.versions.begin()
+
+    def agreed(self, url: str) -> Version:
+        """The version of an object that this process reads in parts."""
+        return self._live.versions.of(url)
+
+    def read(self, url: str, start: int = 0, end: int | None = None, version: Version | None = None) -> bytes:
         """The bytes [start, end) of an object, or all of it.
 
+        ``version``: which one they must be of; None: of a remote object that which this process reads, else any.
+
         Raises:
+            ShardChanged: it was replaced.
             SourceUnavailable: fewer bytes came than were asked for.
         """
         path = local_path(url)
         if path is None:
             live = self._live
-            try:
-                pin = live.pins.get(url, Pin())
-                data, pin = fetched(self._store(url), url, self.network, live.traffic.link, start, end, pin)
-            except ShardChanged:  # whoever begins anew may have the new one
-                live.pins.pop(url, None)
-                raise
+            version = version or live.versions.of(url)
+            with version.reading():
+                data, pin = fetched(
+                    self._store(url), url, self.network, live.traffic.link, start, end, version.pin or Pin()
+                )
             if end is not None:  # of objects that are read in parts, the parts must be of one version
-                live.pins[url] = pin
+                version.agree(pin)
         else:
             try:
                 with open(path, "rb") as file:
+                    if version is not None:
+                        version.agree(pin_of(file.fileno()))
                     file.seek(start)
                     data = file.read(-1 if end is None else end - start)
+            except SourceError:
+                raise
             except OSError as error:
                 raise failure(error, url).error from error
         if end is not None and len(data) != end - start:
@@ -235,25 +254,22 @@ class Source:
 
     def size(self, url: str) -> int | None:
         """How many bytes an object has; None if the store does not say."""
+        return self.pin(url).size
+
+    def pin(self, url: str) -> Pin:
+        """The size and version that an object has now, as far as its store says."""
         path = local_path(url)
         if path is None:
-            return attempt(self._store(url), url, self.network).size
+            return attempt(self._store(url), url, self.network)
         try:
-            return os.path.getsize(path)
+            return pin_of(path)
         except OSError as error:
             raise failure(error, url).error from error
 
     def version(self, url: str) -> str | None:
         """What no other version of an object has: of a file its size and date; None if the store does not say."""
-        path = local_path(url)
-        if path is None:
-            pin = attempt(self._store(url), url, self.network)
-            return pin.mark and f"{pin.size} {pin.mark}"
-        try:
-            facts = os.stat(path)
-        except OSError as error:
-            raise failure(error, url).error from error
-        return f"{facts.st_size} {facts.st_mtime_ns}"
+        pin = self.pin(url)
+        return pin.mark and f"{pin.size} {pin.mark}"
 
     def write(self, url: str, data: bytes) -> None:
         """Put an object in its place at once: whoever looks sees the old one or the whole new one."""
@@ -318,10 +334,8 @@ class Source:
             self.download(next_url)
         if download is not None:
             try:
-                yield from download.pieces()
-            except ShardChanged:
-                self._live.pins.pop(url, None)
-                raise
+                with self.agreed(url).reading():
+                    yield from download.pieces()
             finally:
                 self._live.downloads.pop(url, None)
 
@@ -330,10 +344,10 @@ class Source:
         return Forward(self._store(url), url, self.network, self._live.traffic, pin or self._pin(url), at)
 
     def _pin(self, url: str) -> Pin:
-        pins = self._live.pins
-        if url not in pins:
-            pins[url] = attempt(self._store(url), url, self.network)
-        return pins[url]
+        version = self.agreed(url)
+        if version.pin is None:
+            version.agree(attempt(self._store(url), url, self.network))
+        return version.pin or Pin()
 
     def _store(self, url: str) -> Store:
         stores = self._live.stores

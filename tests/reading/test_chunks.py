@@ -13,7 +13,7 @@ import pytest
 import streampipe as sp
 from streampipe.reading.litdata import LitData
 from streampipe.reading.mds import MDS
-from streampipe.testing import check_source
+from streampipe.testing import FaultServer, check_source
 from tests.data import photo
 from tests.pack.test_pack import contents, quiet
 
@@ -217,3 +217,48 @@ def test_damage_is_an_error_that_names_its_place(tmp_path):
     (folder / "index.json").write_text('{"shards": [{"format": "mds"}]}')
     with pytest.raises(sp.CorruptShard, match=r"index\.json is damaged"):
         MDS(str(folder))
+
+
+def numbers_of(first, count, words):
+    """A shard of numbers, from one on; each also has a text, so that samples of other shards begin elsewhere."""
+    rows = [sample([words.encode(), struct.pack("<q", first + i)], [None, 8]) for i in range(count)]
+    return shard(rows, b"{}")
+
+
+def listed_numbers(count):
+    one = {"column_names": ["t", "x"], "column_encodings": ["str", "int64"], "column_sizes": [None, 8]}
+    one |= {"compression": None, "format": "mds", "samples": count, "zip_data": None}
+    return json.dumps({"shards": [{**one, "raw_data": {"basename": "s.mds", "bytes": 0}}], "version": 2}).encode()
+
+
+@pytest.mark.parametrize("kind", ["remote", "local"])
+def test_bytes_of_a_replaced_shard_are_never_read_at_places_of_the_old_one(tmp_path, kind):
+    """Within a pass it is an error, again and again; the next pass reads all of the new one."""
+    old, new = numbers_of(0, 10, "old"), numbers_of(1000, 10, "longer")
+    with FaultServer({"s.mds": old, "index.json": listed_numbers(10)}) as server:
+
+        def put(data):
+            server.put("s.mds", data)
+            (tmp_path / "s.mds").write_bytes(data)
+
+        put(old)
+        (tmp_path / "index.json").write_bytes(listed_numbers(10))
+        given = MDS(server.url("") if kind == "remote" else str(tmp_path))
+        assert [given.sample(0, i)["x"] for i in range(3)] == [0, 1, 2]
+        put(new)
+        for i in (3, 0, 9):
+            with pytest.raises(sp.ShardChanged, match=r"s.mds was replaced while it was read"):
+                given.sample(0, i)
+        assert [each["x"] for each in sp.stream(given)] == list(range(1000, 1010))
+
+
+def test_a_replaced_shard_of_another_number_of_samples_is_an_error_in_the_next_pass_too():
+    with FaultServer({"s.mds": numbers_of(0, 10, "old"), "index.json": listed_numbers(10)}) as server:
+        pipe = sp.stream(MDS(server.url("")))
+        samples = iter(pipe)
+        next(samples)
+        server.put("s.mds", numbers_of(0, 11, "longer"))
+        with pytest.raises(sp.ShardChanged):
+            list(samples)
+        with pytest.raises(sp.CorruptShard, match="does not hold 10 samples"):
+            list(pipe)

@@ -1,10 +1,13 @@
 """Parquet files with images in them, as Hugging Face's datasets are stored: planned from footers, asked by columns."""
 
+import pickle
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 import streampipe as sp
+from streampipe.source import Source
 from streampipe.testing import FaultServer, Status, check_source
 from tests.data import photo
 
@@ -149,7 +152,9 @@ def test_files_that_are_damaged_changed_or_of_other_columns_are_errors(data, tmp
     pipe = sp.stream(data)
     whole = (data / "train-1.parquet").read_bytes()
     write(data / "train-1.parquet", ROWS[6:9])
-    with pytest.raises(sp.ShardChanged, match="had .* bytes when its rows were counted.*make the stream anew"):
+    with pytest.raises(
+        sp.ShardChanged, match="train-1.parquet was replaced since its rows were counted: make the stream anew"
+    ):
         list(pipe)
     (data / "train-1.parquet").write_bytes(whole[:-100])
     with pytest.raises(sp.CorruptShard, match="train-1.parquet cannot be read as Parquet"):
@@ -157,6 +162,32 @@ def test_files_that_are_damaged_changed_or_of_other_columns_are_errors(data, tmp
     write(data / "train-1.parquet", [{"n": 1}])
     with pytest.raises(sp.ConfigError, match="train-1.parquet has columns n, .* stream them one by one"):
         sp.stream(data)
+
+
+@pytest.mark.parametrize("kind", ["remote", "local", "kept"])
+def test_a_file_that_is_replaced_is_never_read_by_the_footer_of_the_old_one(tmp_path, kind):
+    """The columns of this one have changed places, and the sizes of all is the same."""
+    old, new = tmp_path / "old.parquet", tmp_path / "new.parquet"
+    ways = {"compression": "none", "use_dictionary": False, "write_statistics": False}
+    pq.write_table(pa.table({"a": list(range(20_000)), "b": list(range(20_000, 40_000))}), old, **ways)
+    pq.write_table(pa.table({"b": list(range(20_000, 40_000)), "a": list(range(20_000))}), new, **ways)
+    assert old.stat().st_size == new.stat().st_size
+    with FaultServer({"x.parquet": old.read_bytes()}) as server:
+        source = Source(cache=sp.Cache(tmp_path / "kept") if kind == "kept" else None)
+        given = sp.Parquet(str(old) if kind == "local" else server.url("x.parquet"), source)
+        assert next(given.read(0))["a"] == 0
+        server.put("x.parquet", new.read_bytes())
+        if kind == "kept":
+            (kept,) = (tmp_path / "kept").glob("*.shard")
+            kept.unlink()
+            given = pickle.loads(pickle.dumps(given))  # another process, which asks anew what is there
+        new.replace(old)
+        for _ in range(2):
+            with pytest.raises(sp.ShardChanged, match="replaced since its rows were counted: make the stream anew"):
+                next(given.read(0))
+            given.source.begin()
+        again = sp.Parquet(given.files)
+        assert next(again.read(0))["a"] == 0
 
 
 def test_a_damaged_page_is_an_error_or_the_rest_of_its_row_group_is_skipped(data):

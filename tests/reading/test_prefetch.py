@@ -208,6 +208,19 @@ def test_a_shard_that_is_replaced_in_the_middle_is_an_error(server, folder):
         list(remote(server, network=sp.Network(window=60_000, first_wait=0)).batch(8))
 
 
+def test_the_pass_after_one_in_which_a_shard_was_replaced_reads_the_new_one(server, folder):
+    """And no pass before it does: its requests would be answered by another version than those before."""
+    whole = (folder / "00001.tar").read_bytes()
+    other = bytearray(whole)
+    other[-1] ^= 1
+    loader = remote(server, network=sp.Network(window=60_000, first_wait=0, requests=1)).batch(8).loader()
+    server.script("00001.tar", None, Swap(bytes(other)))
+    with pytest.raises(sp.ShardChanged):
+        list(loader)
+    loader.set_epoch(0)
+    assert contents(loader) == contents(local(folder).batch(8))
+
+
 def test_a_shard_that_does_not_fit_its_index_is_an_error(server, folder):
     server.put("00001.tar", (folder / "00001.tar").read_bytes() + bytes(512))
     with pytest.raises(sp.IndexMismatch, match=r"00001.index.parquet was made of a shard of \d+ bytes"):

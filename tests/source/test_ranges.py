@@ -7,17 +7,18 @@ import threading
 
 import pytest
 
-from streampipe.source import ranges as module
+from streampipe.source import versions as module
 from streampipe.source.ranges import Part, Ranges
 from streampipe.source.store import Pin
 from streampipe.source.traffic import Traffic
+from streampipe.source.versions import Version
 from streampipe.source.web import web
 from streampipe.testing import Cut, Reset
 from tests.source.conftest import DATA, QUICK, bounded
 
 
 def test_parts_are_exactly_their_bytes(server):
-    ranges = Ranges(web({}, QUICK), server.url("a.tar"), QUICK, Traffic(QUICK), {}, threading.Event())
+    ranges = Ranges(web({}, QUICK), Version(server.url("a.tar")), QUICK, Traffic(QUICK), threading.Event())
     parts = [Part(0, 1), Part(1, 70_000), Part(70_100, 70_100), Part(300_000, 600_000)]
     answer = ranges.ask(parts)
     assert [answer.part(number) for number in range(4)] == [DATA[start:end] for start, end in parts]
@@ -33,7 +34,7 @@ def test_any_parts_are_exactly_their_bytes_wherever_the_connection_breaks(server
         at = min(len(DATA), start + rng.randrange(most))
         parts.append(Part(start, at))
     server.script("a.tar", *(rng.choice([None, Cut(rng.randrange(at)), Reset(rng.randrange(at))]) for _ in range(4)))
-    ranges = Ranges(web({}, QUICK), server.url("a.tar"), QUICK, Traffic(QUICK), {}, threading.Event())
+    ranges = Ranges(web({}, QUICK), Version(server.url("a.tar")), QUICK, Traffic(QUICK), threading.Event())
     answer = ranges.ask(parts)
     found = [bounded(answer.part, number) for number in range(len(parts))]
     assert all(each == DATA[part.start : part.end] for each, part in zip(found, parts, strict=True))
@@ -41,7 +42,7 @@ def test_any_parts_are_exactly_their_bytes_wherever_the_connection_breaks(server
 
 def test_parts_are_received_into_memory_that_was_used_before(server):
     traffic = Traffic(QUICK)
-    ranges = Ranges(web({}, QUICK), server.url("a.tar"), QUICK, traffic, {}, threading.Event())
+    ranges = Ranges(web({}, QUICK), Version(server.url("a.tar")), QUICK, traffic, threading.Event())
     places = set()
     for start in range(0, 600_000, 50_000):
         answer = ranges.ask([Part(start, start + 20_000), Part(start + 30_000, start + 50_000)])
@@ -63,8 +64,8 @@ def test_a_fork_while_another_thread_agrees_on_a_version_does_not_block_the_chil
         if not child:
             try:
                 signal.alarm(5)
-                ranges = Ranges(web({}, QUICK), server.url("a.tar"), QUICK, Traffic(QUICK), {}, threading.Event())
-                ranges._agree(Pin(1))
+                ranges = Ranges(web({}, QUICK), Version(server.url("a.tar")), QUICK, Traffic(QUICK), threading.Event())
+                ranges._version.agree(Pin(1))
                 os._exit(0 if ranges.size == 1 else 1)
             finally:
                 os._exit(2)

@@ -1,0 +1,78 @@
+"""Which version of each object a process reads: all who read parts of it agree on one, from its first part on.
+
+What is learnt of an object, such as where its samples begin, is kept with the ``Version`` that it is of, and its parts
+are asked for of that one. So what was learnt of one version never meets bytes of another, whatever is asked for again.
+A version that was replaced is let go when the next pass begins, and never within one: who holds what is left of it has
+an error then, and no bytes of the new one.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from streampipe.errors import ShardChanged
+from streampipe.source.http import check_pin
+from streampipe.source.store import Pin
+
+_lock = threading.Lock()
+
+
+def _forked() -> None:
+    """In a forked child: the lock may have been held by a thread of the parent that is not here."""
+    global _lock
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
+
+
+class Version:
+    """One version of an object. ``pin`` is what is known of it, None before the first answer."""
+
+    __slots__ = ("pin", "replaced", "url")
+
+    def __init__(self, url: str, pin: Pin | None = None) -> None:
+        self.url = url
+        self.pin = pin
+        self.replaced = False  # the store has another one by now
+
+    def agree(self, found: Pin) -> None:
+        """An answer is of this version; what it says besides is known from here on.
+
+        Raises:
+            ShardChanged: it is of another one.
+        """
+        with _lock, self.reading():
+            known = self.pin or Pin()
+            check_pin(self.url, known, found)
+            self.pin = known.with_(found)
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Take note if what is done here finds that it was replaced."""
+        try:
+            yield
+        except ShardChanged:
+            self.replaced = True
+            raise
+
+
+class Versions:
+    """The version of each object that counts now, in a process."""
+
+    def __init__(self) -> None:
+        self._of: dict[str, Version] = {}
+
+    def of(self, url: str) -> Version:
+        """That of an object."""
+        return self._of.get(url) or self._of.setdefault(url, Version(url))
+
+    def begin(self) -> None:
+        """A pass begins: objects that were replaced are read as they are now."""
+        for url, version in list(self._of.items()):
+            if version.replaced:
+                self._of.pop(url, None)
