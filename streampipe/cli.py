@@ -13,6 +13,7 @@ from types import ModuleType
 
 import streampipe
 from streampipe.errors import StreampipeError
+from streampipe.usage.arguments import Once
 
 COMMANDS = {
     "pack": "write a folder of images and what lies beside them, other shards, or tables with images, as shards",
@@ -92,6 +93,8 @@ def parser(whole: Sequence[str]) -> argparse.ArgumentParser:
             epilog=f"examples:{examples}" if examples else None,
             formatter_class=_Formatter,
         )
+        own.register("action", None, Once)
+        own.register("action", "store", Once)
         module.add(own)
     return made
 

@@ -83,7 +83,7 @@ def load_pillow(name: str, image: Any, data: Data, wanted: Wanted) -> Pixels:
         raise
     except Exception as error:
         raise damaged(name, data, error) from error
-    return pixels._replace(notes=(*pixels.notes, ANIMATED)) if _is_animated(image) else pixels
+    return pixels._replace(notes=(*pixels.notes, ANIMATED)) if is_animated(image) else pixels
 
 
 def damaged(name: str, data: Data, error: Exception) -> DecodeError:
@@ -91,7 +91,7 @@ def damaged(name: str, data: Data, error: Exception) -> DecodeError:
     return DecodeError(f"the {name.upper()} image of {len(data)} bytes cannot be decoded ({error})")
 
 
-def _is_animated(image: Any) -> bool:
+def is_animated(image: Any) -> bool:
     """Whether there are more frames; they may be damaged, which does not concern the first one."""
     try:
         return bool(getattr(image, "is_animated", False))
@@ -102,12 +102,8 @@ def _is_animated(image: Any) -> bool:
 def _picture(image: Image.Image, wanted: Wanted) -> Pixels:
     """The frame in RGB: 16 bits scaled to 8, colours by the profile, transparency composited."""
     if image.mode.startswith("I"):  # Pillow's own conversion clips them to white
-        return _of_16_bits(image, wanted.background)
-    if image.mode == "F":
-        raise DecodeError(
-            "its pixels are floating-point numbers, which have no known range; register a decoder that scales them: "
-            "decode(decoders={'tiff': my_function})"
-        )
+        return of_16_bits(image, wanted.background)
+    check_range(image)
     profile = image.info.get("icc_profile") if wanted.icc == "srgb" else None
     if has_alpha(image):
         return _composited(image, wanted.background, profile)
@@ -119,6 +115,19 @@ def _picture(image: Image.Image, wanted: Wanted) -> Pixels:
             strip, notes = to_srgb(strip, profile)
         rgb[rows] = np.asarray(strip if strip.mode == "RGB" else strip.convert("RGB"))
     return Pixels(rgb, None, profile if image.mode == "RGB" else None, notes)
+
+
+def check_range(image: Image.Image) -> None:
+    """Refuse pixels of no known range.
+
+    Raises:
+        DecodeError: they are floating-point numbers.
+    """
+    if image.mode == "F":
+        raise DecodeError(
+            "its pixels are floating-point numbers, which have no known range; register a decoder that scales them: "
+            "decode(decoders={'tiff': my_function})"
+        )
 
 
 def has_alpha(image: Image.Image) -> bool:
@@ -142,7 +151,8 @@ def _composited(image: Image.Image, background: Colour, profile: bytes | None) -
     return Pixels(rgb, alpha, None, notes)
 
 
-def _of_16_bits(image: Image.Image, background: Colour) -> Pixels:
+def of_16_bits(image: Image.Image, background: Colour) -> Pixels:
+    """An image of 16 bits, in RGB: scaled to 8, its transparent colour replaced by the background."""
     rgb = np.empty((image.height, image.width, 3), np.uint8)
     clear = image.info.get("transparency")
     alpha = None if not isinstance(clear, int) else np.empty((image.height, image.width, 1), np.uint8)

@@ -1,8 +1,9 @@
 """What is done to images on their way into a shard, where that is asked for; all others keep their bytes.
 
 An image that is changed is turned upright (unless that is to be kept), keeps its colour profile (unless sRGB is
-wanted), and loses its other metadata. Masks are never blended nor compressed with a loss. The size that an image had
-goes into its sample's json, where ``decode`` finds it.
+wanted), and loses its other metadata. Masks are never blended nor compressed with a loss. 16 bits become 8 as
+``decode`` scales them, unless a PNG keeps them. Of an animation the first frame is left, which is told. The size that
+an image had goes into its sample's json, where ``decode`` finds it.
 """
 
 from __future__ import annotations
@@ -10,19 +11,23 @@ from __future__ import annotations
 import io
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from PIL import Image, ImageOps
 
 from streampipe.decoding import MAX_PIXELS, ImageHeader, probe
 from streampipe.decoding.fields import IMAGES, is_mask, main_image
 from streampipe.decoding.icc import UNUSABLE, conversion, to_srgb
+from streampipe.decoding.pillow import check_range, is_animated, of_16_bits
 from streampipe.errors import ConfigError, DecodeError
 
 FORMATS = {"jpg": "JPEG", "webp": "WEBP", "png": "PNG"}
 Size = tuple[int, int]
 _ORIENTATION = 0x0112  # of EXIF
+_WHITE = (255, 255, 255)
 _SUFFIXES = {kind: suffix for suffix, kind in FORMATS.items()}
 
 
@@ -70,8 +75,8 @@ class Change:
     def __bool__(self) -> bool:
         return bool(self.resize or self.max_pixels or self.format or self.orientation == "bake" or self.srgb)
 
-    def apply(self, fields: dict[str, bytes]) -> dict[str, bytes]:
-        """The fields of a sample, its images changed.
+    def apply(self, fields: dict[str, bytes], still: Callable[[str], object] = lambda name: None) -> dict[str, bytes]:
+        """The fields of a sample, its images changed. ``still`` hears of those of which one frame of several is left.
 
         Raises:
             DecodeError: an image is damaged, or has more pixels than are decoded.
@@ -82,7 +87,7 @@ class Change:
         result = {name: data for name, data in fields.items() if name not in images}
         for name in images:
             header = probe(fields[name])
-            new_name, data = self._one(name, fields[name], header)
+            new_name, data = self._one(name, fields[name], header, still)
             if new_name in result:
                 raise DecodeError(f"two images would become field {new_name!r}")
             result[new_name] = data
@@ -99,7 +104,7 @@ class Change:
             scale = min(scale, math.sqrt(self.max_pixels / (header.height * header.width)))
         return max(1, round(header.height * scale)), max(1, round(header.width * scale))
 
-    def _one(self, name: str, data: bytes, header: ImageHeader) -> tuple[str, bytes]:
+    def _one(self, name: str, data: bytes, header: ImageHeader, still: Callable[[str], object]) -> tuple[str, bytes]:
         size, mask = self._size(header), is_mask(name)
         wanted = FORMATS[self.format] if self.format is not None and not mask else header.format
         resized = size != (header.height, header.width)
@@ -119,7 +124,11 @@ class Change:
                     kept = self.orientation == "keep" and header.orientation
                     to = (size[::-1] if kept and header.orientation > 4 else size) if resized else None
                     image, profile = _changed(opened, to, mask, wanted, not kept, self.srgb)
+                    if header.format != "JPEG" and is_animated(opened):  # a JPEG's others are views of the same
+                        still(name)
                     data = _encoded(image, wanted, self.quality, profile, kept or 1)
+            except DecodeError:
+                raise
             except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, its bomb error, ...
                 raise DecodeError(f"its {header.format} image cannot be decoded ({error})") from error
         before, dot, suffix = name.rpartition(".")
@@ -136,6 +145,9 @@ def _changed(
     profile = image.info.get("icc_profile")
     turned = ImageOps.exif_transpose(image) if turn else image
     if not mask:
+        check_range(turned)
+        if turned.mode.startswith("I") and (wanted != "PNG" or "transparency" in turned.info):
+            turned = _in_8_bits(turned)
         if srgb and profile is not None and conversion(profile, turned.mode) not in (None, UNUSABLE):
             (turned, _), profile = to_srgb(turned, profile), None
         if turned.mode in ("P", "PA", "LA", "1", "CMYK", "YCbCr", "HSV", "LAB") or "transparency" in turned.info:
@@ -160,10 +172,18 @@ def _other_colours(data: bytes, kind: str) -> bool:
         return False
 
 
+def _in_8_bits(image: Image.Image) -> Image.Image:
+    """An image of 16 bits as ``decode`` has it; Pillow's own conversions clip, to white mostly."""
+    pixels = of_16_bits(image, _WHITE)
+    if pixels.alpha is None:
+        return Image.fromarray(pixels.values[..., 0])
+    return Image.fromarray(np.concatenate([pixels.values, pixels.alpha], -1))
+
+
 def _opaque(image: Image.Image) -> Image.Image:
     """Transparent pixels on white, as ``decode`` has them."""
     rgba = image.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", rgba.size, (255, 255, 255, 255)), rgba).convert("RGB")
+    return Image.alpha_composite(Image.new("RGBA", rgba.size, (*_WHITE, 255)), rgba).convert("RGB")
 
 
 def _encoded(image: Image.Image, kind: str, quality: int, profile: bytes | None, orientation: int) -> bytes:

@@ -120,8 +120,8 @@ def note(out: Output, made: Made) -> None:
 
 
 def _line(made: Made) -> str:
-    entry, digest, skipped = made
-    return json.dumps({**entry._asdict(), "files": digest, "skipped": [each[:2] for each in skipped]})
+    skipped = [each[:2] for each in made.skipped]
+    return json.dumps({**made.entry._asdict(), "files": made.digest, "skipped": skipped, "stills": made.stills})
 
 
 def _journal(out: Output) -> dict[str, Made]:
@@ -133,7 +133,7 @@ def _journal(out: Output) -> dict[str, Made]:
             row = json.loads(line)
             entry = Entry(*(row[name] for name in Entry._fields))
             skipped = tuple(Skipped(path, why, entry.shard) for path, why in row["skipped"])
-            found[entry.shard] = Made(entry, row["files"], skipped)
+            found[entry.shard] = Made(entry, row["files"], skipped, int(row.get("stills", 0)))
         except (ValueError, KeyError, TypeError):
             continue  # cut short
     return found

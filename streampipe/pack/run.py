@@ -44,7 +44,7 @@ def pack(
     max_samples: int = 10_000,
     max_bytes: int = 1_000_000_000,
     shuffle: bool = False,
-    seed: int = 0,
+    seed: int | None = None,
     where: str | None = None,
     bucket: str | Buckets | None = None,
     deduplicate: bool | str = False,
@@ -91,6 +91,7 @@ def pack(
         max_bytes: bytes of a shard, at most, of the files as they are; a sample that is larger has a shard of its own.
         shuffle: mix the samples over all shards, not within a window. Samples that can only be read front to back
             (Parquet, compressed shards) are packed in their order first, on this machine, which needs the room twice.
+        seed: of the shuffle; 0 if none is given.
         where: which samples are packed, as in ``"width >= 512 and aesthetic > 5"``; answered before one is packed.
         bucket: a set of buckets, such as ``"sdxl"``: each shard then has images of one bucket, its index a column
             ``bucket``.
@@ -151,12 +152,14 @@ def pack(
     """
     out = os.fspath(out)
     _check(max_samples, max_bytes, on_error, num_workers)
+    if seed is not None and not shuffle:
+        raise ConfigError(f"seed={seed} is of shuffle=True (--shuffle), which was not said: samples keep their order")
     change = Change(resize, max_pixels, format, quality, orientation, srgb)
     cluster = cluster_of(engine, address, num_workers)
     source = Zips(storage_options)
     kind = kind_of(given, read_as, source, out)
     sift = Sift(where, bucket, source)
-    order = seed if shuffle else None
+    order = (seed or 0) if shuffle else None
     choice = Choice(sift, order, deduplicate, case_sensitive, on_error, limits or Limits())
     table = None if metadata is None else os.fspath(metadata)
     of = Of(layout, table, file_column, caption_column, caption, beside, follow_symlinks)

@@ -56,11 +56,14 @@ class Task:
 
 
 class Made(NamedTuple):
-    """A shard that is there: its row of the manifest, a digest of its files, and what was left out of it."""
+    """A shard that is there: its row of the manifest, a digest of its files, what was left out of it, and how many
+    animations lost all frames but the first.
+    """
 
     entry: Entry
     digest: str
     skipped: tuple[Skipped, ...]
+    stills: int = 0
 
 
 def make(task: Task, tell: Tell) -> Made:
@@ -71,12 +74,13 @@ def make(task: Task, tell: Tell) -> Made:
     """
     skipped: list[Skipped] = []
     facts: list[_Facts] = []
+    stills: list[str] = []
     place = task.out.of(task.name)
     try:
         with task.out.draft(task.name) as draft:
             writer = IndexWriter(draft.file.write, place, task.sha256)
             for found in task.contents:
-                _add(writer, found, task, skipped, facts)
+                _add(writer, found, task, skipped, facts, stills)
                 tell(1)
             index = _with_facts(writer.close(), facts, task)
             table = index.to_bytes()
@@ -89,15 +93,20 @@ def make(task: Task, tell: Tell) -> Made:
             f"{redact(place)} could not be written ({error.strerror or error}): it needs {needed} bytes; {AGAIN}"
         ) from error
     entry = Entry(task.name, index.shard_bytes, len(index), index.facts.get("sha256"), crc32(table))
-    return Made(entry, task.digest, tuple(skipped))
+    return Made(entry, task.digest, tuple(skipped), len(stills))
 
 
 def _add(
-    writer: IndexWriter, found: Loaded | Unreadable, task: Task, skipped: list[Skipped], facts: list[_Facts]
+    writer: IndexWriter,
+    found: Loaded | Unreadable,
+    task: Task,
+    skipped: list[Skipped],
+    facts: list[_Facts],
+    stills: list[str],
 ) -> None:
     """Write a sample, and note the sha256 of its main image as it was found, and the orientation of what is written."""
     if isinstance(found, Loaded):
-        found, digest = _ready(found, task)
+        found, digest = _ready(found, task, stills)
     if isinstance(found, Unreadable):
         if task.on_error == "raise":
             raise PackError(f"{found}; mend it, or pass --on-error skip to leave it out") from found
@@ -113,7 +122,7 @@ def _add(
     facts.append((digest, None if header is None else header.orientation))
 
 
-def _ready(found: Loaded, task: Task) -> tuple[Loaded | Unreadable, str | None]:
+def _ready(found: Loaded, task: Task, stills: list[str]) -> tuple[Loaded | Unreadable, str | None]:
     """A sample as it is written, and the digest of its main image as it was found; or why it cannot be."""
     if task.unpickle:
         try:
@@ -128,7 +137,7 @@ def _ready(found: Loaded, task: Task) -> tuple[Loaded | Unreadable, str | None]:
     name, fields = main, found.fields
     try:
         if task.change:
-            fields = task.change.apply(found.fields)
+            fields = task.change.apply(found.fields, stills.append)
         if task.verify:
             for name in main_of(fields):
                 data = fields[name]

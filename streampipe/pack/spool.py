@@ -36,6 +36,7 @@ def unordered(given: Catalog, choice: Choice, job: Job, how: How, max_samples: i
         summary = summary_of(given, job.sift, job.out.url, done, False)
         summary.kept, summary.bytes = len(done), sum(made.entry.bytes for made in done)
         summary.samples = sum(made.entry.samples for made in done)
+        summary.stills = sum(made.stills for made in done)
         shutil.rmtree(spool, ignore_errors=True)
         return summary
     plain = Job(Output(spool), job.asked, job.on_error, Change(), False, Sift(None, None), sha256=job.sha256)

@@ -29,6 +29,7 @@ class Summary:
     other: int = 0
     hidden: int = 0
     repeated: int = 0  # samples left out because another has the same image
+    stills: int = 0  # animations of which the first frame alone is packed, because they were changed
     dropped: dict[str, int] = field(default_factory=dict)  # samples that ``where`` and ``bucket`` left out, by reason
     seconds: float = 0.0
     skipped: list[Skipped] = field(default_factory=list)
@@ -53,6 +54,9 @@ class Summary:
         if self.without_caption:
             lines.append(f"  {self.without_caption} images without a caption file")
         lines += [f"  {note}" for note in self.notes]
+        if self.stills:
+            what = "pack them without format, resize and the like to keep the others"
+            lines.append(f"  {self.stills} animations are packed with their first frame alone; {what}")
         if self.dry_run:
             lines += [f"  for example {each}" for each in self.examples]
         if self.skipped:

@@ -79,6 +79,7 @@ class Work:
                 summary.skipped += skipped
                 summary.samples = sum(one.entry.samples for one in made)
                 summary.bytes = sum(one.entry.bytes for one in made)
+                summary.stills = sum(one.stills for one in made)
                 if not summary.samples:
                     raise PackError(
                         f"none of the {self._supply.samples} samples of {self._supply.name} could be read: "

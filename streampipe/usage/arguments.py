@@ -14,6 +14,19 @@ from streampipe.usage.words import ENGINES
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 
 
+class Once(argparse._StoreAction):
+    """An option with a value, said once: of two, one would be passed over in silence."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
+    ) -> None:
+        said = vars(namespace).setdefault("said", set())
+        if option is not None and self.dest in said:
+            parser.error(f"argument {option}: it was said twice, and means one thing; say it once")
+        said.add(self.dest)
+        super().__call__(parser, namespace, values, option)
+
+
 def add_urls(parser: argparse.ArgumentParser) -> None:
     """Shards, and how their store is reached."""
     parser.add_argument("urls", nargs="+", help="shards, brace ranges, globs or folders, local or remote")
@@ -82,6 +95,8 @@ def limits(text: str) -> Limits:
     for name, _, value in (each.strip().partition("=") for each in text.split(",")):
         if name not in kinds or (kinds[name] is bool) == bool(value):
             raise argparse.ArgumentTypeError(f"{text!r} is no list of limits; there are {', '.join(kinds)}")
+        if name in found:
+            raise argparse.ArgumentTypeError(f"{text!r} has {name} twice")
         found[name] = True if kinds[name] is bool else size(value)
     return Limits(**found)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 from streampipe.usage.arguments import add_engine, add_limits, options, positive, size, whole
 from streampipe.usage.words import BUCKETS, FORMATS, LAYOUTS
@@ -56,7 +57,7 @@ def _add_folder(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--beside",
         type=_beside,
-        action="append",
+        action=_Parts,
         default=[],
         metavar="PART=FOLDER",
         help="a folder with a part of each image, under the same name, as in mask=masks/ or control=edges/",
@@ -68,7 +69,7 @@ def _add_shards(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--max-samples", type=positive, default=10_000, metavar="N", help="a shard's samples (10000)")
     group.add_argument("--max-bytes", type=size, default=10**9, metavar="B", help="a shard's bytes, as in 500M (1G)")
     group.add_argument("--shuffle", action="store_true", help="shuffle the samples over all shards")
-    group.add_argument("--seed", type=int, default=0, metavar="S", help="of the shuffle (0)")
+    group.add_argument("--seed", type=int, metavar="S", help="of the shuffle (0)")
     group.add_argument("--where", metavar="CONDITION", help="pack samples of which this is true, as in 'width >= 512'")
     group.add_argument("--bucket", choices=BUCKETS, help="each shard has images of one of these aspect ratios")
     same = group.add_mutually_exclusive_group()
@@ -99,6 +100,19 @@ def _add_change(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--srgb", action="store_true", help="bring images with another colour profile to sRGB")
     group.add_argument("--no-sha256", action="store_true", help="no sha256 of shards and images: half of the time")
     group.add_argument("--verify", action="store_true", help="decode every image; one that is damaged is not packed")
+
+
+class _Parts(argparse._AppendAction):
+    """A folder of each part."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
+    ) -> None:
+        part, folder = values
+        other = next((folder for name, folder in getattr(namespace, self.dest) if name == part), None)
+        if other is not None:
+            parser.error(f"argument {option}: {part} is in {other} and in {folder}; put it into one folder")
+        super().__call__(parser, namespace, values, option)
 
 
 def _beside(text: str) -> tuple[str, str]:

@@ -197,6 +197,8 @@ def _image(value: Any, extension: str, quality: int) -> bytes:
     }
     file = io.BytesIO()
     kind = _IMAGES[extension]
+    if kind != "PNG" and image.mode.startswith(("I", "F")):  # Pillow would clip them, to white mostly
+        raise ValueError(f"{kind} has 8 bits, and its pixels have more: call the field .png")
     try:
         image.save(file, kind, **options[kind])
     except OSError as error:  # a mode that the format does not have

@@ -103,6 +103,53 @@ def test_transparency_becomes_white_in_a_jpeg_and_stays_in_a_webp():
     assert Image.open(io.BytesIO(webp)).mode == "RGBA"
 
 
+@pytest.mark.parametrize("kind", ["jpg", "webp", "png"])
+@pytest.mark.parametrize("clear", [None, 0])
+def test_sixteen_bits_become_what_decode_makes_of_them(kind, clear):
+    grey = np.linspace(0, 65535, 64 * 64).astype(np.uint16).reshape(64, 64)
+    grey[:8] = 0
+    file = io.BytesIO()
+    Image.fromarray(grey).save(file, "PNG", **({} if clear is None else {"transparency": clear}))
+    found = Change(format=kind).apply({"png": file.getvalue()})[kind]
+    wanted = decode_image(file.getvalue(), output="numpy").astype(int)
+    assert np.abs(decode_image(found, output="numpy").astype(int) - wanted).max() <= 5
+
+
+@pytest.mark.parametrize("clear", [None, 0])
+def test_sixteen_bits_stay_in_a_png_that_is_made_smaller(clear):
+    grey = np.linspace(0, 65535, 64 * 64).astype(np.uint16).reshape(64, 64)
+    file = io.BytesIO()
+    Image.fromarray(grey).save(file, "PNG", **({} if clear is None else {"transparency": clear}))
+    found = Image.open(io.BytesIO(Change(resize=32).apply({"png": file.getvalue()})["png"]))
+    assert found.size == (32, 32)
+    if clear is None:
+        assert set(np.unique(np.asarray(found))) <= set(grey.ravel())
+    else:  # no 16 bits with transparency can be made smaller: what decode would show
+        assert found.mode == "RGBA"
+        assert 100 < np.asarray(found)[..., 0].mean() < 155
+
+
+def test_pixels_without_a_range_cannot_be_changed():
+    data = encoded(Image.fromarray(np.ones((64, 64), np.float32)), "TIFF")
+    with pytest.raises(sp.DecodeError, match="floating-point numbers, which have no known range"):
+        Change(format="jpg").apply({"png": data})
+
+
+@pytest.mark.parametrize("options", [{"format": "webp"}, {"resize": 32}])
+def test_animations_that_become_stills_are_told_also_after_an_interruption(tmp_path, options):
+    frames = [Image.new("RGB", (64, 64), colour) for colour in ("red", "lime")]
+    (tmp_path / "in").mkdir()
+    file = io.BytesIO()
+    frames[0].save(file, "GIF", save_all=True, append_images=frames[1:], duration=100)
+    (tmp_path / "in" / "a.gif").write_bytes(file.getvalue())
+    (tmp_path / "in" / "b.jpg").write_bytes(photo(1, 64, 48))
+    assert quiet(tmp_path / "in", tmp_path / "as they are").stills == 0
+    for _ in range(2):
+        summary = quiet(tmp_path / "in", tmp_path / "out", **options)
+        assert summary.stills == 1
+        assert "1 animations are packed with their first frame alone" in str(summary)
+
+
 def test_colour_profiles_stay():
     from PIL import ImageCms
 

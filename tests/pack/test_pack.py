@@ -462,9 +462,20 @@ def test_the_command_prints_a_summary_and_one_line_for_an_error(tmp_path, capsys
     error = capsys.readouterr().err
     assert error.startswith("streampipe: ")
     assert error.count("\n") == 1
-    for wrong in (["--max-bytes", "lots"], ["--max-samples", "0"]):
-        with pytest.raises(SystemExit):
-            main(["pack", "a", "b", *wrong])
+    for wrong, words in {
+        "--max-bytes lots": "is no size",
+        "--max-samples 0": "is not 1 or more",
+        "--beside mask=a --beside mask=c": "mask is in a and in c",
+        "--where n>1 --where n<3": "argument --where: it was said twice",
+        "--metadata a.csv --metadata b.csv": "argument --metadata: it was said twice",
+        "--limits concatenated,concatenated": "has concatenated twice",
+    }.items():
+        with pytest.raises(SystemExit) as end:
+            main(["pack", "a", "b", *wrong.split()])
+        assert end.value.code == 2
+        assert words in capsys.readouterr().err
+    assert main(["pack", str(source), str(tmp_path / "other"), "--seed", "2"]) == 1
+    assert "seed=2 is of shuffle=True (--shuffle), which was not said" in capsys.readouterr().err
 
 
 def names_in(folder):

@@ -123,6 +123,11 @@ def test_jpegs_have_the_quality_asked_for_and_png_and_webp_lose_nothing():
         ("json", {"a": object()}, "is no JSON"),
         ("json", float("nan"), "cannot be written as .json"),
         ("jpg", Image.new("RGBA", (2, 2)), "cannot write mode RGBA as JPEG"),
+        (
+            "mask.webp",
+            np.full((2, 2), 40_000, np.uint16),
+            "WEBP has 8 bits, and its pixels have more: call the field .png",
+        ),
         ("x.npz", np.ones(1), "a dict of arrays is wanted"),
         ("x.cbor", {}, ".cbor is read, but not written"),
         ("png", torch.zeros(7, 4, 4, dtype=torch.uint8), "cannot be written as .png"),
