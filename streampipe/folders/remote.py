@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,8 +15,11 @@ from streampipe.folders.walk import Walk, is_passed_over
 from streampipe.rng import derive
 from streampipe.source import Source, redact
 
-_TOLD_BY = (*NAMES, "captions.json", "prompt.json", "default.txt")
+_TOLD_BY = (*NAMES, "captions.json", "prompt.json")
 _DEEPEST = 3  # folders in which tables are looked for
+_MOST = 10_000  # files at the top that say what layout there is
+LEADS_OUT = -1
+"""The size of a link that leads nowhere in its store."""
 
 
 class Object(NamedTuple):
@@ -42,6 +46,8 @@ class RemoteWalk(Walk):
             yield below + slash, Object(name, size, version)
 
     def _facts(self, entry: Any, ext: str) -> tuple[int, int, str | None]:
+        if entry.size == LEADS_OUT:
+            return 0, 0, "a symbolic link out of the folder; put the file itself in its place"
         why = self._why_not(entry.size, ext)
         return entry.size, derive("version", entry.version or "") >> 1, why
 
@@ -61,19 +67,25 @@ def shadow(url: str, source: Source) -> Iterator[str]:
             parts = path.split("/")
             if ".." in parts:  # what it is called by others never says where a file goes
                 continue
-            below = "/".join(parts[:-1][:_DEEPEST])
-            if below not in made and not any(map(is_passed_over, parts)):
-                os.makedirs(os.path.join(folder, below), exist_ok=True)
-                made.add(below)
-            told_by = parts[-1] in _TOLD_BY and len(parts) <= _DEEPEST
-            if told_by or (not slash and path.endswith((".parquet", "_stats.json"))):
-                place = os.path.join(folder, *parts)
-                os.makedirs(os.path.dirname(place), exist_ok=True)
-                with open(place, "wb") as file:
-                    file.write(source.read(f"{url}/{path}"))
-            elif not slash and found <= 10_000:
-                with open(os.path.join(folder, path), "xb"):
-                    pass
+            if any(map(is_passed_over, parts)):
+                continue
+            below = "/".join(parts[:-1])
+            told_by = (parts[-1] in _TOLD_BY and len(parts) <= _DEEPEST) or parts[-1] == "default.txt"
+            told_by |= not slash and path.endswith((".parquet", "_stats.json"))
+            data = source.read(f"{url}/{path}") if told_by else b""
+            try:
+                if below not in made:
+                    os.makedirs(os.path.join(folder, *parts[:-1]), exist_ok=True)
+                    made.add(below)
+                if told_by or (not slash and found <= _MOST):
+                    with open(os.path.join(folder, *parts), "xb") as file:
+                        file.write(data)
+            except OSError as error:
+                if told_by or error.errno == errno.ENOSPC:
+                    raise PackError(
+                        f"what {redact(url)} says of its layout cannot be kept in a temporary file ({error.strerror}: "
+                        f"{path}); make room where temporary files are (TMPDIR), and run again"
+                    ) from error  # else it is a name that no file of this machine can have
         if not found:
             raise PackError(f"there is nothing below {redact(url)}; give the folder that holds the images")
         yield folder

@@ -1,12 +1,14 @@
 """A folder in a zip archive is packed as the same folder on the disk, and nothing of it is unpacked."""
 
 import json
+import warnings
 import zipfile
 
 import pytest
 
 import streampipe as sp
 from streampipe.cli import main
+from tests.data import photo
 from tests.pack.test_pack import contents, folder_of, quiet
 
 
@@ -64,6 +66,71 @@ def test_a_name_that_leads_out_of_an_archive_is_refused(tmp_path):
         file.writestr("../../metadata.csv", "file_name,text")
     with pytest.raises(sp.SourceError, match=r"holds '\.\./\.\./metadata\.csv', a name that leads out of it"):
         quiet(tmp_path / "x.zip", tmp_path / "out")
+
+
+def test_two_entries_of_one_name_are_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "twice.zip", "w") as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        file.writestr("a.jpg", photo(0, 16, 16))
+        file.writestr("a.jpg", photo(1, 16, 16))
+    with pytest.raises(sp.SourceError, match=r"twice.zip holds 'a.jpg' twice; unpack it"):
+        quiet(tmp_path / "twice.zip", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def link(file, name, target):
+    entry = zipfile.ZipInfo(name)
+    entry.create_system, entry.external_attr = 3, 0o120777 << 16
+    file.writestr(entry, target)
+
+
+def test_a_link_in_an_archive_is_the_file_that_it_leads_to_or_is_not_packed(tmp_path, capsys):
+    with zipfile.ZipFile(tmp_path / "links.zip", "w") as file:
+        file.writestr("real/a.jpg", photo(0, 16, 16))
+        link(file, "top.jpg", "x/y.jpg")
+        link(file, "x/y.jpg", "../real/a.jpg")
+    quiet(tmp_path / "links.zip", tmp_path / "out")
+    assert {fields["jpg"] for fields in contents(tmp_path / "out").values()} == {photo(0, 16, 16)}
+    assert len(contents(tmp_path / "out")) == 3
+    for number, target in enumerate(("../../etc/passwd", "/etc/passwd", "out.jpg", "real")):
+        place = tmp_path / f"{number}.zip"
+        with zipfile.ZipFile(place, "w") as file:
+            file.writestr("real/a.jpg", photo(0, 16, 16))
+            link(file, "out.jpg", target)
+        assert main(["pack", str(place), str(tmp_path / f"{number}"), "--quiet"]) == 1
+        assert "out.jpg cannot be packed (a symbolic link out of the folder" in capsys.readouterr().err
+        assert main(["pack", str(place), str(tmp_path / f"{number}"), "--quiet", "--on-error", "skip"]) == 3
+        assert list(contents(tmp_path / f"{number}")) == ["real/a"]
+
+
+def test_a_default_caption_deep_in_an_archive_is_found(tmp_path):
+    with zipfile.ZipFile(tmp_path / "deep.zip", "w") as file:
+        for folder, caption in (("", "top"), ("p/q/r/s/", "deep")):
+            file.writestr(f"{folder}a.jpg", photo(0, 16, 16))
+            file.writestr(f"{folder}default.txt", caption)
+    quiet(tmp_path / "deep.zip", tmp_path / "out")
+    found = {key: fields["txt"].decode() for key, fields in contents(tmp_path / "out").items()}
+    assert found == {"a": "top", "p/q/r/s/a": "deep"}
+
+
+def test_references_deep_in_an_archive_are_those_of_the_images(tmp_path):
+    with zipfile.ZipFile(tmp_path / "refs.zip", "w") as file:
+        for top in ("images", "refs"):
+            file.writestr(f"{top}/a/b/c/d/0001.jpg", photo(0, 16, 16))
+    quiet(tmp_path / "refs.zip", tmp_path / "out")
+    assert {key: set(fields) for key, fields in contents(tmp_path / "out").items()} == {
+        "a/b/c/d/0001": {"jpg", "ref.jpg"}
+    }
+
+
+def test_names_of_a_store_that_no_disk_has_do_not_stand_in_the_way(tmp_path):
+    with zipfile.ZipFile(tmp_path / "odd.zip", "w") as file:
+        file.writestr("a.jpg", photo(0, 16, 16))
+        file.writestr("x", "a file")
+        file.writestr("x/b.jpg", photo(1, 16, 16))
+        file.writestr(f"{'long' * 80}/c.md", "text")
+    quiet(tmp_path / "odd.zip", tmp_path / "out")
+    assert list(contents(tmp_path / "out")) == ["a", "x/b"]
 
 
 def test_an_archive_in_a_store_is_to_be_fetched(tmp_path):
