@@ -113,10 +113,17 @@ class Blocks:
             return found
 
     def trim(self) -> None:
-        """Let go of all that nobody looks at."""
-        with self._lock:
-            while self._drop_one():
-                pass
+        """Let go of all that nobody looks at.
+
+        It does not wait: a pass that the garbage collector ends may call it in a thread that is in ``take``, and whose
+        blocks must stay as they are meanwhile. Who is in there lets go of most of them by himself.
+        """
+        if self._lock.acquire(blocking=False):
+            try:
+                while self._drop_one():
+                    pass
+            finally:
+                self._lock.release()
 
 
 def contents(memory: torch.Tensor) -> np.ndarray:

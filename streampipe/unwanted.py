@@ -11,7 +11,8 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotYet
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from queue import Empty, SimpleQueue
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -28,6 +29,38 @@ class _Own(threading.local):
 
 
 _own = _Own()
+
+
+class Stop:
+    """Says that something is not wanted any more, as an ``Event`` of ``threading``, without its lock.
+
+    What the garbage collector ends sets it in any thread, also in one that is just beginning to wait for it.
+
+    >>> stop = Stop()
+    >>> stop.wait(0), stop.set(), stop.wait(), stop.is_set()
+    (False, None, True, True)
+    """
+
+    def __init__(self) -> None:
+        self._is_set = False
+        self._told: SimpleQueue[None] = SimpleQueue()
+
+    def set(self) -> None:
+        """From here on it is."""
+        self._is_set = True
+        self._told.put(None)
+
+    def is_set(self) -> bool:
+        """Whether it is."""
+        return self._is_set
+
+    def wait(self, seconds: float | None = None) -> bool:
+        """Wait until it is, or so long. Whether it is."""
+        if not self._is_set:
+            with suppress(Empty):
+                self._told.get(timeout=seconds)
+                self._told.put(None)  # others may wait, too
+        return self._is_set
 
 
 def unwanted_when(check: Callable[[], bool]) -> None:
@@ -81,7 +114,7 @@ def result(future: Future[T]) -> T:
     return future.result()
 
 
-def pause(stop: threading.Event, seconds: float) -> bool:
+def pause(stop: Stop, seconds: float) -> bool:
     """Wait so long, or until ``stop`` is set: then True.
 
     Raises:

@@ -1,5 +1,6 @@
 """Memory of batches is used again, and never while anybody looks at it."""
 
+import gc
 import os
 import platform
 import subprocess
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streampipe import memory
-from streampipe.memory import Blocks, empty, fill
+from streampipe.memory import Block, Blocks, empty, fill
 
 SIZE = 40_000
 
@@ -148,3 +149,33 @@ def test_memory_that_is_let_go_is_not_taken_from_the_system_again():
     came = subprocess.run([sys.executable, "-c", LETS_GO], check=True, capture_output=True, text=True, env=env)
     before, after = map(int, came.stdout.split())
     assert after < before / 10
+
+
+def test_memory_that_is_let_go_in_a_collection_amid_taking_some_does_not_wait_for_itself(monkeypatch):
+    """A pass that the garbage collector ends lets memory go, in whatever thread the collector begins."""
+    blocks = Blocks()
+    lend, done = Block.lend, threading.Event()
+
+    class Ended:
+        def __del__(self):
+            blocks.trim()
+
+    def collecting(self):
+        ended = Ended()
+        ended.me = ended
+        del ended
+        gc.collect()
+        return lend(self)
+
+    def work():
+        kept = [blocks.take(SIZE) for _ in range(2)]
+        assert len({each.data_ptr() for each in kept}) == 2
+        done.set()
+
+    monkeypatch.setattr(Block, "lend", collecting)
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    assert done.wait(60)
+    thread.join()
+    blocks.trim()
+    assert not blocks._blocks

@@ -12,7 +12,6 @@ or finished copy. Until a copy has come as far as its first samples, some of tho
 
 from __future__ import annotations
 
-import threading
 from collections import OrderedDict, deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import Generic, TypeVar
@@ -28,6 +27,7 @@ from streampipe.reading.wanted import Wanted, WantedShard
 from streampipe.source.link import Link
 from streampipe.source.local import DISK
 from streampipe.source.ranges import Part
+from streampipe.unwanted import Stop
 
 T = TypeVar("T")
 
@@ -71,7 +71,7 @@ class Prefetch(Generic[T]):
         self._unasked: deque[Wanted] = deque()  # in the order of need
         self._shards: dict[tuple[int, int], WantedShard] = {}
         self._idle: OrderedDict[tuple[int, int], WantedShard] = OrderedDict()
-        self._stop = threading.Event()
+        self._stop = Stop()
         self._known = 0  # samples of known steps that were not given out
         self._made = 0  # steps that became known
         self._without = 0  # the last of them that want nothing, because all their samples are in other datasets

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from concurrent.futures import Future
 from typing import NamedTuple
 
@@ -15,7 +14,7 @@ from streampipe.source import Source
 from streampipe.source.download import Download
 from streampipe.source.local import LocalFile
 from streampipe.source.ranges import Ranges
-from streampipe.unwanted import asking, result
+from streampipe.unwanted import Stop, asking, result
 
 
 class _Opened(NamedTuple):
@@ -35,7 +34,7 @@ class RemoteShard:
         stop: when set, what is on the way is given up.
     """
 
-    def __init__(self, dataset: Dataset, number: int, stop: threading.Event) -> None:
+    def __init__(self, dataset: Dataset, number: int, stop: Stop) -> None:
         self.url = dataset.shards[number]
         self.source: Source = dataset.finder.source
         self.traffic = self.source.traffic

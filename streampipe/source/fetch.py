@@ -6,7 +6,6 @@ the whole object each time: what lies before that byte is thrown away.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import cast
@@ -18,6 +17,7 @@ from streampipe.source.location import redact
 from streampipe.source.network import Network
 from streampipe.source.retry import Tries
 from streampipe.source.store import Memory, Pin, Receiving, Store
+from streampipe.unwanted import Stop
 
 _LEAST = 1 << 16
 
@@ -39,7 +39,7 @@ class Fetch:
         start: int = 0,
         end: int | None = None,
         pin: Pin | None = None,
-        stop: threading.Event | None = None,
+        stop: Stop | None = None,
         memory: Memory | None = None,
     ) -> None:
         self._memory = memory
@@ -51,7 +51,7 @@ class Fetch:
         self._network = network
         self._start = start
         self._end = end
-        self._stop = stop or threading.Event()
+        self._stop = stop or Stop()
         self._tries = Tries(url, network, self._stop, store.credentials(url), lambda: store.worked)
         self._renewed = False
         self._most: int | None = None  # bytes to ask for at once, where an answer that breaks off brings nothing

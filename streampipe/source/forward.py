@@ -26,7 +26,7 @@ from streampipe.source.location import redact
 from streampipe.source.network import Network
 from streampipe.source.store import Pin, Store
 from streampipe.source.traffic import Traffic
-from streampipe.unwanted import result
+from streampipe.unwanted import Stop, result
 
 _FIRST = 256 << 10
 _BLOCK = 1 << 20
@@ -58,7 +58,7 @@ class Forward:
         self._store = store
         self._network = network
         self._traffic = traffic
-        self._stop = threading.Event()
+        self._stop = Stop()
         self._lock = threading.RLock()
         self._begun = False
         self._taken = False  # somebody iterates it

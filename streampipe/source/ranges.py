@@ -16,7 +16,7 @@ from streampipe.source.network import Network
 from streampipe.source.store import Store
 from streampipe.source.traffic import Traffic
 from streampipe.source.versions import Version
-from streampipe.unwanted import wait
+from streampipe.unwanted import Stop, wait
 
 _NOTHING = memoryview(b"")
 _BETWEEN = 64 << 10
@@ -42,7 +42,7 @@ class Answer:
     def __init__(self, parts: int) -> None:
         self._came: list[Came | None] = [None] * parts
         self._wanted = parts
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # as in Traffic: a reader that the garbage collector ends drops its parts
         self._changed = threading.Condition(self._lock)
         self._awaited = False  # somebody waits
 
@@ -94,7 +94,7 @@ class Ranges:
         version: Version,
         network: Network,
         traffic: Traffic,
-        stop: threading.Event,
+        stop: Stop,
     ) -> None:
         self.url = version.url
         self._store = store

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import socket
-import threading
 import time
 from collections.abc import Callable
 
@@ -18,6 +17,7 @@ from streampipe.errors import SourceUnavailable, TruncatedShard
 from streampipe.source.failures import Ended, Failure, cause, causes, failure
 from streampipe.source.location import redact
 from streampipe.source.network import Network
+from streampipe.unwanted import Stop
 
 _FINAL_TRIES = 8  # of what no time will change: an object that is shorter than it says, a host that has no name
 _LEAST = 1e-3  # seconds of a first pause, where there are many tries: nobody is asked without a pause for minutes
@@ -33,14 +33,14 @@ class Tries:
         self,
         url: str,
         network: Network,
-        stop: threading.Event | None = None,
+        stop: Stop | None = None,
         used: str = "",
         worked: Callable[[], bool] = lambda: True,
     ) -> None:
         self._worked = worked
         self._url = url
         self._used = used
-        self._stop = stop or threading.Event()
+        self._stop = stop or Stop()
         self._network = network
         self._begun = time.monotonic()
         self.made = 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -24,6 +23,7 @@ from streampipe.source.store import BUILT_IN, Factory, Folders, Pin, Store, fact
 from streampipe.source.stores import FsspecStore, Opener, OpenerStore
 from streampipe.source.traffic import Traffic, traffic_of
 from streampipe.source.versions import Version, Versions
+from streampipe.unwanted import Stop
 
 _log = logging.getLogger("streampipe")
 _AHEAD = 3  # shards whose first window is asked for before they are wanted
@@ -175,7 +175,7 @@ class Source:
         """The threads and the budget of bytes of this process."""
         return self._live.traffic
 
-    def ranges(self, url: str, stop: threading.Event) -> Ranges:
+    def ranges(self, url: str, stop: Stop) -> Ranges:
         """A remote shard to be read in parts, ahead of need; ``stop`` gives up what is on the way."""
         live = self._live
         return Ranges(self._store(url), live.versions.of(url), self.network, live.traffic, stop)

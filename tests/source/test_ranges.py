@@ -1,5 +1,6 @@
 """Parts of an object: each as soon as it is there, in memory that the reader's own thread has allocated."""
 
+import gc
 import os
 import random
 import signal
@@ -8,7 +9,7 @@ import threading
 import pytest
 
 from streampipe.source import versions as module
-from streampipe.source.ranges import Part, Ranges
+from streampipe.source.ranges import Answer, Part, Ranges
 from streampipe.source.store import Pin
 from streampipe.source.traffic import Traffic
 from streampipe.source.versions import Version
@@ -70,3 +71,26 @@ def test_a_fork_while_another_thread_agrees_on_a_version_does_not_block_the_chil
             finally:
                 os._exit(2)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_parts_that_are_dropped_in_a_collection_amid_one_that_comes_do_not_wait_for_themselves(monkeypatch):
+    """A reader that the garbage collector ends drops its parts, in whatever thread the collector begins."""
+    answer, done = Answer(2), threading.Event()
+    notify = answer._changed.notify_all
+
+    class Ended:
+        def __del__(self):
+            answer.drop(1)
+
+    def collecting():
+        ended = Ended()
+        ended.me = ended
+        del ended
+        gc.collect()
+        notify()
+
+    monkeypatch.setattr(answer._changed, "notify_all", collecting)
+    answer._awaited = True
+    threading.Thread(target=lambda: (answer.put(0, memoryview(b"a")), done.set()), daemon=True).start()
+    assert done.wait(60)
+    assert (answer.part(0), answer.part(1)) == (b"a", b"")
