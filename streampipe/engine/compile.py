@@ -82,32 +82,30 @@ def _planned_lanes(spec: Spec, division: Division, job: Job, plan: Plan) -> Lane
         )
     lanes = plan.lanes
     assert not isinstance(plan, PackPlan)
-    if division.pools or isinstance(plan, BucketPlan):
-        shape, elastic = Shape(job.world_size, job.readers), False
+    own = division.pools or isinstance(plan, BucketPlan)
+    if own:
+        shape = Shape(job.world_size, job.readers)
     elif plan.shuffled and lanes.places >= _FEW_PLACES:
-        shape, elastic = Shape(lanes.places, lanes.columns), True
+        shape = Shape(lanes.places, lanes.columns)
     else:  # any numbers will do, so such that many numbers of ranks and workers divide
         most = max(1, lanes.samples // (4 * lanes.size))
         places = max(_divisors(lanes.size, _PLACES), key=lambda a: (len(_divisors(a)), a))
-        shape, elastic = Shape(places, max(t for t in _divisors(_COLUMNS) if t <= most)), True
-    facts = {"data": f"{plan.dataset.fingerprint} {plan.filter} {plan.lanes.window if plan.shuffled else None}"}
+        shape = Shape(places, max(t for t in _divisors(_COLUMNS) if t <= most))
     whole = replace(plan, lanes=replace(lanes, tail="short"))
-    stream = PlannedStream(whole, shape)
-    return _engine(spec, division, job, shape, elastic, stream, _level(plan), division.why, facts, elastic)
+    return _engine(spec, division, job, shape, PlannedStream(whole, shape, not own), _level(plan), division.why)
 
 
 def _streamed(spec: Spec, division: Division, job: Job, why: str) -> LaneEngine:
     source = spec.source
     size = (division.batch or 1) * job.world_size
-    shape, elastic = Shape(job.world_size, job.readers), False
+    shape = Shape(job.world_size, job.readers)
     stream: Stream = source
-    facts = {"data": repr(source)}
     if source.streams and not division.pools:
         chosen = choose_streams(size, source.streams)
         found = Shape(chosen.places, chosen.columns)
         if found.number >= job.world_size * job.readers:
-            shape, elastic, stream = found, found.fits(job.world_size), source.in_lanes(found.places, found.number)
-    return _engine(spec, division, job, shape, elastic, stream, Level.STREAMED, why, facts, stream is not source)
+            shape, stream = found, source.in_lanes(found.places, found.number)
+    return _engine(spec, division, job, shape, stream, Level.STREAMED, why)
 
 
 def _divisors(number: int, most: int | None = None) -> list[int]:
@@ -119,12 +117,9 @@ def _engine(
     division: Division,
     job: Job,
     shape: Shape,
-    elastic: bool,
     stream: Stream,
     level: Level,
     why: str,
-    facts: dict[str, Any],
-    shared: bool,
 ) -> LaneEngine:
     if division.pools:
         _check_pools(division, job)
@@ -148,10 +143,8 @@ def _engine(
         drop_short=tail_policy == "drop" and division.batch is not None,
         fill_short=tail_policy == "pad",
         continuous=division.pools,
-        shared=shared,
     )
-    facts = {**facts, "pipeline": describe(spec.source, division.head)}
-    return LaneEngine(spec, work, level, why, facts, elastic)
+    return LaneEngine(spec, work, level, why, describe(spec.source, division.head))
 
 
 def _check_pools(division: Division, job: Job) -> None:

@@ -76,7 +76,7 @@ _SAMPLES = {
 
 def _order(engine: LaneEngine, job: Job) -> str:
     shape = engine.work.shape
-    if engine.elastic:
+    if engine.work.stream.together and shape.fits(job.world_size):
         return (
             f"{shape.places} x {shape.columns} lanes; the same batches on any ranks that divide {shape.places} and "
             f"workers that divide {shape.columns}"

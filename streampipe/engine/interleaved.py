@@ -31,8 +31,7 @@ class LaneEngine(Engine[LanePoint]):
         work: what the lanes run, in which shape.
         level: what is known of the samples.
         reason: why batches are not planned ahead.
-        facts: what a state must agree with: the data, and the stages that run in the lanes.
-        elastic: whether the lanes follow from the data and the global batch alone, and not from who reads them.
+        pipeline: the source and the stages that run in the lanes, in words. A state must agree with it.
     """
 
     kind = "lanes"
@@ -40,8 +39,7 @@ class LaneEngine(Engine[LanePoint]):
     work: Work
     level: Level
     reason: str
-    facts: Mapping[str, Any]
-    elastic: bool
+    pipeline: str
 
     @property
     def chain(self) -> tuple[AnyStage, ...]:
@@ -105,17 +103,27 @@ class LaneEngine(Engine[LanePoint]):
             "lanes": [shape.places, shape.columns],
             "rank": [rank, ranks],
             "standing": {str(lane): list(each) for lane, each in sorted(at.lanes.items())},
-            "seed": self.spec.seed,
-            **self.facts,
+            "stream": self.work.stream.numbers,
+            **self._facts(),
         }
+
+    def _facts(self) -> dict[str, Any]:
+        """What a state must agree with."""
+        return {"seed": self.spec.seed, "pipeline": self.pipeline, "data": self.work.stream.data}
 
     def load(self, states: Sequence[Mapping[str, Any]], rank: int, ranks: int) -> tuple[LaneEngine, LanePoint]:
         """The place that the states of one or all ranks name, on this number of ranks.
 
+        The lanes are those of the state from then on: with another batch, or other readers, they give the same samples
+        to other batches.
+
         Raises:
             ConfigError: they are of other data, stages or seed; or lanes of this rank are in none of them.
         """
-        mine = {"seed": self.spec.seed, **self.facts}
+        whole = merged(states)
+        shape = Shape(*whole["lanes"])
+        engine = replace(self, work=self._work_of(whole, shape))
+        mine = engine._facts()
         for state in states:
             for name, what in _MUST_AGREE.items():
                 if state.get(name) != mine.get(name):
@@ -123,9 +131,6 @@ class LaneEngine(Engine[LanePoint]):
                         f"{what} is {mine.get(name)!r} here and was {state.get(name)!r} when the state was saved: the "
                         f"stream would be another one; restore it, or start a new epoch without the state"
                     )
-        whole = merged(states)
-        shape = Shape(*whole["lanes"])
-        engine = replace(self, work=replace(self.work, shape=shape))
         wanted = [lane for column in shape.columns_of(rank, ranks) for lane in column]
         if not wanted:
             raise ConfigError(
@@ -143,6 +148,20 @@ class LaneEngine(Engine[LanePoint]):
         same = whole["rank"] is None or shape.fits(ranks) or list(whole["rank"]) == [rank, ranks]
         lanes = {lane: standing[lane] for lane in wanted if lane in standing}
         return engine, LanePoint(epoch, turn if same else 0, lanes)
+
+    def _work_of(self, state: Mapping[str, Any], shape: Shape) -> Work:
+        """What runs in the lanes of a state."""
+        numbers = state.get("stream")
+        if numbers is not None:
+            return self.work.as_saved(shape, numbers)
+        if shape != self.work.shape:
+            own = self.work.shape
+            raise ConfigError(
+                f"the state's lanes are {shape.places} x {shape.columns}, those of this job {own.places} x "
+                f"{own.columns}, and the state is of an older release, which did not say what lanes were made with: "
+                f"go on with the batch, ranks and workers of then, or start a new epoch without the state"
+            )
+        return self.work
 
     def length(self, epoch: int, epochs: int) -> int | None:
         """Unknown."""
@@ -191,7 +210,7 @@ def merged(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     if sorted(state["rank"][0] for state in states) != list(range(ranks)) or any(s["rank"][1] != ranks for s in states):
         have = ", ".join(f"{state['rank'][0]} of {state['rank'][1]}" for state in states)
         raise ConfigError(f"a list of states is that of all ranks of a job, each once; these are of ranks {have}")
-    for name in ("lanes", "at", "epoch", "step", *_MUST_AGREE):
+    for name in ("lanes", "stream", "at", "epoch", "step", *_MUST_AGREE):
         values = [state.get(name) for state in states]
         if any(value != values[0] for value in values):
             raise ConfigError(

@@ -31,9 +31,19 @@ _MOST_EMPTY = 64
 class Stream(Protocol):
     """Where a lane's samples come from: an epoch of lane ``run.consumer.number`` of ``run.consumer.total``.
 
-    It leaves a mark behind each sample, whose first number is the epoch, and goes on behind such a mark (``at``).
+    It leaves a mark behind each sample, whose first number is the epoch, and goes on behind such a mark (``at``). Marks
+    mean something only in the lanes that they were left in: ``numbers`` (small JSON) say what these were made with
+    beside their shape, and ``as_saved`` makes them again, whatever the batch and the readers are now. ``data`` is what
+    must be the same. ``together``: the lanes follow from the data, so that one reader may have all of them open.
     """
 
+    @property
+    def together(self) -> bool: ...
+    @property
+    def data(self) -> str: ...
+    @property
+    def numbers(self) -> dict[str, Any]: ...
+    def as_saved(self, places: int, columns: int, numbers: Mapping[str, Any]) -> Stream: ...
     def __call__(self, run: Run, epoch: int, views: bool = False, at: Sequence[Any] = ()) -> Iterator[Sample]: ...
 
 
@@ -179,7 +189,6 @@ class Work:
         exact: whether every stage of the head leaves marks; else a lane is replayed.
         views: whether the head is given memoryviews.
         drop_short, fill_short: what becomes of a last batch with fewer slots.
-        shared: whether the lanes follow from the data, so that one reader may have all of them.
         continuous: the head goes on over the epochs of a pass, because it holds samples that go into the next one.
         unwind: from the mark behind the head to that of the stream, and those of the stages that count.
     """
@@ -195,7 +204,10 @@ class Work:
     drop_short: bool = False
     fill_short: bool = False
     continuous: bool = False
-    shared: bool = False
+
+    def as_saved(self, shape: Shape, numbers: Mapping[str, Any]) -> Work:
+        """The same work in the lanes of a state."""
+        return replace(self, shape=shape, stream=self.stream.as_saved(shape.places, shape.columns, numbers))
 
     def stream_of(self, number: int, standing: Standing, until: int | None, run: Run) -> Iterator[tuple[Any, Standing]]:
         """A lane's items from where it stands, each with where it stands behind it."""
@@ -204,7 +216,7 @@ class Work:
         if self.continuous:
             yield from self._over_epochs(replace(run, consumer=me), standing, until)
             return
-        empty, lanes = 0, self.shape.number if self.shared else 1
+        empty, lanes = 0, self.shape.number if self.stream.together else 1
         while until is None or epoch < until:
             trail = Trail()
             begin, marks = self.unwind(mark)

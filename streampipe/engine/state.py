@@ -174,6 +174,8 @@ def _check_lanes(state: Mapping[str, Any]) -> None:
     _check_shape(lanes)
     if not are_numbers(at, 2) or at[0] > _LAST_EPOCH:
         raise wrong(f"its place is {at!r}")
+    if state.get("stream") is not None:
+        _check_stream(state["stream"])
     standing = state.get("standing")
     if not isinstance(standing, Mapping):
         raise wrong("it does not say where its lanes stand")
@@ -182,6 +184,17 @@ def _check_lanes(state: Mapping[str, Any]) -> None:
             raise wrong(f"it has a lane {lane!r}, of {lanes[0] * lanes[1]}")
         if not is_list(each) or len(each) != 3 or not are_numbers(each[:2], 2) or not is_mark(each[2], _DEEPEST):
             raise wrong(f"lane {lane} stands at {each!r:.80}")
+
+
+def _check_stream(numbers: Any) -> None:
+    """What lanes were made with."""
+    if not isinstance(numbers, Mapping) or not isinstance(numbers.get("together", False), bool):
+        raise wrong(f"what its lanes were made with is {numbers!r:.80}")
+    if not (numbers.get("window") is None or is_number(numbers["window"])):
+        raise wrong(f"the window of its lanes is {numbers['window']!r:.80}")
+    if "batch" in numbers:
+        _check_batch(numbers["batch"])
+        _check_shape(numbers.get("lanes"))
 
 
 def was_learnt(state: Mapping[str, Any]) -> bool | None:

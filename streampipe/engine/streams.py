@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from streampipe.context import Run, Sample
@@ -23,11 +23,43 @@ class PlannedStream:
 
     For a shuffled plan these are the plan's own lanes. Together the lanes have each sample of the epoch once, and if no
     stage drops or adds any, the batches are those of the plan.
+
+    Args:
+        together: the lanes follow from the data, so one reader may have all of them open.
     """
 
     plan: Plan
     shape: Shape
+    together: bool = True
     leaves_marks: ClassVar[bool] = True
+
+    @property
+    def data(self) -> str:
+        """What a state of the lanes must agree with."""
+        plan = self.plan
+        return f"{plan.dataset.fingerprint} {plan.filter} {plan.lanes.window if plan.shuffled else None}"
+
+    @property
+    def numbers(self) -> dict[str, Any]:
+        """What the lanes were made with: a mark counts the plan's batches, and the samples of a lane in each."""
+        lanes = self.plan.lanes
+        window = lanes.window if self.plan.shuffled else None
+        return {"batch": lanes.size, "lanes": [lanes.places, lanes.columns], "window": window}
+
+    def as_saved(self, places: int, columns: int, numbers: Mapping[str, Any]) -> PlannedStream:
+        """The stream that a state was saved with: its lanes have the samples that they had, whatever takes them now.
+
+        Raises:
+            ConfigError: there is none with such numbers.
+        """
+        if "batch" not in numbers:
+            return self  # of samples that nobody counted: its data differ
+        plan, size, window = self.plan, numbers["batch"], numbers.get("window")
+        if size % places:
+            raise ConfigError(f"the state's {places} lanes of a batch do not divide its batch of {size}: it is damaged")
+        width = window if plan.sensible and plan.shuffled and window is not None else plan.lanes.window
+        lanes = replace(plan.lanes, size=size, places=numbers["lanes"][0], columns=numbers["lanes"][1], window=width)
+        return replace(self, plan=replace(plan, lanes=lanes), shape=Shape(places, columns))
 
     @property
     def most_open(self) -> int:

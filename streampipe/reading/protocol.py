@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from streampipe.context import Run
@@ -28,13 +28,15 @@ class Samples(ABC):
     ``parts`` are the pipelines of a mixture. ``window`` is the shuffle's: None for the listed order, 0 where whole
     shards are shuffled; with ``sensible`` a plan chooses it. ``tier`` is what was asked for, None if nothing was.
     ``open_shards``: how many a lane has open. ``leaves_marks``: a stream goes on behind any sample, by the mark that it
-    left (``run.trail``). ``singly``: what it gives are never batches; ``batched``: they always are. ``fields_read``:
-    the fields, where not all are.
+    left (``run.trail``). ``together``: its lanes follow from the data, so one reader may have all of them open.
+    ``singly``: what it gives are never batches; ``batched``: they always are. ``fields_read``: the fields, where not
+    all are.
     """
 
     parts: Sequence[Any] = ()
     window: int | None = None
     sensible: bool = False
+    together: bool = False
     tier: str | None = None
     singly: bool = False
     batched: bool = False
@@ -67,6 +69,20 @@ class Samples(ABC):
 
     def in_lanes(self, places: int, lanes: int) -> Samples:
         """The same samples for so many lanes, of which ``places`` meet in a batch."""
+        return self
+
+    @property
+    def data(self) -> str:
+        """What a state of its lanes must agree with."""
+        return repr(self)
+
+    @property
+    def numbers(self) -> dict[str, Any]:
+        """What its lanes were made with, for a state: small JSON."""
+        return {}
+
+    def as_saved(self, places: int, columns: int, numbers: Mapping[str, Any]) -> Samples:
+        """The same samples in the lanes of a state, which may be those of another batch, or of other readers."""
         return self
 
     @property

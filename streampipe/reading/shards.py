@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from functools import partial
 from itertools import chain, dropwhile
@@ -73,8 +73,9 @@ class ShardSamples(Samples):
         self._datasets: dict[tuple[str, Any], Dataset | BucketDataset | PackDataset] = {}  # by filter and groups
         self._narrow: dict[frozenset[str], ShardSamples] = {}  # by the fields that are read
         self._job = unique()  # as long as this lives, it means the same data: in its copies in workers, too
+        self._asked = window
         self._lanes = 1
-        self._shared = True  # the shards that are left over are shared by readers, sample by sample
+        self.together = False  # the shards that are left over are shared by readers, sample by sample
 
     @property
     def source(self) -> Source:
@@ -99,11 +100,27 @@ class ShardSamples(Samples):
         """The same samples for so many lanes, of which ``places`` meet in a batch: a window that was not given follows
         from that.
         """
+        return self._in(lanes, sensible_window(places))
+
+    def _in(self, lanes: int | None, window: int | None) -> ShardSamples:
+        """The same samples for so many lanes that follow from the data, or (None) for readers with a stream each."""
         found = copy(self)
-        found._shared, found._lanes = False, lanes
+        found.together, found._lanes = lanes is not None, lanes or 1
         if self.sensible:
-            found.window = sensible_window(places)
+            found.window = window
         return found
+
+    @property
+    def numbers(self) -> dict[str, Any]:
+        """How shards are dealt to lanes, and a lane's window."""
+        return {"window": self.window, "together": self.together}
+
+    def as_saved(self, places: int, columns: int, numbers: Mapping[str, Any]) -> ShardSamples:
+        """See ``Samples.as_saved``."""
+        window = numbers.get("window")
+        return self._in(
+            places * columns if numbers.get("together") else None, self.window if window is None else window
+        )
 
     def only(self, fields: frozenset[str]) -> ShardSamples:
         """See ``Samples.only``."""
@@ -197,7 +214,7 @@ class ShardSamples(Samples):
         return self._shuffled(run, epoch, views, at) if self.window else self._listed(run, epoch, views, at)
 
     def __repr__(self) -> str:
-        shuffle = "" if self.window is None else f", shuffle={self.window or True}"
+        shuffle = "" if self.window is None else f", shuffle={self._asked or True}"
         return f"stream({self._named()}{shuffle})"
 
     def _named(self) -> str:
@@ -238,7 +255,7 @@ class ShardSamples(Samples):
 
     def _in_order(self, run: Run, epoch: int, views: bool, at: Sequence[int]) -> Iterator[Sample]:
         seed = None if self.window is None else shard_seed(run.seed, epoch)
-        portions = deal(shard_order(len(self.shards), seed), run.consumer.number, run.consumer.total, self._shared)
+        portions = deal(shard_order(len(self.shards), seed), run.consumer.number, run.consumer.total, not self.together)
         if at:
             portions = dropwhile(lambda portion: portion.shard != at[0], portions)
             begin = next(portions, None)
