@@ -4,7 +4,9 @@ import pytest
 
 import streampipe as sp
 from streampipe.source import Source
+from streampipe.source.ranges import Part
 from streampipe.source.store import Pin
+from streampipe.unwanted import Stop
 from tests.source.conftest import DATA, QUICK, Scripted, bounded, ranged, whole
 
 DATE = "Mon, 01 Jan 2024 00:00:00 GMT"
@@ -87,6 +89,28 @@ def test_an_answer_that_is_shorter_than_asked_for_goes_on_with_the_next():
     with Scripted(answer) as server:
         assert bounded(whole, Source(network=QUICK), f"{server.at}/a.tar") == DATA
         assert Source(network=QUICK).read(f"{server.at}/a.tar", 5, 90_000) == DATA[5:90_000]
+
+
+LENGTHS = {
+    "none": lambda length: {"Content-Length": None, "Connection": "close"},
+    "fewer": lambda length: {"Content-Length": str(length - length // 3)},
+    "more": lambda length: {"Content-Length": str(length + 100)},
+}
+
+
+@pytest.mark.parametrize("kind", LENGTHS)
+def test_a_range_whose_length_is_not_said_or_is_another_is_read_to_the_end_of_the_range(kind):
+    def answer(method, path, sent):
+        status, headers, body = ranged(DATA, sent, ETag='"1"')
+        return status, {**headers, **LENGTHS[kind](len(body))}, body
+
+    with Scripted(answer) as server:
+        url = f"{server.at}/a.tar"
+        assert bounded(whole, Source(network=QUICK), url) == DATA
+        source = Source(network=QUICK)
+        came = source.ranges(url, Stop()).ask([Part(5, 90_000), Part(90_010, 200_000)])
+        assert [bounded(came.part, n) for n in (0, 1)] == [DATA[5:90_000], DATA[90_010:200_000]]
+        assert bounded(source.read, url, 7, 70_000) == DATA[7:70_000]
 
 
 @pytest.mark.parametrize("says", ["bytes 7-16/700001", "bytes 5-20/700001", "bytes 5-4/700001", "bytes 4-9/*", ""])
