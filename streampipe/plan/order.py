@@ -61,12 +61,15 @@ def windowed(
     position: int = 0,
     size: Callable[[T], int] | None = None,
     most: int | None = None,
+    left: Callable[[T], None] | None = None,
 ) -> Iterator[T]:
     """The same permutation over a stream whose length need not be known; it holds at most ``window + 1`` items.
 
     With ``size`` (bytes of an item) it holds at most ``most`` bytes (``WINDOW_BYTES``), too: an item of more than its
     share of them takes as many places of the window. The order is then a function of the seed and of the items' sizes,
     and the same as without where all are small.
+
+    ``left`` is told of each item that leaves the window: it is yielded, or was given out before and is dropped.
 
     To resume after ``position`` items were given out, pass that number and a stream that begins at item
     ``window_start(position, window)``: integers are all the state there is.
@@ -87,6 +90,8 @@ def windowed(
             moves = (window * uniform(seed, i, i + _BLOCK)).tolist()
         while held and held[0][0] <= at:  # nothing that arrives from here on can precede it
             ready = heapq.heappop(held)[2]
+            if left is not None:
+                left(ready)
             if skip:
                 skip -= 1
             else:
@@ -96,6 +101,8 @@ def windowed(
         i += 1
     while held:
         ready = heapq.heappop(held)[2]
+        if left is not None:
+            left(ready)
         if skip:
             skip -= 1
         else:
@@ -109,6 +116,7 @@ def traceable(
     position: int = 0,
     size: Callable[[T], int] | None = None,
     most: int | None = None,
+    left: Callable[[T], None] | None = None,
 ) -> Iterator[tuple[T, int, M]]:
     """``windowed`` over items that come with the marks before and behind them.
 
@@ -129,7 +137,7 @@ def traceable(
             last = behind
             yield item
 
-    for item in windowed(remembered(), window, seed, position, size, most):
+    for item in windowed(remembered(), window, seed, position, size, most, left):
         position += 1
         if first < window_start(position, window):
             marks.popleft()

@@ -234,20 +234,24 @@ class ShardSamples(Samples):
         traffic = self.source.traffic if self.source.is_remote(self.shards[0]) else None
         held = 0
 
-        def counted() -> Iterator[tuple[Sample, Any, Any]]:
+        def holds(sample: Sample, sign: int) -> None:
             nonlocal held
+            if traffic is not None:
+                more = sign * size_of(sample)
+                traffic.hold(more)
+                held += more
+
+        def counted() -> Iterator[tuple[Sample, Any, Any]]:
             for sample in items:
-                if traffic is not None:
-                    traffic.hold(size := size_of(sample))
-                    held += size
+                holds(sample, 1)
                 yield sample, sample["__position__"], None
 
+        def left(sample: Sample) -> None:
+            holds(sample, -1)
+
         try:
-            for sample, position, place in traceable(counted(), window, seed, start, size_of, self.window_bytes):
+            for sample, position, place in traceable(counted(), window, seed, start, size_of, self.window_bytes, left):
                 run.trail.mark = (*place, position)
-                if traffic is not None:
-                    traffic.hold(-(size := size_of(sample)))
-                    held -= size
                 yield sample
         finally:
             if traffic is not None:

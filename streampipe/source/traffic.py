@@ -125,9 +125,11 @@ class Traffic:
             return True
 
     def take_ahead(self, size: int, needed: bool) -> bool:
-        """The same for what is read front to back: no more than the link needs."""
+        """The same for what is read front to back: no more on its way than the link needs."""
         with self._lock:
-            full = self._taken + size > self._window + max(self._ahead, self.link.needs)  # a window is being used
+            full = self._taken - self._held + size > self._window + max(
+                self._ahead, self.link.needs
+            )  # a window is being used
         return self.take(size, needed) if needed or not full else False
 
     def stream(self, more: int) -> None:

@@ -85,3 +85,18 @@ def test_a_window_in_bytes_resumes_from_a_number_alone(sizes, window, seed):
 @given(sizes, windows, seeds)
 def test_small_samples_are_shuffled_as_without_a_bound(n, window, seed):
     assert list(windowed(range(n), window, seed, size=lambda item: 1000)) == list(windowed(range(n), window, seed))
+
+
+@given(sizes, windows, seeds, st.integers(0, 60))
+def test_each_item_that_came_in_is_told_of_once_when_it_leaves_also_where_it_was_given_out_before(n, window, seed, at):
+    inside = set()
+
+    def items():
+        for i in range(window_start(min(at, n), window), n):
+            inside.add(i)
+            yield i
+
+    for item in windowed(items(), window, seed, min(at, n), left=inside.remove):
+        assert item not in inside
+        assert len(inside) <= window + 1
+    assert not inside

@@ -1,6 +1,10 @@
 """A stream's window of samples, in bytes."""
 
+import itertools
+from itertools import islice
+
 import streampipe as sp
+from streampipe.testing import FaultServer
 from tests.data import shard
 
 
@@ -25,3 +29,29 @@ def test_samples_of_a_window_are_bytes_of_their_own(tmp_path):
     path.write_bytes(shard([(f"{i:03d}", {"bin": bytes(500)}) for i in range(100)]))
     for pipe in (sp.stream(str(path), shuffle=10, tier="sequential"), sp.stream(str(path)).shuffle(10)):
         assert {type(sample["bin"]) for sample in pipe} == {bytes}
+
+
+def test_a_resumed_window_is_counted_as_what_it_holds(tmp_path):
+    """What was given out before comes in again, and leaves without a word."""
+    size = 10_000
+    data = shard([(f"{i:03d}", {"bin": bytes(size)}) for i in range(200)])
+    with FaultServer({"a.tar": data}) as server:
+
+        def loader():
+            network = sp.Network(patience=1 + next(other))  # an account of its own
+            pipe = sp.stream(server.url("a.tar"), shuffle=40, seed=1, tier="sequential", network=network)
+            return pipe.loader(), pipe.source.source.traffic
+
+        other = itertools.count()
+        whole, _ = loader()
+        before = iter(whole)
+        gone = [sample["__key__"] for sample in islice(before, 100)]
+        resumed, traffic = loader()
+        resumed.load_state_dict(whole.state_dict())
+        samples = iter(resumed)
+        keys = [sample["__key__"] for sample in islice(samples, 50)]
+        assert len({*gone, *keys}) == 150
+        assert size < traffic._held < 42 * (size + 1000)
+        before.close()
+        samples.close()
+        assert traffic._held == 0
