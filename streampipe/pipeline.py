@@ -277,7 +277,8 @@ class Pipeline(Fluent, IterableDataset[Any]):
         Where samples are counted, shard k is made of the pipeline's samples ``k * max_samples`` and on, through a chain
         of its own: a function of pipeline and number. A run that was killed, however and wherever, goes on when it is
         run again, with any number of workers and ranks, and the bytes are those of an unbroken run. Every shard appears
-        whole. Where samples are not counted, one process writes, and goes through what is there again.
+        whole. Where samples are not counted, or ``take`` and ``skip`` stand behind other stages than ``where``, one
+        process writes, and goes through what is there again.
 
         Fields become bytes by the last part of their name (``npy``, ``safetensors``, ``json``, ``txt``, ``cls``,
         ``png``, ``jpg``, ``webp``); where it names no format, the kind of the value decides and is added to the name

@@ -168,7 +168,7 @@ def mix(
     repeats: Sequence[int] | None = None,
     seed: int = 0,
     epochs: int | None = 1,
-    on_error: str | ErrorPolicy = "raise",
+    on_error: str | ErrorPolicy | None = None,
 ) -> Pipeline:
     """Several pipelines as one, each with its share of every batch: planned, exact, resumable at any step.
 
@@ -185,7 +185,7 @@ def mix(
         seed: of random choices in the stages behind. Each part's order has its own seed.
         epochs: an epoch of the mixture has as many samples as all parts together, repeats counted. None for an
             endless stream.
-        on_error: as in ``stream``.
+        on_error: as in ``stream``; by default what all parts say.
 
     Raises:
         ConfigError: a part cannot be planned (samples not counted), some are batched and some not, or a weight is not
@@ -212,8 +212,7 @@ def mix(
     source = BatchSamples(specs, shares, times) if any(batched) else MixSamples(specs, shares, times)
     if shares is None and not any(batched):
         _check_planned(pipes, "the mixture")
-    policy = on_error if isinstance(on_error, ErrorPolicy) else ErrorPolicy(on_error)
-    return _whole(pipes, source, seed, epochs, policy)
+    return _whole(pipes, source, seed, epochs, on_error)
 
 
 @spelt
@@ -222,7 +221,7 @@ def concat(
     *,
     seed: int = 0,
     epochs: int | None = 1,
-    on_error: str | ErrorPolicy = "raise",
+    on_error: str | ErrorPolicy | None = None,
 ) -> Pipeline:
     """Several pipelines one after the other in every epoch: each sample of each once, in each part's own order.
 
@@ -234,16 +233,15 @@ def concat(
         pipes: ``sp.stream(...)`` with stages of one sample in, one sample out, and ``where``; not batched.
         seed: of random choices in the stages behind. Each part's order has its own seed.
         epochs: of a pass; None for an endless stream.
-        on_error: as in ``stream``.
+        on_error: as in ``stream``; by default what all parts say.
 
     Raises:
         ConfigError: a part cannot be planned (samples not counted), or is batched.
     """
     pipes = _parts(pipes, "concat")
     _check_planned(pipes, "concat")
-    policy = on_error if isinstance(on_error, ErrorPolicy) else ErrorPolicy(on_error)
     source = MixSamples([pipe.spec for pipe in pipes], None, [1] * len(pipes), True)
-    return _whole(pipes, source, seed, epochs, policy)
+    return _whole(pipes, source, seed, epochs, on_error)
 
 
 @checked
@@ -296,8 +294,18 @@ def _parts(pipes: Sequence[Pipeline], name: str) -> list[Pipeline]:
     return pipes
 
 
-def _whole(pipes: Sequence[Pipeline], source: Samples, seed: int, epochs: int | None, policy: ErrorPolicy) -> Pipeline:
-    """The pipeline of several, for the rank that all of them are for."""
+def _whole(
+    pipes: Sequence[Pipeline], source: Samples, seed: int, epochs: int | None, on_error: str | ErrorPolicy | None
+) -> Pipeline:
+    """The pipeline of several, for the rank that all of them are for, and with their policy for errors."""
+    policies = [pipe.spec.policy for pipe in pipes]
+    if on_error is None and any(policy != policies[0] for policy in policies):
+        said = " and ".join(sorted({repr(policy) for policy in policies}))
+        raise ConfigError(
+            f"the parts of a mixture have one policy for errors, and theirs are {said}: say on_error= here"
+        )
+    given = policies[0].fresh() if on_error is None else on_error
+    policy = given if isinstance(given, ErrorPolicy) else ErrorPolicy(given)
     worlds = {pipe._world for pipe in pipes}
     if len(worlds) > 1:
         said = " and ".join(sorted("of no rank" if each is None else f"of_rank{each}" for each in worlds))

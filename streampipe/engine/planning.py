@@ -24,7 +24,7 @@ from streampipe.spec import AnyStage, Job, Spec
 from streampipe.stages.grouping import bucket_sizes
 from streampipe.stages.stage import fields_of, pushdown_of
 from streampipe.stages.where import nothing_left
-from streampipe.traits import Limit
+from streampipe.traits import Group, Limit, Pack
 
 _SHARDS_TO_BLAME = 100
 """How many shards are looked at to say why a condition keeps nothing."""
@@ -58,6 +58,7 @@ def plan_of(spec: Spec, division: Division, job: Job) -> Plan:
     Raises:
         Uncounted: samples cannot be counted without reading them.
     """
+    _check_tail(division, job)
     source = spec.source
     if source.tier == "sequential":
         raise Uncounted("tier='sequential' was asked for")
@@ -124,6 +125,15 @@ class OnlyCounted(Uncounted):
     """Samples are counted, but the chain asks an index for more."""
 
 
+def _check_tail(division: Division, job: Job) -> None:
+    """Refuse a loader's choice that nothing in the chain would heed."""
+    joins = {type(pushdown_of(stage)) for stage in division.chain} if job.tail is not None else set()
+    if Group in joins:
+        raise ConfigError("tail= has no meaning with buckets: say bucket(tail='carry' | 'merge' | 'drop')")
+    if Pack in joins:
+        raise ConfigError("tail= has no meaning with pack: every sample comes once an epoch")
+
+
 def tail_of(division: Division, job: Job) -> str:
     """What becomes of an epoch's last batch."""
     return job.tail or division.last
@@ -143,8 +153,6 @@ def _with_buckets(
 ) -> BucketPlan:
     group = division.group
     assert group is not None
-    if job.tail is not None:
-        raise ConfigError("tail= has no meaning with buckets: say bucket(tail='carry' | 'merge' | 'drop')")
     if spec.policy.mode == "raise":
         dataset.check_sized()
     text = division.keep.text if division.keep else ""
@@ -167,8 +175,6 @@ def _with_buckets(
 
 
 def _with_packs(spec: Spec, dataset: Packed, division: Division, job: Job) -> PackPlan:
-    if job.tail is not None:
-        raise ConfigError("tail= has no meaning with pack: every sample comes once an epoch")
     if spec.policy.mode == "raise":
         dataset.check_costs()
     if dataset.left_out and not dataset.samples:

@@ -91,7 +91,7 @@ def _named(sample: Any, made: Any, number: int) -> Any:
         return made
     key = made.get("__key__", sample["__key__"])
     if key == sample["__key__"]:
-        key = f"{key}-{number}"
+        key = [f"{each}-{number}" for each in key] if isinstance(key, list) else f"{key}-{number}"
     return {**metadata_of(sample), **made, "__key__": key}
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from typing import Any
@@ -33,7 +33,7 @@ from streampipe.traits import Batch, Pack
 from streampipe.write.cost import Cost, costs_in, total
 from streampipe.write.draft import put
 from streampipe.write.job import check_pattern, claim, facts_of, is_done, shard_url
-from streampipe.write.work import Work, planned, told, write_shard
+from streampipe.write.work import CountedLate, Work, planned, told, write_shard
 from streampipe.write.workers import in_workers
 
 log = logging.getLogger("streampipe")
@@ -94,7 +94,8 @@ def write(spec: Spec, pattern: str, options: Options) -> Summary:
     try:
         plan, stages = planned(spec, options.max_samples)
     except Uncounted as reason:
-        summary = _in_one_go(spec, pattern, options, str(reason))
+        advice = "put it first" if isinstance(reason, CountedLate) else "make an index (streampipe index)"
+        summary = _in_one_go(spec, pattern, options, str(reason), advice)
     else:
         shards = plan.batches * (spec.epochs or 1)
         work = Work(
@@ -156,20 +157,25 @@ def _bar(options: Options, total: int | None = None) -> Any:
     return tqdm(total=total, unit=" samples", desc=name, disable=not options.progress)
 
 
-def _in_one_go(spec: Spec, pattern: str, options: Options, reason: str) -> Summary:
+def _in_one_go(spec: Spec, pattern: str, options: Options, reason: str, advice: str) -> Summary:
     """Where samples are not counted: one writer, front to back. What is there is kept, and gone through once more."""
     if options.num_workers > 0 or options.world[1] > 1 or isinstance(options.context, Cluster):
         raise ConfigError(
-            f"only one process can write this pipeline, because {reason}: make an index (streampipe index) to write in "
-            f"parallel, or leave out num_workers= and run it on one rank"
+            f"only one process can write this pipeline, because {reason}: {advice} to write in parallel, or leave out "
+            f"num_workers= and run it on one rank"
         )
+    if spec.source.parts:
+        raise ConfigError(f"a mixture cannot be written where {reason}: {advice}")
     claim(pattern, facts_of(spec, pattern, options, {"epochs": spec.epochs}), options.source, 100_000)
     summary = Summary(pattern)
     with _bar(options) as bar:
         run = Run(seed=spec.seed, policy=options.policy.fresh(), threads=options.threads)
         views = takes_views(spec.chain)
-        samples = (sample for epoch in range(spec.epochs or 1) for sample in spec.source(run, epoch, views is not None))
-        items = through(spec.chain, told(samples, bar.update), run, views)
+
+        def of_epoch(epoch: int) -> Iterable[Any]:
+            return through(spec.chain, told(spec.source(run, epoch, views is not None), bar.update), run, views)
+
+        items = chain.from_iterable(map(of_epoch, range(spec.epochs or 1)))
         for first in items:
             of_shard = chain([first], islice(items, options.max_samples - 1))
             if is_done(pattern, summary.shards, options.source):

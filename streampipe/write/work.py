@@ -21,6 +21,7 @@ from streampipe.engine.planning import plan_of
 from streampipe.errors import ConfigError, DuplicateKey, StageError, UnsafeName
 from streampipe.index.find import index_url
 from streampipe.index.writer import IndexWriter
+from streampipe.plan.ask import Uncounted
 from streampipe.plan.planned import Plan
 from streampipe.plan.stepped import StepPlan
 from streampipe.policy import ErrorPolicy
@@ -28,7 +29,7 @@ from streampipe.source import Source
 from streampipe.spec import AnyStage, Job, Spec
 from streampipe.stages import batch
 from streampipe.stages.stage import pushdown_of
-from streampipe.traits import Batch, Filter, Group
+from streampipe.traits import Batch, Filter, Group, Limit
 from streampipe.write.draft import Draft, put
 from streampipe.write.encode import QUALITY, encode_sample
 from streampipe.write.job import shard_url
@@ -77,7 +78,11 @@ def planned(spec: Spec, size: int) -> tuple[Plan, tuple[AnyStage, ...]]:
             raise ConfigError(
                 f"{name_of(stage, parameters=True)} would drop samples at every shard's end: leave tail= out"
             )
-    first = tuple(takewhile(lambda stage: isinstance(pushdown_of(stage), Filter), spec.chain))
+    first, rest = _cut(spec.chain)
+    if late := [stage for stage in rest if isinstance(pushdown_of(stage), Limit)]:
+        raise CountedLate(
+            f"{name_of(late[0], parameters=True)} counts what stages in front of it give, which nobody knows before"
+        )
     of_shards = replace(spec, chain=(*first, batch(size=size)))
     plan = None if spec.source.batched else plan_of(of_shards, divide(of_shards.chain), Job(tail="short"))
     if plan is None or isinstance(plan, StepPlan):
@@ -85,7 +90,19 @@ def planned(spec: Spec, size: int) -> tuple[Plan, tuple[AnyStage, ...]]:
             "write has no steps of training, by which this mixture takes turns (it has a schedule, or parts that are "
             "batched): write the parts instead"
         )
-    return plan, spec.chain[len(first) :]
+    return plan, rest
+
+
+class CountedLate(Uncounted):
+    """What a shard begins with depends on what all shards before it gave."""
+
+
+def _cut(chain: tuple[AnyStage, ...]) -> tuple[tuple[AnyStage, ...], tuple[AnyStage, ...]]:
+    """The stages that choose samples before any is read, and those that run over each shard."""
+    first = tuple(takewhile(lambda stage: isinstance(pushdown_of(stage), (Filter, Limit)), chain))
+    while divide((*first, batch(size=1))).head:
+        first = first[:-1]
+    return first, chain[len(first) :]
 
 
 def write_shard(url: str, samples: Iterable[Any], run: Run, source: Source, quality: int) -> None:

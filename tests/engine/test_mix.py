@@ -206,3 +206,25 @@ def test_buckets_behind_a_mixture_refuse_a_part_with_a_limit(folders, options):
     parts = [sp.stream(str(folders[0])).take(3), sp.stream(str(folders[1]))]
     with pytest.raises(sp.ConfigError, match=r"its part 0 has take or skip.*use where or sp\.split"):
         len(sp.mix(parts, **options).bucket([(64, 64)]).decode().batch(2).loader())
+
+
+def test_a_mixture_skips_errors_where_all_of_its_parts_do_and_asks_where_they_differ(tmp_path):
+    write_shards(tmp_path / "shards", [12])
+
+    def part(on_error):
+        return sp.stream(str(tmp_path / "shards"), on_error=on_error).map(bad)
+
+    skip = sp.ErrorPolicy("skip", max_share=0.5)
+    for whole in (sp.mix, sp.concat):
+        assert len(list(whole([part(skip), part(skip)]))) == 22
+        assert len(list(whole([part("raise"), part(skip)], on_error=skip))) == 22
+        with pytest.raises(sp.StageError, match="one of them"):
+            list(whole([part("raise"), part("raise")]))
+        with pytest.raises(sp.ConfigError, match="one policy for errors, and theirs are .*'raise'.* and .*'skip'"):
+            whole([part("raise"), part(skip)])
+
+
+def bad(sample):
+    if sample["__key__"].endswith("7"):
+        raise ValueError("one of them")
+    return sample

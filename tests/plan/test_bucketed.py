@@ -471,6 +471,10 @@ def test_mistakes_are_refused_early(shards, tmp_path):
         (lambda: stream.bucket(SIZES).bucket(SIZES).batch(2).explain(), "bucket and bucket both decide"),
         (lambda: stream.bucket(SIZES).batch(2, tail="drop").explain(), "leave out batch.tail"),
         (lambda: next(iter(bucketed(shards).loader(tail="pad"))), "tail= has no meaning with buckets"),
+        (
+            lambda: next(iter(sp.stream(str(shards)).filter(bool).bucket("photo").batch(2).loader(tail="drop"))),
+            "tail= has no meaning with buckets",
+        ),
         (lambda: next(iter(bucketed(shards, 1000).loader())), "no bucket has enough of the 41 samples"),
     ]:
         with pytest.raises(sp.ConfigError, match=words):

@@ -52,3 +52,9 @@ def test_an_error_names_the_sample_and_may_be_skipped():
     with pytest.raises(sp.StageError, match="'flat_map.fails.', sample 'a' of u: ZeroDivisionError"):
         list(sp.from_iterable(ROWS).flat_map(fails))
     assert len(list(sp.from_iterable(ROWS, on_error="skip").flat_map(fails))) == 3
+
+
+def test_behind_batch_every_row_has_a_key_of_its_own():
+    rows = [{"__key__": key, "n": 1} for key in "ab"]
+    out = list(sp.from_iterable(rows).batch(2).flat_map(lambda batch: [{"i": 0}, {"i": 1}]))
+    assert [each["__key__"] for each in out] == [["a-0", "b-0"], ["a-1", "b-1"]]

@@ -334,3 +334,29 @@ def test_outputs_hold_every_sample_once_in_the_order_of_the_plan(counts, size, s
                 assert mine == keys
         if epochs == 1:
             assert in_order == [key for batch in pipe.batch(size) for key in batch["__key__"]]
+
+
+def keep(sample):
+    return True
+
+
+@pytest.mark.parametrize("front", [lambda pipe: pipe, lambda pipe: pipe.filter(keep), lambda pipe: pipe.map(dict)])
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_take_and_skip_choose_as_many_samples_as_they_say_whatever_the_shards(tmp_path, front, epochs):
+    write_shards(tmp_path / "in", [20, 17])
+    pipe = front(sp.stream(str(tmp_path / "in"), epochs=epochs)).skip(5).take(23)
+    whole = [sample["__key__"] for sample in sp.stream(str(tmp_path / "in"))][5:28]
+    found = write(pipe.rename(text="txt"), tmp_path / "out")
+    assert found.samples == 23 * epochs
+    assert sorted(s["__key__"] for s in sp.stream(f"{tmp_path}/out/*.tar")) == sorted(whole * epochs)
+
+
+def test_ranks_write_what_take_chooses_where_it_stands_first_and_are_refused_elsewhere(tmp_path):
+    write_shards(tmp_path / "in", [20, 17])
+    pipe = sp.stream(str(tmp_path / "in")).where("key < '0010008'").take(23)
+    parts = [write(pipe.map(dict), tmp_path / "out", rank=rank, world_size=2) for rank in range(2)]
+    assert parts[1].samples == 23
+    with pytest.raises(sp.ConfigError, match=r"take\(n=3\) counts what stages in front of it give.*put it first"):
+        write(pipe.filter(keep).take(3), tmp_path / "more", num_workers=2)
+    with pytest.raises(sp.ConfigError, match=r"a mixture cannot be written where take\(n=3\).*put it first"):
+        write(sp.mix([pipe]).filter(keep).take(3), tmp_path / "more")
