@@ -112,8 +112,17 @@ def start(tmp_path):
         job.kill()
 
 
-@pytest.mark.parametrize("way", ["list", "merged"])
-@pytest.mark.parametrize("cell", CELLS)
+WAYS = [  # the states of all ranks, or one that was merged of them: both where states are of lanes, else one
+    ("indexed", "list"),
+    ("indexed, opaque", "merged"),
+    ("counted", "merged"),
+    ("counted, opaque", "list"),
+    ("streamed, filter", "list"),
+    ("streamed, filter", "merged"),
+]
+
+
+@pytest.mark.parametrize(("cell", "way"), WAYS)
 def test_a_killed_job_goes_on_with_the_same_batches_on_other_ranks(tmp_path, start, folder, cell, way):
     level, chain, steps = CELLS[cell]
     make = partial(levels.samples, level, chain, folder)
