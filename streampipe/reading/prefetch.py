@@ -256,7 +256,11 @@ class Prefetch(Generic[T]):
             chosen = [wanted]
             if not remote.traffic.take(_cost(chosen), needed=now):
                 return False
-        answer = remote.ranges.ask([each.span for each in chosen])
+        try:
+            answer = remote.ranges.ask([each.span for each in chosen])
+        except BaseException:
+            remote.traffic.give_back(_cost(chosen))
+            raise
         at = chosen[0].span.start
         for number, each in enumerate(chosen):
             each.answer, each.number = answer, number

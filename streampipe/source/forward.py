@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 
 from streampipe.counters import network_wait
@@ -77,18 +77,33 @@ class Forward:
             if self._begun or self._stop.is_set():
                 return
             self._begun = True
-            if self._asked and self.pin.size is not None and self._store.ranges:
-                self._known = True
-                self._ask_more()
-            elif self._asked or not self._store.ranges:
-                self._as_stream(self._asked)
-            else:
-                self._window = min(self._window, self._traffic.share)
-                if not self._traffic.take(self._window, needed=self._taken):
-                    self._begun = False  # it is asked for when it is read
-                    return
-                self._asked = self._window
-                self._waiting.append((self._traffic.submit(self._first), self._window))
+            try:
+                self._begin()
+            except BaseException:
+                self._begun = False
+                raise
+
+    def _begin(self) -> None:
+        if self._asked and self.pin.size is not None and self._store.ranges:
+            self._known = True
+            self._ask_more()
+        elif self._asked or not self._store.ranges:
+            self._as_stream(self._asked)
+        else:
+            self._window = min(self._window, self._traffic.share)
+            if not self._traffic.take(self._window, needed=self._taken):
+                self._begun = False  # it is asked for when it is read
+                return
+            self._submit(self._first, self._window)
+            self._asked = self._window
+
+    def _submit(self, function: Callable[[], list[bytes]], size: int) -> None:
+        """Ask for bytes that were taken of the budget."""
+        try:
+            self._waiting.append((self._traffic.submit(function), size))
+        except BaseException:
+            self._traffic.give_back(size)
+            raise
 
     def __iter__(self) -> Iterator[bytes]:
         self._taken = True
@@ -162,7 +177,7 @@ class Forward:
 
     def _ask(self, window: int) -> None:
         start, end = self._asked, self._asked + window
-        self._waiting.append((self._traffic.submit(lambda: self._received(start, end)), window))
+        self._submit(lambda: self._received(start, end), window)
         self._asked = end
 
     def _received(self, start: int, end: int) -> list[bytes]:
@@ -207,7 +222,7 @@ class Forward:
     def _next_block(self) -> None:
         self._window = min(_BLOCK, self._traffic.share)
         self._traffic.take(self._window, needed=True)
-        self._waiting.append((self._traffic.submit(self._block), self._window))
+        self._submit(self._block, self._window)
 
     def _block(self) -> list[bytes]:
         chunks, size = [], 0

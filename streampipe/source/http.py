@@ -163,7 +163,7 @@ class HttpStore:
         wanted = size if whole else until - start
         received = getattr(response, "received", None)
         # By its own length it ends; where that is not what was asked for, or is not said, it is read with more care.
-        if memory is not None and not whole and getattr(received, "length", None) == wanted:
+        if memory is not None and not whole and wanted is not None and getattr(received, "length", None) == wanted:
             return Answer(begin, found, _placed(response, received, start, wanted, memory), False, True)
         return Answer(begin, found, _pieces(response, wanted), whole and (start > 0 or end is not None))
 

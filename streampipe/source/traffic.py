@@ -12,6 +12,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from streampipe.counters import OfLoader, counters, scope, work_for
+from streampipe.errors import SourceError
 from streampipe.source.buffers import Buffers
 from streampipe.source.link import Link
 from streampipe.source.network import Network
@@ -48,6 +49,7 @@ class Traffic:
         self._work: deque[tuple[Future[Any], Callable[[], Any], OfLoader | None]] = deque()
         self._waiting: SimpleQueue[None] = SimpleQueue()  # counts the work, with less ado than a semaphore
         self._threads = 0
+        self._starting = 0  # of those, that are not sure to begin
         self._idle = 0  # threads that wait for work, less work that waits for threads
         self._taken = 0
         self._peak = 0
@@ -66,23 +68,46 @@ class Traffic:
         return len(self._work) >= self._most
 
     def submit(self, function: Callable[[], T], first: bool = False) -> Future[T]:
-        """Run in one of the threads; ``first``: before what waits already."""
+        """Run in one of the threads; ``first``: before what waits already.
+
+        Raises:
+            SourceError: there is no thread, and none can be started.
+        """
         future: Future[T] = Future()
-        loader = scope.own
+        work = future, function, scope.own
         with self._lock:
             start = self._idle <= 0 and self._threads < self._most
             if start:
                 self._threads += 1
+                self._starting += 1
             else:
                 self._idle -= 1
-        if first:
-            self._work.appendleft((future, function, loader))
-        else:
-            self._work.append((future, function, loader))
-        self._waiting.put(None)
         if start:
-            threading.Thread(target=self._run, name="streampipe-network", daemon=True).start()
+            self._start()
+        self._work.appendleft(work) if first else self._work.append(work)
+        self._waiting.put(None)
         return future
+
+    def _start(self) -> None:
+        """Start a thread, for work that is about to come. Where that cannot be, threads that there are will do it.
+
+        Not within the lock: whatever the garbage collector ends in the new thread may want it.
+        """
+        try:
+            threading.Thread(target=self._run, name="streampipe-network", daemon=True).start()
+        except RuntimeError as error:
+            with self._lock:
+                self._threads -= 1
+                self._starting -= 1
+                if self._threads <= self._starting:  # others are not sure to begin either
+                    raise SourceError(
+                        f"no thread can be started to read shards with ({error}); let this user have more processes "
+                        f"(ulimit -u), or read with fewer workers and threads"
+                    ) from error
+                self._idle -= 1
+        else:
+            with self._lock:
+                self._starting -= 1
 
     def _run(self) -> None:
         while True:

@@ -6,9 +6,13 @@ import time
 
 import pytest
 
-from streampipe.source import Network
+import streampipe as sp
+from streampipe.source import Network, Source
 from streampipe.source import traffic as module
+from streampipe.source.ranges import Part
 from streampipe.source.traffic import Traffic, traffic_of
+from streampipe.testing import FaultServer
+from streampipe.unwanted import Stop
 from tests.source.conftest import until
 
 
@@ -46,6 +50,51 @@ def test_errors_are_raised_where_the_result_is_wanted_and_cancelled_work_never_r
     assert first.result(10)
     with pytest.raises(ZeroDivisionError):
         third.result(10)
+
+
+def no_threads(monkeypatch):
+    def start(self):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+
+
+def test_where_no_thread_can_be_started_it_says_so_and_works_once_one_can(monkeypatch):
+    traffic = Traffic(Network(requests=4))
+    with monkeypatch.context() as patch:
+        no_threads(patch)
+        for _ in range(8):
+            with pytest.raises(sp.SourceError, match=r"no thread can be started .*can't start new thread.*ulimit -u"):
+                traffic.submit(lambda: pytest.fail("it was refused"))
+    assert [traffic.submit(lambda i=i: i).result(10) for i in range(4)] == [0, 1, 2, 3]
+
+
+def test_where_no_further_thread_can_be_started_those_that_there_are_do_the_work(monkeypatch):
+    traffic, gate = Traffic(Network(requests=4)), threading.Event()
+    first = traffic.submit(lambda: gate.wait(10))
+    with monkeypatch.context() as patch:
+        no_threads(patch)
+        others = [traffic.submit(lambda i=i: i) for i in range(8)]
+    gate.set()
+    assert first.result(10)
+    assert [other.result(10) for other in others] == list(range(8))
+    until(lambda: traffic._idle == 1)
+    assert traffic._threads == 1
+
+
+def test_bytes_that_could_not_be_asked_for_are_given_back(monkeypatch):
+    with FaultServer({"a.tar": bytes(100_000)}) as server:
+        source = Source(network=Network(patience=1234.0))
+        url, coming = server.url("a.tar"), source.ranges(server.url("a.tar"), Stop())
+        with monkeypatch.context() as patch:
+            no_threads(patch)
+            for _ in range(2):
+                with pytest.raises(sp.SourceError):
+                    list(source.chunks(url))
+                with pytest.raises(sp.SourceError):
+                    coming.ask([Part(0, 10)])
+        assert source.traffic._taken == 0
+        assert b"".join(source.chunks(url)) == bytes(100_000)
 
 
 def test_idle_threads_end_and_come_back(monkeypatch):
