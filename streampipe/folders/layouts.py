@@ -190,7 +190,9 @@ def img2dataset(folder: str, without: Iterable[str] = ()) -> Layout:
         about += f"; {failed} of {total} downloads failed, so there are no images of them"
 
     def place(path: str) -> str | None:
-        return _plain(path) if "/" in path else ""
+        if "/" not in path:
+            return "" if path.endswith((".parquet", "_stats.json")) else None
+        return _plain(path)
 
     return Layout("img2dataset", about, place, wants="images lie in folders such as 00000, as img2dataset leaves them")
 
@@ -227,7 +229,7 @@ def tables(
                 return _with_facts(item, json.loads(facts), text)
         return item
 
-    return Layout("tables", f"{rows.count} rows of {', '.join(where[:3])}", place, finish, rows)
+    return Layout("tables", f"{rows.count} rows of {given or ', '.join(where[:3])}", place, finish, rows)
 
 
 def pairs(folder: str, without: Iterable[str] = ()) -> Layout:

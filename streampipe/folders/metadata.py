@@ -68,7 +68,7 @@ class Rows:
         for table in self.tables:
             try:
                 self._take(table)
-            except (OSError, ValueError, csv.Error, pa.ArrowException) as error:
+            except (OSError, ValueError, RecursionError, csv.Error, pa.ArrowException) as error:
                 self.close()
                 why = error.strerror if isinstance(error, OSError) and error.strerror else error
                 place = os.path.realpath(os.path.join(folder, table))
@@ -143,8 +143,7 @@ class Rows:
         """The caption of a row: the first text in the columns of captions, or without one the first number."""
         there = [(name, row[name]) for name in self._captions if row.get(name) not in (None, "")]
         texts = [value for _, value in there if isinstance(value, str)]
-        numbers = [value for _, value in there if isinstance(value, (int, float)) and math.isfinite(value)]
-        found = next(iter((*texts, *numbers)), None)
+        found = next(iter((*texts, *(value for _, value in there if _is_number(value)))), None)
         if found is None and there and self._captions is not _CAPTIONS and not isinstance(there[0][1], float):
             raise ValueError(f"the caption of {path} is no text: its {there[0][0]!r} is {there[0][1]!r:.60}")
         return None if found is None else str(found)
@@ -298,6 +297,10 @@ def _number(text: str) -> str | int | float:
     if _INT.fullmatch(text):
         return int(text)
     return float(text) if _FLOAT.fullmatch(text) else text
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and value - value == 0
 
 
 def _plain(value: Any) -> Any:

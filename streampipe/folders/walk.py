@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from streampipe.folders.names import TEXTS, extension
 from streampipe.source import Source
+from streampipe.urls import PACK_LOCK
 
 _PASSED_OVER = frozenset(("__MACOSX", "Thumbs.db", "desktop.ini", "_latent_cache", "_t_e_cache"))
 _EXAMPLES = 10
@@ -138,8 +139,8 @@ class Walk:
 
 
 def folders_in(folder: str, without: Iterable[str] = ()) -> list[str]:
-    """The names of the folders in a folder, as far as they are walked; none where it cannot be listed, which a walk
-    says. ``without``: folders that are not of it, wherever they are.
+    """The names of the folders in a folder that say how it is laid out; none where it cannot be listed, which a walk
+    says. ``without``: folders that are not of it, wherever they are. Nor is what ``pack`` has written.
     """
     apart = frozenset(map(os.path.realpath, without))
     try:
@@ -147,6 +148,7 @@ def folders_in(folder: str, without: Iterable[str] = ()) -> list[str]:
             there = [each for each in entries if each.is_dir(follow_symlinks=False) and not is_passed_over(each.name)]
     except OSError:
         return []
+    there = [each for each in there if not os.path.lexists(os.path.join(each.path, PACK_LOCK))]
     return sorted(each.name for each in there if not apart or os.path.realpath(each.path) not in apart)
 
 

@@ -199,6 +199,12 @@ def test_the_files_of_img2dataset_and_its_failed_downloads(tmp_path):
     }
 
 
+def test_images_beside_the_folders_of_img2dataset_are_told(tmp_path):
+    source = folder(tmp_path / "in", "00000/000000000.jpg", "b.jpg", **{"00000_stats.json": "{}"})
+    summary = quiet(source, tmp_path / "out", layout="img2dataset")
+    assert (summary.samples, summary.other) == (1, 1)
+
+
 def test_parts_that_lie_in_folders_elsewhere(tmp_path):
     source = folder(tmp_path / "in", "10_dog/a.jpg", "10_dog/b.jpg", "masks/10_dog/a.png")
     folder(tmp_path / "edges", "10_dog/a.png", "10_dog/nobody.png")
@@ -256,6 +262,7 @@ def test_caches_of_trainers_and_foreign_files_are_not_packed(tmp_path):
         ("metadata.jsonl", '{"file_name": "a.jpg", "mask_file_name": 1}', "has 1 as its 'mask_file_name'"),
         ("metadata.jsonl", '{"file_name": "a.jpg", "ref_file_names": ["b.jpg", null]}', "has None as its 'ref_file_na"),
         ("metadata.parquet", "nonsense", "metadata.parquet cannot be read"),
+        ("metadata.jsonl", '{"file_name": "a.jpg", "n": ' + "[" * 3000 + "]" * 3000 + "}", "cannot be read"),
         ("captions.json", "3", "neither an object nor a list of objects"),
     ],
 )  # fmt: skip

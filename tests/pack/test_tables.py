@@ -18,9 +18,8 @@ def test_captions_that_are_numbers_are_captions(tmp_path):
     found = texts_of(source, tmp_path / "out", caption_column="label")
     assert {key: fields["txt"] for key, fields in found.items()} == {"a": "7", "b": "seven"}
     assert json.loads(found["a"]["json"]) == {"label": 7}
-    lines = folder(tmp_path / "lines", "a.jpg", "b.jpg", **{
-        "metadata.jsonl": '{"file_name": "a.jpg", "text": 2024}\n{"file_name": "b.jpg", "text": 1, "prompt": "a dog"}'
-    })  # fmt: skip
+    rows = [{"file_name": "a.jpg", "text": True, "caption": 2024}, {"file_name": "b.jpg", "text": 1, "prompt": "a dog"}]
+    lines = folder(tmp_path / "lines", "a.jpg", "b.jpg", **{"metadata.jsonl": "\n".join(map(json.dumps, rows))})
     found = texts_of(lines, tmp_path / "of lines")
     assert {key: fields["txt"] for key, fields in found.items()} == {"a": "2024", "b": "a dog"}
 
