@@ -137,12 +137,12 @@ class ErrorPolicy:
         """One sample was left out on purpose."""
         self._account[0] += 1
 
-    def passed(self, place: str) -> None:
-        """One sample came through at ``place``."""
+    def passed(self, place: str, number: int = 1) -> None:
+        """A sample came through at ``place``, or so many."""
         tally = self._tallies.get(place)
         if tally is None:
             tally = self._tallies[place] = _Tally()
-        tally.good += 1
+        tally.good += number
         tally.in_row = 0
 
     def yielded(self, place: str) -> None:

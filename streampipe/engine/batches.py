@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from streampipe.context import Consumer, Run, Sample, Trail
 from streampipe.counters import counters
-from streampipe.engine.chain import keeps_nothing, repeatable, takes_views, through
+from streampipe.engine.chain import keeps_nothing, name_of, repeatable, takes_views, through
 from streampipe.engine.division import Division
 from streampipe.engine.engine import NOTHING
 from streampipe.errors import SampleError, ShardError, StageError, TooManyErrors
@@ -26,7 +26,9 @@ from streampipe.plan.compound import told
 from streampipe.plan.planned import Cursor, Place, Plan
 from streampipe.reading.prefetch import Steps
 from streampipe.reading.reader import OpenShards, Reader
+from streampipe.reading.sliced import OfStep
 from streampipe.spec import AnyStage
+from streampipe.stages.batch import joins_lists
 from streampipe.stages.guard import watched
 
 _FEW_OPEN, _MOST_OPEN, _MOST_KNOWN = 64, 256, 1024  # shards; the last are those whose index is held
@@ -66,10 +68,12 @@ def make_batches(
             if over is None:
                 over = repeatable(turn.stages, run, views)
                 links = {**(links if len(links) < _MOST_LINKS else {}), (turn.part, len(places)): over}
-            samples = good(turn.places, found, run, turn.chains, reading)
-            if reading.stack.on:
-                samples = watched(samples, reading, count=0)
-            items = list(over(samples)) if turn.stages else list(samples)
+            items = _by_column(turn, found, run, reading) if batched else None
+            if items is None:
+                samples = good(turn.places, found, run, turn.chains, reading)
+                if reading.stack.on:
+                    samples = watched(samples, reading, count=0)
+                items = list(over(samples)) if turn.stages else list(samples)
             if equal and not items:
                 items = _in_place_of(turn.plan, turn.stages, run, turn.at, turn.places)
             if equal and len(items) != 1:
@@ -146,6 +150,25 @@ def _one_chain(
             yield Made(item, plan.after(at))
             del item
         yield from given(None)
+
+
+def _by_column(turn: _Turn, found: Iterator[Any], run: Run, reading: Tally) -> list[Any] | None:
+    """A step's samples as one batch that was made column by column, where ``batch`` as it comes is the only stage."""
+    if len(turn.stages) != 1 or not joins_lists(turn.stages[0]) or turn.chains is not None:
+        return None
+    if not isinstance(found, OfStep) or turn.places[0].size is not None:
+        return None
+    whole = next(watched(map(OfStep.columns, [found]), reading, count=0))
+    if whole is None:
+        return None
+    number, name = len(turn.places), name_of(turn.stages[0])
+    run.policy.passed("reading", number)
+    run.policy.yielded(name)
+    reading.yielded += number
+    tally = counters.tally(name)
+    tally.given += number
+    tally.yielded += 1
+    return [whole]
 
 
 def _in_place_of(plan: Plan, stages: tuple[AnyStage, ...], run: Run, at: Cursor, places: Sequence[Place]) -> list[Any]:

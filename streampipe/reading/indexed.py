@@ -22,12 +22,14 @@ from streampipe.index.table import BYTES
 from streampipe.plan.clips import PIECE, numbered
 from streampipe.plan.dataset import Dataset
 from streampipe.plan.planned import Place
-from streampipe.samples import group, to_bytes
+from streampipe.reading.sliced import Sliced, as_sample
+from streampipe.samples import group
 from streampipe.source import redact
 from streampipe.tar import BLOCK, read_range
 
 Data = bytes | memoryview
 _position = partial(tuple.__new__, Position)  # of a tuple of three numbers
+_sliced = partial(tuple.__new__, Sliced)
 
 
 def columns_of(dataset: Dataset) -> frozenset[str] | None:
@@ -103,6 +105,11 @@ class IndexedShard:
         """The row of the index of the ``number``-th sample that is kept."""
         return number if self.kept is None else int(self.kept[number])
 
+    @property
+    def of_clips(self) -> bool:
+        """Whether clips are counted, and not samples."""
+        return self._pieces is not None
+
     def named(self, number: int, sample: Sample) -> Sample:
         """The sample, told as which of its clips it was counted."""
         if self._pieces is not None:
@@ -144,18 +151,18 @@ class IndexedShard:
         return 1 + (len(fits) if fits.all() else int(fits.argmin()))
 
     def sample(self, row: int, data: Data, epoch: int, views: bool = False) -> Sample:
-        """The sample of its bytes; see ``samples``.
+        """The sample of its bytes; see ``slices``.
 
         Raises:
             IndexMismatch: there is another sample at that place.
             CorruptShard: its bytes are not those that the index has a checksum of.
         """
-        found = self.samples(range(row, row + 1), data, epoch, views)[0]
+        found = self.slices(range(row, row + 1), data, epoch, views)[0]
         if isinstance(found, ShardError):
             raise found
-        return found
+        return as_sample(found)
 
-    def samples(self, rows: range, data: Data, epoch: int, views: bool = False) -> list[Sample | ShardError]:
+    def slices(self, rows: range, data: Data, epoch: int, views: bool = False) -> list[Sliced | Sample | ShardError]:
         """The samples whose bytes ``data`` is; an error stands where its sample would.
 
         Fields are bytes; with ``views`` they may be views of ``data``.
@@ -164,13 +171,16 @@ class IndexedShard:
             IndexMismatch: there is another sample at a place.
         """
         layout, whole = self._layout, memoryview(data)
-        text, of_headers, given = layout.text, layout.of_headers, whole if views else data
-        found: list[Sample | ShardError] = []
+        text, of_headers, url, shard = layout.text, layout.of_headers, self.shown, self.number
+        given = whole if views else data
+        copied = not views and type(data) is not bytes  # slices of it are no bytes
+        found: list[Sliced | Sample | ShardError] = []
         base = -1
         for row, (at, behind, checksum, key_at, key_end, first, last, plain) in zip(
             rows, layout.rows(rows), strict=True
         ):
-            base = at if base < 0 else base
+            if base < 0:
+                base = at
             shift, key = at - base, text[key_at:key_end]
             own = whole[shift : behind - base]
             if checksum >= 0 and not of_headers and crc32(own) != checksum:
@@ -186,14 +196,12 @@ class IndexedShard:
             ):
                 found.append(self._parsed(row, own, epoch, views))
                 continue
-            sample: Sample = {
-                "__key__": key.decode(),
-                "__url__": self.shown,
-                "__position__": _position((epoch, self.number, row)),
-            }
-            for field, start, end in zip(layout.names(first, last), starts, ends, strict=True):
-                sample[field] = given[shift + start : shift + end]
-            found.append(sample if views or type(data) is bytes else to_bytes(sample))
+            fields = [given[shift + start : shift + end] for start, end in zip(starts, ends, strict=True)]
+            if copied:
+                fields = [bytes(each) for each in fields]
+            found.append(
+                _sliced((key.decode(), url, _position((epoch, shard, row)), layout.names(first, last), fields))
+            )
         return found
 
     def _changed(self, key: bytes, at: int, size: int) -> CorruptShard:

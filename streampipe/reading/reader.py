@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
-from itertools import islice
 from typing import TypeVar
 
 import numpy as np
@@ -20,11 +19,11 @@ from streampipe.reading.forward import ForwardReader
 from streampipe.reading.indexed import IndexedShard, kept_rows, pieces_of
 from streampipe.reading.prefetch import Prefetch, Steps
 from streampipe.reading.shards import placed
+from streampipe.reading.sliced import Found, OfStep, as_sample
 from streampipe.samplesource import RandomAccess
 from streampipe.source.local import DISK, LocalFile
 
 T = TypeVar("T")
-Found = Sample | ShardError | SampleError
 Find = Callable[[Sequence[Place]], Sequence[Found]]
 """The samples at the first of some places, one or more, or the errors that they are."""
 _PLACES = 64  # that are looked at together, where steps have fewer
@@ -46,7 +45,7 @@ class OpenShards:
         self._files: OrderedDict[tuple[int, int], LocalFile] = OrderedDict()
         self._disk, self._reading = counters.tally(DISK), counters.tally("reading")
 
-    def samples(self, dataset: Dataset, places: Sequence[Place], views: bool) -> Sequence[Sample | ShardError]:
+    def samples(self, dataset: Dataset, places: Sequence[Place], views: bool) -> Sequence[Found]:
         """The samples of the first of some places of a shard, or of several that can be read at once.
 
         An error stands where its sample would. With ``views`` it is one: who keeps a view keeps all that was read.
@@ -58,12 +57,14 @@ class OpenShards:
             data = file.watched(start, end, self._disk)
         except ShardError as error:
             return [error] if len(places) == 1 else self.samples(dataset, places[:1], views)
-        found = shard.samples(rows, data, places[0].epoch, views)
-        for place, each in zip(places, found, strict=False):
-            if type(each) is dict:
-                shard.named(place.number, each)
-        self._reading.given += sum(type(each) is dict for each in found)
-        return found
+        found: Sequence[Found] = shard.slices(rows, data, places[0].epoch, views)
+        self._reading.given += sum(not isinstance(each, ShardError) for each in found)
+        if not shard.of_clips:
+            return found
+        return [
+            each if isinstance(each, (ShardError, SampleError)) else shard.named(place.number, as_sample(each))
+            for place, each in zip(places, found, strict=False)
+        ]
 
     def _opened(self, dataset: Dataset, place: Place) -> tuple[IndexedShard, LocalFile]:
         """The shard of a place."""
@@ -135,18 +136,18 @@ class Reader:
                 for several in _together(steps):
                     samples = _samples([place for _, places in several for place in places], find, iter(()))
                     for at, places in several:
-                        own = islice(samples, len(places))
+                        own = OfStep(samples, len(places))
                         yield at, places, own
                         deque(own, 0)  # what nobody asked for
                 return
             split = (((at, places), [each for each in places if each.part in ahead]) for at, places in steps)
             with closing(Prefetch(self._datasets, split, self._readers).read(views)) as found:
                 for (at, places), _, came in found:
-                    yield at, places, _samples(places, find, came)
+                    yield at, places, OfStep(_samples(places, find, came), len(places))
         finally:
             self._forward.close()
 
-    def _given(self, place: Place) -> Found:
+    def _given(self, place: Place) -> Sample | ShardError | SampleError:
         """The sample of a source that gives any."""
         dataset = self._datasets[place.part]
         assert isinstance(dataset.given, RandomAccess)
@@ -186,7 +187,9 @@ def _together(steps: Iterable[tuple[T, Sequence[Place]]]) -> Iterator[list[tuple
         yield found
 
 
-def _samples(places: Sequence[Place], find: Sequence[Find | None], came: Iterator[Found]) -> Iterator[Found]:
+def _samples(
+    places: Sequence[Place], find: Sequence[Find | None], came: Iterator[Sample | ShardError | SampleError]
+) -> Iterator[Found]:
     """The samples at places: each as its dataset finds it, or the next one that ``came``."""
     at = 0
     while at < len(places):

@@ -12,7 +12,7 @@ from streampipe.counters import counters
 from streampipe.errors import ConfigError
 from streampipe.stages.collate import Pad
 from streampipe.stages.collate import collate as default_collate
-from streampipe.stages.stage import stage
+from streampipe.stages.stage import Stage, stage
 from streampipe.stages.values import TAILS, check_choice, check_function, check_kind, check_number
 from streampipe.traits import Batch
 
@@ -73,6 +73,11 @@ def batch(
     while rows := list(islice(samples, number)):
         if len(rows) == number or run.fill or tail != "drop":
             yield join(filled(rows, number if run.fill or tail == "pad" else 0, run))
+
+
+def joins_lists(made: Any) -> bool:
+    """Whether a stage is ``batch`` as it comes: of samples of bytes it makes lists."""
+    return isinstance(made, Stage) and made.define is batch and made.options["collate"] is made.options["pad"] is None
 
 
 def gathered(rows: Iterable[T], size: int, tail: str, run: Run, join: Callable[[list[T]], Any]) -> Iterator[Any]:

@@ -12,6 +12,7 @@ import streampipe as sp
 from streampipe.engine.compile import compile
 from streampipe.plan.planned import Place
 from streampipe.reading.reader import OpenShards, Reader
+from streampipe.reading.sliced import Sliced, as_sample
 from streampipe.spec import Job
 from streampipe.testing import FaultServer
 from tests.data import shard
@@ -81,6 +82,7 @@ def seen(found):
 
 def told(sample):
     """A sample with its views as what they show."""
+    sample = as_sample(sample) if type(sample) is Sliced else sample
     return (
         {k: bytes(v) if isinstance(v, memoryview) else v for k, v in sample.items()} if type(sample) is dict else sample
     )
