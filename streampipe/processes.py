@@ -53,6 +53,18 @@ def ordered(
         pool.end()
 
 
+UNPICKLABLE = (pickle.PicklingError, AttributeError, TypeError)
+"""What is raised where a process that is not forked is to be given what cannot be pickled."""
+
+
+def not_handed(error: Exception) -> ConfigError:
+    """The error for that."""
+    return ConfigError(
+        f"the work cannot be handed to a worker process ({error}): use functions that a module holds by name, or "
+        f"multiprocessing_context='fork'"
+    )
+
+
 class _Pool:
     def __init__(self, function: Callable[[Any, Tell], Any], workers: int, context: Any) -> None:
         start: Any = get_context(context) if context is None or isinstance(context, str) else context
@@ -68,12 +80,9 @@ class _Pool:
                 theirs.close()  # so that the end of the process is the end of the pipe
                 self._processes[ours] = process
                 self._free.append(ours)
-        except (pickle.PicklingError, AttributeError, TypeError) as error:
+        except UNPICKLABLE as error:
             self.end()
-            raise ConfigError(
-                f"the work cannot be handed to a worker process ({error}): use functions that a module holds by name, "
-                f"or multiprocessing_context='fork'"
-            ) from error
+            raise not_handed(error) from error
         except BaseException:
             self.end()
             raise

@@ -118,6 +118,12 @@ def test_with_epoch_is_kept_by_what_stands_behind_and_refused_where_a_pass_would
         iter(made)
 
 
+@pytest.mark.parametrize("option", [{"shardshuffle": 9}, {"resampled": True}, {"seed": 4}, {"epochs": 2}])
+def test_options_beside_a_pipeline_are_refused(urls, option):
+    with pytest.raises(sp.ConfigError, match=f"{next(iter(option))}= is of the pipeline that is given"):
+        compat.WebDataset(sp.stream(urls), **option)
+
+
 def test_a_random_mix_has_its_shares(urls):
     parts = [compat.WebDataset(url) for url in urls]
     keys = [sample["__key__"][0] for sample in islice(compat.RandomMix(parts, [3, 1]), 8)]

@@ -76,6 +76,9 @@ class WebDataset(Pipeline):
         **options: Any,
     ) -> None:
         if isinstance(urls, Pipeline):
+            options |= {"shardshuffle": shardshuffle, "resampled": resampled, "seed": seed}
+            if given := [name for name, value in options.items() if value]:
+                raise ConfigError(f"WebDataset: {given[0]}= is of the pipeline that is given: say it there")
             made = urls
         else:
             epochs = None if resampled else options.pop("epochs", 1)

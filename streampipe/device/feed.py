@@ -51,6 +51,7 @@ class DeviceLoader:
         self._watch = Watch(loader, str(self.device), prefetch)
         self._state: dict[str, Any] | None = None  # after the batch that was yielded last
         self._flow: Generator[Any, None, None] | None = None  # of the pass that may be used
+        self._running = False  # that pass had more behind the state
 
     def __len__(self) -> int:
         """Batches of a pass, as the loader's."""
@@ -63,7 +64,7 @@ class DeviceLoader:
             DecodeError: an image is damaged; under ``on_error="skip"`` another sample of the batch takes its place.
         """
         self._leave()
-        self._state = self.loader.rank_state()
+        self._state, self._running = self.loader.rank_state(), True
         self._watch.loop.begin()
         flow = self._flow = ahead(self._made(), self.prefetch)
         return self._given(flow)
@@ -101,11 +102,11 @@ class DeviceLoader:
         return look(self._watch.seen(), self._watch.facts())
 
     def _leave(self) -> None:
-        """End the pass that is open. What was made ahead in it is not lost to a stream that goes on there."""
-        left, state = self._flow is not None, self._state
+        """End the pass that is open. What was made ahead in it was not given out, and the loader hears of it."""
+        left, state, running = self._flow is not None, self._state, self._running
         self._end()
-        if left and state is not None and self.loader.steps_per_epoch is not None:
-            self.loader.load_state_dict(state)
+        if left and state is not None:
+            self.loader.rewind(state, running)
 
     def _end(self) -> None:
         flow, self._flow, self._state = self._flow, None, None
@@ -127,7 +128,7 @@ class DeviceLoader:
                     current = torch.cuda.current_stream(self.device)
                     current.wait_event(event)
                     mapped(batch, partial(_held, stream=current))
-                self._state = state
+                self._state, self._running = state, state["step"] > 0
                 loop.gives(length_of(batch), when)
                 yield batch
                 del batch

@@ -185,6 +185,13 @@ class Life:
         self.running, self.loaded = False, True
         self._name(first)
 
+    def rewind(self, state: Mapping[str, Any], running: bool) -> None:
+        """A pass was left behind one of its states: what came later was not given out. ``running``: it had more."""
+        self.load([state])
+        self.running, self.loaded = running, False
+        if running and self.at is None:
+            self.at = self._beginning()
+
     def _name(self, state: Mapping[str, Any]) -> None:
         """Which pass a state stands in, by the passes of this loader: they may have been of another length."""
         epoch = self.engine.epoch_of(self.at)

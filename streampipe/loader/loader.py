@@ -34,6 +34,7 @@ from streampipe.loader.passes import Pass
 from streampipe.loader.recorder import Recorder
 from streampipe.loader.reports import facts_of, look, report_of
 from streampipe.loader.watchers import Watchers
+from streampipe.processes import UNPICKLABLE, not_handed
 from streampipe.report import Facts, Summary
 from streampipe.report.metrics import HasScalars, Logger
 from streampipe.report.prometheus import show
@@ -368,6 +369,13 @@ class Loader(DataLoader[Any]):
         new = {"kind": "new", "epoch": self._named, "step": 0, "epochs": epochs, "steps": self.steps_per_epoch}
         return {"streampipe": VERSION, **new, "ranks": self._feed.world_size}  # for sp.replay
 
+    def rewind(self, state: Mapping[str, Any], running: bool) -> None:
+        """The pass that is open was left behind a state of it (``rank_state``); what came later was not given out. For
+        who makes batches ahead of a loop. ``running``: the pass had more then.
+        """
+        self._life.rewind(checked_state(state), running)
+        self._close()
+
     def gathered(self, state: dict[str, Any]) -> dict[str, Any]:
         """A state of this rank as that of all: every rank must call this with its own of the same step.
 
@@ -466,6 +474,8 @@ class Loader(DataLoader[Any]):
         self._feed.is_asked = True
         try:
             parcels: Iterator[Parcel] = super().__iter__()
+        except UNPICKLABLE as error:
+            raise not_handed(error) from error
         finally:
             self._feed.is_asked = False
         return _let_go(parcels)

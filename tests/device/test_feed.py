@@ -9,7 +9,7 @@ import torch
 import streampipe as sp
 from streampipe.counters import counters
 from streampipe.decoding import DeferredBatch
-from tests.data import encoded, natural, photo, shard, write_photos
+from tests.data import encoded, natural, photo, shard, write_photos, write_shards
 
 CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 DEVICES = ["cpu", pytest.param("cuda", marks=CUDA)]
@@ -270,3 +270,33 @@ def test_what_the_device_skips_is_in_its_report(broken_inside):
     (error,) = loader.summary().errors
     assert (error["reason"], error["samples"]) == ("DecodeError", 1)
     assert loader.summary().slots_filled == 1
+
+
+ENDLESS = {"epochs": None}
+PASSES = {
+    "finite": ({}, {}),
+    "fixed": ({}, {"fixed_epoch": True}),
+    "endless": (ENDLESS, {}),
+    "steps": (ENDLESS, {"steps_per_epoch": 6}),
+    "steps, fixed": (ENDLESS, {"steps_per_epoch": 6, "fixed_epoch": True}),
+}
+
+
+@pytest.mark.parametrize("kind", PASSES)
+@pytest.mark.parametrize("taken", [0, 2, 4])
+def test_a_pass_that_is_left_goes_on_as_the_loaders_does_whatever_was_made_ahead(tmp_path, kind, taken):
+    write_shards(tmp_path, [5, 7, 4])
+    stream, options = PASSES[kind]
+
+    def passes(made):
+        found = []
+        for number in (taken, 4, 6):
+            batches = iter(made)
+            found.append(
+                [next(batches)["__key__"] for _ in range(min(number, 4 if kind in ("finite", "fixed") else 6))]
+            )
+            del batches
+        return found, made.state_dict()
+
+    pipe = sp.stream(str(tmp_path), shuffle=True, seed=3, **stream).batch(4)
+    assert passes(sp.to_device(pipe.loader(**options), "cpu")) == passes(pipe.loader(**options))

@@ -77,6 +77,16 @@ def test_epochs_differ_and_agree_between_loaders(tmp_path, workers, persistent):
     assert keys_of(ours) == keys_of(plain) == orders[2]
 
 
+@pytest.mark.filterwarnings("ignore:Got pickle error:UserWarning")  # torch's own
+def test_what_cannot_be_handed_to_a_spawned_worker_is_told_with_what_to_do(tmp_path):
+    write_shards(tmp_path, [5])
+    loader = pipeline(tmp_path).map(lambda batch: batch).loader(num_workers=1, multiprocessing_context="spawn")
+    with pytest.raises(
+        sp.ConfigError, match="cannot be handed to a worker process .*lambda.*functions that a module holds"
+    ):
+        iter(loader).__next__()
+
+
 def test_spawned_workers_agree_on_epochs_too(tmp_path):
     write_shards(tmp_path, [6, 6])
     plain = DataLoader(pipeline(tmp_path), batch_size=None, num_workers=2, multiprocessing_context="spawn")
