@@ -134,21 +134,19 @@ class IndexedShard:
 
     def following(self, places: Sequence[Place], most: int) -> range:
         """The rows of the first of some places, and of those that lie right behind it: ``most`` bytes, or one row."""
-        first = places[0]
-        row, number, alike = self.row(first.number), 1, (first.shard, first.epoch, first.part)
-        for place in islice(places, 1, None if most else 1):
-            if place.number != first.number + number or (place.shard, place.epoch, place.part) != alike:
-                break
-            number += 1
-        return range(row, row + (self._side_by_side(row, first.number, number, most) if number > 1 else 1))
-
-    def _side_by_side(self, row: int, at: int, number: int, most: int) -> int:
-        """How many of the samples ``at`` and behind, the first of which is ``row``, lie one behind the other."""
-        starts, ends = self._layout.offsets[row : row + number], self._layout.ends[row : row + number]
-        fits = (starts[1:] == ends[:-1]) & (ends[1:] - starts[0] <= most)
-        if self.kept is not None:
-            fits &= np.diff(self.kept[at : at + number])[: len(fits)] == 1
-        return 1 + (len(fits) if fits.all() else int(fits.argmin()))
+        shard, first, epoch, part, _ = places[0]
+        row, number = self.row(first), 1
+        start, end = self.span(row)
+        if end - start < most and len(places) > 1:
+            rows = self._layout.rows(range(row + 1, min(row + len(places), len(self._layout))))
+            for (at, behind, *_), place in zip(rows, islice(places, 1, None), strict=False):
+                if at != end or behind - start > most or place[:4] != (shard, first + number, epoch, part):
+                    break
+                if self.row(first + number) != row + number:  # what lies between is not kept
+                    break
+                end = behind
+                number += 1
+        return range(row, row + number)
 
     def sample(self, row: int, data: Data, epoch: int, views: bool = False) -> Sample:
         """The sample of its bytes; see ``slices``.
