@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +14,7 @@ from streampipe.source import Source, local_path, redact
 from streampipe.source.ranged import RangedFile
 from streampipe.source.store import Pin
 from streampipe.source.versions import Version
+from streampipe.unwanted import asking, is_unwanted, result
 
 FOOTER = 64 << 10
 """Bytes that are read at once where nothing is known of what comes next."""
@@ -84,19 +85,29 @@ class Pieces(RangedFile):
             have = piece.data[start - piece.start :]
             at = start + len(have)
         if piece.coming is not None and piece.coming[0] == at:
-            have, piece.coming = have + piece.coming[1].result(), None
+            have, piece.coming = have + result(piece.coming[1]), None
             at = start + len(have)
         if at < end:
             have += self._read(at, max(end, min(last, at + (self._ahead or FOOTER))))
             at = start + len(have)
         if self._ahead and at < last and piece.coming is None:
             until = min(last, at + self._ahead)
-            piece.coming = at, self._source.traffic.submit(lambda: self._read(at, until))
+            piece.coming = at, self._source.traffic.submit(self._for_me(at, until))
         return have
 
     def _read(self, start: int, end: int) -> bytes:
         with as_counted(self._url):
             return self._source.read(self._url, start, end, self._version)
+
+    def _for_me(self, start: int, end: int) -> Callable[[], bytes]:
+        """The same for another thread, which asks whether this one's work is still wanted."""
+        unwanted = is_unwanted()
+
+        def read() -> bytes:
+            with asking(unwanted):
+                return self._read(start, end)
+
+        return read
 
 
 def spans_of(group: Any, columns: Collection[str]) -> list[tuple[int, int]]:
