@@ -266,18 +266,18 @@ class ShardSamples(Samples):
             if begin is None:
                 raise ConfigError(f"the state goes on in shard {at[0]}, which this consumer does not read; start anew")
             portions = chain([begin], portions)
-        some = False
+        some, urls = False, list[str]()
         try:
             for portion, coming in with_next(portions, _AHEAD):
                 first = at[1] if at and portion.shard == at[0] else 0
-                urls = [self.shards[each.shard] for each in coming]
-                some |= yield from self._shard(run, epoch, portion, first, urls, views)
+                urls = [self.shards[each.shard] for each in (portion, *coming)]
+                some |= yield from self._shard(run, epoch, portion, first, urls[1:], views)
             if run.consumer.total == 1 and not run.resumed:
                 run.policy.end("reading")
                 if not some:
                     raise none_there(self.shards)
         finally:
-            self.source.close()
+            self.source.close(urls)  # what others asked for ahead is theirs
 
     def _shard(
         self, run: Run, epoch: int, portion: Portion, first: int, coming: Sequence[str], views: bool

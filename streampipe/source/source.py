@@ -139,13 +139,18 @@ class Source:
             for url in {scheme_of(url): url for url in urls if local_path(url) is None}.values():
                 self._maker(url)
 
-    def close(self) -> None:
-        """Give up what was asked for ahead."""
-        if self._now is None or self._now.process != os.getpid():
+    def close(self, urls: Iterable[str] | None = None) -> None:
+        """Give up what was asked for ahead, of all objects or of some: who ends may be one of several who read. Copies
+        on their way into a cache are made all the same.
+        """
+        live = self._now
+        if live is None or live.process != os.getpid():
             return
-        while self._now.coming:
-            self._now.coming.popitem()[1].close()
-        self._now.downloads.clear()
+        for url in list(live.coming) if urls is None else urls:
+            if forward := live.coming.pop(url, None):
+                forward.close()
+        for url in list(live.downloads) if urls is None else urls:
+            live.downloads.pop(url, None)
 
     def download(self, url: str) -> Download | None:
         """Begin to copy a shard into the cache, or the copy that was begun; None if there is no cache."""

@@ -1,9 +1,13 @@
 """A stream's window of samples, in bytes."""
 
 import itertools
+from collections import Counter
 from itertools import islice
 
+import pytest
+
 import streampipe as sp
+from streampipe.context import Consumer, Run
 from streampipe.testing import FaultServer
 from tests.data import shard
 
@@ -55,3 +59,25 @@ def test_a_resumed_window_is_counted_as_what_it_holds(tmp_path):
         before.close()
         samples.close()
         assert traffic._held == 0
+
+
+@pytest.mark.parametrize("end", ["exhausted", "left"])
+def test_a_lane_that_ends_takes_from_no_other_what_that_asked_for_ahead(end):
+    names = [f"{number}.tar" for number in range(8)]
+    data = shard([(f"{i}", {"bin": bytes(1000)}) for i in range(3)])
+    with FaultServer(dict.fromkeys(names, data)) as server:
+        samples = sp.stream([server.url(name) for name in names], tier="sequential").source
+        one, other = (samples(Run(consumer=Consumer(worker=i, num_workers=2)), 0) for i in range(2))
+        next(other)
+        ahead = dict(samples.source._live.coming)
+        assert len(ahead) == 3
+        next(one)
+        assert len(samples.source._live.coming) == 6
+        if end == "exhausted":
+            list(one)
+        one.close()
+        assert samples.source._live.coming == ahead
+        list(other)
+        asked = Counter(each.name for each in server.requests if each.method == "GET")
+        assert all(asked[name] == 1 for name in names[1::2])  # those of the other lane
+        assert not samples.source._live.coming
