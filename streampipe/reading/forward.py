@@ -70,10 +70,10 @@ class Track:
                     if wanted is None or sample["__position__"].sample == wanted:
                         return sample
                 self._error = self._miscounted(str(self.position))
-            except ShardError as error:
+            except StreampipeError as error:  # whatever it is, the samples end with it
                 self._error = error
         found = self._error
-        raise type(found)(str(found))
+        raise type(found)(str(found)) from found
 
     def _check_end(self) -> None:
         self.position += 1  # looked at once
@@ -150,5 +150,3 @@ class ForwardReader:
     def close(self) -> None:
         """Let go what is open."""
         self._tracks.clear()
-        for dataset in self._datasets:
-            dataset.finder.source.close()

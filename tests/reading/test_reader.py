@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 import streampipe as sp
 from streampipe.engine.compile import compile
 from streampipe.plan.planned import Place
+from streampipe.reading.forward import Track
 from streampipe.reading.reader import OpenShards, Reader
 from streampipe.reading.sliced import Sliced, as_sample
 from streampipe.spec import Job
@@ -120,3 +121,36 @@ def test_what_nobody_asks_for_of_a_step_is_not_given_to_the_next(tmp_path):
         "a2",
         "a4",
     ]
+
+
+class Odd:
+    """Samples in one shard, of which the third cannot be read."""
+
+    shards = ("x/a.odd",)
+
+    def __init__(self, error):
+        self.error = error
+
+    def counts(self):
+        return [5]
+
+    def read(self, shard, first=0):
+        for number in range(first, 5):
+            if number == 2:
+                try:
+                    raise ValueError("the reason")
+                except ValueError as reason:
+                    raise self.error from reason
+            yield {"__key__": f"{number}"}
+
+
+@pytest.mark.parametrize("error", [sp.CorruptShard("x/a.odd is damaged"), sp.SourceUnavailable("x/a.odd is away")])
+def test_an_error_that_is_met_again_is_the_same_one_with_its_cause(error):
+    dataset = sp.stream(Odd(error)).source.dataset()
+    track = Track(dataset, 0, 0, 0, None)
+    assert [track.take(number, 9)["__key__"] for number in range(2)] == ["0", "1"]
+    for number in (2, 3):
+        with pytest.raises(type(error), match=str(error)) as met:
+            track.take(number, 9)
+        assert met.value.__cause__ is error
+        assert isinstance(error.__cause__, ValueError)
