@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Generator, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
@@ -56,7 +57,8 @@ class Cluster:
                 yield self._result(ray, waiting.pop(0), tell)
         finally:
             for each in waiting:  # nobody wants them any more
-                ray.cancel(each, force=True)
+                with suppress(Exception):  # where the cluster is gone: what was raised says so
+                    ray.cancel(each, force=True)
 
     def _connected(self) -> Any:
         try:
@@ -77,6 +79,8 @@ class Cluster:
     def _result(self, ray: Any, task: Any, tell: Tell) -> Any:
         try:
             done: _Done = ray.get(task)
+        except ray.exceptions.RayTaskError as error:
+            raise _failed(error.cause or error) from error
         except ray.exceptions.RayError as error:
             why = str(error).strip().partition("\n")[0]
             raise PackError(
@@ -107,6 +111,12 @@ def _work(function: Callable[[Any, Tell], Any], item: Any) -> _Done:
         return _Done(function(item, tell), told, None)
     except StreampipeError as error:
         return _Done(None, told, type(error)(str(error)))
+    except Exception as error:
+        return _Done(None, told, _failed(error))
+
+
+def _failed(error: BaseException) -> PackError:
+    return PackError(f"a task of the Ray cluster failed with {type(error).__name__}: {error}")
 
 
 def cluster_of(engine: str, address: str | None, workers: int | None) -> Cluster | None:

@@ -46,6 +46,27 @@ def test_results_come_in_order_lost_tasks_again_and_errors_in_their_place(tmp_pa
     assert told == [3] * 8
 
 
+def bad(path, tell):
+    raise KeyError(f"{path} is odd")
+
+
+def unreadable(path, tell):
+    return Unreadable()
+
+
+class Unreadable:
+    """What cannot be handed back."""
+
+    def __reduce__(self):
+        raise ValueError("no pickle of it")
+
+
+def test_an_exception_of_a_task_is_no_lost_task_and_is_said(cluster):
+    for function, said in ((bad, "KeyError: '1 is odd'"), (unreadable, "ValueError: no pickle of it")):
+        with pytest.raises(sp.PackError, match=f"a task of the Ray cluster failed with {said}"):
+            next(Cluster().ordered(function, ["1", "2"], print))
+
+
 def test_a_folder_is_packed_into_the_same_bytes(tmp_path, cluster):
     source = folder_of(tmp_path / "in", 9)
     quiet(source, tmp_path / "local", max_samples=2, shuffle=True)
