@@ -10,12 +10,13 @@ from streampipe.context import Consumer
 from streampipe.engine.compile import compile
 from streampipe.engine.engine import Engine, is_nothing
 from streampipe.engine.indexed import IndexedEngine
-from streampipe.engine.state import checked_state
+from streampipe.engine.learnt import learns
+from streampipe.engine.state import checked_state, was_learnt
 from streampipe.errors import ConfigError
 from streampipe.kinds import checked
 from streampipe.lineage import Lineage
 from streampipe.pipeline import Pipeline
-from streampipe.plan.planned import Cursor, Plan
+from streampipe.plan.planned import Cursor
 from streampipe.spec import Job
 from streampipe.world import find_world
 
@@ -81,9 +82,16 @@ def replay(
 
 
 def _batch(pipe: Pipeline, states: Sequence[Mapping[str, Any]], step: int, rank: int, ranks: int) -> Any:
-    engine: Engine[Any] = compile(pipe.spec, Job(ranks, 0))
     state = states[0]
-    before = step - state.get("batches", 0)
+    before, told = step - state.get("batches", 0), state.get("loader") or {}
+    if state["kind"] == "new" and learns(pipe.spec):
+        raise ConfigError(
+            "the state is from before training, and does not say which index was learnt then: give a later state of "
+            "the epoch that step is in, or the folder that loader(log=...) wrote"
+        )
+    engine: Engine[Any] = compile(pipe.spec, Job(ranks, 0, told.get("tail"), was_learnt(state)))
+    if told.get("fixed_epoch"):
+        _check_pass(engine, state, step, before)
     if state["kind"] == "new":
         at: Any = engine.first(state["epoch"])
     elif state["kind"] != engine.kind:
@@ -104,6 +112,18 @@ def _batch(pipe: Pipeline, states: Sequence[Mapping[str, Any]], step: int, rank:
     raise ConfigError(f"the pass that the state stands in has ended before step {step}; give a later state, or the log")
 
 
+def _check_pass(engine: Engine[Any], state: Mapping[str, Any], step: int, before: int) -> None:
+    """Refuse a step of another pass where every pass is the same one."""
+    most = state["steps"] or engine.length(state["epoch"], state["epochs"])
+    number = state["step"] + before
+    if number < 0 or (most is not None and number >= most):
+        last = "" if most is None else f" to {step - number + most - 1}"
+        raise ConfigError(
+            f"step {step} is in another pass than the state, and under fixed_epoch=True every pass is the same: ask "
+            f"for one of the state's own steps, {step - number}{last}"
+        )
+
+
 def _place(engine: IndexedEngine, at: Cursor, steps: int, state: Mapping[str, Any], step: int) -> Cursor:
     """The place so many steps later than the state's, or earlier."""
     plan = engine.plan
@@ -112,22 +132,24 @@ def _place(engine: IndexedEngine, at: Cursor, steps: int, state: Mapping[str, An
     first = plan.known
     had = plan.since(first, at)
     found = plan.after(first, max(had + steps, 0))
-    if had + steps < 0 or (found.epoch < at.epoch and not _whole(plan, first, had, state)):
+    if had + steps < 0 or (found.epoch < at.epoch and not _whole(engine, first, had, state)):
         raise ConfigError(
             f"step {step} lies before this run began or went on with another global batch or schedule, or before an "
-            f"epoch that was left before its end: give a state from before that, or the folder that loader(log=...) "
-            f"wrote"
+            f"epoch that was left before its end, or while an index was being learnt: give a state from before that, "
+            f"or the folder that loader(log=...) wrote"
         )
     return found
 
 
-def _whole(plan: Plan, first: Cursor, had: int, state: Mapping[str, Any]) -> bool:
+def _whole(engine: IndexedEngine, first: Cursor, had: int, state: Mapping[str, Any]) -> bool:
     """Whether all batches that a run had are those of its plan, as far as that can be told: from the beginning of an
     epoch on, each epoch to its end. A change of the global batch is known until its epoch is over.
     """
+    if learns(engine.spec):
+        return False
     if first != Cursor(0, 0, None):
         return True
-    return state["batches"] <= had and plan.after(first, had - state["batches"]).step == 0
+    return state["batches"] <= had and engine.plan.after(first, had - state["batches"]).step == 0
 
 
 def _items(engine: Engine[Any], at: Any, until: int | None, rank: int, ranks: int) -> Iterator[Any]:

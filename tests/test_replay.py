@@ -128,6 +128,48 @@ def test_a_state_of_one_rank_among_lanes_says_so_too(texts):
     assert keys([sp.replay(pipe, state, 1, rank=1)]) == keys([next(passed)])
 
 
+@pytest.mark.parametrize("kind", ["planned", "lanes"])
+@pytest.mark.parametrize("tail", ["drop", "pad"])
+def test_the_last_batch_of_an_epoch_is_as_the_loader_was_told(texts, kind, tail):
+    pipe = sp.stream(texts, shuffle=True, epochs=2)
+    pipe = (pipe if kind == "planned" else pipe.filter(bool)).batch(9)
+    loader = pipe.loader(tail=tail)
+    _, state = taken(loader, 2)
+    whole = keys(pipe.loader(tail=tail))
+    for step in (2, 7, 8, 9, len(whole) - 1):
+        assert keys([sp.replay(pipe, state, step)]) == [whole[step]]
+
+
+def test_of_passes_that_are_all_the_same_the_states_own_is_replayed(texts):
+    pipe = sp.stream(texts, shuffle=True).batch(8)
+    loader = pipe.loader(fixed_epoch=True)
+    whole = keys(loader)
+    _, state = taken(loader, 3)
+    assert [keys([sp.replay(pipe, state, step)])[0] for step in (10, 19)] == [whole[0], whole[9]]
+    for step in (9, 20):
+        with pytest.raises(ConfigError, match=f"step {step} is in another pass .* the state's own steps, 10 to 19"):
+            sp.replay(pipe, state, step)
+
+
+def test_an_index_that_was_learnt_meanwhile_is_left_out_and_other_epochs_are_refused(tmp_path):
+    write_shards(tmp_path, [20] * 4)
+    pipe = sp.stream(str(tmp_path), shuffle=True, index="learn").batch(8)
+    loader = pipe.loader(log=tmp_path / "log")
+    begin = loader.state_dict()
+    passed = iter(loader)
+    first = keys(itertools.islice(passed, 3))
+    early = loader.state_dict()
+    first += keys(passed)
+    second, late = taken(loader, 3)
+    assert loader.engine.kind == "planned" != early["kind"]
+    assert keys([sp.replay(pipe, early, 5), sp.replay(pipe, tmp_path / "log", 5)]) == [first[5]] * 2
+    assert keys([sp.replay(pipe, late, len(first) + 1)]) == second[1:2]
+    with pytest.raises(ConfigError, match="while an index was being learnt"):
+        sp.replay(pipe, late, 5)
+    with pytest.raises(ConfigError, match="from before training, and does not say which index"):
+        sp.replay(pipe, begin, 5)
+
+
 def test_what_a_state_cannot_tell_is_asked_for(texts):
     pipe = sp.stream(texts).batch(4)
     wanted, state = taken(pipe.loader(), 3)

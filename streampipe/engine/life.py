@@ -20,6 +20,12 @@ from streampipe.engine.state import VERSION, checked_state, was_learnt
 from streampipe.errors import ConfigError
 
 
+def told_of(tail: str | None, fixed: bool) -> dict[str, Any]:
+    """What a loader was told that decides about batches, in its states for ``sp.replay``."""
+    told = {"tail": tail, "fixed_epoch": fixed}
+    return {"loader": {name: value for name, value in told.items() if value}} if tail or fixed else {}
+
+
 class Life:
     """What happens between the passes over an engine. It runs in the parent and holds nothing but numbers.
 
@@ -27,6 +33,7 @@ class Life:
         epochs: of a finite pass; None for an endless one.
         steps: items of a pass in steps.
         fixed: every pass is the same one.
+        tail: of an epoch's last batch, where the loader was told.
         compiled: makes the engine anew where that may change it: with what was learnt meanwhile, or without it.
     """
 
@@ -39,6 +46,7 @@ class Life:
         ranks: int,
         fixed: bool = False,
         compiled: Callable[[bool | None], Engine[Any]] | None = None,
+        tail: str | None = None,
     ) -> None:
         if fixed and epochs is None and steps is None:
             raise ConfigError("fixed_epoch=True needs passes that end: give stream(epochs=1) or steps_per_epoch=")
@@ -49,6 +57,7 @@ class Life:
         self.epochs = epochs if steps is None else None
         self.steps = steps
         self.fixed = fixed
+        self.told = told_of(tail, fixed)
         self.rank, self.ranks = rank, ranks
         self.name = 0  # of the pass that runs, or comes next
         self.taken = 0  # items of it that were received
@@ -152,7 +161,8 @@ class Life:
             "epochs": self.epochs,
             "steps": self.steps,
             "batches": self.received_in_all,
-            "ranks": self.ranks,  # for sp.replay
+            **self.told,
+            "ranks": self.ranks,
             **self.engine.state(at, self.rank, self.ranks),
         }
 

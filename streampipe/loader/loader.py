@@ -21,7 +21,7 @@ from streampipe.engine.engine import Engine
 from streampipe.engine.explain import explain
 from streampipe.engine.interleaved import merge_states
 from streampipe.engine.learnt import learns
-from streampipe.engine.life import Life
+from streampipe.engine.life import Life, told_of
 from streampipe.engine.plain import refuse_splitters
 from streampipe.engine.state import VERSION, checked_state
 from streampipe.errors import ConfigError
@@ -229,7 +229,9 @@ class Loader(DataLoader[Any]):
                 return self._recorder.counts.during(compile, spec, replace(job, learnt=learnt))
 
             again = compiled if learns(spec) else None
-            self._found = Life(compiled(None), spec.epochs, steps, feed.rank, feed.world_size, self.fixed_epoch, again)
+            self._found = Life(
+                compiled(None), spec.epochs, steps, feed.rank, feed.world_size, self.fixed_epoch, again, self._tail
+            )
             self._found.name = self._named
         return self._found
 
@@ -367,7 +369,8 @@ class Loader(DataLoader[Any]):
             return self._found.state()
         epochs = self.pipe.spec.epochs if self.steps_per_epoch is None else None
         new = {"kind": "new", "epoch": self._named, "step": 0, "epochs": epochs, "steps": self.steps_per_epoch}
-        return {"streampipe": VERSION, **new, "ranks": self._feed.world_size}  # for sp.replay
+        told = told_of(self._tail, self.fixed_epoch)
+        return {"streampipe": VERSION, **new, **told, "ranks": self._feed.world_size}
 
     def rewind(self, state: Mapping[str, Any], running: bool) -> None:
         """The pass that is open was left behind a state of it (``rank_state``); what came later was not given out. For
