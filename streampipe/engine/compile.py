@@ -16,7 +16,7 @@ from streampipe.engine.chain import describe, name_of, takes_views, unwind
 from streampipe.engine.division import Division, divide
 from streampipe.engine.engine import Engine, Level
 from streampipe.engine.indexed import IndexedEngine
-from streampipe.engine.interleaved import LaneEngine
+from streampipe.engine.interleaved import LaneEngine, refuse_limit
 from streampipe.engine.lanes import Head, Shape, Stream, Tail, Work
 from streampipe.engine.planning import OnlyCounted, narrowed, plan_of, tail_of
 from streampipe.engine.streams import PlannedStream
@@ -29,7 +29,7 @@ from streampipe.plan.stepped import StepPlan
 from streampipe.plan.streams import choose_streams
 from streampipe.spec import AnyStage, Job, Spec
 from streampipe.stages.stage import pushdown_of, traits_of
-from streampipe.traits import Group, Keeps
+from streampipe.traits import Group, Keeps, Limit
 
 _PLACES, _COLUMNS = 48, 12
 _FEW_PLACES = 4
@@ -85,6 +85,8 @@ def _planned_lanes(spec: Spec, division: Division, job: Job, plan: Plan) -> Lane
     own = division.pools or isinstance(plan, BucketPlan)
     if own:
         shape = Shape(job.world_size, job.readers)
+    elif _counts_alone(division, job):
+        shape = Shape(1, 1)
     elif plan.shuffled and lanes.places >= _FEW_PLACES:
         shape = Shape(lanes.places, lanes.columns)
     else:  # any numbers will do, so such that many numbers of ranks and workers divide
@@ -100,12 +102,18 @@ def _streamed(spec: Spec, division: Division, job: Job, why: str) -> LaneEngine:
     size = (division.batch or 1) * job.world_size
     shape = Shape(job.world_size, job.readers)
     stream: Stream = source
-    if source.streams and not division.pools:
+    if source.streams and not division.pools and not _counts_alone(division, job):
         chosen = choose_streams(size, source.streams)
         found = Shape(chosen.places, chosen.columns)
         if found.number >= job.world_size * job.readers:
             shape, stream = found, source.in_lanes(found.places, found.number)
     return _engine(spec, division, job, shape, stream, Level.STREAMED, why)
+
+
+def _counts_alone(division: Division, job: Job) -> bool:
+    """Whether a limit is counted by the only reader: in one lane it is exact, whatever is dropped before it."""
+    limited = any(isinstance(pushdown_of(stage), Limit) for stage in division.head)
+    return limited and job.world_size * job.readers == 1
 
 
 def _divisors(number: int, most: int | None = None) -> list[int]:
@@ -122,7 +130,7 @@ def _engine(
     why: str,
 ) -> LaneEngine:
     if division.pools:
-        _check_pools(division, job)
+        _check_pools(spec, division, job)
     if division.batch is None:  # a tail over single samples would start anew for each, and its threads with it
         division = replace(division, head=(*division.head, *division.tail), tail=())
     chain = (*division.head, *division.tail)
@@ -147,8 +155,10 @@ def _engine(
     return LaneEngine(spec, work, level, why, describe(spec.source, division.head))
 
 
-def _check_pools(division: Division, job: Job) -> None:
-    """Refuse a promise about buckets of all ranks that nobody can keep without counts."""
+def _check_pools(spec: Spec, division: Division, job: Job) -> None:
+    """Refuse what pools cannot keep: a promise about buckets of all ranks, and a limit on their batches by epoch."""
+    if spec.epochs != 1:
+        refuse_limit(division.head)
     same = any(isinstance(each := pushdown_of(stage), Group) and each.same for stage in division.head)
     if same and job.world_size > 1:
         raise ConfigError(

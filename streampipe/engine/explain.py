@@ -26,7 +26,7 @@ from streampipe.reading.prefetch import EARLY
 from streampipe.spec import Job, Spec
 from streampipe.stages.grouping import find_groups
 from streampipe.stages.stage import pushdown_of
-from streampipe.traits import Filter
+from streampipe.traits import Filter, Limit
 
 
 def explain(engine: Engine[Any], job: Job, steps_per_epoch: int | None = None) -> str:
@@ -58,6 +58,8 @@ def _lanes(engine: LaneEngine, job: Job, steps_per_epoch: int | None) -> list[tu
         ("resume", f"exact; {_resume(engine)}"),
         ("holds", str(bounds_of(engine, job))),
     ]
+    if shape.number > 1 and any(isinstance(pushdown_of(stage), Limit) for stage in work.head.chain):
+        rows.append(("take, skip", f"each of {shape.number} lanes counts its share; in one process they are exact"))
     if used < job.num_workers:
         divide = ", ".join(str(w) for w in range(1, of_rank + 1) if of_rank % w == 0)
         rows.append(("workers", f"{job.num_workers - used} of {job.num_workers} stay idle: {divide} would be used"))

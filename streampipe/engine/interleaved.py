@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from streampipe.context import Consumer, Run
+from streampipe.engine.chain import name_of
 from streampipe.engine.engine import NOTHING, Engine, Level
 from streampipe.engine.lanes import LanePoint, Moved, Shape, Standing, Work, usable
 from streampipe.engine.state import checked_state
@@ -15,6 +16,7 @@ from streampipe.errors import ConfigError
 from streampipe.memory import keep_freed
 from streampipe.policy import ErrorPolicy
 from streampipe.spec import AnyStage, Spec
+from streampipe.stages.grouping import limit_of_groups
 
 _MUST_AGREE = {
     "seed": "the seed",
@@ -171,12 +173,29 @@ class LaneEngine(Engine[LanePoint]):
         return too_few(left_out, self.work.share) if left_out and self.work.drop_short else None
 
     def check(self, finite: bool, ranks: int) -> None:
-        """Refuse ranks that would not end together."""
+        """Refuse ranks that would not end together, and a limit that would end an endless pass."""
+        if not finite and self.work.continuous:
+            refuse_limit(self.work.head.chain)
         if finite and ranks > 1:
             raise ConfigError(
                 f"{ranks} ranks would take different numbers of steps, and the last one would wait for ever, because "
                 f"{self.why}: give loader(steps_per_epoch=n)"
             )
+
+
+def refuse_limit(chain: Sequence[AnyStage]) -> None:
+    """Refuse a limit on batches of buckets in a pass of several epochs: what waits in pools goes on into the next one.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    limit = limit_of_groups(chain)
+    if limit is not None:
+        raise ConfigError(
+            f"{name_of(limit, parameters=True)} stands behind bucket and batch, whose batches run on over the ends of "
+            f"epochs, so it would count the whole pass and not each epoch: put it before bucket, where it counts "
+            f"samples, or make passes of one epoch (epochs=1, without steps_per_epoch)"
+        )
 
 
 def merge_states(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -13,15 +13,16 @@ assigned whole lanes one after the other, which is another order, but still each
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count, islice
 from typing import Any, NamedTuple, Protocol
 
 from streampipe.context import Consumer, Mark, Run, Sample, Trail
 from streampipe.counters import counters
-from streampipe.engine.chain import through
+from streampipe.engine.chain import through, unwind
 from streampipe.spec import AnyStage
+from streampipe.stages.grouping import find_groups
 from streampipe.stages.guard import watched
 
 _MOST_EMPTY = 64
@@ -57,17 +58,25 @@ class Head:
     def __call__(self, samples: Any, run: Run, marks: Sequence[Mark]) -> Any:
         return through(self.chain, samples, run, self.views, marks) if self.chain else samples
 
+    def divided(self) -> tuple[Head, Tail]:
+        """The stages in front of ``bucket``, and those from there on."""
+        chain, grouping = find_groups(self.chain)
+        start, views = grouping[0] if grouping else 0, self.views
+        before = tuple(chain[:start])
+        beyond = None if views is None or views < start else views - start
+        return Head(before, views), Tail(tuple(chain[start:]), beyond, before)
+
 
 @dataclass(frozen=True)
 class Tail:
-    """The stages over the slots of a batch. They are numbered as they are in the whole chain."""
+    """The last stages of a chain, such as those over the slots of a batch. They are numbered as in the whole chain."""
 
     chain: tuple[AnyStage, ...]
     views: int | None
     before: tuple[AnyStage, ...]
 
-    def __call__(self, rows: Sequence[Any], run: Run) -> Any:
-        return through(self.chain, rows, run, self.views, before=self.before) if self.chain else rows
+    def __call__(self, rows: Iterable[Any], run: Run, marks: Sequence[Mark] = ()) -> Any:
+        return through(self.chain, rows, run, self.views, marks, self.before) if self.chain else rows
 
 
 class Standing(NamedTuple):
@@ -189,7 +198,7 @@ class Work:
         exact: whether every stage of the head leaves marks; else a lane is replayed.
         views: whether the head is given memoryviews.
         drop_short, fill_short: what becomes of a last batch with fewer slots.
-        continuous: the head goes on over the epochs of a pass, because it holds samples that go into the next one.
+        continuous: the head goes on over the epochs of a pass, because pools hold samples that go into the next one.
         unwind: from the mark behind the head to that of the stream, and those of the stages that count.
     """
 
@@ -237,23 +246,27 @@ class Work:
             epoch, given, mark = epoch + 1, 0, None
 
     def _over_epochs(self, run: Run, standing: Standing, until: int | None) -> Iterator[tuple[Any, Standing]]:
-        """The same with one instance of the head for all epochs. Its mark is behind what it yielded of all of them."""
+        """The same where pools wait over the ends of epochs: the stages from ``bucket`` on have one instance for all of
+        them, those in front of it one for each. The mark is behind what was yielded of all epochs.
+        """
         epoch, given, mark = standing
         trail = Trail()
-        _, marks = self.unwind(mark)
+        front, back = self.head.divided()
+        _, marks = unwind(back.chain, mark)
         run = replace(run, trail=trail, resumed=bool(given))
 
         def samples() -> Iterator[Any]:
             empty = 0
             for each in count(epoch) if until is None else range(epoch, until):
                 empty += 1
-                for sample in watched(self.stream(run, each, self.views), counters.tally("reading")):
+                for sample in front(watched(self.stream(run, each, self.views), counters.tally("reading")), run, ()):
                     empty = 0
                     yield sample
                 if empty > _MOST_EMPTY:
+                    counters.add("lanes", f"given up after {_MOST_EMPTY} epochs without an item")
                     return
 
-        items: Iterator[Any] = self.head(samples(), run, marks)
+        items: Iterator[Any] = back(samples(), run, marks)
         if mark is None and given:
             counters.add("lanes", "items replayed", given)
             items = islice(items, given, None)

@@ -22,9 +22,10 @@ from streampipe.plan.streams import choose_streams
 from streampipe.reading.protocol import Samples
 from streampipe.spec import AnyStage, Job, Spec
 from streampipe.stages.grouping import bucket_sizes
+from streampipe.stages.pack import pack
 from streampipe.stages.stage import fields_of, pushdown_of
 from streampipe.stages.where import nothing_left
-from streampipe.traits import Group, Limit, Pack
+from streampipe.traits import Group, Limit
 
 _SHARDS_TO_BLAME = 100
 """How many shards are looked at to say why a condition keeps nothing."""
@@ -127,10 +128,11 @@ class OnlyCounted(Uncounted):
 
 def _check_tail(division: Division, job: Job) -> None:
     """Refuse a loader's choice that nothing in the chain would heed."""
-    joins = {type(pushdown_of(stage)) for stage in division.chain} if job.tail is not None else set()
-    if Group in joins:
+    if job.tail is None:
+        return
+    if any(isinstance(pushdown_of(stage), Group) for stage in division.chain):
         raise ConfigError("tail= has no meaning with buckets: say bucket(tail='carry' | 'merge' | 'drop')")
-    if Pack in joins:
+    if any(getattr(stage, "define", None) is pack for stage in division.chain):
         raise ConfigError("tail= has no meaning with pack: every sample comes once an epoch")
 
 

@@ -172,7 +172,7 @@ def _is_fraction(value: Any) -> bool:
 def _check_lanes(state: Mapping[str, Any]) -> None:
     rank, at = state.get("rank"), state.get("at")
     lanes: Any = state.get("lanes")
-    if "rank" not in state or (rank is not None and (not are_numbers(rank, 2) or not rank[0] < rank[1])):
+    if "rank" not in state or (rank is not None and not (are_numbers(rank, 2) and rank[0] < rank[1] <= _MOST_LANES)):
         raise wrong(f"its rank is {rank!r}")
     _check_shape(lanes)
     if not are_numbers(at, 2) or at[0] > _LAST_EPOCH:

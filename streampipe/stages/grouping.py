@@ -58,6 +58,13 @@ def find_groups(chain: Sequence[Any], needed: bool = False) -> tuple[Sequence[An
     return chain, (start, end)
 
 
+def limit_of_groups(chain: Sequence[Any]) -> Any:
+    """The first ``take`` or ``skip`` that counts batches of buckets; None where there is none."""
+    chain, grouping = find_groups(chain)
+    behind = chain[grouping[1] + 1 :] if grouping else ()
+    return next((stage for stage in behind if isinstance(pushdown_of(stage), Limit)), None)
+
+
 def check_decoded(chain: Sequence[Any], batch: Any) -> None:
     """Refuse a batch of images as they are stored, though they have buckets: decode was forgotten.
 

@@ -21,7 +21,8 @@ def _push(options: Mapping[str, Any]) -> Limit:
 
 @stage(rows="fewer", state="offset", views=True, check=_check, pushdown=_push)
 def skip(samples: Iterable[Any], n: int, *, run: Run = FILLED_IN) -> Iterator[Any]:
-    """All but the first ``n``. With several consumers (ranks, workers) each skips its share, ``n`` in all.
+    """All but the first ``n`` of an epoch. Where it stands behind a stage that may drop or add samples, each lane skips
+    its share if there are several ranks or workers: see ``take``.
 
     ``skip(n)`` and ``take(n)`` of the same pipeline have all samples together, each once.
 
