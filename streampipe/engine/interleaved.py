@@ -230,7 +230,8 @@ def merged(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         have = ", ".join(f"{state['rank'][0]} of {state['rank'][1]}" for state in states)
         raise ConfigError(f"a list of states is that of all ranks of a job, each once; these are of ranks {have}")
     for name in ("lanes", "stream", "at", "epoch", "step", *_MUST_AGREE):
-        values = [state.get(name) for state in states]
+        # ranks may have other turns: one whose lanes have nothing is passed over
+        values = [state["at"][0] if name == "at" else state.get(name) for state in states]
         if any(value != values[0] for value in values):
             raise ConfigError(
                 f"the states are not of one job and step: their {name} is {', '.join(map(repr, values))}; save those "

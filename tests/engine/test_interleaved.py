@@ -94,6 +94,9 @@ legs = st.builds(Leg, st.integers(1, 9), st.sampled_from([1, 1, 2, 3, 4]), st.in
 @example(
     "streamed filter", 5, [Leg(2, 1, 5, 20), Leg(2, 1, 0, 9), Leg(2, 1, 5)], 1
 )  # more readers than lanes, or fewer
+@example(
+    "indexed filter", False, [Leg(7, 3, 3, 18), Leg(6, 1, 0, 3), Leg(5, 4, 4, 18), Leg(2, 1, 3)], None
+)  # idle ranks
 @example("indexed pools, carry", 5, [Leg(3, 1, 0, 3), Leg(3, 1, 4, 4), Leg(3, 1, 2)], 2)  # other readers of pools
 def test_every_sample_comes_exactly_once_an_epoch_whatever_changes_between_jobs(folder, name, shuffle, legs, epochs):
     keys = keys_of(name, shuffle, folder)
