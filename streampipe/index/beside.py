@@ -14,6 +14,7 @@ from streampipe.counters import counters
 from streampipe.errors import ConfigError
 from streampipe.source import Source
 from streampipe.tar import Limits
+from streampipe.unwanted import Unwanted, asking, is_unwanted, result
 from streampipe.urls import ShardList
 
 _MOST_HELD = 256
@@ -75,6 +76,16 @@ class Beside:
 
         Several threads may ask; a file is loaded by the first of them, and the others wait for it.
         """
+        while True:
+            found, mine = self._found(url, load, epoch, run, what)
+            try:
+                return result(found)
+            except Unwanted:  # of whoever loaded it: his work, not ours, may be wanted no more
+                if mine or is_unwanted()():
+                    raise
+
+    def _found(self, url: str, load: Callable[[str], Any], epoch: int, run: Run, what: str) -> tuple[Future[Any], bool]:
+        """What is held of a file, or comes; and whether it was loaded here."""
         live = self._live()
         with live.lock:
             found = live.held.get(url)
@@ -97,16 +108,22 @@ class Beside:
                     if live.held.get(url) is found:
                         del live.held[url]
                 found.set_exception(error)
-        return found.result()
+        return found, mine
 
     def together(self, urls: Iterable[str], load: Callable[[str], Any], epoch: int, run: Run, what: str) -> None:
         """Load those of the files that are not held, several at once: a batch's first samples are of many shards."""
         live = self._live()
         with live.lock:
             new = [url for url in dict.fromkeys(urls) if url not in live.held]
+        unwanted = is_unwanted()
+
+        def one(url: str) -> None:
+            with asking(unwanted):
+                self.held(url, load, epoch, run, what)
+
         if len(new) > 1:
             with ThreadPoolExecutor(min(len(new), _AT_ONCE), thread_name_prefix="streampipe-beside") as pool:
-                list(pool.map(lambda url: self.held(url, load, epoch, run, what), new))
+                list(pool.map(one, new))
 
     def _live(self) -> _Live:
         if self._now is None or self._now.process != os.getpid():

@@ -26,6 +26,8 @@ from streampipe.query.condition import Condition, Verdict
 from streampipe.query.expression import Expression
 from streampipe.source import Source, local_path, redact
 from streampipe.source.ranged import RangedFile
+from streampipe.source.store import Pin
+from streampipe.source.versions import Version
 
 _KINDS = (".parquet", ".csv", ".jsonl", ".ndjson")
 _BLOCK = 1 << 20
@@ -278,15 +280,17 @@ def _plain(column: pa.ChunkedArray, name: str, shown: str) -> pa.Array:
 
 
 class _Ranged(RangedFile):
-    """An object of a store as a file that is read in parts."""
+    """An object of a store as a file that is read in parts: of the version that is there when it is opened."""
 
     def __init__(self, url: str, source: Source) -> None:
-        size = source.size(url)
+        self._version = Version(url, source.pin(url))
+        size = (self._version.pin or Pin()).size
         self._data = source.read(url) if size is None else None  # the store does not say
         super().__init__(len(self._data) if self._data is not None else size or 0)
-        self._url = url
         self._source = source
 
     def between(self, start: int, end: int) -> bytes:
         """See ``RangedFile``."""
-        return self._source.read(self._url, start, end) if self._data is None else self._data[start:end]
+        if self._data is not None:
+            return self._data[start:end]
+        return self._source.read(self._version.url, start, end, self._version)

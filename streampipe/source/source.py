@@ -197,7 +197,7 @@ class Source:
     def read(self, url: str, start: int = 0, end: int | None = None, version: Version | None = None) -> bytes:
         """The bytes [start, end) of an object, or all of it.
 
-        ``version``: which one they must be of; None: of a remote object that which this process reads, else any.
+        ``version``: which one they must be of; None: parts of a remote object are of that which this process reads.
 
         Raises:
             ShardChanged: it was replaced.
@@ -206,12 +206,12 @@ class Source:
         path = local_path(url)
         if path is None:
             live = self._live
-            version = version or live.versions.of(url)
+            if version is None:  # of objects that are read whole, and may be many, nothing is remembered
+                version = Version(url) if end is None else live.versions.of(url)
             with version.reading():
                 data, pin = fetched(
                     self._store(url), url, self.network, live.traffic.link, start, end, version.pin or Pin()
                 )
-            if end is not None:  # of objects that are read in parts, the parts must be of one version
                 version.agree(pin)
         else:
             try:

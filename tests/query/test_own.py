@@ -199,3 +199,19 @@ def test_a_file_that_is_written_anew_between_plan_and_reading_is_refused(shards,
 
 def test_to_show_a_pipeline_its_file_of_facts_is_not_read(shards):
     assert "facts=not_there.csv on=key" in repr(sp.stream(str(shards)).where("a > 1", facts="not_there.csv"))
+
+
+def test_a_file_that_is_replaced_while_it_is_read_is_an_error_then_and_read_anew_when_it_is_opened_next(tmp_path):
+    def data(first):
+        pq.write_table(pa.table({"key": [f"{i}" for i in range(first, first + 9)]}), tmp_path / "facts.parquet")
+        return (tmp_path / "facts.parquet").read_bytes()
+
+    with FaultServer({"facts.parquet": data(0)}) as server:
+        source = Source()
+        opened = _Ranged(server.url("facts.parquet"), source)
+        opened.read(10)
+        server.put("facts.parquet", data(1000))
+        with pytest.raises(sp.ShardChanged):
+            opened.read(10)
+        found = pq.read_table(_Ranged(server.url("facts.parquet"), source))
+    assert found["key"].to_pylist() == [f"{i}" for i in range(1000, 1009)]

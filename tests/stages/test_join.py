@@ -24,6 +24,7 @@ from streampipe.index.beside import Beside
 from streampipe.index.sidecar import Place, read
 from streampipe.source import Source
 from streampipe.testing import FaultServer, Status
+from streampipe.unwanted import Unwanted, asking, is_unwanted
 from tests.data import shard
 from tests.laws import check_cover, check_epoch_order, engine_of
 
@@ -194,6 +195,34 @@ def test_threads_that_want_the_same_file_wait_for_one_load_and_a_failed_one_is_t
         assert all(isinstance(call.exception(30), sp.SourceUnavailable) for call in calls)
     assert 1 <= len(loaded) <= 3  # who comes after the failure tries again
     assert beside.held("a", lambda url: url, 0, run, "sidecars read") == "a"
+
+
+def test_who_is_not_wanted_any_more_waits_for_no_file_and_takes_it_from_nobody_who_is():
+    beside, run = Beside(), Run(stage="join")
+    begun, over, go = threading.Event(), threading.Event(), threading.Event()
+
+    def load(url):
+        begun.set()
+        go.wait()
+        if is_unwanted()():
+            raise Unwanted
+        return url
+
+    def held(check):
+        with asking(check):
+            return beside.held("a", load, 0, run, "sidecars read")
+
+    with ThreadPoolExecutor(3) as pool:
+        first = pool.submit(held, over.is_set)  # loads
+        assert begun.wait(30)
+        wanted, unwanted = pool.submit(held, lambda: False), pool.submit(held, over.is_set)
+        over.set()
+        try:
+            assert isinstance(unwanted.exception(30), Unwanted)  # though the file does not come
+        finally:
+            go.set()
+        assert isinstance(first.exception(30), Unwanted)
+        assert wanted.result(30) == "a"
 
 
 @pytest.mark.parametrize("name", FORMATS)
