@@ -2,8 +2,8 @@
 
 What is learnt of an object, such as where its samples begin, is kept with the ``Version`` that it is of, and its parts
 are asked for of that one. So what was learnt of one version never meets bytes of another, whatever is asked for again.
-A version that was replaced is let go when the next pass begins, and never within one: who holds what is left of it has
-an error then, and no bytes of the new one.
+When an object was replaced, versions are let go when the next pass begins, and never within one: who holds what is left
+of an old one has an error then, and no bytes of the new one.
 """
 
 from __future__ import annotations
@@ -72,7 +72,9 @@ class Versions:
         return self._of.get(url) or self._of.setdefault(url, Version(url))
 
     def begin(self) -> None:
-        """A pass begins: objects that were replaced are read as they are now."""
-        for url, version in list(self._of.items()):
-            if version.replaced:
-                self._of.pop(url, None)
+        """A pass begins: if objects were replaced, all are read as they are now.
+
+        Who writes a dataset anew replaces many of them, and each would end a pass of its own.
+        """
+        if any(version.replaced for version in list(self._of.values())):
+            self._of = {}
