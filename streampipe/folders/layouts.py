@@ -217,7 +217,7 @@ def tables(
         parts, own = rows.places(path), _plain(path)
         if not parts or own is None:
             return parts or own
-        return (*parts, own) if rows.name_of(path) is not None else parts  # a part of others, and an image with a row
+        return (*parts, own) if rows.has(path) else parts  # a part of others, and an image with a row
 
     def finish(item: Item) -> Item:
         for path in [file.path for name, file in item.files.items() if name in PICTURES]:

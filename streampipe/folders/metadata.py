@@ -92,23 +92,24 @@ class Rows:
 
     def row(self, path: str) -> tuple[str, str | None, dict[str, str]] | None:
         """The facts of an image as JSON, its caption, and the other files that its row names, by their fields."""
-        name = self.name_of(path)
-        if name is None:
-            return None
-        self._db.execute("UPDATE rows SET used = 1 WHERE path = ?", (name,))
-        facts, caption, parts = self._db.execute(
-            "SELECT facts, caption, parts FROM rows WHERE path = ?", (name,)
-        ).fetchone()
-        return str(facts), caption, json.loads(parts)
+        for name in self._names(path):
+            found = self._db.execute("SELECT facts, caption, parts FROM rows WHERE path = ?", (name,)).fetchone()
+            if found is not None:
+                self._db.execute("UPDATE rows SET used = 1 WHERE path = ?", (name,))
+                return str(found[0]), found[1], json.loads(found[2])
+        return None
 
-    def name_of(self, path: str) -> str | None:
-        """What the row of an image calls it; None if it has none."""
+    def has(self, path: str) -> bool:
+        """Whether an image has a row."""
+        names = self._names(path)
+        known = f"SELECT 1 FROM rows WHERE path IN ({', '.join('?' * len(names))})"
+        return self._db.execute(known, names).fetchone() is not None
+
+    def _names(self, path: str) -> list[str]:
+        """What a row may call an image, best first."""
         path = _composed(path)
         names = [path, posixpath.splitext(path)[0]]
-        if self._by_name:
-            names += [posixpath.basename(each) for each in names]
-        known = "SELECT 1 FROM rows WHERE path = ?"
-        return next((name for name in names if self._db.execute(known, (name,)).fetchone()), None)
+        return [*names, *map(posixpath.basename, names)] if self._by_name else names
 
     def unused(self) -> tuple[int, list[str]]:
         """How many rows had no image, and the first of them."""
