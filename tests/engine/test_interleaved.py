@@ -56,6 +56,18 @@ def pools(level, chain, shuffle, folder, size=3, epochs=1):
     return pipe.filter(kept).bucket(sp.Buckets(SIZES), tail=chain).batch(3)
 
 
+def of_mixture(how, shuffle, folder, size=None, epochs=1):
+    """Two datasets whose samples come once an epoch each."""
+    options = {"shuffle": shuffle, "epochs": 1}
+    parts = [
+        levels._source(name, folder, seed=seed, **options).select("txt")
+        for name, seed in (("indexed", 3), ("sized", 9))
+    ]
+    pipe = sp.mix(parts, repeats=[1, 1], epochs=epochs) if how == "mix" else sp.concat(parts, epochs=epochs)
+    pipe = pipe.filter(kept)
+    return pipe if size is None else pipe.batch(size)
+
+
 LEVELS = ("indexed", "counted", "streamed")
 CELLS = {
     **{f"{level} {chain}": partial(of_chain, level, chain) for level in LEVELS for chain in BEHIND},
@@ -64,6 +76,8 @@ CELLS = {
         for level in LEVELS
         for chain in ("filter", "opaque", "split")
     },
+    "mix": partial(of_mixture, "mix"),
+    "concat": partial(of_mixture, "concat"),
     **{f"{level} pools, {tail}": partial(pools, level, tail) for level in LEVELS[::2] for tail in ("carry", "merge")},
 }
 """From shuffle, folder, a rank's batch (None: none is made) and epochs to a pipeline in lanes."""
@@ -81,7 +95,7 @@ def keys_of(name, shuffle, folder):
 legs = st.builds(Leg, st.integers(1, 9), st.sampled_from([1, 1, 2, 3, 4]), st.integers(0, 5), st.integers(0, 30))
 
 
-@settings(max_examples=14, deadline=None, phases=[Phase.explicit, Phase.generate])  # to shrink a journey takes minutes
+@settings(max_examples=8, deadline=None, phases=[Phase.explicit, Phase.generate])  # to shrink a journey takes minutes
 @given(
     name=st.sampled_from(sorted(CELLS)),
     shuffle=st.sampled_from([False, True, 1, 5]),
@@ -97,6 +111,7 @@ legs = st.builds(Leg, st.integers(1, 9), st.sampled_from([1, 1, 2, 3, 4]), st.in
 @example(
     "indexed filter", False, [Leg(7, 3, 3, 18), Leg(6, 1, 0, 3), Leg(5, 4, 4, 18), Leg(2, 1, 3)], None
 )  # idle ranks
+@example("mix", True, [Leg(5, 1, 0, 4), Leg(3, 2, 0, 5), Leg(8)], None)  # places that follow from draws
 @example("indexed pools, carry", 5, [Leg(3, 1, 0, 3), Leg(3, 1, 4, 4), Leg(3, 1, 2)], 2)  # other readers of pools
 def test_every_sample_comes_exactly_once_an_epoch_whatever_changes_between_jobs(folder, name, shuffle, legs, epochs):
     keys = keys_of(name, shuffle, folder)
