@@ -22,6 +22,7 @@ from streampipe.engine.planning import OnlyCounted, narrowed, plan_of, tail_of
 from streampipe.engine.streams import PlannedStream
 from streampipe.errors import ConfigError
 from streampipe.plan.ask import Uncounted
+from streampipe.plan.batchwise import BatchPlan
 from streampipe.plan.bucketed import BucketPlan
 from streampipe.plan.packed import NotPacked, PackPlan
 from streampipe.plan.planned import Plan
@@ -75,6 +76,11 @@ def _level(plan: Plan) -> Level:
 
 
 def _planned_lanes(spec: Spec, division: Division, job: Job, plan: Plan) -> LaneEngine:
+    if isinstance(plan, BatchPlan):
+        raise ConfigError(
+            f"behind a mixture of batches each batch stays one: {division.why}; put it into the parts, if it drops "
+            f"nothing there, or leave it out"
+        )
     if isinstance(plan, StepPlan):
         raise ConfigError(
             f"a mixture with a schedule needs batches that are planned, because weights are said by step: "

@@ -168,3 +168,8 @@ def test_a_damaged_state_is_refused(pipe, change):
     _, state = taken(pipe().loader(), 3)
     with pytest.raises(sp.ConfigError, match="this is no state of streampipe|the state is of 0 parts"):
         resumed(pipe(), {**state, **change})
+
+
+def test_stages_that_change_the_number_of_batches_are_refused_behind_a_mixture_without_a_word_of_schedules(pipe):
+    with pytest.raises(sp.ConfigError, match=r"behind a mixture of batches each batch stays one: stage unbatch\(\)"):
+        next(iter(pipe().unbatch()))
