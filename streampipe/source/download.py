@@ -46,7 +46,11 @@ class Download:
         self._state = "waiting"  # then "coming", then "there", "past" (the cache could not take it) or "failed"
         self._error: BaseException | None = None
         self._file = -1  # of the growing copy, for ``read``; it outlives the copy's name
-        threading.Thread(target=self._run, name="streampipe-cache", daemon=True).start()
+        try:
+            threading.Thread(target=self._run, name="streampipe-cache", daemon=True).start()
+        except RuntimeError as error:  # there is no thread to be had: as where the disk does not do
+            cache.failed(OSError(str(error)))
+            self._end("past")
 
     @property
     def done(self) -> bool:

@@ -33,6 +33,25 @@ def test_faults_on_the_way_change_nothing(server, source):
     assert bytes(source.file(server.url("a.tar"))) == DATA
 
 
+def test_where_no_thread_can_be_had_for_a_copy_the_shard_is_read_past_the_cache(server, source, monkeypatch, caplog):
+    start = threading.Thread.start
+
+    def refused(self):
+        if self.name == "streampipe-cache":
+            raise RuntimeError("can't start new thread")
+        start(self)
+
+    url = server.url("a.tar")
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refused)
+        assert bounded(whole, source, url) == DATA
+        assert source.download(url).read(0, 10) is None
+    assert "can't start new thread" in caplog.text
+    assert not source.cache.has(url)
+    assert bounded(whole, source, url) == DATA
+    assert bytes(source.file(url)) == DATA
+
+
 def test_it_is_read_while_it_comes(server, source):
     server.script("a.tar", None, None, Stall(0, seconds=0.4))
     pieces = source.download(server.url("a.tar")).pieces()
@@ -89,6 +108,7 @@ def test_a_shard_replaced_on_the_way_is_an_error_and_leaves_nothing(server, sour
             got.append(piece)
     assert DATA.startswith(b"".join(got))
     until(lambda: list(source.cache.folder.iterdir()) == [])
+    source.begin()
     assert bounded(whole, source, server.url("a.tar")) == DATA[::-1]
 
 
