@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future
+from queue import SimpleQueue
 from time import perf_counter, thread_time
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from streampipe.context import Mark, Run, key_of
 from streampipe.counters import counters, scope, work_for
 from streampipe.pool import Pool
 
+_MOST = 8  # for each thread: one that takes ten times as long as the others stops none of 16
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -21,10 +23,11 @@ def ordered(
 ) -> Generator[R, None, None]:
     """``map(function, items)`` with up to ``threads`` calls at once: the results in the order of the items.
 
-    Items are pulled in the caller's thread, at most ``ahead * threads`` before the result that is waited for, so what
-    is in flight is bounded and a generator may stand behind ``items``. An exception is raised where its result would
-    have come. With ``threads`` 0 there is no thread at all; None: as many as the run says. With each result the run's
-    trail is set to what it was when the item came. Calls in threads are timed under the name of the run's stage.
+    Items are pulled in the caller's thread, so a generator may stand behind ``items``. ``ahead * threads`` of them wait
+    or are worked on before the result that is due; while that one alone is slow more are, ``8 * threads`` in all, so
+    that the other threads go on. An exception is raised where its result would have come. With ``threads`` 0 there is
+    no thread at all; None: as many as the run says. With each result the run's trail is set to what it was when the
+    item came. Calls in threads are timed under the name of the run's stage.
 
     >>> list(ordered(len, ["a", "bcd"], threads=2))
     [1, 3]
@@ -34,25 +37,63 @@ def ordered(
     if number <= 0:
         yield from map(function, items)
         return
-    waiting: deque[tuple[Future[R], Mark]] = deque()
     trail, call = run.trail, timed(function, run.stage)
-
-    def first() -> R:
-        future, mark = waiting.popleft()
-        result = future.result()
-        trail.mark = mark
-        return result
-
     pool = Pool(number, f"streampipe {run.stage}".rstrip(), work_for, (scope.own,))
+    calls: _Calls[R] = _Calls(ahead * number, max(_MOST, ahead) * number)
     try:
         for item in items:
-            waiting.append((pool.submit(call, item), trail.mark))
-            if len(waiting) >= ahead * number:
-                yield first()
-        while waiting:
-            yield first()
+            calls.begun(pool.submit(call, item), trail.mark)
+            while calls.is_due():
+                trail.mark, result = calls.first()
+                yield result
+        while calls:
+            trail.mark, result = calls.first()
+            yield result
     finally:  # also when the consumer stops early: nothing queued may start any more
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+class _Calls(Generic[R]):
+    """Calls in the order of their items, each with its mark: so many ``at_once``, so many at ``most`` with those that
+    have ended behind a slow one.
+    """
+
+    def __init__(self, at_once: int, most: int) -> None:
+        self._at_once, self._most = at_once, most
+        self._calls: deque[tuple[Future[R], Mark]] = deque()
+        self._ended: SimpleQueue[None] = SimpleQueue()  # one for each call that ended and is still counted
+        self._running = 0
+
+    def __len__(self) -> int:
+        return len(self._calls)
+
+    def begun(self, future: Future[R], mark: Mark) -> None:
+        """One more is on its way."""
+        ended = self._ended
+        future.add_done_callback(lambda _: ended.put(None))
+        self._calls.append((future, mark))
+        self._running += 1
+
+    def is_due(self) -> bool:
+        """Whether the first is to be given now; else more are to be begun. Waits until it is the one or the other."""
+        while not self._ended.empty():
+            self._end()
+        if len(self._calls) < self._at_once:
+            return False
+        while not self._calls[0][0].done():
+            if self._running < self._at_once and len(self._calls) < self._most:
+                return False
+            self._end()
+        return True
+
+    def _end(self) -> None:
+        self._ended.get()
+        self._running -= 1
+
+    def first(self) -> tuple[Mark, R]:
+        """The mark and the result of the first, when it has one."""
+        future, mark = self._calls.popleft()
+        return mark, future.result()
 
 
 def timed(function: Callable[[T], R], stage: str) -> Callable[[T], R]:
