@@ -37,7 +37,7 @@ class _Live:
         self.traffic = traffic_of(source.network)
         self.stores: dict[str, Store] = {}
         self.folders = FsspecStore(source.storage_options, source.network)
-        self.versions = Versions()
+        self.pins = Versions()
         self.coming: dict[str, Forward] = {}
         self.downloads: dict[str, Download] = {}
 
@@ -183,16 +183,16 @@ class Source:
     def ranges(self, url: str, stop: Stop) -> Ranges:
         """A remote shard to be read in parts, ahead of need; ``stop`` gives up what is on the way."""
         live = self._live
-        return Ranges(self._store(url), live.versions.of(url), self.network, live.traffic, stop)
+        return Ranges(self._store(url), live.pins.of(url), self.network, live.traffic, stop)
 
     def begin(self) -> None:
         """A pass begins: objects that were replaced while they were read are read as they are now."""
         if self._now is not None and self._now.process == os.getpid():
-            self._now.versions.begin()
+            self._now.pins.begin()
 
     def agreed(self, url: str) -> Version:
         """The version of an object that this process reads in parts."""
-        return self._live.versions.of(url)
+        return self._live.pins.of(url)
 
     def read(self, url: str, start: int = 0, end: int | None = None, version: Version | None = None) -> bytes:
         """The bytes [start, end) of an object, or all of it.
@@ -207,7 +207,7 @@ class Source:
         if path is None:
             live = self._live
             if version is None:  # of objects that are read whole, and may be many, nothing is remembered
-                version = Version(url) if end is None else live.versions.of(url)
+                version = Version(url) if end is None else live.pins.of(url)
             with version.reading():
                 data, pin = fetched(
                     self._store(url), url, self.network, live.traffic.link, start, end, version.pin or Pin()

@@ -71,6 +71,10 @@ class Versions:
         """That of an object."""
         return self._of.get(url) or self._of.setdefault(url, Version(url))
 
+    def __setitem__(self, url: str, pin: Pin) -> None:
+        """This is the one that counts from now on."""
+        self._of[url] = Version(url, pin)
+
     def begin(self) -> None:
         """A pass begins: if objects were replaced, all are read as they are now.
 

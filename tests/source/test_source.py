@@ -192,4 +192,4 @@ def test_what_worked_in_the_parent_has_worked_for_its_workers(server):
 def test_nothing_is_remembered_of_objects_that_are_read_whole(server, source):
     """They may be millions of files."""
     assert source.read(server.url("a.tar")) == DATA
-    assert not source._live.versions._of
+    assert not source._live.pins._of
