@@ -19,13 +19,15 @@ import pyarrow.parquet as pq
 
 from streampipe.decoding.movie import PICTURES
 from streampipe.errors import ConfigError, PackError
+from streampipe.folders.files import Unreadable, read_file
 from streampipe.folders.metadata import Rows, find
 from streampipe.folders.names import File, Incomplete, Item, Taken, extension
-from streampipe.folders.walk import folders_in, is_passed_over, seen_from
+from streampipe.folders.walk import allowed, folders_in, is_passed_over, leads_out, seen_from
 
 CAPTIONS = frozenset(("txt", "json", "caption", "text", "transcript"))
 """Fields that a caption may be in."""
 _DEFAULT = "default.txt"
+_SHORT = 100  # bytes: the text of a number
 _LABELS = re.compile(r"-(masklabel|condlabel)(?=\.[^./]+\Z)", re.IGNORECASE)
 _REPEATS = re.compile(r"([1-9]\d*)_(.+)")
 _REG = "reg"
@@ -129,25 +131,36 @@ def classes(folder: str, without: Iterable[str] = ()) -> Layout:
         name = _class_of(item.key)
         if name not in numbers():  # a part that lies elsewhere, of no image here
             return None
-        return _with(_with_facts(item, {"class": name}, None), "cls", str(numbers()[name]))
+        number = str(numbers()[name])
+        item = _with_facts(item, {"class": name}, None)
+        return item if _says(folder, item.files.get("cls"), number) else _with(item, "cls", number)
 
     wants = "images lie in one folder for each class"
     return Layout("classes", "each folder with images is a class", place, finish, wants=wants)
+
+
+def _says(folder: str, file: File | None, text: str) -> bool:
+    """Whether there is a file that says just this. Those of a store are not here to be asked."""
+    try:
+        return file is not None and file.size < _SHORT and read_file(folder, file, "cls").strip() == text.encode()
+    except Unreadable:
+        return False
 
 
 def _class_of(path: str) -> str:
     return unicodedata.normalize("NFC", path.partition("/")[0])
 
 
-def ai_toolkit(folder: str, without: Iterable[str] = ()) -> Layout:
-    """``default.txt`` is the caption of all images in its folder that have none."""
+def ai_toolkit(folder: str, without: Iterable[str] = (), follow: str | None = None) -> Layout:
+    """``default.txt`` is the caption of all images in its folder that have none. ``follow``: where links may lead."""
     defaults: dict[str, str] = {}
+    roots = allowed(folder, follow)
 
     def place(path: str) -> str | None:
         below, _, name = path.rpartition("/")
         if name != _DEFAULT:
             return _plain(path)
-        defaults[unicodedata.normalize("NFC", below)] = _text_of(folder, path)
+        defaults[unicodedata.normalize("NFC", below)] = _text_of(os.path.join(folder, path), roots)
         return ""
 
     def finish(item: Item) -> Item:
@@ -157,15 +170,16 @@ def ai_toolkit(folder: str, without: Iterable[str] = ()) -> Layout:
     return Layout("ai-toolkit", f"{_DEFAULT} is the caption of images without one", place, finish)
 
 
-def _text_of(folder: str, path: str) -> str:
-    """The text of a file of the folder.
+def _text_of(place: str, roots: Iterable[str]) -> str:
+    """The text of a file.
 
     Raises:
-        PackError: it cannot be read, or leads out of the folder: nobody else's files end up in a dataset.
+        PackError: it is none, cannot be read, or leads out of all ``roots``.
     """
-    place, root = os.path.join(folder, path), os.path.realpath(folder)
-    if os.path.commonpath((os.path.realpath(place), root)) != root or not os.path.isfile(place):
-        raise PackError(f"{place} is no file of the folder itself, but leads out of it; put a text in its place")
+    if why := leads_out(place, roots):
+        raise PackError(f"{place} is {why}")
+    if not os.path.isfile(place):  # a fifo would be waited for
+        raise PackError(f"{place} is no file, but the caption of a folder; put a text in its place")
     try:
         with open(place, encoding="utf-8-sig", errors="replace") as file:
             return file.read().strip()
@@ -232,12 +246,17 @@ def tables(
     return Layout("tables", f"{rows.count} rows of {given or ', '.join(where[:3])}", place, finish, rows)
 
 
+def holds_images(top: str) -> bool:
+    """Whether a folder of this name, beside those of other parts, is the one of the samples' images."""
+    return _ROLES.get(top.lower()) == ""
+
+
 def pairs(folder: str, without: Iterable[str] = ()) -> Layout:
     """Folders side by side, ``images/a.jpg``, ``conditioning_images/a.png``, ``captions/a.txt``: sample ``a``.
 
     ``refs/a/0.jpg`` is a reference of ``a``, unless ``images/a`` is a folder: then it is one of ``a/0``.
     """
-    targets = [name for name in folders_in(folder, without) if _ROLES.get(name.lower()) == ""]
+    targets = list(filter(holds_images, folders_in(folder, without)))
 
     @cache
     def of_images(below: str) -> bool:
@@ -258,8 +277,8 @@ def pairs(folder: str, without: Iterable[str] = ()) -> Layout:
         return f"{stem}.{role}.{ext}"
 
     def finish(item: Item) -> Item | None:
-        tops = (file.path.partition("/")[0].lower() for file in item.files.values())
-        return item if any(_ROLES.get(top) == "" for top in tops) else None
+        tops = (file.path.partition("/")[0] for file in item.files.values())
+        return item if any(map(holds_images, tops)) else None
 
     wants = "images lie in images/, and what belongs to them under the same names in folders beside it"
     return Layout("pairs", "folders side by side that hold the parts of samples", place, finish, wants=wants)
@@ -283,9 +302,10 @@ def layout_of(
     file_column: str | None = None,
     caption_column: str | None = None,
     without: Iterable[str] = (),
+    follow: str | None = None,
 ) -> Layout:
     """The layout of this name; under ``"auto"`` the one that a folder seems to have, never ``"classes"``. ``without``:
-    folders in it that are not of it, as the output.
+    folders in it that are not of it, as the output. ``follow``: a folder that symbolic links may lead into.
 
     Raises:
         ConfigError: there is none of this name.
@@ -301,6 +321,8 @@ def layout_of(
         return tables(folder, without, None, file_column, caption_column)
     if file_column or caption_column:
         raise ConfigError(f"file_column and caption_column are of layout 'tables', not of {name!r}")
+    if name == "ai-toolkit":
+        return ai_toolkit(folder, without, follow)
     if name != "auto":
         return LAYOUTS[name](folder, without)
     if find(folder, without):
@@ -322,7 +344,7 @@ def layout_of(
     if not loose_images(files) and any(re.fullmatch(r"\d+_stats\.json", name) for name in files):
         return img2dataset(folder, without)
     if _DEFAULT in files and not any(name.startswith("default.") for name in files - {_DEFAULT}):
-        return ai_toolkit(folder, without)
+        return ai_toolkit(folder, without, follow)
     if roles.count("") == 1 and any(roles):
         parts = ", ".join(sorted(name for name, role in zip(folders, roles, strict=True) if role is not None))
         return replace(PLAIN, about=f"{PLAIN.about}; should {parts} be parts of samples, say --layout pairs")
@@ -372,6 +394,7 @@ def _with_facts(item: Item, facts: dict[str, object], caption: str | None) -> It
 def _with(item: Item, name: str, text: str) -> Item:
     if name in item.files:
         raise Taken(
-            f"{item.files[name].path or 'a fact'} and what the layout says of {item.key} would both be field {name!r}"
+            f"{item.files[name].path or 'a fact'} and what the layout says of {item.key} would both be field {name!r} "
+            f"(--layout plain keeps the file)"
         )
     return Item(item.key, {**item.files, name: File("", len(text.encode()), 0, text)})

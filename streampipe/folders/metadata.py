@@ -100,10 +100,14 @@ class Rows:
         return None
 
     def has(self, path: str) -> bool:
-        """Whether an image has a row."""
-        names = self._names(path)
-        known = f"SELECT 1 FROM rows WHERE path IN ({', '.join('?' * len(names))})"
-        return self._db.execute(known, names).fetchone() is not None
+        """Whether an image has a row of its own, which one that names it as a part of another is not."""
+        whole = _composed(path)
+        for name in self._names(path):
+            found = self._db.execute("SELECT parts FROM rows WHERE path = ?", (name,)).fetchone()
+            if found is not None:
+                parts = json.loads(found[0]).values()
+                return name == whole or whole not in (self._inside(each, "") for each in parts)
+        return False
 
     def _names(self, path: str) -> list[str]:
         """What a row may call an image, best first."""
@@ -126,6 +130,7 @@ class Rows:
                 wanted = self._paths[0]
                 raise ValueError(f"a row names no image: it has {', '.join(map(str, row)) or 'nothing'}, no {wanted}")
             path = self._inside(str(path), below)
+            _check_once(row, path)
             parts: dict[str, str] = {}
             for place, named in _others(row, path, below):
                 parts[place.removeprefix(posixpath.splitext(path)[0] + ".").lower()] = named
@@ -218,18 +223,33 @@ def _rows(path: str) -> Iterator[dict[str, Any]]:
                 yield row
 
 
+class _Twice(dict[str, Any]):
+    """A JSON object that has a name twice. JSON lets the last one stand, which is refused of a row, and not within."""
+
+    name: str
+
+
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object, which must not have a name twice: JSON itself would let the last one stand."""
     found = dict(pairs)
     if len(found) < len(pairs):
-        _check_names(name for name, _ in pairs)
+        found = _Twice(found)
+        found.name = _twice(name for name, _ in pairs)[0]
     return found
 
 
+def _check_once(row: dict[str, Any], path: str) -> None:
+    if isinstance(row, _Twice):
+        raise ValueError(f"the row of {path} has {row.name!r} twice, and only one can be meant")
+
+
 def _check_names(names: Iterable[str]) -> None:
-    twice = [name for name, times in Counter(names).items() if times > 1 and name]
+    twice = [name for name in _twice(names) if name]
     if twice:
         raise ValueError(f"it has {twice[0]!r} twice, and only one can be meant")
+
+
+def _twice(names: Iterable[str]) -> list[str]:
+    return [name for name, times in Counter(names).items() if times > 1]
 
 
 def _composed(path: str) -> str:
@@ -252,9 +272,13 @@ def _of_json(whole: Any) -> Iterator[dict[str, Any]]:
         yield from whole
     elif isinstance(whole, dict) and any(isinstance(whole.get(name), str) for name in _PATHS):
         yield whole  # one row alone
+    elif isinstance(whole, _Twice):
+        raise ValueError(f"two rows are of {whole.name}")
     elif isinstance(whole, dict):
         for path, value in whole.items():
-            yield {"file_name": path, **(value if isinstance(value, dict) else {"caption": value})}
+            row = value if isinstance(value, dict) else {"caption": value}
+            _check_once(row, path)
+            yield {"file_name": path, **row}
     else:
         raise ValueError("it is neither an object nor a list of objects")
 

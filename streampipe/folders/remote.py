@@ -10,13 +10,15 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from streampipe.errors import PackError
+from streampipe.folders.layouts import holds_images
 from streampipe.folders.metadata import NAMES
 from streampipe.folders.walk import Walk, is_passed_over
 from streampipe.rng import derive
 from streampipe.source import Source, redact
 
 _TOLD_BY = (*NAMES, "captions.json", "prompt.json")
-_DEEPEST = 3  # folders in which tables are looked for
+_DEEPEST = 3  # folders in which tables are looked for, and how deep folders are that are there for their names
+_DECIDE = 2  # how deep those are by which a layout is chosen; below them they are of a hint
 _MOST = 10_000  # files at the top that say what layout there is
 LEADS_OUT = -1
 """The size of a link that leads nowhere in its store."""
@@ -69,19 +71,23 @@ def shadow(url: str, source: Source) -> Iterator[str]:
                 continue
             if any(map(is_passed_over, parts)):
                 continue
-            below = "/".join(parts[:-1])
             told_by = (parts[-1] in _TOLD_BY and len(parts) <= _DEEPEST) or parts[-1] == "default.txt"
             told_by |= not slash and path.endswith((".parquet", "_stats.json"))
+            all_of_them = told_by or holds_images(parts[0])  # which layouts ask for at any depth
+            folders = parts[:-1] if all_of_them else parts[:-1][:_DEEPEST]
+            below = "/".join(folders)
             data = source.read(f"{url}/{path}") if told_by else b""
             try:
                 if below not in made:
-                    os.makedirs(os.path.join(folder, *parts[:-1]), exist_ok=True)
+                    os.makedirs(os.path.join(folder, *folders), exist_ok=True)
                     made.add(below)
                 if told_by or (not slash and found <= _MOST):
                     with open(os.path.join(folder, *parts), "xb") as file:
                         file.write(data)
             except OSError as error:
-                if told_by or error.errno == errno.ENOSPC:
+                decides = parts if not slash else folders if all_of_them else folders[:_DECIDE]
+                there = os.path.lexists(os.path.join(folder, *decides))
+                if told_by or (error.errno == errno.ENOSPC and not there):
                     raise PackError(
                         f"what {redact(url)} says of its layout cannot be kept in a temporary file ({error.strerror}: "
                         f"{path}); make room where temporary files are (TMPDIR), and run again"

@@ -54,7 +54,7 @@ class Walk:
         self.hidden = 0
         self.other = Few()
         self._folder, self._place, self._note_broken = folder, place, note_broken
-        self._allowed = [os.path.realpath(each) for each in (folder, follow) if each is not None]
+        self._allowed = allowed(folder, follow)
         self._without = frozenset(map(os.path.realpath, without))
         self._most = most
         self._source = source or Source()
@@ -114,14 +114,9 @@ class Walk:
             return 0, 0, _why(error)
         if not stat.S_ISREG(facts.st_mode):
             return -1, 0, None
-        why = None
-        if entry.is_symlink() and (target := self._outside(entry.path)):
-            why = (
-                f"a symbolic link out of the folder, to {target}; --follow-symlinks {os.path.dirname(target)} allows it"
-            )
-        elif why := self._why_not(facts.st_size, ext):
-            pass
-        elif self._ask and not os.access(entry.path, os.R_OK, effective_ids=True):
+        why = leads_out(entry.path, self._allowed) if entry.is_symlink() else None
+        why = why or self._why_not(facts.st_size, ext)
+        if why is None and self._ask and not os.access(entry.path, os.R_OK, effective_ids=True):
             why = "Permission denied"
         return facts.st_size, facts.st_mtime_ns, why
 
@@ -133,9 +128,18 @@ class Walk:
             return f"its {size} bytes are more than readers take, which is {self._most} (max_member_bytes)"
         return None
 
-    def _outside(self, path: str) -> str | None:
-        target = os.path.realpath(path)
-        return None if any(os.path.commonpath((target, root)) == root for root in self._allowed) else target
+
+def allowed(folder: str, follow: str | None) -> list[str]:
+    """Where the symbolic links of a folder may lead: to what is in it, and in the folder ``follow``."""
+    return [os.path.realpath(each) for each in (folder, follow) if each is not None]
+
+
+def leads_out(path: str, roots: Iterable[str]) -> str | None:
+    """Why a file is not read that leads out of what is ``allowed``: nobody else's files end up in a dataset."""
+    target = os.path.realpath(path)
+    if any(os.path.commonpath((target, root)) == root for root in roots):
+        return None
+    return f"a symbolic link out of the folder, to {target}; --follow-symlinks {os.path.dirname(target)} allows it"
 
 
 def folders_in(folder: str, without: Iterable[str] = ()) -> list[str]:

@@ -167,7 +167,9 @@ def _listing(folder: str, laid_out: str, of: Of, choice: Choice, out: str, **opt
     return scan(
         folder,
         follow_symlinks=of.follow_symlinks,
-        layout=layout_of(laid_out, of.layout, of.metadata, of.file_column, of.caption_column, apart),
+        layout=layout_of(
+            laid_out, of.layout, of.metadata, of.file_column, of.caption_column, apart, of.follow_symlinks
+        ),
         beside=of.beside,
         case_sensitive=choice.case_sensitive,
         caption=of.caption,

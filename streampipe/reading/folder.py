@@ -75,7 +75,9 @@ class Folder(Numbered):
             raise ConfigError(f"{self.folder} is no folder; give the folder that holds the images")
         listing = scan(
             self.folder,
-            layout=layout_of(self.folder, layout, None if metadata is None else os.fspath(metadata)),
+            layout=layout_of(
+                self.folder, layout, None if metadata is None else os.fspath(metadata), follow=follow_symlinks
+            ),
             caption=caption,
             follow_symlinks=follow_symlinks,
             case_sensitive=case_sensitive,

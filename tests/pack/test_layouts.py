@@ -258,7 +258,7 @@ def test_caches_of_trainers_and_foreign_files_are_not_packed(tmp_path):
         ("metadata.csv", "file_name,text\na.jpg", "a line has more or fewer columns"),
         ("metadata.jsonl", '{"file_name": "a.jpg"}\n{"file_name": "./a.jpg"}', "two rows are of a.jpg"),
         ("metadata.csv", "file_name,text,text\na.jpg,one,two", "it has 'text' twice"),
-        ("captions.json", '{"a.jpg": "one", "a.jpg": "two"}', "it has 'a.jpg' twice"),
+        ("captions.json", '{"a.jpg": "one", "a.jpg": "two"}', "two rows are of a.jpg"),
         ("metadata.jsonl", '{"file_name": "a.jpg", "mask_file_name": 1}', "has 1 as its 'mask_file_name'"),
         ("metadata.jsonl", '{"file_name": "a.jpg", "ref_file_names": ["b.jpg", null]}', "has None as its 'ref_file_na"),
         ("metadata.parquet", "nonsense", "metadata.parquet cannot be read"),
@@ -409,9 +409,29 @@ def test_references_of_numbered_images_in_folders_are_theirs(tmp_path):
 )
 def test_facts_of_a_layout_never_take_the_place_of_a_file(tmp_path, files, options, words):
     source = folder(tmp_path / "in", "a.jpg", **files)
-    with pytest.raises(sp.NameCollision, match=words):
+    with pytest.raises(sp.NameCollision, match=words) as caught:
         quiet(source, tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()
+    assert str(caught.value).endswith("(--layout plain keeps the file)")
+    assert not set(files) - {"metadata.csv"} - set(packed_files(source, tmp_path / "plain"))
+
+
+def packed_files(source, out):
+    """The files that layout ``plain`` packs, as ``folder`` was told them."""
+    return [f"{key}.{name}".replace("/", "__") for key, fields in texts_of(source, out, layout="plain").items()
+            for name in fields]  # fmt: skip
+
+
+def test_a_file_that_says_the_number_of_its_class_is_no_other_thing(tmp_path):
+    source = folder(
+        tmp_path / "in", "cat/a.jpg", "zebra/b.jpg", cat__a="", **{"cat__a.cls": "0\n", "zebra__b.cls": "1"}
+    )
+    found = texts_of(source, tmp_path / "out", layout="classes")
+    assert {key: fields["cls"] for key, fields in found.items()} == {"cat/a": "0\n", "zebra/b": "1"}
+    assert json.loads(found["cat/a"]["json"]) == {"class": "cat"}
+    (source / "zebra" / "b.cls").write_text("0")
+    with pytest.raises(sp.NameCollision, match="1 name collisions.* zebra/b.cls and what the layout says"):
+        quiet(source, tmp_path / "other", layout="classes")
 
 
 def test_a_default_caption_is_found_in_decomposed_folders_and_never_outside(tmp_path):
@@ -424,8 +444,27 @@ def test_a_default_caption_is_found_in_decomposed_folders_and_never_outside(tmp_
     (tmp_path / "secret.txt").write_text("secret")
     (source / "default.txt").unlink()
     (source / "default.txt").symlink_to(tmp_path / "secret.txt")
-    with pytest.raises(sp.PackError, match="default.txt is no file of the folder itself"):
+    with pytest.raises(
+        sp.PackError,
+        match=rf"default.txt is a symbolic link out of the folder, to {tmp_path}/secret.txt; "
+        rf"--follow-symlinks {tmp_path} allows it",
+    ):
         quiet(source, tmp_path / "other")
+    (source / "default.txt").unlink()
+    (source / "default.txt").symlink_to(source / "none")
+    with pytest.raises(sp.PackError, match="default.txt is no file, but the caption of a folder; put a text in its"):
+        quiet(source, tmp_path / "other")
+
+
+@pytest.mark.parametrize("layout", ["auto", "ai-toolkit"])
+def test_a_default_caption_may_be_a_link_into_the_folder_that_links_may_lead_into(tmp_path, layout):
+    source = folder(tmp_path / "in", "x.jpg")
+    folder(tmp_path, caps__of_all="shared")
+    (source / "default.txt").symlink_to("../caps/of_all")
+    links = str(tmp_path / "caps")
+    assert texts_of(source, tmp_path / "out", layout=layout, follow_symlinks=links)["x"]["txt"] == "shared"
+    (sample,) = sp.stream(sp.Folder(source, layout=layout, follow_symlinks=links))
+    assert sample["txt"] == b"shared"
 
 
 def test_links_to_the_folder_lead_to_the_right_files(tmp_path):

@@ -1,14 +1,35 @@
 """Shards go to a store as to a folder: the same bytes, continued after a break, claimed by their job."""
 
+import errno
 import json
+import os
 import sys
 
 import fsspec
 import pytest
 
 import streampipe as sp
+from streampipe.folders.remote import shadow
 from tests.pack.test_pack import folder_of, quiet
 from tests.pack.test_resume import files
+
+
+class Names:
+    """A store that holds files of these names, all of the same text."""
+
+    def __init__(self, *names):
+        self.names = names
+
+    def files(self, url):
+        return ((name, 4, None) for name in self.names)
+
+    def read(self, url):
+        return b"text"
+
+
+def below(folder):
+    return {os.path.relpath(os.path.join(each, name), folder) for each, folders, files in os.walk(folder)
+            for name in (*folders, *files)}  # fmt: skip
 
 
 @pytest.fixture
@@ -99,3 +120,40 @@ def test_equal_images_of_a_store_are_packed_once(tmp_path, store):
     assert (here.repeated, there.repeated) == (1, 1)
     listed = [(tmp_path / name / "repeated.jsonl").read_text() for name in "ab"]
     assert listed == ['{"file": "zz.jpg", "same_as": "000.jpg"}\n'] * 2
+
+
+def test_of_the_folders_of_a_store_those_are_made_that_tell_its_layout():
+    names = ("top.jpg", "a/b/c/d/e/x.jpg", "p/q/r/s/default.txt", "images/1/2/3/4/x.jpg", "a/b/c/metadata.csv")
+    with shadow("memory://packed", Names(*names)) as folder:
+        assert below(folder) == {
+            *("top.jpg", "a", "a/b", "a/b/c"),
+            *("p", "p/q", "p/q/r", "p/q/r/s", "p/q/r/s/default.txt"),
+            *("images", "images/1", "images/1/2", "images/1/2/3", "images/1/2/3/4"),
+        }
+
+
+@pytest.mark.parametrize(
+    ("name", "full_at", "is_error"),
+    [
+        ("a/b/c/d/x.jpg", "c", False),  # only a hint comes of it
+        ("a/b/c/d/x.jpg", "b", True),
+        ("images/b/c/d/x.jpg", "d", True),
+        ("a/b/c/d/default.txt", "d", True),
+    ],
+)
+def test_a_full_disk_is_an_error_where_it_keeps_what_tells_the_layout(monkeypatch, name, full_at, is_error):
+    really = os.mkdir
+
+    def mkdir(path, *args, **options):
+        if os.path.basename(path) == full_at:
+            raise OSError(errno.ENOSPC, "No space left on device", path)
+        really(path, *args, **options)
+
+    monkeypatch.setattr(os, "mkdir", mkdir)
+    if not is_error:
+        with shadow("memory://packed", Names(name)) as folder:
+            assert below(folder) == {"a", "a/b"}
+        return
+    words = rf"its layout cannot be kept in a temporary file \(No space left .*{name}"
+    with pytest.raises(sp.PackError, match=words), shadow("memory://packed", Names(name)):
+        pass

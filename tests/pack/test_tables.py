@@ -69,6 +69,44 @@ def test_an_image_with_a_row_of_its_own_is_a_sample_and_a_part_of_others(tmp_pat
     }
 
 
+def test_a_part_with_the_mere_name_of_its_image_is_no_sample(tmp_path):
+    rows = "image,control_file_name,text\na.png,cond/a.png,hello"
+    source = folder(tmp_path / "in", "a.png", "cond/a.png", **{"metadata.csv": rows})
+    assert {key: set(fields) for key, fields in texts_of(source, tmp_path / "out", file_column="image").items()} == {
+        "a": {"png", "control.png", "json", "txt"}
+    }
+
+
+def test_a_part_that_a_row_of_its_own_calls_by_its_mere_name_is_a_sample_too(tmp_path):
+    rows = "image,source_file_name\n1,\nb.png,imgs/1.png\nimgs/3.png,imgs/3.png"
+    source = folder(tmp_path / "in", "imgs/1.png", "b.png", "imgs/3.png", **{"metadata.csv": rows})
+    found = texts_of(source, tmp_path / "out", file_column="image")
+    assert {key: fields.keys() - {"json"} for key, fields in found.items()} == {
+        "imgs/1": {"png"},
+        "b": {"png", "source.png"},
+        "imgs/3": {"png", "source.png"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("metadata.jsonl", '{"file_name": "a.jpg", "text": "x", "text": "y"}', "the row of a.jpg has 'text' twice"),
+        ("captions.json", '[{"file_name": "a.jpg", "n": 1, "n": 2}]', "the row of a.jpg has 'n' twice"),
+        ("captions.json", '{"a.jpg": {"n": 1, "n": 2}}', "the row of a.jpg has 'n' twice"),
+        ("captions.json", '{"file_name": "a.jpg", "n": 1, "n": 2}', "the row of a.jpg has 'n' twice"),
+    ],
+)
+def test_a_name_that_is_twice_in_a_row_is_refused_and_within_its_values_the_last_stands(tmp_path, name, text, words):
+    source = folder(tmp_path / "in", "a.jpg", **{name: text})
+    with pytest.raises(sp.PackError, match=f"{name} cannot be read .{words}, and only one can be meant"):
+        quiet(source, tmp_path / "out")
+    nested = '{"k": {"n": 1, "n": 2}, "l": [{"n": 3, "n": 4}]}'
+    (source / name).write_text(f'{{"file_name": "a.jpg", "deep": {nested}}}')
+    facts = json.loads(texts_of(source, tmp_path / "out")["a"]["json"])
+    assert facts["deep"] == {"k": {"n": 2}, "l": [{"n": 4}]}
+
+
 def test_one_control_image_of_two_samples_is_in_both(tmp_path):
     rows = "file_name,control_file_name\na.jpg,c.png\nb.jpg,c.png"
     found = texts_of(folder(tmp_path / "in", "a.jpg", "b.jpg", "c.png", **{"metadata.csv": rows}), tmp_path / "out")
