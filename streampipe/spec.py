@@ -54,13 +54,15 @@ class Job:
     """Who runs a pass: how many ranks, and how many processes on each read (0: the rank's own).
 
     ``tail``: what becomes of an epoch's last batch, where the loader was told. ``learnt``: whether an index that the
-    pipeline learns is used, where a state says it; else it is as soon as it may be.
+    pipeline learns is used, where a state says it; else it is as soon as it may be. ``in_steps``: passes are so many
+    steps of an endless stream, whatever epochs the pipeline has.
     """
 
     world_size: int = 1
     num_workers: int = 0
     tail: str | None = None
     learnt: bool | None = None
+    in_steps: bool = False
 
     @property
     def readers(self) -> int:

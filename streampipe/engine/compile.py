@@ -91,8 +91,6 @@ def _planned_lanes(spec: Spec, division: Division, job: Job, plan: Plan) -> Lane
     own = division.pools or isinstance(plan, BucketPlan)
     if own:
         shape = Shape(job.world_size, job.readers)
-    elif _counts_alone(division, job):
-        shape = Shape(1, 1)
     elif plan.shuffled and lanes.places >= _FEW_PLACES:
         shape = Shape(lanes.places, lanes.columns)
     else:  # any numbers will do, so such that many numbers of ranks and workers divide
@@ -100,7 +98,9 @@ def _planned_lanes(spec: Spec, division: Division, job: Job, plan: Plan) -> Lane
         places = max(_divisors(lanes.size, _PLACES), key=lambda a: (len(_divisors(a)), a))
         shape = Shape(places, max(t for t in _divisors(_COLUMNS) if t <= most))
     whole = replace(plan, lanes=replace(lanes, tail="short"))
-    return _engine(spec, division, job, shape, PlannedStream(whole, shape, not own), _level(plan), division.why)
+    stream = PlannedStream(whole, shape, not own)
+    engine = _engine(spec, division, job, shape, stream, _level(plan), division.why)
+    return _alone(engine, replace(stream, shape=Shape(1, 1))) if _counts_alone(spec, division, job) else engine
 
 
 def _streamed(spec: Spec, division: Division, job: Job, why: str) -> LaneEngine:
@@ -108,18 +108,26 @@ def _streamed(spec: Spec, division: Division, job: Job, why: str) -> LaneEngine:
     size = (division.batch or 1) * job.world_size
     shape = Shape(job.world_size, job.readers)
     stream: Stream = source
-    if source.streams and not division.pools and not _counts_alone(division, job):
+    if source.streams and not division.pools:
         chosen = choose_streams(size, source.streams)
         found = Shape(chosen.places, chosen.columns)
         if found.number >= job.world_size * job.readers:
             shape, stream = found, source.in_lanes(found.places, found.number)
-    return _engine(spec, division, job, shape, stream, Level.STREAMED, why)
+    engine = _engine(spec, division, job, shape, stream, Level.STREAMED, why)
+    return _alone(engine, source) if _counts_alone(spec, division, job) else engine
 
 
-def _counts_alone(division: Division, job: Job) -> bool:
-    """Whether a limit is counted by the only reader: in one lane it is exact, whatever is dropped before it."""
+def _counts_alone(spec: Spec, division: Division, job: Job) -> bool:
+    """Whether a limit is counted by the only reader of a finite pass: in one lane it is exact, whatever is dropped
+    before it. An endless one may go on with more readers, so it keeps its lanes.
+    """
     limited = any(isinstance(pushdown_of(stage), Limit) for stage in division.head)
-    return limited and job.world_size * job.readers == 1
+    return limited and job.world_size * job.readers == 1 and spec.epochs is not None and not job.in_steps
+
+
+def _alone(engine: LaneEngine, stream: Stream) -> LaneEngine:
+    """The same in one lane, of this stream."""
+    return replace(engine, work=replace(engine.work, shape=Shape(1, 1), stream=stream), several=engine.work)
 
 
 def _divisors(number: int, most: int | None = None) -> list[int]:

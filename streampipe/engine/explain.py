@@ -59,7 +59,7 @@ def _lanes(engine: LaneEngine, job: Job, steps_per_epoch: int | None) -> list[tu
         ("holds", str(bounds_of(engine, job))),
     ]
     if shape.number > 1 and any(isinstance(pushdown_of(stage), Limit) for stage in work.head.chain):
-        rows.append(("take, skip", f"each of {shape.number} lanes counts its share; in one process they are exact"))
+        rows.append(("take, skip", f"each of {shape.number} lanes counts its share; {_EXACT}"))
     if used < job.num_workers:
         divide = ", ".join(str(w) for w in range(1, of_rank + 1) if of_rank % w == 0)
         rows.append(("workers", f"{job.num_workers - used} of {job.num_workers} stay idle: {divide} would be used"))
@@ -69,6 +69,7 @@ def _lanes(engine: LaneEngine, job: Job, steps_per_epoch: int | None) -> list[tu
     return rows + _row("names", ", ".join(filter(None, (each.names() for each in given))))
 
 
+_EXACT = "in one process they are exact, in passes that end (epochs=n, without steps_per_epoch)"
 _SAMPLES = {
     Level.INDEXED: ": it is known where each sample is",
     Level.COUNTED: ": it is known how many samples each shard has",

@@ -34,6 +34,8 @@ class LaneEngine(Engine[LanePoint]):
         level: what is known of the samples.
         reason: why batches are not planned ahead.
         pipeline: the source and the stages that run in the lanes, in words. A state must agree with it.
+        several: the same in several lanes, where it is in one because a limit counts there: a state of an older
+            release may be of those.
     """
 
     kind = "lanes"
@@ -42,6 +44,7 @@ class LaneEngine(Engine[LanePoint]):
     level: Level
     reason: str
     pipeline: str
+    several: Work | None = None
 
     @property
     def chain(self) -> tuple[AnyStage, ...]:
@@ -145,17 +148,17 @@ class LaneEngine(Engine[LanePoint]):
                 f"the state is that of rank {of[0]} of {of[1]} alone; rank {rank} of {ranks} needs {len(missing)} "
                 f"lanes of others: load the list of the states of all {of[1]} ranks, or what sp.merge_states gives"
             )
-        epoch, turn = whole["at"]
         standing = {int(lane): Standing(*each) for lane, each in whole["standing"].items()}
-        same = whole["rank"] is None or shape.fits(ranks) or list(whole["rank"]) == [rank, ranks]
         lanes = {lane: standing[lane] for lane in wanted if lane in standing}
-        return engine, LanePoint(epoch, turn if same else 0, lanes)
+        return engine, LanePoint(whole["at"][0], _turn_of(whole, shape, rank, ranks), lanes)
 
     def _work_of(self, state: Mapping[str, Any], shape: Shape) -> Work:
         """What runs in the lanes of a state."""
         numbers = state.get("stream")
         if numbers is not None:
             return self.work.as_saved(shape, numbers)
+        if self.several is not None and shape == self.several.shape:
+            return self.several
         if shape != self.work.shape:
             own = self.work.shape
             raise ConfigError(
@@ -230,7 +233,7 @@ def merged(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         have = ", ".join(f"{state['rank'][0]} of {state['rank'][1]}" for state in states)
         raise ConfigError(f"a list of states is that of all ranks of a job, each once; these are of ranks {have}")
     for name in ("lanes", "stream", "at", "epoch", "step", *_MUST_AGREE):
-        # ranks may have other turns: one whose lanes have nothing is passed over
+        # ranks may have other turns, see below
         values = [state["at"][0] if name == "at" else state.get(name) for state in states]
         if any(value != values[0] for value in values):
             raise ConfigError(
@@ -240,7 +243,19 @@ def merged(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     every: dict[str, Any] = {}
     for state in states:
         every.update(state["standing"])
-    return {**first, "rank": None, "standing": dict(sorted(every.items(), key=lambda item: int(item[0])))}
+    # A rank whose lanes of a column have nothing passes over that turn, so each has turns of its own.
+    turns = [state["at"][1] for state in sorted(states, key=lambda state: int(state["rank"][0]))]
+    standing = dict(sorted(every.items(), key=lambda item: int(item[0])))
+    return {**first, "rank": None, "turns": turns, "standing": standing}
+
+
+def _turn_of(state: Mapping[str, Any], shape: Shape, rank: int, ranks: int) -> int:
+    """Which turn is next on a rank. It says only whose turn it is: every lane goes on where it stands, on any turn."""
+    turns = state.get("turns", ())
+    if len(turns) == ranks:
+        return int(turns[rank])
+    same = state["rank"] is None or shape.fits(ranks) or list(state["rank"]) == [rank, ranks]
+    return int(state["at"][1]) if same else 0
 
 
 def _owned(state: Mapping[str, Any]) -> set[int]:

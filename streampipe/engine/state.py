@@ -177,6 +177,9 @@ def _check_lanes(state: Mapping[str, Any]) -> None:
     _check_shape(lanes)
     if not are_numbers(at, 2) or at[0] > _LAST_EPOCH:
         raise wrong(f"its place is {at!r}")
+    turns = state.get("turns", ())
+    if not is_list(turns) or not are_numbers(turns, len(turns)) or (turns and rank is not None):
+        raise wrong(f"the turns of its ranks are {turns!r:.80}")
     if state.get("stream") is not None:
         _check_stream(state["stream"])
     standing = state.get("standing")

@@ -219,11 +219,15 @@ class Loader(DataLoader[Any]):
         return self._life.engine
 
     @property
+    def _job(self) -> Job:
+        in_steps = self.steps_per_epoch is not None
+        return Job(self._feed.world_size, self.num_workers, self._tail, in_steps=in_steps)
+
+    @property
     def _life(self) -> Life:
         if self._found is None:
             feed, spec = self._feed, self.pipe.spec
-            job = Job(feed.world_size, self.num_workers, self._tail)
-            steps = self.steps_per_epoch
+            job, steps = self._job, self.steps_per_epoch
 
             def compiled(learnt: bool | None) -> Engine[Any]:
                 return self._recorder.counts.during(compile, spec, replace(job, learnt=learnt))
@@ -304,8 +308,7 @@ class Loader(DataLoader[Any]):
 
     def explain(self) -> str:
         """What a pass of this loader will do, as a table."""
-        job = Job(self._feed.world_size, self.num_workers, self._tail)
-        text = explain(self.engine, job, self.steps_per_epoch)
+        text = explain(self.engine, self._job, self.steps_per_epoch)
         return text if self._choice is None else f"{text}\nchosen  {self._choice}"
 
     def __len__(self) -> int:

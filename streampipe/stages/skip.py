@@ -22,7 +22,7 @@ def _push(options: Mapping[str, Any]) -> Limit:
 @stage(rows="fewer", state="offset", views=True, check=_check, pushdown=_push)
 def skip(samples: Iterable[Any], n: int, *, run: Run = FILLED_IN) -> Iterator[Any]:
     """All but the first ``n`` of an epoch. Where it stands behind a stage that may drop or add samples, each lane skips
-    its share if there are several ranks or workers: see ``take``.
+    its share if there are several ranks or workers, or the pass has no end: see ``take``.
 
     ``skip(n)`` and ``take(n)`` of the same pipeline have all samples together, each once.
 

@@ -26,8 +26,9 @@ def take(samples: Iterable[Any], n: int, *, run: Run = FILLED_IN) -> Iterator[An
     """The first ``n`` of an epoch.
 
     They are ``n`` over all ranks and workers where samples are counted and only ``where`` stands before it. Behind a
-    stage that may drop or add samples, and in streams, that is so in one process alone. With several ranks or workers
-    each lane takes its share of ``n``, and fewer if it has no more; ``report()`` says how many.
+    stage that may drop or add samples, and in streams, that is so in one process alone, in passes that end
+    (``epochs=n``, without ``steps_per_epoch``). With several ranks or workers, or without end, each lane takes its
+    share of ``n``, and fewer if it has no more; ``report()`` says how many.
 
     >>> list(take(n=2)("abc"))
     ['a', 'b']

@@ -14,6 +14,7 @@ from streampipe.engine.engine import is_nothing
 from streampipe.engine.life import Life
 from streampipe.spec import Job
 
+_COMPARED = 6  # steps
 Seen = tuple[int, str]
 """A sample that was delivered: the epoch, and its key."""
 
@@ -81,24 +82,30 @@ def travel(
 ) -> tuple[Counter[Seen], int]:
     """What was delivered over all legs, each of which goes on from the states of the one before; and how many epochs
     the passes that ended had. ``make`` takes a rank's batch. A leg without a number of steps ends with its pass, or
-    when there is ``enough``.
+    when there is ``enough``. A leg of the batch and ranks of the one before begins with the batches that this one would
+    have had next.
     """
     seen: Counter[Seen] = Counter()
     states: list[dict[str, Any]] = []
     ended = 0
-    for leg in legs:
+    unbroken: list[Rank] = []
+    for before, leg in zip([None, *legs], legs, strict=False):
+        if before is None or before[:2] != leg[:2] or any(rank.over for rank in unbroken):
+            unbroken = []
         ranks = [Rank(make(leg.batch), leg, rank, states) for rank in range(leg.ranks)]
         steps = 0
         while steps != leg.steps if leg.steps is not None else not enough(seen):
             found = [rank.step() for rank in ranks]
             assert all(each is None for each in found) or None not in found, "only some ranks have a step"
+            if unbroken and steps < _COMPARED:
+                assert found == [rank.step() for rank in unbroken], f"another order from step {steps} of {leg} on"
             if found[0] is None:
                 break
             for each in found:
                 seen.update(each or ())
             steps += 1
             assert steps < 2000, "no end in sight"
-        states = [rank.state() for rank in ranks]
+        states, unbroken = [rank.state() for rank in ranks], ranks
         ended = ranks[0].life.name if ranks[0].over and ranks[0].life.epochs else ended
     return seen, ended
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+from collections import Counter
 from functools import lru_cache, partial
 
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 import streampipe as sp
 from tests import levels
+from tests.data import write_shards
 from tests.engine.journeys import Leg, Rank, check_each_once, travel
 from tests.engine.test_lanes import CHAINS
 
@@ -130,6 +132,41 @@ def test_every_sample_comes_exactly_once_an_epoch_whatever_changes_between_jobs(
         return
     check_each_once(seen, keys, 2 if epochs is None else ended)
     assert epochs is None or ended >= epochs
+
+
+@pytest.mark.parametrize("stop", [2, 3, 4])
+def test_a_rank_that_passes_over_an_empty_column_goes_on_in_its_own_turn(tmp_path, stop):
+    """By its own state, by the list of all, and by the merged one; on other ranks nothing is lost or comes twice."""
+    write_shards(tmp_path, [8] * 4)
+    numbers = {key: i for i, key in enumerate(each["__key__"] for each in sp.stream(str(tmp_path), shuffle=False))}
+
+    def make(batch):  # 4 x 2 lanes, of which those of rank 0 in column 1 are empty
+        pipe = sp.stream(str(tmp_path), shuffle=False, epochs=None)
+        return pipe.filter(lambda each: numbers[each["__key__"]] % 8 not in (4, 6)).batch(batch)
+
+    def job(ranks, states):
+        return [Rank(make(4 // ranks), Leg(4 // ranks, ranks), rank, states) for rank in range(ranks)]
+
+    def steps(job, number):
+        return [[rank.step() for rank in job] for _ in range(number)]
+
+    before = job(2, [])
+    had = steps(before, stop)
+    states = [rank.state() for rank in before]
+    assert states[0]["lanes"] == [4, 2]
+    assert states[0]["at"] != states[1]["at"]
+    merged = sp.merge_states(states)
+    own = [Rank(make(2), Leg(2, 2), rank, [state]) for rank, state in enumerate(states)]
+    following = steps(before, 6)
+    for again in (own, job(2, states), job(2, [merged])):
+        assert steps(again, 6) == following
+    for ranks in (1, 4):
+        seen = [each for step in had + steps(job(ranks, [merged]), 30) for batch in step for each in batch or ()]
+        assert max(Counter(seen).values()) == 1
+        assert sum(epoch == 0 for epoch, _ in seen) == 24
+    for turns in (7, [1, -1], ["1"]):
+        with pytest.raises(sp.ConfigError, match="the turns of its ranks"):
+            job(2, [{**merged, "turns": turns}])
 
 
 @pytest.mark.parametrize("level", ["indexed", "counted", "streamed"])

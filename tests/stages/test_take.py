@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from itertools import islice
 
 import pytest
 
 import streampipe as sp
+from streampipe.engine.lanes import Shape
 from tests import levels
-from tests.engine.journeys import Leg, travel
+from tests.engine.journeys import Leg, Rank, travel
+from tests.levels import most
 
 SIZES = sp.Buckets([(8, 16), (8, 8), (16, 8), (8, 40)])
 
@@ -56,6 +59,36 @@ def test_n_stay_n_over_resumes_with_another_batch_or_workers(folder, level):
     assert ended == 2
     assert max(seen.values()) == 1
     assert Counter(epoch for epoch, _ in seen) == {0: 20, 1: 20}
+
+
+@pytest.mark.parametrize("level", ["indexed", "streamed"])
+def test_an_endless_pass_of_one_process_goes_on_with_several_ranks_and_workers(folder, level):
+    def make(size):
+        return levels._source(level, folder, epochs=None).filter(most).take(40).batch(size)
+
+    seen, _ = travel(make, [Leg(8, steps=2), Leg(4, 2, 2, steps=4), Leg(8, steps=4)], lambda seen: False)
+    assert sum(seen.values()) == len(seen) == 80
+    assert len([key for epoch, key in seen if epoch == 0]) > 24
+    in_steps = levels._source(level, folder).filter(most).take(40).batch(8).loader(steps_per_epoch=3)
+    for text in (in_steps.explain(), make(8).explain()):
+        assert "in one process they are exact, in passes that end" in text
+
+
+@pytest.mark.parametrize("level", ["indexed", "streamed"])
+def test_a_state_of_an_older_release_goes_on_in_several_lanes(folder, level):
+    """It does not say what its lanes were made with, and they are those of a job without a limit."""
+    pipe = levels._source(level, folder).filter(early).take(20).batch(8)
+    rank = Rank(pipe, Leg(8), 0, [])
+    alone = rank.life.engine
+    rank.life.engine = replace(alone, work=alone.several)
+    rank.step()
+    state = rank.state()
+    assert alone.work.shape == Shape(1, 1) != Shape(*state["lanes"])
+    del state["stream"]
+    again = Rank(pipe, Leg(8), 0, [state])
+    assert list(iter(again.step, None)) == list(iter(rank.step, None)) != []
+    with pytest.raises(sp.ConfigError, match="older release"):
+        Rank(levels._source(level, folder).filter(early).take(20).batch(3), Leg(3), 0, [state])
 
 
 def test_what_several_readers_lack_is_counted_and_explained(folder):
