@@ -89,7 +89,7 @@ def _batch(pipe: Pipeline, states: Sequence[Mapping[str, Any]], step: int, rank:
             "the state is from before training, and does not say which index was learnt then: give a later state of "
             "the epoch that step is in, or the folder that loader(log=...) wrote"
         )
-    job = Job(ranks, 0, told.get("tail"), was_learnt(state), state.get("steps") is not None)
+    job = Job(ranks, state.get("workers", 0), told.get("tail"), was_learnt(state), state.get("steps") is not None)
     engine: Engine[Any] = compile(pipe.spec, job)
     if told.get("fixed_epoch"):
         _check_pass(engine, state, step, before)

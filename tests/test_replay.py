@@ -140,6 +140,17 @@ def test_the_last_batch_of_an_epoch_is_as_the_loader_was_told(texts, kind, tail)
         assert keys([sp.replay(pipe, state, step)]) == [whole[step]]
 
 
+@pytest.mark.parametrize("tier", [None, "sequential"])
+def test_a_state_from_before_training_says_how_many_workers_read(texts, tier):
+    pipe = sp.stream(texts, tier=tier).filter(lambda sample: int(sample["__key__"]) % 5 > 1).take(20).batch(4)
+    loader = pipe.loader(num_workers=2, multiprocessing_context="fork")
+    state = loader.state_dict()
+    batches = list(loader)
+    assert keys(sp.replay(pipe, state, step) for step in range(len(batches))) == keys(batches)
+    with pytest.raises(ConfigError, match="number of workers is -1"):
+        sp.replay(pipe, {**state, "workers": -1}, 0)
+
+
 def test_of_passes_that_are_all_the_same_the_states_own_is_replayed(texts):
     pipe = sp.stream(texts, shuffle=True).batch(8)
     loader = pipe.loader(fixed_epoch=True)

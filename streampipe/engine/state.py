@@ -42,6 +42,8 @@ def checked_state(state: Any) -> dict[str, Any]:
         raise wrong(f"its number of batches is {found['batches']!r}")
     if not is_number(found.get("ranks", 1)) or found.get("ranks") == 0:
         raise wrong(f"its number of ranks is {found['ranks']!r}")
+    if not is_number(found.get("workers", 0)):
+        raise wrong(f"its number of workers is {found['workers']!r}")
     told = found.get("loader", {})
     if not isinstance(told, Mapping) or told.get("tail") not in (None, "short", "drop", "pad"):
         raise wrong(f"what its loader was told is {told!r:.80}")

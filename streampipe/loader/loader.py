@@ -372,8 +372,8 @@ class Loader(DataLoader[Any]):
             return self._found.state()
         epochs = self.pipe.spec.epochs if self.steps_per_epoch is None else None
         new = {"kind": "new", "epoch": self._named, "step": 0, "epochs": epochs, "steps": self.steps_per_epoch}
-        told = told_of(self._tail, self.fixed_epoch)
-        return {"streampipe": VERSION, **new, **told, "ranks": self._feed.world_size}
+        told = told_of(self._tail, self.fixed_epoch)  # and by how many readers: lanes may follow from that
+        return {"streampipe": VERSION, **new, **told, "ranks": self._feed.world_size, "workers": self.num_workers}
 
     def rewind(self, state: Mapping[str, Any], running: bool) -> None:
         """The pass that is open was left behind a state of it (``rank_state``); what came later was not given out. For

@@ -134,7 +134,7 @@ def test_every_sample_comes_exactly_once_an_epoch_whatever_changes_between_jobs(
     assert epochs is None or ended >= epochs
 
 
-@pytest.mark.parametrize("stop", [2, 3, 4])
+@pytest.mark.parametrize("stop", [2, 3])
 def test_a_rank_that_passes_over_an_empty_column_goes_on_in_its_own_turn(tmp_path, stop):
     """By its own state, by the list of all, and by the merged one; on other ranks nothing is lost or comes twice."""
     write_shards(tmp_path, [8] * 4)
