@@ -173,7 +173,7 @@ class LaneEngine(Engine[LanePoint]):
         return None
 
     def nothing(self, left_out: int) -> Exception | None:
-        return too_few(left_out, self.work.share) if left_out and self.work.drop_short else None
+        return too_few(left_out, self.work.share if self.work.drop_short else None) if left_out else None
 
     def check(self, finite: bool, ranks: int) -> None:
         """Refuse ranks that would not end together, and a limit that would end an endless pass."""

@@ -12,18 +12,19 @@ from streampipe.context import Run
 from streampipe.counters import counters
 from streampipe.engine.lanes import Lane, LanePoint, Moved, Work, usable
 from streampipe.errors import ConfigError, TooManyErrors
+from streampipe.stages.batch import LEFT_OUT
 
 log = logging.getLogger("streampipe")
 
 _MOST_TRIED = 100
 """Batches, one after the other, of which nothing is left."""
-LEFT_OUT = "left out at an epoch's end"  # of what is counted of a batch: its samples
 
 
-def too_few(samples: int, share: int) -> ConfigError:
-    """The error of a pass without a step."""
+def too_few(samples: int, share: int | None) -> ConfigError:
+    """The error of a pass without a step. ``share``: of the last batch that a lane has; None: an earlier one was it."""
+    size = "a batch" if share is None else f"a batch of {share}"
     return ConfigError(
-        f"the pass has {samples} samples, and its lanes have fewer than a batch of {share} each: as short batches are "
+        f"the pass has {samples} samples, and its lanes have fewer than {size} each: as short batches are "
         f"left out, there was no step; use a smaller batch, or tail='short'"
     )
 

@@ -8,12 +8,12 @@ from typing import Any, Protocol
 
 from streampipe.engine.engine import is_nothing
 from streampipe.engine.life import Life
-from streampipe.engine.turns import LEFT_OUT
 from streampipe.errors import ConfigError
 from streampipe.loader.feed import Received
 from streampipe.loader.recorder import Recorder
 from streampipe.loader.watchers import Watchers
 from streampipe.policy import ErrorPolicy
+from streampipe.stages.batch import LEFT_OUT
 from streampipe.stages.grouping import check_decoded
 
 

@@ -18,6 +18,7 @@ from streampipe.traits import Batch
 
 T = TypeVar("T")
 Collate = Callable[[Sequence[Any]], Any]
+LEFT_OUT = "left out at an epoch's end"  # of what is counted of a batch: its samples
 
 
 def _check(size: Any, pixels: Any, collate: Any, tail: Any, pad: Any) -> None:
@@ -60,7 +61,8 @@ def batch(
         collate: a function from the samples to the batch, in place of ``streampipe.stages.collate``.
         tail: what becomes of the samples at an epoch's end (where samples are not counted: of a worker's stream) that
             fill no batch: a ``"short"`` batch, ``"drop"`` them, or ``"pad"``: a full batch in which some come again.
-            ``loader(tail=)`` comes before it.
+            ``loader(tail=)`` comes before it. In front of stages that change the number of samples each lane of the
+            stream has an end of its own; ``report()`` says how many samples filled no batch.
         pad: fields whose tensors (or lists of numbers) may be of unequal length, each with the value that the shorter
             ones of a batch are filled up with at their end: ``{"tokens": 0, "mask": 0}``.
 
@@ -73,6 +75,8 @@ def batch(
     while rows := list(islice(samples, number)):
         if len(rows) == number or run.fill or tail != "drop":
             yield join(filled(rows, number if run.fill or tail == "pad" else 0, run))
+        else:
+            counters.add("batch", LEFT_OUT, len(rows))
 
 
 def joins_lists(made: Any) -> bool:
@@ -95,6 +99,8 @@ def gathered(rows: Iterable[T], size: int, tail: str, run: Run, join: Callable[[
             del whole
     if ready and (run.fill or tail != "drop"):
         yield join(filled(ready, size if run.fill or tail == "pad" else 0, run))
+    elif ready:
+        counters.add("batch", LEFT_OUT, len(ready))
 
 
 def filled(rows: list[Any], number: int, run: Run) -> list[Any]:

@@ -371,3 +371,13 @@ def test_lanes_that_one_reader_may_have_share_what_a_process_may_hold(shuffle, l
         assert engine.work.shape.number == (8 if shuffle else ranks)
         batches = engine.items(engine.first(0), 1, Consumer(0, ranks))
         assert {each for batch, _, _ in batches for each in batch["lanes"].tolist()} == {lanes}
+
+
+def test_what_fills_no_inner_batch_of_a_lane_is_counted_and_nothing_at_all_is_an_error(tmp_path):
+    write_shards(tmp_path, [20] * 8)
+    loader = sp.stream(tmp_path).batch(9, tail="drop").filter(bool).loader()
+    given = sum(len(batch["__key__"]) for batch in loader)
+    assert 0 < given < 160
+    assert re.search(rf"batch +{160 - given} left out at an epoch's end", loader.report())
+    with pytest.raises(sp.ConfigError, match="its lanes have fewer than a batch each"):
+        list(sp.stream(tmp_path).batch(9, tail="drop").unbatch().batch(10).loader())
