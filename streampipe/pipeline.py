@@ -70,7 +70,8 @@ class Pipeline(Fluent, IterableDataset[Any]):
         self._resume: dict[str, Any] | None = None
         self._pass: PlainPass | None = None
         self._engine: tuple[int, Engine[Any]] | None = None  # that counted the items, with its number of ranks
-        self._world: tuple[int, int] | None = None  # as given, or captured where a worker is spawned
+        self._world: tuple[int, int] | None = None  # as of_rank said
+        self._parents: tuple[int, tuple[int, int]] | None = None  # in a spawned worker: its process, its parent's world
         self._token = 0  # of the set of workers that is handed it
 
     if not TYPE_CHECKING:  # or a type checker would take any name for one that is there
@@ -120,7 +121,7 @@ class Pipeline(Fluent, IterableDataset[Any]):
         """
         spec = replace(self.spec, **parts)
         made = Pipeline(spec.source, spec.chain, seed=spec.seed, epochs=spec.epochs, policy=spec.policy)
-        made._world = self._world
+        made._world, made._parents = self._world, self._parents
         return made
 
     @property
@@ -182,6 +183,10 @@ class Pipeline(Fluent, IterableDataset[Any]):
         """The rank, of how many: as given here, else as ``of_rank`` said, else as the environment does."""
         if rank is None and world_size is None and self._world is not None:
             return self._world
+        if rank is None and world_size is None and self._parents is not None and get_worker_info() is not None:
+            process, world = self._parents
+            if process == os.getpid():  # and not one that it forked, which knows its own
+                return world
         return find_world(rank, world_size)
 
     def set_epoch(self, epoch: int) -> None:
@@ -405,12 +410,17 @@ class Pipeline(Fluent, IterableDataset[Any]):
         return iter(self._pass)
 
     def __getstate__(self) -> dict[str, Any]:
-        state = {**self.__dict__, "_pass": None, "_engine": None}  # a pass is live: generators, open shards
+        state = {**self.__dict__, "_pass": None, "_engine": None, "_parents": None}  # a pass is live: open shards
         if get_spawning_popen() is not None:
             world = self._world_of()  # a spawned worker knows nothing of the parent's process group
             refuse_splitters(world[1])
-            state |= {"_world": world, "_token": token_of_workers()}
+            state |= {"_parents": world, "_token": token_of_workers()}
         return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if (world := state.get("_parents")) is not None:
+            self._parents = (os.getpid(), world)
 
     def __repr__(self) -> str:
         return describe(self.source, self.chain)

@@ -12,8 +12,10 @@ from typing import Generic, TypeVar
 from streampipe.context import Mark, Run, key_of
 from streampipe.counters import counters, scope, work_for
 from streampipe.pool import Pool
+from streampipe.samples import size_of
 
 _MOST = 8  # for each thread: one that takes ten times as long as the others stops none of 16
+_ROOM = 256 << 20  # bytes of results behind one that is slow: with so many no more are begun
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -24,14 +26,16 @@ def ordered(
     """``map(function, items)`` with up to ``threads`` calls at once: the results in the order of the items.
 
     Items are pulled in the caller's thread, so a generator may stand behind ``items``. ``ahead * threads`` of them wait
-    or are worked on before the result that is due; while that one alone is slow more are, ``8 * threads`` in all, so
-    that the other threads go on. An exception is raised where its result would have come. With ``threads`` 0 there is
-    no thread at all; None: as many as the run says. With each result the run's trail is set to what it was when the
-    item came. Calls in threads are timed under the name of the run's stage.
+    or are worked on before the result that is due. In a stage that has its ``run`` for itself more are while that one
+    alone is slow, ``8 * threads`` in all or 256 MB, so that the other threads go on. An exception is raised where its
+    result would have come. With ``threads`` 0 there is no thread at all; None: as many as the run says. With each
+    result the run's trail is set to what it was when the item came. Calls in threads are timed under the name of the
+    run's stage.
 
     >>> list(ordered(len, ["a", "bcd"], threads=2))
     [1, 3]
     """
+    most = ahead if run is None or run.in_lane else max(_MOST, ahead)  # of lanes there are many
     run = run or Run()
     number = run.threads if threads is None else threads
     if number <= 0:
@@ -39,7 +43,7 @@ def ordered(
         return
     trail, call = run.trail, timed(function, run.stage)
     pool = Pool(number, f"streampipe {run.stage}".rstrip(), work_for, (scope.own,))
-    calls: _Calls[R] = _Calls(ahead * number, max(_MOST, ahead) * number)
+    calls: _Calls[R] = _Calls(ahead * number, most * number)
     try:
         for item in items:
             calls.begun(pool.submit(call, item), trail.mark)
@@ -81,10 +85,14 @@ class _Calls(Generic[R]):
         if len(self._calls) < self._at_once:
             return False
         while not self._calls[0][0].done():
-            if self._running < self._at_once and len(self._calls) < self._most:
+            if self._running < self._at_once and len(self._calls) < self._most and self._ready() < _ROOM:
                 return False
             self._end()
         return True
+
+    def _ready(self) -> int:
+        """The bytes of the results that are there."""
+        return sum(size_of(each.result()) for each, _ in self._calls if each.done() and each.exception() is None)
 
     def _end(self) -> None:
         self._ended.get()

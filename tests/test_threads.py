@@ -4,6 +4,7 @@ import threading
 
 import pytest
 
+from streampipe.context import Run
 from streampipe.threads import ordered
 
 
@@ -24,29 +25,41 @@ def test_results_are_in_order(threads):
     assert list(ordered(lambda x: x * x, range(100), threads)) == [x * x for x in range(100)]
 
 
-def test_while_one_is_slow_the_others_go_on_and_more_are_pulled_but_not_all():
-    threads, let_go, done = 3, threading.Event(), threading.Semaphore(0)
+def begun_behind_a_slow_one(threads, size=1, **options):
+    """How many of 1000 calls are begun while the first one waits."""
+    let_go, done = threading.Event(), threading.Semaphore(0)
 
     def call(i):
         if i == 0:
             let_go.wait()
-        else:
-            done.release()
-        return i
+        done.release()
+        return bytes(size)
 
     asked, items = pulled(1000)
-    results = ordered(call, items, threads)
-    found = []
-    consumer = threading.Thread(target=lambda: found.append(next(results)))
+    results = ordered(call, items, threads, **options)
+    consumer = threading.Thread(target=lambda: next(results))
     consumer.start()
-    for _ in range(8 * threads - 1):  # all that may be taken but the slow one
-        assert done.acquire(timeout=60)
-    assert not done.acquire(timeout=0.05)
-    let_go.set()
-    consumer.join()
-    assert found == [0]
-    assert len(asked) == 8 * threads
-    assert list(results) == list(range(1, 1000))
+    try:
+        while done.acquire(timeout=0.5):
+            pass
+        return len(asked)
+    finally:
+        let_go.set()
+        consumer.join()
+        assert sum(1 for _ in results) == 999
+
+
+def test_while_one_is_slow_the_others_go_on_and_more_are_pulled_but_not_all():
+    assert begun_behind_a_slow_one(3, run=Run()) == 8 * 3
+
+
+def test_in_lanes_and_where_results_are_whole_files_no_more_are_held():
+    assert begun_behind_a_slow_one(3) == begun_behind_a_slow_one(3, run=Run(in_lane=True)) == 2 * 3
+
+
+def test_large_results_are_bounded_in_bytes(monkeypatch):
+    monkeypatch.setattr("streampipe.threads._ROOM", 10_000)
+    assert 2 * 3 < begun_behind_a_slow_one(3, size=1000, run=Run()) <= 14
 
 
 def test_while_all_are_as_slow_no_more_are_pulled_than_twice_the_threads():

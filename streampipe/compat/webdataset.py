@@ -85,7 +85,7 @@ class WebDataset(Pipeline):
             made = stream(urls, seed=seed, epochs=epochs, shuffle=bool(shardshuffle), **options)
         spec = made.spec
         super().__init__(spec.source, spec.chain, seed=spec.seed, epochs=spec.epochs, policy=spec.policy)
-        self._world = made._world
+        self._world, self._parents = made._world, made._parents
         self.steps: int | None = made.steps if isinstance(made, WebDataset) else None
 
     def _changed(self, **parts: Any) -> WebDataset:
