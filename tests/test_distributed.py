@@ -57,7 +57,7 @@ def lines(log):
     return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
 
 
-def finished(processes, seconds=120):
+def finished(processes, seconds=600):
     end = time.monotonic() + seconds
     try:
         return [each.wait(max(1, end - time.monotonic())) for each in processes]

@@ -78,7 +78,7 @@ class Processes:
         for each in self.running:
             each.wait()
 
-    def finish(self, seconds=90):
+    def finish(self, seconds=600):
         """Wait for the end; all steps of each rank."""
         end = time.monotonic() + seconds
         codes = [each.wait(max(1, end - time.monotonic())) for each in self.running]
