@@ -51,9 +51,9 @@ def without_counting() -> Iterator[None]:
         return items
 
     out = [
-        (guard, "watched", lambda items, tally, pulled=None: items),
-        (batches, "watched", lambda items, tally, pulled=None: items),
-        (guard._Pulled, "_pull", pulled),
+        (guard, "watched", lambda items, tally, pulled=None, count=1: items),
+        (batches, "watched", lambda items, tally, pulled=None, count=1: items),
+        (guard._Pulled, "stream", pulled),
         (feed, "made_for", made),
         (OfProcess, "add", lambda self, *args, **kwargs: None),
         (OfLoader, "add", lambda self, *args, **kwargs: None),
