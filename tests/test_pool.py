@@ -1,22 +1,14 @@
 """Nothing waits in a garbage collection, and little is left for one."""
 
 import gc
-import os
+import subprocess
+import sys
 import threading
-import types
-from itertools import islice
+from pathlib import Path
 
-import pytest
-
-import streampipe
-from streampipe.context import Consumer
 from streampipe.loader.ahead import Ahead
 from streampipe.pool import Pool, is_collecting
 from streampipe.threads import ordered
-from tests.engine.test_lanes import CHAINS, Memory
-from tests.laws import run
-
-OURS = os.path.dirname(streampipe.__file__)
 
 
 class Circle:
@@ -81,22 +73,35 @@ def test_a_collection_is_known_in_its_thread():
     assert not is_collecting()
 
 
+LEFT = """
+import gc
+import os
+import types
+from itertools import islice
+
+import streampipe
+from streampipe.context import Consumer
+from tests.engine.test_lanes import CHAINS, Memory
+from tests.laws import run
+
 def alive():
-    """Generators of this package that have not ended."""
     found = [each for each in gc.get_objects() if type(each) is types.GeneratorType and each.gi_frame]
-    return [each for each in found if each.gi_code.co_filename.startswith(OURS)]
+    return [each.__qualname__ for each in found if each.gi_code.co_filename.startswith(ours)]
 
-
-@pytest.mark.parametrize("chain", CHAINS)
-@pytest.mark.parametrize("items", [1, None])
-def test_a_stream_that_is_left_ends_without_the_collector(chain, items):
-    pipe = CHAINS[chain](Memory([5, 5, 5]).stream(shuffle=3, epochs=1))
-    gc.collect()
-    gc.disable()
-    before = {id(each) for each in alive()}  # of other tests, kept by their errors
-    try:
-        for _ in islice(run(pipe, Consumer(), 0), items):
+ours = os.path.dirname(streampipe.__file__)
+gc.disable()
+for chain, make in CHAINS.items():
+    for items in (1, None):
+        for _ in islice(run(make(Memory([5, 5, 5]).stream(shuffle=3, epochs=1)), Consumer(), 0), items):
             pass
-        assert [each for each in alive() if id(each) not in before] == []
-    finally:
-        gc.enable()
+        if alive():
+            print(chain, items, alive())
+            gc.collect()
+"""
+
+
+def test_streams_that_are_left_end_without_the_collector():
+    """In a process of its own: what other tests left alive is not asked about."""
+    root = Path(__file__).parents[1]
+    done = subprocess.run([sys.executable, "-c", LEFT], cwd=root, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
