@@ -69,11 +69,20 @@ def until(condition, seconds=20.0):
         time.sleep(0.005)
 
 
+def open_sockets():
+    """The sockets of this process by their inodes: numbers of descriptors are used again, inodes are not."""
+    found = set()
+    for number in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):  # the listing's own, or closed meanwhile
+            found.add(os.readlink(f"/proc/self/fd/{number}"))
+    return {name for name in found if name.startswith("socket:")}
+
+
 @contextlib.contextmanager
 def nothing_left():
-    """Neither a thread nor a descriptor more after than before."""
+    """Neither a thread nor a socket more after than before; other files that the process opens are no matter."""
     gc.collect()
-    threads, files = set(threading.enumerate()), set(os.listdir("/proc/self/fd"))
+    threads, sockets = set(threading.enumerate()), open_sockets()
     yield
     until(lambda: not set(threading.enumerate()) - threads)  # those of other tests may begin and end meanwhile
-    until(lambda: not set(os.listdir("/proc/self/fd")) - files)
+    until(lambda: not open_sockets() - sockets)
