@@ -37,6 +37,7 @@ class Layout:
 
     Args:
         of_headers: whether checksums are of headers alone.
+        usual: the names of the fields, if all samples are plain, have the same in the same order, and a checksum.
     """
 
     def __init__(self, index: ShardIndex, limits: Limits) -> None:
@@ -51,6 +52,7 @@ class Layout:
         self.offsets, self.ends = starts, starts + sizes
         bounds, plain = self._read_fields(_whole(column("fields")), limits)
         rows = (starts, self.ends, sums, found[:-1], found[1:], bounds[:-1], bounds[1:], plain)
+        self.usual = self._names_of_all if len(self) and plain.all() and (sums >= 0).all() else None
         self._rows = np.stack(rows, axis=1).astype(np.int64).tobytes()
 
     def __len__(self) -> int:
@@ -64,21 +66,30 @@ class Layout:
         """Where samples are that follow each other."""
         return _ROW.iter_unpack(memoryview(self._rows)[64 * numbers.start : 64 * numbers.stop])
 
+    def spans(self, numbers: range) -> tuple[tuple[int, ...], ...]:
+        """Of samples that follow each other: where each begins and ends, its checksum, where its key does."""
+        return tuple(zip(*self.rows(numbers), strict=True))[:5]
+
+    def each(self, numbers: range) -> Iterator[tuple[int, ...]]:
+        """``places`` of samples that follow each other, where all have as many fields."""
+        assert self._names_of_all is not None
+        size = 8 * len(self._names_of_all)
+        how = _struct(len(self._names_of_all))
+        return how.iter_unpack(memoryview(self._places)[size * numbers.start : size * numbers.stop])
+
     def key(self, start: int, end: int) -> bytes:
         """A sample's key, in UTF-8."""
         return self.text[start:end]
 
     def names(self, first: int, last: int) -> Sequence[str]:
         """The names of a plain sample's fields."""
-        if self._usual is not None:
-            return self._usual
+        if self._names_of_all is not None:
+            return self._names_of_all
         return [self._names[code] for code in self._codes[first:last]]
 
     def places(self, first: int, last: int) -> Sequence[int]:
         """Where a plain sample's fields begin and end, one after the other, from the beginning of its bytes on."""
-        fields = last - first
-        how = _PLACES[fields] if fields < len(_PLACES) else Struct(f"={2 * fields}i")
-        return how.unpack_from(self._places, 8 * first)
+        return _struct(last - first).unpack_from(self._places, 8 * first)
 
     def _read_fields(self, fields: pa.ListArray, limits: Limits) -> tuple[np.ndarray, np.ndarray]:
         """Keep the fields' places. Where those of each sample begin among all, and which samples are plain."""
@@ -101,7 +112,7 @@ class Layout:
         ends = begins + np.where(plain[sample], sizes, 0)
         self._places = np.stack([begins, ends], axis=1).astype(np.int32).tobytes()
         self._codes = memoryview(codes.astype(np.uint8 if len(self._names) <= 256 else np.int32))
-        self._usual = self._of_all(counts, codes)
+        self._names_of_all = self._of_all(counts, codes)
         return bounds, plain
 
     def _of_all(self, counts: np.ndarray, codes: np.ndarray) -> tuple[str, ...] | None:
@@ -110,6 +121,11 @@ class Layout:
             return None
         each = codes.reshape(len(counts), -1)
         return tuple(self._names[code] for code in each[0]) if (each == each[0]).all() else None
+
+
+def _struct(fields: int) -> Struct:
+    """Where so many fields begin and end."""
+    return _PLACES[fields] if fields < len(_PLACES) else Struct(f"={2 * fields}i")
 
 
 def _whole(column: pa.ChunkedArray) -> pa.Array:

@@ -6,6 +6,7 @@ is therefore the same draws in the same order, cut in other places from one of t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -70,6 +71,21 @@ class Cut:
             return first + np.arange(rank, max(left, ranks) if repeat else left, ranks) % max(1, left)
         numbers = np.arange(first + rank, first + self.size, ranks)
         return np.where(numbers < self.samples, numbers, (numbers - self.samples) % self.samples)
+
+    def several(
+        self, steps: Sequence[int], rank: int = 0, ranks: int = 1, repeat: bool = True
+    ) -> tuple[np.ndarray, list[int]]:
+        """``numbers`` of some steps, in order, one after the other; and how many each has.
+
+        >>> Cut(10, 4).several(range(1, 3))
+        (array([4, 5, 6, 7, 8, 9]), [4, 2])
+        """
+        firsts = self.draw + (np.asarray(steps) - self.step) * self.size
+        if firsts.max() + self.size <= self.samples:  # all of them are full
+            found = firsts[:, None] + np.arange(rank, self.size, ranks)
+            return found.ravel(), [found.shape[1]] * len(firsts)
+        each = [self.numbers(step, rank, ranks, repeat) for step in steps]
+        return np.concatenate(each), list(map(len, each))
 
 
 def check_ranks(size: int, ranks: int) -> None:

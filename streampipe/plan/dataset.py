@@ -36,7 +36,7 @@ class Select(Protocol):
     def __call__(self, index: ShardIndex) -> np.ndarray: ...
 
 
-_AT_ONCE = 64  # places that are found in one go, where batches are small
+_AT_ONCE = 256  # places that are found in one go, where batches are small
 
 
 class Size(NamedTuple):

@@ -8,7 +8,7 @@ say which slots are whose.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -67,7 +67,7 @@ class Lanes:
         """Samples that a lane gives to each batch of its column."""
         return self.size // self.places
 
-    @property
+    @cached_property
     def batches(self) -> int:
         """Batches of an epoch, the same for every rank."""
         return self.cut.batches
@@ -225,7 +225,7 @@ class RankReader:
         """The positions of one batch."""
         return self._order.draws(self.cut.numbers(t, *self._options))
 
-    def several(self, batches: Iterable[int]) -> tuple[np.ndarray, list[int]]:
+    def several(self, batches: Sequence[int]) -> tuple[np.ndarray, list[int]]:
         """Those of several, at least one, one after the other; and how many each has."""
-        numbers = [self.cut.numbers(t, *self._options) for t in batches]
-        return self._order.draws(np.concatenate(numbers)), list(map(len, numbers))
+        numbers, slots = self.cut.several(batches, *self._options)
+        return self._order.draws(numbers), slots

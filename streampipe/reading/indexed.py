@@ -22,7 +22,7 @@ from streampipe.index.table import BYTES
 from streampipe.plan.clips import PIECE, numbered
 from streampipe.plan.dataset import Dataset
 from streampipe.plan.planned import Place
-from streampipe.reading.sliced import Sliced, as_sample
+from streampipe.reading.sliced import Run, Sliced, as_sample
 from streampipe.samples import group
 from streampipe.source import redact
 from streampipe.tar import BLOCK, read_range
@@ -132,19 +132,26 @@ class IndexedShard:
             other += step
         return None
 
+    def reach(self, rows: range) -> tuple[int, int]:
+        """Where the bytes of rows are that lie behind each other."""
+        first = self._layout.row(rows[0])
+        return first[0], first[1] if len(rows) == 1 else self._layout.row(rows[-1])[1]
+
     def following(self, places: Sequence[Place], most: int) -> range:
         """The rows of the first of some places, and of those that lie right behind it: ``most`` bytes, or one row."""
         shard, first, epoch, part, _ = places[0]
-        row, number = self.row(first), 1
+        row, number, kept = self.row(first), 1, self.kept
         start, end = self.span(row)
         if end - start < most and len(places) > 1:
             rows = self._layout.rows(range(row + 1, min(row + len(places), len(self._layout))))
-            for (at, behind, *_), place in zip(rows, islice(places, 1, None), strict=False):
-                if at != end or behind - start > most or place[:4] != (shard, first + number, epoch, part):
+            for found, place in zip(rows, islice(places, 1, None), strict=False):
+                if found[0] != end or found[1] - start > most or place[1] != first + number:
                     break
-                if self.row(first + number) != row + number:  # what lies between is not kept
+                if place[0] != shard or place[2] != epoch or place[3] != part:
                     break
-                end = behind
+                if kept is not None and kept[first + number] != row + number:  # what lies between is not kept
+                    break
+                end = found[1]
                 number += 1
         return range(row, row + number)
 
@@ -159,6 +166,39 @@ class IndexedShard:
         if isinstance(found, ShardError):
             raise found
         return as_sample(found)
+
+    def run(self, rows: range, data: bytes, epoch: int, views: bool = False) -> Run | None:
+        """The samples whose bytes ``data`` is, column by column, where all of the shard are plain and have the same
+        fields, and these are as they were indexed; else None, and ``slices`` tells them apart.
+        """
+        layout, text = self._layout, self._layout.text
+        if layout.usual is None:
+            return None
+        starts, ends, sums, key_starts, key_ends = layout.spans(rows)
+        base, whole = starts[0], memoryview(data)
+        shifts = [start - base for start in starts]
+        if layout.of_headers:
+            places = layout.each(rows)
+            found = [
+                headers_crc32(whole[shift : end - base], place[::2], place[1::2])
+                for shift, end, place in zip(shifts, ends, places, strict=True)
+            ]
+        else:
+            found = [crc32(whole[shift : end - base]) for shift, end in zip(shifts, ends, strict=True)]
+        if tuple(found) != sums:
+            return None
+        keys = [text[start:end] for start, end in zip(key_starts, key_ends, strict=True)]
+        columns = list(zip(*layout.each(rows), strict=True))
+        for key, shift, first in zip(keys, shifts, columns[0], strict=True):
+            if not data.startswith(key + b".", shift + first - BLOCK):
+                return None
+        given = whole if views else data
+        fields = [
+            [given[shift + start : shift + end] for shift, start, end in zip(shifts, *places, strict=True)]
+            for places in zip(columns[::2], columns[1::2], strict=True)
+        ]
+        positions = [_position((epoch, self.number, row)) for row in rows]
+        return Run([key.decode() for key in keys], [self.shown] * len(rows), positions, layout.usual, fields)
 
     def slices(self, rows: range, data: Data, epoch: int, views: bool = False) -> list[Sliced | Sample | ShardError]:
         """The samples whose bytes ``data`` is; an error stands where its sample would.

@@ -1,9 +1,13 @@
-"""A sample as slices of a shard, before it is a dict: a batch of them is made column by column."""
+"""Samples as slices of a shard, before they are dicts: a batch of them is made column by column.
+
+What lies together in a shard and is alike is a ``Run``, which has columns already; any other sample is a ``Sliced``.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import chain, islice
+from dataclasses import dataclass
+from itertools import chain, repeat
 from typing import Any, NamedTuple
 
 from streampipe.context import Position, Sample
@@ -17,10 +21,35 @@ class Sliced(NamedTuple):
     url: str
     position: Position
     names: Sequence[str]
-    fields: list[Any]
+    fields: Sequence[Any]
 
+
+@dataclass(slots=True)
+class Run:
+    """Plain samples with the same fields: what a ``Sliced`` has of one, of each; ``fields`` are columns."""
+
+    keys: list[str]
+    urls: list[str]
+    positions: list[Position]
+    names: Sequence[str]
+    fields: list[list[Any]]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __iter__(self) -> Iterator[Sliced]:
+        return map(Sliced, self.keys, self.urls, self.positions, repeat(self.names), zip(*self.fields, strict=True))
+
+    def __getitem__(self, which: slice) -> Run:
+        fields = [each[which] for each in self.fields]
+        return Run(self.keys[which], self.urls[which], self.positions[which], self.names, fields)
+
+
+_NONE = Run([], [], [], (), [])
 
 Found = Sliced | Sample | ShardError | SampleError
+Part = Run | Sequence[Found]
+"""One sample or several, in their order."""
 
 
 def as_sample(found: Sliced | Sample) -> Sample:
@@ -38,12 +67,28 @@ def as_sample(found: Sliced | Sample) -> Sample:
     return sample
 
 
+class Parts:
+    """Samples as they were found together, for one step after the other."""
+
+    def __init__(self, parts: Iterator[Part]) -> None:
+        self._parts = parts
+        self._rest: Part | None = None  # of what was found together, for the next step
+
+    def take(self, number: int) -> Iterator[Part]:
+        """The next so many samples."""
+        while number:
+            part = next(self._parts) if self._rest is None else self._rest
+            part, self._rest = (part[:number], part[number:]) if len(part) > number else (part, None)
+            number -= len(part)
+            yield part
+
+
 class OfStep(Iterator[Sample | ShardError | SampleError]):
     """The samples of a step, or the error of each that failed; they are read when they are asked for."""
 
-    def __init__(self, found: Iterator[Found], number: int) -> None:
-        self._found: Iterator[Found] = islice(found, number)
-        self._number = number
+    def __init__(self, parts: Parts, number: int) -> None:
+        self._parts = parts.take(number)
+        self._found: Iterator[Found] = chain.from_iterable(self._parts)
 
     def __next__(self) -> Sample | ShardError | SampleError:
         found = next(self._found)
@@ -53,12 +98,49 @@ class OfStep(Iterator[Sample | ShardError | SampleError]):
         """All of them by field, as lists, or None: one is missing or odd, or they differ in their fields. Then each of
         them is still to be had.
         """
-        rows = list(self._found)
-        names = rows[0].names if rows and type(rows[0]) is Sliced else None
-        if names is None or any(type(each) is not Sliced or each.names != names for each in rows):
-            self._found = chain(rows, self._found)
+        parts = list(self._parts)
+        runs = _runs(parts)
+        if runs is None:
+            self._found = chain.from_iterable(parts)
             return None
-        keys, urls, positions, _, fields = zip(*rows, strict=True)
-        found: Sample = {"__key__": list(keys), "__url__": list(urls), "__position__": list(positions)}
-        found.update(zip(names, map(list, zip(*fields, strict=True)), strict=True))
+        whole = runs[0] if len(runs) == 1 else _joined(runs)
+        found: Sample = {"__key__": whole.keys, "__url__": whole.urls, "__position__": whole.positions}
+        found.update(zip(whole.names, whole.fields, strict=True))
         return found
+
+
+def _runs(parts: Sequence[Part]) -> list[Run] | None:
+    """The parts as runs, or None: not all samples are plain, with the same fields."""
+    found: list[Run] = []
+    alone: list[Found] = []  # samples behind each other that are in no run
+    for part in (*parts, _NONE):
+        if not isinstance(part, Run):
+            alone += part
+            continue
+        if alone:
+            run = _run_of(alone)
+            if run is None:
+                return None
+            found.append(run)
+            alone = []
+        found.append(part)
+    del found[-1]
+    same = found and all(tuple(run.names) == tuple(found[0].names) for run in found)
+    return found if same else None
+
+
+def _run_of(samples: Sequence[Any]) -> Run | None:
+    """Samples that were found alone as a run, if they are plain and have the same fields."""
+    names = samples[0].names if type(samples[0]) is Sliced else None
+    if names is None or any(type(each) is not Sliced or each.names != names for each in samples):
+        return None
+    keys, urls, positions, _, fields = zip(*samples, strict=True)
+    return Run(list(keys), list(urls), list(positions), names, list(map(list, zip(*fields, strict=True))))
+
+
+def _joined(runs: Sequence[Run]) -> Run:
+    """Runs with the same fields as one."""
+    every = chain.from_iterable
+    columns = [list(every(each)) for each in zip(*(run.fields for run in runs), strict=True)]
+    keys, urls = list(every(run.keys for run in runs)), list(every(run.urls for run in runs))
+    return Run(keys, urls, list(every(run.positions for run in runs)), runs[0].names, columns)

@@ -54,7 +54,7 @@ def test_take_and_skip_of_what_is_only_counted(server):
     assert len(pipe.take(3).batch(2).loader()) == 2
 
 
-SIZES = (0, 1, 511, 512, 9_000, 70_000, 140_000)
+SIZES = (0, 1, 511, 512, 9_000, 70_000, 140_000, 530_000)
 """Of fields: several fit into what is read at once, one, or none."""
 
 

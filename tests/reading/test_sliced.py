@@ -5,7 +5,7 @@ import pytest
 import streampipe as sp
 from streampipe.context import Position
 from streampipe.errors import CorruptShard
-from streampipe.reading.sliced import OfStep, Sliced, as_sample
+from streampipe.reading.sliced import OfStep, Parts, Run, Sliced, as_sample
 from streampipe.stages.collate import collate
 from tests.data import write_shards
 
@@ -14,29 +14,50 @@ def sliced(number, names=("jpg", "txt")):
     return Sliced(f"{number:03d}", "a.tar", Position(0, 0, number), names, [b"%d" % number for _ in names])
 
 
-def test_columns_are_the_batch_of_the_samples():
-    rows = [sliced(i) for i in range(4)]
-    assert OfStep(iter(rows), 4).columns() == collate([as_sample(each) for each in rows])
+def run(*numbers, names=("jpg", "txt")):
+    keys, urls, positions, _, fields = zip(*(sliced(number, names) for number in numbers), strict=True)
+    return Run(list(keys), list(urls), list(positions), names, [list(each) for each in zip(*fields, strict=True)])
 
 
-def test_a_step_takes_its_own_samples_alone():
-    rows = iter([sliced(i) for i in range(5)])
-    assert OfStep(rows, 2).columns()["__key__"] == ["000", "001"]
-    assert [each["__key__"] for each in OfStep(rows, 2)] == ["002", "003"]
+def samples(numbers):
+    return [as_sample(sliced(number)) for number in numbers]
 
 
+FOUND = {
+    "one by one": [[sliced(0)], [sliced(1)], [sliced(2)], [sliced(3)], [sliced(4)]],
+    "together": [run(0, 1, 2, 3, 4)],
+    "in two": [run(0, 1, 2), [sliced(3), sliced(4)]],
+    "both": [[sliced(0)], run(1, 2), [sliced(3)], run(4)],
+}
+each_way = pytest.mark.parametrize("parts", FOUND.values(), ids=FOUND)
+
+
+@each_way
+@pytest.mark.parametrize("first", range(1, 5))
+def test_steps_have_their_own_samples_one_by_one_or_by_column(parts, first):
+    """However samples were found together."""
+    for by_column in range(4):
+        found = Parts(iter(parts))
+        for step, numbers in enumerate((range(first), range(first, 5))):
+            own = OfStep(found, len(numbers))
+            if by_column >> step & 1:
+                assert own.columns() == collate(samples(numbers))
+            assert list(own) == ([] if by_column >> step & 1 else samples(numbers))
+
+
+@each_way
 @pytest.mark.parametrize(
     "odd",
-    [CorruptShard("damaged"), {"__key__": "001", "jpg": b"1", "txt": b"1"}, sliced(1, ("jpg", "json"))],
+    [[CorruptShard("damaged")], [{"__key__": "001", "jpg": b"1", "txt": b"1"}], run(1, 1, names=("jpg", "json"))],
     ids=["error", "parsed", "other fields"],
 )
-@pytest.mark.parametrize("at", [0, 1, 2])
-def test_of_odd_ones_there_are_no_columns_and_every_sample(odd, at):
-    rows = [sliced(0), sliced(2)]
-    rows.insert(at, odd)
-    step = OfStep(iter(rows), 3)
-    assert step.columns() is None
-    assert list(step) == [each if isinstance(each, CorruptShard) else as_sample(each) for each in rows]
+def test_of_odd_ones_there_are_no_columns_and_every_sample(parts, odd):
+    for at in range(len(parts) + 1):
+        mixed = [*parts[:at], odd, *parts[at:]]
+        every = [each if isinstance(each, CorruptShard) else as_sample(each) for part in mixed for each in part]
+        step = OfStep(Parts(iter(mixed)), len(every))
+        assert step.columns() is None
+        assert list(step) == every
 
 
 @pytest.mark.parametrize("shuffle", [False, True])
