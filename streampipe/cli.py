@@ -10,9 +10,11 @@ from collections.abc import Sequence
 from functools import partial
 from importlib import import_module
 from types import ModuleType
+from typing import Any, NoReturn
 
 import streampipe
 from streampipe.errors import StreampipeError
+from streampipe.spelling import similar
 from streampipe.usage.arguments import Once
 
 COMMANDS = {
@@ -71,7 +73,7 @@ def command(name: str) -> ModuleType:
 
 def parser(whole: Sequence[str]) -> argparse.ArgumentParser:
     """The parser: all commands by their names, and of those in ``whole`` the arguments too."""
-    made = argparse.ArgumentParser(
+    made = _Parser(
         prog="streampipe",
         description=_DESCRIPTION,
         epilog=_EPILOG,
@@ -97,6 +99,22 @@ def parser(whole: Sequence[str]) -> argparse.ArgumentParser:
         own.register("action", "store", Once)
         module.add(own)
     return made
+
+
+class _Parser(argparse.ArgumentParser):
+    """What is wrong is one line, not buried under all options: with the one that was meant, if one resembles it."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As it is; a command refuses what it does not know itself, because its options are not known outside."""
+        found, rest = super().parse_known_args(args, namespace)
+        if rest:
+            meant = similar(rest[0].partition("=")[0], self._option_string_actions)
+            self.error(f"unrecognized arguments: {' '.join(rest)}{meant}")
+        return found, rest
+
+    def error(self, message: str) -> NoReturn:
+        """Status 2."""
+        self.exit(2, f"{self.prog}: {message}; {self.prog} --help says more\n")
 
 
 class _Formatter(argparse.HelpFormatter):

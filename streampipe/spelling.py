@@ -160,8 +160,16 @@ NAMES = {
     "FluidWrapper": "sp.from_iterable(...)",
     "RandomMix": "sp.mix([a, b], weights=[3, 1])",
     "RoundRobin": "sp.mix([a, b])",
-    "TarWriter": "pipe.write('out/{:05d}.tar'), or streampipe.tar.TarWriter",
-    "ShardWriter": "pipe.write('out/{:05d}.tar')",
+    "TarWriter": "sp.from_iterable(samples).write('out/{:05d}.tar'), or streampipe.tar.TarWriter",
+    "ShardWriter": "sp.from_iterable(samples).write('out/{:05d}.tar')",
+    "SimpleShardList": "the first argument of sp.stream(...)",
+    "ResampledShards": "sp.stream(..., epochs=None)",
+    "tarfile_to_samples": "sp.stream(...)",
+    "split_by_node": "left out, because every rank is given its share",
+    "split_by_worker": "left out, because every worker is given its share",
+    "warn_and_continue": "sp.stream(..., on_error='skip')",
+    "ignore_and_continue": "sp.stream(..., on_error='skip')",
+    "reraise_exception": "sp.stream(..., on_error='raise'), as it is anyway",
     "StreamingDataset": "sp.stream(...)",
     "CombinedStreamingDataset": "sp.mix([a, b], weights=[3, 1])",
     "Stream": "sp.stream(...)",
@@ -223,14 +231,14 @@ def no_method(kind: str, name: str, known: Iterable[str]) -> AttributeError:
     )
 
 
-def no_name(name: str, known: Iterable[str]) -> AttributeError:
+def no_name(name: str, known: Iterable[str], module: str = "streampipe") -> AttributeError:
     """The error for a public name that is not there.
 
     >>> str(no_name("strem", ["stream"])), str(no_name("WebDataset", ["stream"]))
     ("streampipe has no 'strem'; did you mean 'stream'?", "streampipe has no 'WebDataset': it is sp.stream(...) here")
     """
     hint = f": it is {NAMES[name]} here" if name in NAMES else similar(name, known)
-    return AttributeError(f"streampipe has no {name!r}{hint}")
+    return AttributeError(f"{module} has no {name!r}{hint}")
 
 
 def spelt(function: F, name: str | None = None) -> F:

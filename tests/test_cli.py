@@ -272,13 +272,21 @@ def test_bench_measures(folder, capsysbinary, options, what):
         (["ls", "x", "--storage-options", "anon"], "is no JSON object"),
         (["info", "x", "--index", "no/such"], "'no/such' is no folder; streampipe index URL --out FOLDER makes one"),
         (["pack", "a", "b", "--max-bytes", "5X"], "is no size; write 500M or 1G"),
+        (["pack", "a"], "arguments are required: out; streampipe pack --help says more"),
+        (["info", "x", "--jsn"], "info: unrecognized arguments: --jsn; did you mean '--json'?"),
+        (["bench", "x", "--batchs=3"], "--batchs=3; did you mean '--batch'?"),
+        (["cat", "a", "b", "c"], "streampipe cat: unrecognized arguments: c; streampipe cat --help says more"),
+        (["lss", "x"], "invalid choice: 'lss'"),
+        ([], "required: COMMAND; streampipe --help says more"),
     ],
 )
-def test_wrong_usage_is_status_2_and_says_what_is_wanted(capsys, arguments, said):
+def test_wrong_usage_is_status_2_and_one_line_that_says_what_is_wanted(capsys, arguments, said):
     with pytest.raises(SystemExit) as ended:
         main(arguments)
     assert ended.value.code == 2
-    assert said in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert said in err
+    assert err.count("\n") == 1
 
 
 def test_index_goes_on_behind_damaged_shards_where_it_is_asked_to(folder, capsysbinary):

@@ -1,6 +1,9 @@
 """What a new user gets wrong is answered with what was meant: where the pipeline is made, and in one sentence."""
 
+import ast
 import inspect
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -246,3 +249,36 @@ def test_a_source_or_loader_given_a_wrong_kind_takes_or_refuses_it_in_words(fold
 def test_a_seed_of_numpy_is_the_number_that_it_is(folder):
     plain, numpys = (sp.stream(folder, shuffle=4, seed=seed) for seed in (3, np.int64(3)))
     assert [s["__key__"] for s in plain] == [s["__key__"] for s in numpys]
+
+
+def texts(tree):
+    """All texts of a module that are no docstrings: what is filled in is ``...``."""
+    parts, alone = set(), {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            parts.update(map(id, node.values))
+            yield "".join(part.value if isinstance(part, ast.Constant) else "..." for part in node.values)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in parts | alone:
+            yield node.value
+
+
+def test_options_that_messages_recommend_are_there():
+    public = [(name, getattr(sp, name)) for name in sp.__all__]
+    public += [member for kind in (sp.Pipeline, sp.Loader) for member in inspect.getmembers(kind, inspect.isfunction)]
+    options, any_name = {}, set()
+    for name, called in public:
+        if callable(called) and not name.startswith("_"):
+            parameters = inspect.signature(called).parameters.values()
+            options.setdefault(name, set()).update(each.name for each in parameters)
+            if any(each.kind is each.VAR_KEYWORD and each.name != "unknown" for each in parameters):
+                any_name.add(name)
+    found, wrong = 0, []
+    for path in Path(sp.__file__).parent.rglob("*.py"):
+        for text in texts(ast.parse(path.read_text())):
+            for name, given in re.findall(r"(?<!\w)(\w+)\(((?:[^()]|\([^()]*\))*)\)", text):
+                for option in re.findall(r"(?<![\w.'\"])(\w+)=(?!=)", re.sub(r"\([^()]*\)", "", given)):
+                    found += name in options
+                    if name not in any_name and option not in options.get(name, {option}):
+                        wrong.append(f"{path.name}: {name}({option}=)")
+    assert found > 100
+    assert wrong == []

@@ -1,5 +1,6 @@
 """docs/webdataset.md: each row of its table gives the same samples on both sides, and its code runs."""
 
+import io
 import re
 from itertools import islice
 from pathlib import Path
@@ -101,6 +102,34 @@ def test_a_chain_of_webdatasets_own_words_gives_what_webdataset_gives(urls):
     for mine, other in zip(ours, theirs, strict=True):
         assert np.allclose(np.asarray(mine[0]), np.asarray(other[0]), atol=0.02)
         assert plain(mine[1:]) == plain(other[1:])
+
+
+def test_decode_by_webdatasets_names_gives_its_arrays_and_leaves_those_that_are_no_images(tmp_path):
+    array = io.BytesIO()
+    np.save(array, np.full((2, 3, 3), 200, np.uint8))
+    fields = {"png": photo(1, 16, 24, kind="PNG", quality=None), "n.npy": array.getvalue()}
+    (tmp_path / "0.tar").write_bytes(shard([("a", fields)]))
+    for name in ("rgb", "rgb8", "torchrgb", "torchrgb8"):
+        (ours,) = compat.WebDataset(tmp_path).decode(name)
+        (theirs,) = wds.WebDataset(str(tmp_path / "0.tar"), shardshuffle=False).decode(name)
+        assert ours["png"].dtype == theirs["png"].dtype
+        assert np.allclose(np.asarray(ours["png"]), np.asarray(theirs["png"]))
+        assert np.array_equal(ours["n.npy"], theirs["n.npy"])
+
+
+@pytest.mark.parametrize("given", ["l8", "rgba", len, "rbg"])
+def test_a_decoder_of_webdatasets_that_has_no_counterpart_is_refused_with_those_that_have(urls, given):
+    with pytest.raises(sp.ConfigError, match="takes one name of 'torch'.*decoders="):
+        compat.WebDataset(urls).decode(given)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("warn_and_continue", "on_error='skip'"), ("ShardWriter", "write"), ("split_by_node", "left out"), ("x", "$")],
+)
+def test_what_only_webdataset_has_says_what_is_here(name, words):
+    with pytest.raises(AttributeError, match=f"streampipe.compat.webdataset has no '{name}'.*{words}"):
+        getattr(compat, name)
 
 
 def test_with_epoch_goes_on_where_the_last_pass_stopped(urls):

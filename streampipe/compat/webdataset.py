@@ -10,11 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from streampipe.context import FILLED_IN, Run
+from streampipe.decoding import is_image_field
 from streampipe.errors import ConfigError
 from streampipe.pipeline import Pipeline
+from streampipe.spelling import no_name
 from streampipe.stages.fields import find
 from streampipe.stages.stage import stage
 from streampipe.stream import mix, stream
@@ -25,6 +28,7 @@ _DECODED = {
     "torch": ("tensor", True),
     "torchrgb": ("tensor", True),
     "torchrgb8": ("tensor", False),
+    "rgb": ("numpy", True),
     "rgb8": ("numpy", False),
     "pil": ("pil", False),
     "pilrgb": ("pil", False),
@@ -111,9 +115,18 @@ class WebDataset(Pipeline):
         return made
 
     def decode(self, *names: Any, **options: Any) -> Any:
-        """As ``Pipeline.decode``, or by webdataset's names: ``decode("pil")``, ``decode("torchrgb")``."""
-        if len(names) != 1 or names[0] not in _DECODED:
+        """As ``Pipeline.decode``, or by webdataset's names: ``decode("pil")``, ``decode("torchrgb")``.
+
+        Raises:
+            ConfigError: webdataset has a name or function that has no counterpart here.
+        """
+        if not any(isinstance(name, str) or callable(name) for name in names):
             return super().decode(*names, **options)
+        if len(names) != 1 or not isinstance(names[0], str) or names[0] not in _DECODED:
+            raise ConfigError(
+                f"WebDataset.decode takes one name of {', '.join(map(repr, _DECODED))}, not {names!r:.80}: functions "
+                f"by ending are decode(decoders={{'png': fn}}) here, and other images map(fn, 'field') behind it"
+            )
         output, scaled = _DECODED[names[0]]
         made = super().decode(output=output, **options)
         return made.map(_scaled) if scaled else made
@@ -169,8 +182,17 @@ def RandomMix(datasets: Sequence[Pipeline], probs: Sequence[float] | None = None
 
 
 def _scaled(sample: Any) -> Any:
-    """Images as floats from 0 to 1."""
-    return {
-        name: value.float() / 255 if isinstance(value, torch.Tensor) and value.dtype == torch.uint8 else value
-        for name, value in sample.items()
-    }
+    """Images as floats from 0 to 1, also under names that say nothing; arrays of other fields stay."""
+    return {name: _as_floats(each) if is_image_field(name, b"\xff\xd8\xff") else each for name, each in sample.items()}
+
+
+def _as_floats(value: Any) -> Any:
+    if isinstance(value, torch.Tensor) and value.dtype == torch.uint8:
+        return value.float() / 255
+    if isinstance(value, np.ndarray) and value.dtype == np.uint8:
+        return value.astype(np.float32) / 255
+    return value
+
+
+def __getattr__(name: str) -> Any:
+    raise no_name(name, __all__, __name__)

@@ -189,7 +189,7 @@ class BucketPlan(Plan):
         if self.is_empty or (epochs is not None and not self.length(0, epochs)):
             raise ConfigError(
                 f"no bucket has enough of the {self.lanes.samples} samples for one batch ({max(self.groups.sizes)} "
-                f"over all ranks): use bucket(leftover='merge'), fewer buckets, a smaller batch, or more epochs"
+                f"over all ranks): use bucket(tail='merge'), fewer buckets, a smaller batch, or more epochs"
             )
 
     @property
