@@ -100,7 +100,8 @@ class Loader(DataLoader[Any]):
         rank, world_size: this process among all that train together; found in torch.distributed or the environment
             (RANK, WORLD_SIZE) if not given. Decided here, in the parent, so it holds under every start method.
         steps_per_epoch: a pass is so many batches on every rank, and the next pass goes on where it stopped. Needed for
-            several ranks where nobody can know how many samples there are.
+            several ranks where nobody can know how many samples there are. Behind a stage that drops some, each lane
+            then goes through its epochs at its own pace.
         tail: what becomes of an epoch's last batch: ``"short"`` (the default), ``"drop"``, or ``"pad"`` with the
             epoch's first samples; if not given, what ``batch(tail=)`` says.
         fixed_epoch: every pass is the same one, as validation wants it.
