@@ -117,7 +117,7 @@ def stream(
             "a sample source that is given as it is",
         )
         return Pipeline(ShardSamples(urls, window, tier, sensible), seed=seed, epochs=epochs, policy=policy)
-    given = str(urls) if isinstance(urls, (str, PathLike)) else names_of(urls)
+    given = str(urls) if isinstance(urls, (str, PathLike)) else names_of(urls, _OWN)
     kept = cache if isinstance(cache, Cache) or cache is None else Cache(cache)
     source = Source(storage_options, opener, network, kept)
     given = _of_repository(given, split, config, format, source)
@@ -375,6 +375,9 @@ def _check_kinds(format: Any, storage_options: Any, opener: Any, cache: Any, net
     check_kind("stream", "cache", cache, (str, PathLike, Cache), "a folder, or an sp.Cache")
     check_kind("stream", "network", network, Network, "an sp.Network")
     check_kind("stream", "limits", limits, Limits, "an sp.Limits")
+
+
+_OWN = "; samples of your own are sp.from_iterable(samples)"
 
 
 def _check_there(urls: str | Iterable[str], opener: Any, source: Source) -> None:

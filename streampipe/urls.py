@@ -315,8 +315,8 @@ def _may_be_folder(name: str) -> bool:
     return "://" not in name or name.endswith("/")
 
 
-def names_of(urls: object) -> list[str]:
-    """What was given for one or several shards, as texts.
+def names_of(urls: object, advice: str = "") -> list[str]:
+    """What was given for one or several shards, as texts. ``advice`` ends the message where it is something else.
 
     Raises:
         ConfigError: it is neither a text nor a path nor several of these.
@@ -324,11 +324,11 @@ def names_of(urls: object) -> list[str]:
     if isinstance(urls, (str, os.PathLike)):
         return [str(urls)]
     if isinstance(urls, (bytes, Mapping)) or not isinstance(urls, Iterable):
-        raise ConfigError(f"urls is a folder, a pattern or a list of shards, not {urls!r:.80}")
+        raise ConfigError(f"urls is a folder, a pattern or a list of shards, not {urls!r:.80}{advice}")
     names = list(urls)
     odd = [name for name in names if not isinstance(name, (str, os.PathLike))]
     if odd:
-        raise ConfigError(f"a shard's URL is a text or a path, not {odd[0]!r:.80}")
+        raise ConfigError(f"a shard's URL is a text or a path, not {odd[0]!r:.80}{advice}")
     return [str(name) for name in names]
 
 

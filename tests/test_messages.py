@@ -63,6 +63,8 @@ def folder(tmp_path_factory):
         (lambda p: p.map(yields), r"map: yields yields, .*flat_map\(fn\)"),
         (lambda p: p.map(lambda: 1), "map: <lambda> is given the sample, and cannot take it: too many positional"),
         (lambda p: p.map(lambda a, b: 1, "txt"), "is given the field 'txt', and cannot take it: missing a required"),
+        (lambda p: p.filter("width > 3"), r"fn is a function, not 'width > 3'; where\('width >= 512'\) takes"),
+        (lambda p: p.where(len), r"not builtin_function_or_method; filter\(fn\) takes a function"),
         (lambda p: p.filter(lambda: 1), "filter: <lambda> is given the sample, and cannot take it"),
         (
             lambda p: sp.inference(model=len)(yields),
@@ -119,8 +121,8 @@ def test_a_wrong_call_says_what_was_meant(folder, call, words):
 @pytest.mark.parametrize(
     ("urls", "options", "words"),
     [
-        (None, {}, "urls is a folder, a pattern or a list of shards, not None"),
-        ([None], {}, "a shard's URL is a text or a path, not None"),
+        (None, {}, r"urls is a folder, a pattern or a list of shards, not None; .* are sp.from_iterable\(samples\)$"),
+        ([None], {}, r"a shard's URL is a text or a path, not None; .* are sp.from_iterable\(samples\)$"),
         ("typo/", {}, "there is nothing at 'typo/'"),
         (["typo"], {}, "there is nothing at 'typo'"),
         ("s4://b/x.tar", {}, "s4://b/x.tar: URLs of scheme 's4' are not read unless you allow them"),

@@ -66,7 +66,8 @@ class Condition:
         if missing not in MISSING:
             raise ConfigError(f"missing is one of {', '.join(MISSING)}, not {missing!r}")
         if not isinstance(condition, (str, pc.Expression)):
-            raise ConfigError(f"where takes a text or a pyarrow expression, not {type(condition).__name__}")
+            function = "; filter(fn) takes a function" if callable(condition) else ""
+            raise ConfigError(f"where takes a text or a pyarrow expression, not {type(condition).__name__}{function}")
         self.condition = Expression(condition) if isinstance(condition, str) else ArrowExpression(condition)
         self.missing = missing
 

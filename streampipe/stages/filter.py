@@ -13,7 +13,8 @@ from streampipe.stages.values import check_function, check_takes_one
 
 
 def _check(fn: Any) -> None:
-    check_function("filter", "fn", fn)
+    condition = "; where('width >= 512') takes a condition" if isinstance(fn, str) else ""
+    check_function("filter", "fn", fn, advice=condition)
     check_takes_one("filter", fn, "the sample")
 
 

@@ -69,10 +69,10 @@ def check_kind(stage: str, name: str, value: Any, kinds: type | tuple[type, ...]
         raise ConfigError(f"{stage}: {name} is {what}, or None, not {value!r:.80}")
 
 
-def check_function(stage: str, name: str, value: Any, optional: bool = False) -> None:
+def check_function(stage: str, name: str, value: Any, optional: bool = False, advice: str = "") -> None:
     """Refuse what cannot be called."""
     if not callable(value) and not (optional and value is None):
-        raise ConfigError(f"{stage}: {name} is a function, not {value!r:.80}")
+        raise ConfigError(f"{stage}: {name} is a function, not {value!r:.80}{advice}")
 
 
 def check_takes_one(stage: str, fn: Any, what: str) -> None:
