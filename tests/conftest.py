@@ -18,3 +18,20 @@ def _own_memory(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STREAMPIPE_CACHE", str(tmp_path_factory.mktemp("memory")))
         yield
+
+
+FIRST = (
+    "tests/test_train_text_to_image.py",
+    "tests/write/test_kills.py",
+    "tests/loader/test_loader.py",
+    "tests/loader/test_accelerate.py",
+    "tests/engine/test_lanes.py",
+    "tests/test_resume.py",
+    "tests/pack/test_resume.py",
+    "tests/test_examples.py",
+)
+"""Files that take minutes: where two processes share the suite, neither is to begin with one of them at the end."""
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: not item.nodeid.startswith(FIRST))

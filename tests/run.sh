@@ -5,5 +5,5 @@ ruff check .
 ruff format --check .
 mypy
 # Two processes, a file of tests in one of them: on two cores this halves the time. The end of a process ends the run:
-# xdist would put another in its place, and then wait for ever.
-python -m pytest -q -n 2 --dist loadfile --max-worker-restart 0 "$@"
+# xdist would put another in its place, and then wait for ever. The order of files is that of tests/conftest.py.
+python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0 "$@"
