@@ -36,7 +36,7 @@ from streampipe.source import Source
 from streampipe.spec import AnyStage, Job, Spec
 from streampipe.spelling import no_method, spelt
 from streampipe.stages.grouping import find_groups
-from streampipe.stages.items import behind, check_takes
+from streampipe.stages.items import check_takes
 from streampipe.stages.stage import StageDefinition
 from streampipe.stages.values import check_number
 from streampipe.traits import Takes
@@ -127,8 +127,7 @@ class Pipeline(Fluent, IterableDataset[Any]):
     @property
     def _yields(self) -> Takes:
         """Whether this pipeline yields samples or batches."""
-        source = self.source
-        return behind(self.chain, Takes.BATCHES if source.batched else Takes.SAMPLES if source.singly else Takes.ANY)
+        return self.spec.yields
 
     def _beside(self, stage: str) -> Beside:
         """Where this pipeline's shards are, for a stage that reads files beside them."""

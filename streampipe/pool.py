@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from streampipe.errors import ConfigError
+
 
 class _State(threading.local):
     on = False
@@ -37,8 +39,26 @@ def is_collecting() -> bool:
     return _state.on
 
 
+def refused(what: str, error: RuntimeError) -> str:
+    """The sentence where no thread could be started to do something with."""
+    return (
+        f"no thread can be started to {what} with ({error}); let this user have more processes (ulimit -u), or read "
+        f"with fewer workers and threads"
+    )
+
+
 class Pool(ThreadPoolExecutor):
-    """A pool of threads for generators: closed, they wait for the calls that run; collected, they do not."""
+    """A pool of threads for generators: closed, they wait for the calls that run; collected, they do not.
+
+    Where no further thread can be started, those that there are do the work.
+    """
+
+    def _adjust_thread_count(self) -> None:
+        try:
+            super()._adjust_thread_count()  # type: ignore[misc]
+        except RuntimeError as error:
+            if not self._threads:
+                raise ConfigError(refused("work", error)) from error
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """End the threads."""

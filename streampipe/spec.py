@@ -10,6 +10,8 @@ from typing import Any
 from streampipe.errors import ConfigError
 from streampipe.policy import ErrorPolicy
 from streampipe.reading.protocol import Samples
+from streampipe.stages.items import behind
+from streampipe.traits import Takes
 
 AnyStage = Callable[[Iterable[Any]], Iterable[Any]]
 
@@ -47,6 +49,12 @@ class Spec:
         """The stages behind the source; and those of its parts, where these make the batches."""
         parts = self.source.parts if self.source.batched else ()
         return [self.chain, *(part.chain for part in parts)]
+
+    @property
+    def yields(self) -> Takes:
+        """Whether it yields samples or batches."""
+        source = self.source
+        return behind(self.chain, Takes.BATCHES if source.batched else Takes.SAMPLES if source.singly else Takes.ANY)
 
 
 @dataclass(frozen=True)

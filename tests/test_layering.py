@@ -93,7 +93,7 @@ INSIDE = {  # and in a folder, each file from those before it
     "observe": "histogram trace tally",
     "report": "seen summary verdict summarize text metrics chrome html page forms saved live prometheus",
     "lineage": "log read",
-    "loader": "ahead callers handover making recorder feed watchers passes reports choose loader",
+    "loader": "ahead options callers handover making recorder feed watchers passes reports choose loader",
     "views": "picture cards show",
     "compat": "checkpoint accelerate datasets lightning open_clip ray transformers webdataset",
     "usage": "words arguments bench cat completion extract index info ls pack preview select verify",

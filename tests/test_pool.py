@@ -6,9 +6,13 @@ import sys
 import threading
 from pathlib import Path
 
+import pytest
+
+import streampipe as sp
 from streampipe.loader.ahead import Ahead
 from streampipe.pool import Pool, is_collecting
 from streampipe.threads import ordered
+from tests.data import write_shards
 
 
 class Circle:
@@ -105,3 +109,39 @@ def test_streams_that_are_left_end_without_the_collector():
     root = Path(__file__).parents[1]
     done = subprocess.run([sys.executable, "-c", LEFT], cwd=root, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
+
+
+def refuse_threads(monkeypatch):
+    def start(self):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+
+
+REFUSED = r"^no thread can be started to .* with \(can't start new thread\); let this user have more processes \(ulimit"
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("where", ["loader", "stage", "plan"])
+def test_where_no_thread_can_be_started_one_sentence_says_so(tmp_path, monkeypatch, where):
+    write_shards(tmp_path, [4, 4])
+    threads = 2 if where == "stage" else 0
+    pipe = sp.stream(str(tmp_path), shuffle=where == "plan").map(len, "txt", threads=threads).batch(2)
+    loader = pipe.loader(threads=2 if where == "loader" else 0)
+    with monkeypatch.context() as patch:
+        refuse_threads(patch)
+        with pytest.raises(sp.ConfigError, match=REFUSED):
+            list(loader)
+        gc.collect()
+    assert len(list(loader)) == 4
+
+
+def test_where_no_further_thread_can_be_started_those_of_the_pool_do_the_work(monkeypatch):
+    let_go = threading.Event()
+    with Pool(2) as pool:
+        first = pool.submit(let_go.wait)
+        with monkeypatch.context() as patch:
+            refuse_threads(patch)
+            second = pool.submit(int)
+        let_go.set()
+        assert (first.result(60), second.result(60)) == (True, 0)

@@ -6,7 +6,6 @@ import argparse
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +23,7 @@ from streampipe.index.merged import Untold, Wanted
 from streampipe.index.merged import facts_of as merged_facts
 from streampipe.index.sizes import Lengths, sizes_from, sizes_of
 from streampipe.plan.buckets import Buckets, make
+from streampipe.pool import Pool
 from streampipe.query.aliases import CAPTION_KEYS, columns_of
 
 log = logging.getLogger("streampipe")
@@ -54,7 +54,7 @@ def run(given: argparse.Namespace) -> int:
     """Read all indexes, and say what is in them."""
     shards, source = shards_of(given)
     finder, whole = finder_of(given, source), Dataset(make(given.bucket))
-    with ThreadPoolExecutor(given.threads) as pool:
+    with Pool(given.threads) as pool:
         left = np.ones(len(shards), bool)
         known = known_of(shards, finder)
         for (_, at), found in zip(jobs := list(known.merged()), pool.map(_merged(known, finder), jobs), strict=True):

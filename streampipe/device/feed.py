@@ -24,6 +24,7 @@ from streampipe.loader.feed import length_of
 from streampipe.loader.reports import look, report_of
 from streampipe.policy import ErrorPolicy
 from streampipe.report import Summary
+from streampipe.traits import Takes
 
 _PLACE = "decode on the device"
 
@@ -114,7 +115,7 @@ class DeviceLoader:
             flow.close()
 
     def _given(self, flow: Generator[Any, None, None]) -> Iterator[Any]:
-        loop = self._watch.loop
+        loop, batched = self._watch.loop, self.loader.pipe.spec.yields is Takes.BATCHES
         try:
             while True:
                 loop.asks()
@@ -129,7 +130,7 @@ class DeviceLoader:
                     current.wait_event(event)
                     mapped(batch, partial(_held, stream=current))
                 self._state, self._running = state, state["step"] > 0
-                loop.gives(length_of(batch), when)
+                loop.gives(length_of(batch, batched), when)
                 yield batch
                 del batch
                 if self._flow is not flow:

@@ -11,6 +11,7 @@ from typing import Any
 
 from streampipe.context import Mark, Memory, Run, Trail
 from streampipe.errors import ConfigError
+from streampipe.report.summary import READING
 from streampipe.samples import to_bytes
 from streampipe.stages.bucket import Pools, count_batch
 from streampipe.stages.fuse import fuse
@@ -96,7 +97,7 @@ def _marked(items: Iterable[Any], trail: Trail, mark: Mark, memory: Memory | Non
 
 def _numbered(stage: AnyStage, seen: dict[str, int]) -> str:
     name = name_of(stage)
-    number = seen[name] = seen.get(name, 0) + 1
+    number = seen[name] = seen.get(name, int(name == READING)) + 1  # a stage that is named as reading is told apart
     return name if number == 1 else f"{name}#{number}"
 
 

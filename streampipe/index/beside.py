@@ -6,12 +6,13 @@ import os
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Any
 
 from streampipe.context import Run, where
 from streampipe.counters import counters
 from streampipe.errors import ConfigError
+from streampipe.pool import Pool
 from streampipe.source import Source
 from streampipe.tar import Limits
 from streampipe.unwanted import Unwanted, asking, is_unwanted, result
@@ -122,7 +123,7 @@ class Beside:
                 self.held(url, load, epoch, run, what)
 
         if len(new) > 1:
-            with ThreadPoolExecutor(min(len(new), _AT_ONCE), thread_name_prefix="streampipe-beside") as pool:
+            with Pool(min(len(new), _AT_ONCE), thread_name_prefix="streampipe-beside") as pool:
                 list(pool.map(one, new))
 
     def _live(self) -> _Live:

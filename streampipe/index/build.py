@@ -7,7 +7,6 @@ import logging
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,6 +23,7 @@ from streampipe.index.scan import check, scan
 from streampipe.index.table import IMAGES, NESTED, VIDEOS, ShardIndex
 from streampipe.index.whole import Indexed, Whole
 from streampipe.kinds import checked
+from streampipe.pool import Pool
 from streampipe.processes import Tell
 from streampipe.source import Source, has_query, local_path, redact
 from streampipe.tar import Limits
@@ -223,7 +223,7 @@ def _check(
 
     jobs = zip(urls, map(local_path, places), strict=True)
     local = [url for url, place in jobs if local_path(url) is not None and not (place and os.path.exists(place))]
-    with ThreadPoolExecutor(threads) as pool:
+    with Pool(threads) as pool:
         done = tqdm(pool.map(wrong, local), total=len(local), unit=" shards", desc="check", disable=not progress)
         errors = [error for error in done if error is not None]
     for error in errors[1:]:

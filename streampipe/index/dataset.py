@@ -13,7 +13,6 @@ import logging
 import os
 from array import array
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
@@ -25,6 +24,7 @@ from streampipe.errors import IndexMismatch
 from streampipe.index.find import Finder, index_url
 from streampipe.index.manifest import NAME, Manifest, read
 from streampipe.index.merged import Wanted
+from streampipe.pool import Pool
 from streampipe.source import has_query, local_path, redact
 
 log = logging.getLogger("streampipe")
@@ -129,7 +129,7 @@ def _by_manifests(shards: Sequence[str], finder: Finder) -> Known:
     rows = np.full(len(shards), -1, np.int64)
     if len(folders) > max(_THREADS, len(shards) // _SHARDS_A_FOLDER):
         return Known.nothing(len(shards))
-    with ThreadPoolExecutor(min(_THREADS, len(folders)), thread_name_prefix="streampipe-manifest") as pool:
+    with Pool(min(_THREADS, len(folders)), thread_name_prefix="streampipe-manifest") as pool:
         found = list(pool.map(lambda folder: _manifest(folder, finder), folders))
     for number, manifest in enumerate(found):
         if manifest is not None:

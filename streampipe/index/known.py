@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from streampipe.decoding.text import decode_json
 from streampipe.errors import DecodeError, IndexMismatch, SourceError
 from streampipe.index.facts import column_name, is_scalar
 from streampipe.index.parquet import read_table
+from streampipe.pool import Pool
 from streampipe.source import Source, has_query, redact
 from streampipe.tar import Limits
 from streampipe.urls import ShardList, stem_of
@@ -110,7 +110,7 @@ def known_counts(shards: ShardList, source: Source) -> np.ndarray | None:
     first = _successes(shards[0], source)
     if first is None:
         return None
-    with ThreadPoolExecutor(16) as pool:
+    with Pool(16) as pool:
         numbers = list(pool.map(lambda url: _successes(url, source), shards))
     return None if any(number is None for number in numbers) else np.array(numbers, np.int64)
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
+
+from streampipe.pool import Pool
 
 T = TypeVar("T")
 _THREADS = 2
 _NAME = "streampipe-unpack"
-_pool: ThreadPoolExecutor | None = None
+_pool: Pool | None = None
 _lock = threading.Lock()
 
 
@@ -31,7 +32,7 @@ def unpack(function: Callable[[], T]) -> T:
         return function()
     with _lock:
         if _pool is None:
-            _pool = ThreadPoolExecutor(_THREADS, _NAME)
+            _pool = Pool(_THREADS, _NAME)
         future = _pool.submit(function)
     return future.result()
 

@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 
-from streampipe.pool import is_collecting
+from streampipe.errors import ConfigError
+from streampipe.pool import is_collecting, refused
 from streampipe.unwanted import is_unwanted, unwanted_when
 
 _Made = tuple[str, Any]
@@ -48,7 +49,11 @@ class Ahead(Iterator[Any]):
             self, _end, self._made, self._leave, closed, thread, os.getpid()
         )  # when the process ends, too
         before = torch.get_num_threads()
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError as error:
+            self._end.detach()
+            raise ConfigError(refused("make batches", error)) from error
         ready.wait()
         torch.set_num_threads(before)  # what the thread said of itself holds for those that begin later too
 

@@ -218,11 +218,12 @@ class Received(NamedTuple):
 
 
 def unpack(
-    parcels: Generator[Parcel, None, None], consumers: int, judge: ErrorPolicy, recorder: Recorder
+    parcels: Generator[Parcel, None, None], consumers: int, judge: ErrorPolicy, recorder: Recorder, batched: bool
 ) -> Generator[Received, None, None]:
     """The items of a pass, in the parent; turns without an item come too, because they move the place.
 
     ``judge`` hears in the end what was skipped and dropped by all consumers, ``recorder`` what is waited for and comes.
+    ``batched``: items are known to be batches.
     """
     done: set[int] = set()
     with closing(parcels):
@@ -236,7 +237,7 @@ def unpack(
             if not parcel.more:
                 done.add(parcel.consumer)
             if not is_nothing(parcel.item):
-                recorder.gives(length_of(parcel.item), parcel.made)
+                recorder.gives(length_of(parcel.item, batched), parcel.made)
             yield Received(parcel.item, parcel.moved, len(done) < consumers)
             del parcel
 
@@ -276,8 +277,23 @@ def _is(item: Any, mark: str) -> bool:
     return isinstance(item, str) and item == mark
 
 
-def length_of(batch: Any) -> int:
-    """The samples of a batch, as far as it says."""
-    if isinstance(batch, dict) and isinstance(batch.get("__key__"), list):
-        return len(batch["__key__"])
-    return 1
+def length_of(item: Any, batched: bool) -> int:
+    """The samples of an item. One that is known to be a batch has as many as rows, whatever it is made of.
+
+    >>> length_of({"__key__": ["a", "b"]}, False), length_of((torch.zeros(3, 2), ["a"]), True), length_of([1, 2], False)
+    (2, 3, 1)
+    """
+    keys = item.get("__key__") if isinstance(item, Mapping) else None
+    if isinstance(keys, list):
+        return len(keys)
+    return _rows_of(item) or 1 if batched else 1
+
+
+def _rows_of(value: Any) -> int | None:
+    """The rows of a batch, or of the first of its fields that has some; None where there are none."""
+    if isinstance(value, (Mapping, tuple)):
+        fields = value.values() if isinstance(value, Mapping) else value
+        return next((rows for each in fields if (rows := _rows_of(each)) is not None), None)
+    if isinstance(value, str) or not hasattr(value, "__len__") or getattr(value, "shape", None) == ():
+        return None
+    return len(value)

@@ -10,6 +10,8 @@ import weakref
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
+from math import inf
 from typing import Any, Protocol
 
 import torch.distributed
@@ -30,6 +32,7 @@ from streampipe.loader.callers import lost_state, refuse_reading_ahead
 from streampipe.loader.choose import Choice, Setting, choose, rate_of
 from streampipe.loader.feed import Crew, Feed, Parcel, Received, Task, crew_of, length_of, unpack
 from streampipe.loader.handover import Shelf
+from streampipe.loader.options import check_options, refuse_of_workers
 from streampipe.loader.passes import Pass
 from streampipe.loader.recorder import Recorder
 from streampipe.loader.reports import facts_of, look, report_of
@@ -39,24 +42,9 @@ from streampipe.report import Facts, Summary
 from streampipe.report.metrics import HasScalars, Logger
 from streampipe.report.prometheus import show
 from streampipe.spec import Job, Spec
-from streampipe.spelling import meant
-from streampipe.stages.values import TAILS, check_choice, check_flag, check_kind, check_number
+from streampipe.stages.values import TAILS, check_choice, check_flag, check_function, check_kind, check_number
+from streampipe.traits import Takes
 from streampipe.world import check_world, find_world
-
-_ELSEWHERE = {
-    "batch_size": "put batch(n) at its end",
-    "shuffle": "give sp.stream(..., shuffle=True)",
-    "drop_last": "give batch(n, tail='drop'), or loader(tail='drop')",
-    "collate_fn": "put map(fn) behind batch(n)",
-    "prefetch_factor": "give loader(prefetch=n)",
-    "sampler": "give sp.stream(..., shuffle=True); the order is a function of seed and epoch",
-    "batch_sampler": "put batch(n) at its end, behind bucket(...) for batches of like images",
-    "generator": "give sp.stream(..., seed=n): every order and random choice follows from it",
-    "in_order": "batches always come in their order; a slow sample holds up its own batch alone",
-    "pin_memory_device": "give pin_memory=True",
-    "dataset": "it is the pipeline itself",
-}
-"""Options of torch's DataLoader, and what does the same here."""
 
 
 class HasSpec(Protocol):
@@ -64,20 +52,6 @@ class HasSpec(Protocol):
 
     @property
     def spec(self) -> Spec: ...
-
-
-def check_options(options: Mapping[str, Any]) -> None:
-    """Refuse the options of torch's DataLoader that have their place elsewhere, and those that nobody knows.
-
-    Raises:
-        ConfigError: it says where.
-    """
-    for option in options:
-        advice = _ELSEWHERE.get(option)
-        if advice is not None:
-            raise ConfigError(f"loader has no {option}=: the pipeline decides; {advice}")
-        known = inspect.signature(Loader).parameters
-        raise ConfigError(f"loader has no {option}={meant('loader', [option], known)}; help(sp.Loader) lists them")
 
 
 class Loader(DataLoader[Any]):
@@ -113,7 +87,8 @@ class Loader(DataLoader[Any]):
         callbacks: functions of (metrics, step), as ``wandb.log`` is, or writers with ``add_scalar``, as TensorBoard's;
             they are called every ``callback_every`` batches.
         progress: shows a ``"line"`` while a pass runs, or the report as a ``"table"`` (needs ``streampipe[rich]``).
-        pin_memory, timeout, persistent_workers, multiprocessing_context, worker_init_fn: as in torch's DataLoader.
+        pin_memory, timeout, persistent_workers, multiprocessing_context, worker_init_fn: as in torch's DataLoader; all
+            but the first are refused where there are no workers.
 
     Codecs release the GIL, and a worker must hand every batch over to the parent: on a few cores ``threads=`` with
     ``num_workers=0`` is the fastest. Worker processes win where stages are mostly Python; the two can be combined.
@@ -145,7 +120,7 @@ class Loader(DataLoader[Any]):
         progress: str | None = None,
         **unknown: Any,
     ) -> None:
-        check_options(unknown)
+        check_options(unknown, inspect.signature(Loader).parameters)
         if not hasattr(pipe, "spec"):
             raise ConfigError(f"a loader is of a pipeline, as sp.stream(...).batch(n) gives it, not of {pipe!r:.80}")
         check_number("loader", "num_workers", num_workers, 0)
@@ -161,15 +136,18 @@ class Loader(DataLoader[Any]):
         check_flag("loader", "fixed_epoch", fixed_epoch)
         check_flag("loader", "pin_memory", pin_memory)
         check_flag("loader", "trace", trace)
-        if not isinstance(timeout, (int, float)) or timeout < 0:
+        check_flag("loader", "persistent_workers", persistent_workers)
+        check_function("loader", "worker_init_fn", worker_init_fn, optional=True)
+        if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 <= timeout < inf:
             raise ConfigError(f"loader: timeout is seconds, 0 (none) or more, not {timeout!r}")
-        if persistent_workers and not num_workers and not auto:
-            raise ConfigError("loader: persistent_workers=True needs num_workers=1 or more: without them none persists")
+        if not num_workers and not auto:
+            refuse_of_workers(persistent_workers, timeout, multiprocessing_context, worker_init_fn)
         self._choice: Choice | None = None
         if auto:
             if num_workers or threads:
                 raise ConfigError("auto=True chooses num_workers and threads; leave them out, or leave out auto")
-            self._choice = _chosen(pipe, find_world(rank, world_size), prefetch, multiprocessing_context)
+            world = find_world(rank, world_size)
+            self._choice = _chosen(pipe, world, prefetch, multiprocessing_context, worker_init_fn)
             num_workers, threads = self._choice.setting
         self.pipe = pipe
         self.prefetch = prefetch
@@ -295,15 +273,16 @@ class Loader(DataLoader[Any]):
         crew = crew_of(engine, feed.rank, feed.world_size, self.num_workers, self.threads)
         return facts_of(engine, crew, self.prefetch)
 
-    def prometheus(self, registry: Any = None, **labels: str) -> None:
+    def prometheus(self, registry: Any = None, **labels: object) -> None:
         """Show this loader's numbers to Prometheus: ``prometheus_client.start_http_server(9000)`` serves them.
 
         Args:
             registry: of ``prometheus_client``; its default one if not given.
-            labels: put on every number, as in ``loader.prometheus(loader="train")``.
+            labels: put on every number, as in ``loader.prometheus(loader="train", rank=0)``; they tell loaders apart,
+                and one with the labels of another takes its place, as after a restart.
 
         Raises:
-            ConfigError: prometheus_client is not installed.
+            ConfigError: prometheus_client is not installed; a label's name is none, or ``stage`` or ``reason``.
         """
         show(self.summary, labels, registry)
 
@@ -472,7 +451,9 @@ class Loader(DataLoader[Any]):
             feed.begin(Task(engine, at, life.until, crew))
             parcels = self._from_workers() if self.num_workers else feed.parcels(self._pins)
             self._judge = engine.spec.policy.fresh()
-            self._flow = unpack(parcels, crew.consumers, self._judge, self._recorder)
+            self._flow = unpack(
+                parcels, crew.consumers, self._judge, self._recorder, self.pipe.spec.yields is Takes.BATCHES
+            )
         return self._flow
 
     def _from_workers(self) -> Generator[Parcel, None, None]:
@@ -493,15 +474,16 @@ class Loader(DataLoader[Any]):
         return self.pin_memory and torch.accelerator.is_available()
 
 
-def _chosen(pipe: HasSpec, world: tuple[int, int], prefetch: int, context: Any) -> Choice:
+def _chosen(pipe: HasSpec, world: tuple[int, int], prefetch: int, context: Any, init: Any) -> Choice:
     """The fastest setting for a pipeline; the first rank's, where all of them ask."""
 
     def measure(setting: Setting) -> float:
         endless = replace(pipe.spec, epochs=None)
+        of_workers = {"multiprocessing_context": context, "worker_init_fn": init} if setting.workers else {}
         loader = Loader(_Bare(endless), *setting[:1], threads=setting.threads, rank=world[0], world_size=world[1],
-                        prefetch=prefetch, multiprocessing_context=context)  # fmt: skip
+                        prefetch=prefetch, **of_workers)  # fmt: skip
         with closing(iter(loader)) as batches:
-            return rate_of(batches, length_of)
+            return rate_of(batches, partial(length_of, batched=pipe.spec.yields is Takes.BATCHES))
 
     together = world[1] > 1 and torch.distributed.is_available() and torch.distributed.is_initialized()
     found: list[Any] = [choose(pipe.spec, measure, world[1]) if not together or world[0] == 0 else None]

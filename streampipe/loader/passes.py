@@ -77,6 +77,8 @@ class Pass:
                 "set_epoch was called; use a newer one, and a loader for each of the loops that run at the same time"
             )
         life = self._life
+        if not self.over:
+            self._loader._recorder.asks()
         if self.over or (self.complete and life.steps is not None):
             self.over = True
             self._ends()

@@ -27,18 +27,22 @@ class Recorder:
         self.waits = Histogram()
         self._sums = self.counts.meter(name)
         self.first: list[float] = []
-        """Seconds from the beginning of each pass to its first batch."""
-        self._began: float | None = None  # of a pass whose first batch has not come
-        self._asked = self._came = 0.0
+        """Seconds that the first batch of each pass was waited for."""
+        self._is_first = False  # the first batch of a pass has not come
+        self._asked: float | None = None  # since when an item is wanted
+        self._came = 0.0  # when something came, or was asked for
         self._gave: float | None = None
 
     def begin(self) -> None:
-        """A pass begins: what lies between passes is no step."""
-        self._gave, self._began = None, perf_counter()
+        """A pass begins: what lies between passes, and before its first batch is asked for, is no step and no wait."""
+        self._gave = self._asked = None
+        self._is_first = True
 
     def asks(self) -> None:
-        """The consumer wants the next item: its step has ended."""
-        self._asked = now = perf_counter()
+        """The consumer wants the next item: its step has ended. It may be said again until the item is given."""
+        if self._asked is not None:
+            return
+        self._asked = self._came = now = perf_counter()
         if self._gave is not None:
             self._sums["step seconds"] += now - self._gave
             if self.counts.trace is not None:
@@ -49,26 +53,28 @@ class Recorder:
         """Something came, with what its worker counted."""
         if counted is not None:
             self.counts.merge(counted)
-        self._came = now = perf_counter()
-        self._sums["wait seconds"] += now - self._asked
+        now = perf_counter()
+        self._sums["wait seconds"] += now - self._came
+        self._came = now
 
     def gives(self, samples: int, made: float) -> None:
         """It is an item, made at that time, which is given to the consumer."""
-        now, sums = self._came, self._sums
-        wait = now - self._asked
-        if self._began is not None:
-            self.first.append(now - self._began)
-            self._began = None
+        assert self._asked is not None
+        now, sums, asked = self._came, self._sums, self._asked
+        wait, self._asked = now - asked, None
+        if self._is_first:
+            self.first.append(wait)
+            self._is_first = False
         else:
             self.waits.add(wait)
             if wait < _READY:
                 sums["ready"] += 1
         sums["batches"] += 1
         sums["samples"] += samples
-        if made < self._asked:
-            sums["lay ready seconds"] += self._asked - made
+        if made < asked:
+            sums["lay ready seconds"] += asked - made
         if self.counts.trace is not None:
-            self.counts.trace.add("wait", self._asked, wait, wait)
+            self.counts.trace.add("wait", asked, wait, wait)
         self._gave = now
 
     def seen(self) -> Seen:

@@ -11,7 +11,6 @@ import os
 import posixpath
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from typing import Any, NamedTuple
 
@@ -24,6 +23,7 @@ from streampipe.index import Finder, ShardIndex
 from streampipe.index.columns import Columns
 from streampipe.index.facts import OWN, image_size, is_scalar
 from streampipe.index.table import make
+from streampipe.pool import Pool
 from streampipe.reading.pieces import FOOTER, Pieces, as_counted, spans_of
 from streampipe.source import Source, local_path, redact
 from streampipe.source.store import Pin
@@ -81,7 +81,7 @@ class Parquet:
         self.files = _files(urls, self.source)
         self._now: OrderedDict[int, pq.ParquetFile] = OrderedDict()
         self._versions: dict[int, Version] = {}
-        with ThreadPoolExecutor(_THREADS) as pool:
+        with Pool(_THREADS) as pool:
             feet = list(pool.map(self._foot, range(len(self.files))))
         # The date of a local file is not told to other processes: on another machine, it may be a copy.
         self._pins = [

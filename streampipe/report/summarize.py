@@ -56,7 +56,7 @@ def _consumer(seen: Seen, facts: Facts) -> Summary:
     making, idle = reader.get("busy seconds", 0.0), reader.get("waiting seconds", 0.0)
     wall = max((wait + step) / facts.ranks, 1e-9)
     after = max(1, batches - len(seen.first))
-    begun = batches > 4  # what comes before the first batch of a pass is told apart: it says nothing of the others
+    begun = batches > max(4, 2 * len(seen.first))  # the first of a pass says nothing of the others: it is told apart
     steady = max(0.0, wait - sum(seen.first)) if begun else wait
     counted = samples * (after / batches if begun else 1)
     found = Summary(

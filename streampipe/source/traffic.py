@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from streampipe.counters import OfLoader, counters, scope, work_for
 from streampipe.errors import SourceError
+from streampipe.pool import refused
 from streampipe.source.buffers import Buffers
 from streampipe.source.link import Link
 from streampipe.source.network import Network
@@ -100,10 +101,7 @@ class Traffic:
                 self._threads -= 1
                 self._starting -= 1
                 if self._threads <= self._starting:  # others are not sure to begin either
-                    raise SourceError(
-                        f"no thread can be started to read shards with ({error}); let this user have more processes "
-                        f"(ulimit -u), or read with fewer workers and threads"
-                    ) from error
+                    raise SourceError(refused("read shards", error)) from error
                 self._idle -= 1
         else:
             with self._lock:

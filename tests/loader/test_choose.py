@@ -1,6 +1,7 @@
 """Numbers of workers and threads: by a rule, or by a trial that is remembered."""
 
 import itertools
+import multiprocessing
 
 import pytest
 
@@ -81,3 +82,22 @@ def test_the_first_batch_is_no_part_of_a_rate():
 
 def test_a_choice_is_a_line():
     assert str(Choice(Setting(0, 8))) == "num_workers=0, threads=8, by the rule for this machine"
+
+
+_ready = False
+
+
+def get_ready(number):
+    global _ready
+    _ready = True
+
+
+def ready_in_workers(text):
+    assert _ready or multiprocessing.parent_process() is None
+    return text
+
+
+def test_workers_of_a_trial_are_made_ready_as_those_of_the_run(pipe, monkeypatch):
+    monkeypatch.setattr("streampipe.loader.choose._SECONDS", 0.0)
+    loader = pipe.map(ready_in_workers, "image").loader(auto=True, worker_init_fn=get_ready)
+    assert len(list(loader)) == 3

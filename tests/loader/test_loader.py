@@ -355,11 +355,36 @@ def test_descriptors_stay_constant_over_passes(tmp_path):
     assert len(os.listdir("/proc/self/fd")) < before + 12
 
 
-def test_wrong_options_are_refused(tmp_path):
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"threads": -1},
+        {"prefetch": 0},
+        {"timeout": -1},
+        {"timeout": True},
+        {"timeout": float("nan")},
+        {"timeout": float("inf")},
+        {"worker_init_fn": 5},
+        {"persistent_workers": "yes"},
+    ],
+    ids=str,
+)
+def test_wrong_options_are_refused(tmp_path, options):
     write_shards(tmp_path, [1])
-    for options in ({"threads": -1}, {"prefetch": 0}):
-        with pytest.raises(sp.ConfigError):
-            pipeline(tmp_path).loader(**options)
+    with pytest.raises(sp.ConfigError, match=f"loader: {next(iter(options))} is "):
+        pipeline(tmp_path).loader(num_workers=1, **options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"multiprocessing_context": "spawn"}, {"timeout": 3}, {"worker_init_fn": print}, {"persistent_workers": True}],
+    ids=str,
+)
+def test_options_of_workers_are_refused_where_there_are_none(tmp_path, options):
+    write_shards(tmp_path, [1])
+    for threads in (0, 2):
+        with pytest.raises(sp.ConfigError, match=f"loader: {next(iter(options))}= is of worker processes, and num_wor"):
+            pipeline(tmp_path).loader(threads=threads, **options)
 
 
 def test_environment_and_process_group_must_agree(tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 import time
 
 import pytest
+import torch
 
 import streampipe as sp
 from streampipe.counters import counters
@@ -129,3 +130,58 @@ def test_slow_samples_stop_nobody_and_change_no_batch(tmp_path):
     assert [batch["__key__"] for batch in loader] == plain
     found = loader.summary()
     assert found.idle_seconds / (found.idle_seconds + found.making_seconds) < 0.2
+
+
+def test_what_lies_before_the_first_batch_is_asked_for_is_no_wait_for_data(folder):
+    loader = sp.stream(folder).batch(4).loader()
+    passing = iter(loader)
+    time.sleep(0.3)
+    for _ in passing:
+        pass
+    found = loader.summary()
+    assert found.first_batch_seconds[0] < found.wait_seconds
+    assert found.wait_share > 0.5
+
+
+def test_the_last_step_of_a_pass_in_steps_is_one_too(folder):
+    loader = sp.stream(folder, epochs=None).batch(4).loader(steps_per_epoch=1)
+    for _ in range(6):
+        for _ in loader:
+            time.sleep(0.01)
+    found = loader.summary()
+    assert found.step_seconds >= 6 * 0.01
+    assert found.rate <= found.samples / found.step_seconds
+
+
+@pytest.mark.parametrize("options", [{}, {"num_workers": 1}], ids=str)
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda pipe: pipe.batch(4).map(lambda batch: (torch.zeros(4, 9), "a text")),
+        lambda pipe: pipe.map(len, "txt").select("txt", metadata=False).batch(4),
+        lambda pipe: pipe.map(len, "txt").batch(4).map(lambda batch: batch["txt"]),
+        lambda pipe: pipe.batch(4).map(lambda batch: {"all": torch.tensor(1), "txt": batch["txt"]}),
+    ],
+    ids=["tuple", "no keys", "tensor", "a number first"],
+)
+def test_samples_are_counted_whatever_batches_are_made_of(folder, change, options):
+    loader = change(sp.stream(folder)).loader(**options)
+    list(loader)
+    assert (loader.summary().batches, loader.summary().samples) == (10, 40)
+
+
+def test_a_sample_that_is_made_of_many_numbers_is_one():
+    loader = sp.from_iterable([(torch.zeros(3, 4), 1)] * 5).loader()
+    list(loader)
+    assert loader.summary().samples == 5
+
+
+def reading(samples):
+    yield from samples
+
+
+def test_a_stage_that_is_named_as_reading_has_a_row_of_its_own(folder):
+    loader = sp.stream(folder).apply(reading).batch(4).loader()
+    list(loader)
+    rows = [(row.name, row.samples_out) for row in loader.summary().stages]
+    assert rows == [("reading", 40), ("reading#2", 40), ("batch", 10)]

@@ -4,7 +4,10 @@ import pytest
 
 import streampipe as sp
 from streampipe.errors import ConfigError
+from streampipe.report import Summary
 from streampipe.report import live as module
+from streampipe.report.prometheus import show
+from streampipe.report.summary import StageRow
 
 
 @pytest.fixture
@@ -79,3 +82,41 @@ def test_prometheus_reads_the_numbers_of_the_moment(pipe):
     assert registry.get_sample_value("streampipe_batches_total", {"loader": "train"}) == 6
     assert registry.get_sample_value("streampipe_samples_total", {"loader": "train"}) == 12
     assert registry.get_sample_value("streampipe_stage_seconds_total", {"loader": "train", "stage": "batch"}) >= 0
+
+
+def test_prometheus_shows_several_loaders_the_newest_of_the_same_labels_and_none_that_is_gone(pipe):
+    client = pytest.importorskip("prometheus_client")
+    registry = client.CollectorRegistry(auto_describe=True)  # as the default one: it refuses a name that is there
+    train, val, gone = pipe.loader(), pipe.loader(), pipe.loader()
+    for loader, labels in ((train, {"loader": "train", "rank": 0}), (val, {"loader": "val"}), (gone, {})):
+        loader.prometheus(registry, **labels)
+    list(train)
+    del gone, loader
+
+    def batches(**labels):
+        return registry.get_sample_value("streampipe_batches_total", labels)
+
+    assert (batches(loader="train", rank="0"), batches(loader="val"), batches()) == (6, 0, None)
+    assert b'rank="0"' in client.generate_latest(registry)
+    again = pipe.loader()
+    again.prometheus(registry, loader="train", rank=0)
+    assert batches(loader="train", rank="0") == 0
+    for name in ("stage", "reason", "a-b", "__x"):
+        with pytest.raises(ConfigError, match=f"{name!r} is no label for a loader"):
+            train.prometheus(registry, **{name: "x"})
+
+
+def test_counters_of_prometheus_never_fall_though_estimates_do():
+    client = pytest.importorskip("prometheus_client")
+
+    class Has:
+        seconds = 0.0
+
+        def summary(self):
+            return Summary(stages=[StageRow("decode", own_seconds=self.seconds)])
+
+    registry, has, seen = client.CollectorRegistry(), Has(), []
+    show(has.summary, {}, registry)
+    for has.seconds in (1.0, 3.0, 2.0, 4.0):
+        seen.append(registry.get_sample_value("streampipe_stage_seconds_total", {"stage": "decode"}))
+    assert seen == [1.0, 3.0, 3.0, 4.0]
