@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import logging
 import os
 import sys
@@ -44,6 +45,7 @@ _GO_ON = ("pack", "index")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command. Exit status: 0 done, 1 an error or damage, 2 wrong usage, 3 done but files were skipped."""
+    _open_streams()
     logging.basicConfig(format="%(levelname)s: %(message)s")
     words = sys.argv[1:] if arguments is None else list(arguments)
     given = parser(words[:1]).parse_args(words)
@@ -64,6 +66,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         hint = "; run the same command again to go on" if given.command in _GO_ON else ""
         print(f"streampipe: interrupted{hint}", file=sys.stderr)
         return 130
+
+
+def _open_streams() -> None:
+    """Let all be printed: letters that a terminal's encoding lacks by their numbers, and what goes to a closed stream
+    to nowhere. (The next file that is opened would have its number.)
+    """
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def command(name: str) -> ModuleType:

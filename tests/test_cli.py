@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import re
 import subprocess
 import sys
@@ -423,3 +424,21 @@ def test_preview_writes_a_page_or_says_what_means_nothing(folder, tmp_path, caps
         status, _, err = run(capsysbinary, "preview", folder, *arguments)
         assert status == 1
         assert words in err
+
+
+def test_names_that_a_terminals_encoding_lacks_are_printed_by_their_numbers(tmp_path):
+    (tmp_path / "a.tar").write_bytes(shard([("k\u6771", {"txt": "x"})]))
+    environment = {**os.environ, "PYTHONIOENCODING": "latin-1"}
+    command = [sys.executable, "-m", "streampipe", "ls", str(tmp_path / "a.tar")]
+    ran = subprocess.run(command, env=environment, capture_output=True, timeout=120)
+    assert (ran.returncode, ran.stderr) == (0, b"")
+    assert b"k\\u6771\ttxt=1" in ran.stdout
+
+
+def test_closed_streams_are_nowhere(folder, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    assert main(["verify", str(folder)]) == 0
+    assert main(["cat", str(folder), "nothing.txt"]) == 1
+    sys.stdout.close()
+    sys.stderr.close()

@@ -74,6 +74,8 @@ class DeviceLoader:
         """Where training stands: after the batch that was yielded last. See ``Loader.state_dict``."""
         if self._state is None:
             return self.loader.state_dict(all_ranks)
+        if self.loader._watchers is not None:
+            self.loader._watchers.state_taken()
         return self.loader.gathered(self._state) if all_ranks or self.loader.state_of == "job" else self._state
 
     def load_state_dict(self, state: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> None:
@@ -116,9 +118,14 @@ class DeviceLoader:
 
     def _given(self, flow: Generator[Any, None, None]) -> Iterator[Any]:
         loop, batched = self._watch.loop, self.loader.pipe.spec.yields is Takes.BATCHES
+        watchers = self.loader._watchers
+        if watchers is not None:
+            watchers.begins(self.loader._length(), self.summary, lambda: self._state)
         try:
             while True:
                 loop.asks()
+                if watchers is not None:
+                    watchers.asks()
                 made = next(flow, None)
                 loop.came(None)
                 if made is None:
@@ -131,6 +138,8 @@ class DeviceLoader:
                     mapped(batch, partial(_held, stream=current))
                 self._state, self._running = state, state["step"] > 0
                 loop.gives(length_of(batch, batched), when)
+                if watchers is not None:
+                    watchers.batch(state["batches"] - 1, batch)
                 yield batch
                 del batch
                 if self._flow is not flow:
@@ -140,6 +149,8 @@ class DeviceLoader:
                     )
             self._end()  # the loader knows itself what follows
         finally:
+            if watchers is not None:
+                watchers.ends()
             flow.close()
 
     def _made(self) -> Iterator[Any]:
@@ -168,7 +179,7 @@ class DeviceLoader:
     def _opened(self, maker: ImageMaker) -> Iterator[Any]:
         """In a second thread: the loader's batches, their images decoded but not yet cut; and the state behind each."""
         stream, time = _stream(self.device), self._watch.opening.time
-        for batch in self.loader:
+        for batch in self.loader._unwatched():
             state = self.loader.rank_state()
             opened: dict[str, Opened] = {}
             if isinstance(batch, dict):

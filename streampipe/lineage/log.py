@@ -1,14 +1,16 @@
 """Writes which samples each batch had, as Parquet files in a folder that appear whole.
 
-Strategy: rows wait in memory and become a file now and then, at the end of a pass, and where a state is taken, so that
-a checkpoint and the log agree. A killed job loses what it did since. When it goes on from a checkpoint it does some
-steps again: a file says when it was written, and readers believe the newest one.
+Strategy: rows wait in memory and become a file now and then, at the end of a pass or process, and where a state is
+taken, so that a checkpoint and the log agree (every few seconds where states are taken all the time). A killed job
+loses what it did since. When it goes on from a checkpoint it does some steps again: a file says when it was written,
+and readers believe the newest one.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from time import monotonic, time_ns
@@ -37,7 +39,7 @@ NAME, END = "trained-on-", ".parquet"
 ABOUT = b"streampipe"
 _ROWS = 200_000
 _SECONDS = 60.0
-_SOON = 5.0  # where states are taken all the time
+_SOON = 5.0  # between states that are written for
 
 
 class Log:
@@ -45,24 +47,21 @@ class Log:
 
     Args:
         folder: where the files go; it is made if need be.
-        state: gives the loader's state, of which each file keeps the one at its beginning.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], rank: int, ranks: int, state: Callable[[], Any]) -> None:
-        self._folder = Path(folder)
-        if "://" in str(folder) or self._folder.is_file():
+    def __init__(self, folder: str | os.PathLike[str], rank: int, ranks: int) -> None:
+        place = Path(folder)
+        if "://" in str(folder) or place.is_file():
             raise ConfigError(f"loader(log=) is a folder of this machine, as in log='trained_on', not {folder!r}")
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._rank, self._ranks = rank, ranks
-        self._state = state
-        self._columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
-        self._begun: Any = None  # the state before the first row that waits
-        self._written = monotonic()
+        place.mkdir(parents=True, exist_ok=True)
+        self._waiting = _Waiting(place, rank, ranks)
+        self._for_state = -_SOON
+        weakref.finalize(self, _at_end, self._waiting, os.getpid())  # when the process ends, too
 
-    def begins(self) -> None:
-        """A batch comes next."""
-        if self._begun is None:
-            self._begun = self._state()
+    def begins(self, state: Callable[[], Any]) -> None:
+        """A batch comes next. ``state`` gives the loader's before it: each file keeps the one at its beginning."""
+        if self._waiting.begun is None:
+            self._waiting.begun = state()
 
     def batch(self, step: int, item: Any) -> None:
         """One batch was received, the ``step``-th.
@@ -71,38 +70,60 @@ class Log:
             ConfigError: it does not say which samples it was made of.
         """
         keys, urls, positions = _samples(item)
-        columns = self._columns
-        number = len(keys)
+        waiting, number = self._waiting, len(keys)
+        columns = waiting.columns
         columns["step"] += [step] * number
-        columns["rank"] += [self._rank] * number
+        columns["rank"] += [waiting.rank] * number
         columns["slot"] += range(number)
         columns["key"] += keys
         columns["url"] += urls
         columns["epoch"] += [each[0] for each in positions]
         columns["shard"] += [each[1] for each in positions]
         columns["number"] += [each[2] for each in positions]
-        if len(columns["step"]) >= _ROWS or monotonic() - self._written > _SECONDS:
+        if len(columns["step"]) >= _ROWS or monotonic() - waiting.written > _SECONDS:
             self.write()
 
     def soon(self) -> None:
         """A state was taken: what came before it should be on the disk."""
-        if monotonic() - self._written > _SOON:
+        if monotonic() - self._for_state >= _SOON:
+            self._for_state = monotonic()
             self.write()
 
     def write(self) -> None:
         """Write what waits."""
-        columns, self._written = self._columns, monotonic()
+        self._waiting.write()
+
+
+class _Waiting:
+    """The rows that wait, which the log's end must reach without the log."""
+
+    def __init__(self, folder: Path, rank: int, ranks: int) -> None:
+        self.folder = folder
+        self.rank, self.ranks = rank, ranks
+        self.columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
+        self.begun: Any = None  # the state before the first of them
+        self.written = monotonic()
+
+    def write(self) -> None:
+        """Make them a file."""
+        columns, self.written = self.columns, monotonic()
         if not columns["step"]:
             return
         first, last = columns["step"][0], columns["step"][-1]
-        about = {"rank": self._rank, "ranks": self._ranks, "first": first, "last": last, "written": time_ns()}
-        schema = SCHEMA.with_metadata({ABOUT: json.dumps({**about, "state": self._begun})})
-        name = f"{NAME}{first:012d}-rank{self._rank:05d}-{about['written']:x}{END}"
-        with AtomicFile(self._folder / name) as draft:
+        about = {"rank": self.rank, "ranks": self.ranks, "first": first, "last": last, "written": time_ns()}
+        schema = SCHEMA.with_metadata({ABOUT: json.dumps({**about, "state": self.begun})})
+        name = f"{NAME}{first:012d}-rank{self.rank:05d}-{about['written']:x}{END}"
+        with AtomicFile(self.folder / name) as draft:
             pq.write_table(pa.table(columns, schema=schema), draft.file, compression="zstd")
             draft.publish()
-        self._columns = {name: [] for name in SCHEMA.names}
-        self._begun = None
+        self.columns = {name: [] for name in SCHEMA.names}
+        self.begun = None
+
+
+def _at_end(waiting: _Waiting, process: int) -> None:
+    """The log is gone, or the process ends. A fork has a copy of the rows, which are not its own."""
+    if os.getpid() == process:
+        waiting.write()
 
 
 def _samples(item: Any) -> tuple[Sequence[Any], Sequence[Any], Sequence[Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,11 +13,13 @@ import pyarrow.parquet as pq
 
 from streampipe.errors import ConfigError
 from streampipe.kinds import checked_class
-from streampipe.lineage.log import ABOUT, END, NAME, SCHEMA
+from streampipe.lineage.log import ABOUT, END, NAME
 
 
 class Part(NamedTuple):
-    """A file of a log: the steps ``first`` to ``last`` of a rank, and the loader's state before them."""
+    """A file of a log: the steps ``first`` to ``last`` of a rank, as far as they count, and the loader's state before
+    them.
+    """
 
     path: Path
     rank: int
@@ -31,7 +34,8 @@ class Part(NamedTuple):
 class Lineage:
     """What was trained on, from the folder that ``loader(log=...)`` wrote.
 
-    Where steps were done again after a resume, those that were written last count.
+    Where a job went on from an earlier step, what was written last counts, and nothing of what it had done from that
+    step on before, on whatever ranks.
 
     Raises:
         ConfigError: the folder holds no log; a file of it is damaged.
@@ -42,7 +46,7 @@ class Lineage:
         paths = sorted(self.folder.glob(f"{NAME}*{END}"))
         if not paths:
             raise ConfigError(f"{self.folder} holds no log of what was trained on; loader(log=folder) writes one")
-        self.parts = sorted(map(_part, paths), key=lambda part: part.written)
+        self.parts = _that_count(sorted(map(_part, paths), key=lambda part: part.written))
 
     @property
     def ranks(self) -> int:
@@ -70,15 +74,27 @@ class Lineage:
     def table(self) -> pa.Table:
         """A row for each sample of each step of all ranks, by step, rank and slot: which step had which sample."""
         tables = []
-        for number, part in enumerate(self.parts):
-            table = pq.read_table(part.path).replace_schema_metadata(None)
-            again = [(p.first, p.last) for p in self.parts[number + 1 :] if p.rank == part.rank]
-            for first, last in again:
-                steps = table["step"].to_numpy()
-                table = table.filter(pa.array((steps < first) | (steps > last)))
-            tables.append(table)
-        whole = pa.concat_tables(tables) if tables else SCHEMA.empty_table()
-        return whole.sort_by([("step", "ascending"), ("rank", "ascending"), ("slot", "ascending")])
+        for part in self.parts:
+            rows = pq.read_table(part.path, filters=[("step", "<=", part.last)])
+            tables.append(rows.replace_schema_metadata(None))
+        return pa.concat_tables(tables).sort_by([("step", "ascending"), ("rank", "ascending"), ("slot", "ascending")])
+
+
+def _that_count(parts: Sequence[Part]) -> list[Part]:
+    """The parts, in the order in which they were written, without the steps from which on their rank, or a job of other
+    ranks, went on later.
+    """
+    of_rank: dict[int, int] = {}  # of the parts behind: the first step of each rank, and of jobs of so many ranks
+    of_jobs: dict[int, int] = {}
+    found = []
+    for part in reversed(parts):
+        others = (first for ranks, first in of_jobs.items() if ranks != part.ranks)
+        end = min([part.last + 1, of_rank.get(part.rank, part.last + 1), *others])
+        if part.first < end:
+            found.append(part._replace(last=end - 1))
+        of_rank[part.rank] = min(part.first, of_rank.get(part.rank, part.first))
+        of_jobs[part.ranks] = min(part.first, of_jobs.get(part.ranks, part.first))
+    return found[::-1]
 
 
 def _part(path: Path) -> Part:

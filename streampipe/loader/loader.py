@@ -222,9 +222,10 @@ class Loader(DataLoader[Any]):
         self, log: Any, callbacks: Sequence[Logger | HasScalars], every: int, progress: str | None
     ) -> Watchers | None:
         def make() -> Log:
-            return Log(log, self._feed.rank, self._feed.world_size, lambda: self._life.state())
+            return Log(log, feed.rank, feed.world_size)
 
-        watchers = Watchers(callbacks, every, progress, None if log is None else make, self.summary)
+        feed = self._feed
+        watchers = Watchers(callbacks, every, progress, None if log is None else make)
         return watchers if watchers.any else None
 
     def set_epoch(self, epoch: int) -> None:
@@ -392,6 +393,14 @@ class Loader(DataLoader[Any]):
         self._close()
 
     def __iter__(self) -> Any:
+        return self._begun(self._watchers)
+
+    def _unwatched(self) -> Pass:
+        """A pass for who makes batches ahead of a loop, and tells who watches the loader of what the loop is given."""
+        return self._begun(None)
+
+    def _begun(self, watchers: Watchers | None) -> Pass:
+        """A pass, begun."""
         if self._world_was_found:
             check_world(self._feed.rank, self._feed.world_size)
         life = self._life
@@ -400,13 +409,14 @@ class Loader(DataLoader[Any]):
         self._close(keep_flow=goes_on)
         life.begin()
         self._recorder.begin()
-        if self._watchers is not None:
-            self._watchers.begins(self._length())
-        found = Pass(self, life, refusal)
+        if watchers is not None:
+            watchers.begins(self._length(), self.summary, life.state)
+        found = Pass(self, life, watchers, refusal)
         self._open = weakref.ref(found)
         return found
 
     def _length(self) -> int | None:
+        """Batches of a whole pass, or None where nobody knows; see ``len``."""
         try:
             return len(self)
         except TypeError:

@@ -21,7 +21,6 @@ class Flows(Protocol):
     """A loader, as far as a pass looks at it."""
 
     _recorder: Recorder
-    _watchers: Watchers | None
     _judge: ErrorPolicy
 
     def _received(self) -> Iterator[Received]:
@@ -37,8 +36,11 @@ class Flows(Protocol):
 class Pass:
     """The iterator of one pass."""
 
-    def __init__(self, loader: Flows, life: Life, refusal: ConfigError | None = None) -> None:
+    def __init__(
+        self, loader: Flows, life: Life, watchers: Watchers | None = None, refusal: ConfigError | None = None
+    ) -> None:
         self._loader = loader
+        self._watchers = watchers
         self._refusal = refusal
         self._life = life
         self.name = life.name
@@ -65,8 +67,8 @@ class Pass:
             self.close()
 
     def _ends(self) -> None:
-        if self._loader._watchers is not None:
-            self._loader._watchers.ends()
+        if self._watchers is not None:
+            self._watchers.ends()
 
     def __next__(self) -> Any:
         if self._refusal is not None:
@@ -83,7 +85,7 @@ class Pass:
             self.over = True
             self._ends()
             raise StopIteration
-        watchers = self._loader._watchers
+        watchers = self._watchers
         if watchers is not None:
             watchers.asks()
         while True:
@@ -91,6 +93,7 @@ class Pass:
                 found = next(self._loader._received(), None)
             except BaseException:
                 self._loader._forget()
+                self._ends()
                 raise
             if found is None:
                 return self._at_end()
@@ -114,20 +117,13 @@ class Pass:
 
     def _at_end(self) -> Any:
         """The stream has ended. A resumed pass of which nothing was left is over at once: the next one follows."""
-        life, loader = self._life, self._loader
-        loader._stop()
-        if life.until is None:
-            raise ConfigError(
-                f"rank {life.rank} of {life.ranks} is given no samples, so the endless pass has no more steps; check "
-                f"filters and damaged shards (report() counts what was skipped), and that there are as many samples as "
-                f"ranks"
-            )
-        if not self._resumed:
-            loader._judge.end()
-            left_out = self._loader._recorder.counts.get("batch", LEFT_OUT) - self._left_out
-            dropped = loader._judge.judge() if life.ranks == 1 else None
-            if not self._given and (error := dropped or life.engine.nothing(int(left_out))) is not None:
-                raise error
+        life = self._life
+        self._loader._stop()
+        try:
+            self._judge()
+        except BaseException:
+            self._ends()
+            raise
         if not self.complete:
             life.ended()
         if self._resumed and not self._given:
@@ -139,3 +135,20 @@ class Pass:
         self.over = True
         self._ends()
         raise StopIteration
+
+    def _judge(self) -> None:
+        """Refuse a stream that has ended and must not have, or of which too much was skipped, or all."""
+        life, loader = self._life, self._loader
+        if life.until is None:
+            raise ConfigError(
+                f"rank {life.rank} of {life.ranks} is given no samples, so the endless pass has no more steps; check "
+                f"filters and damaged shards (report() counts what was skipped), and that there are as many samples as "
+                f"ranks"
+            )
+        if self._resumed:
+            return
+        loader._judge.end()
+        left_out = loader._recorder.counts.get("batch", LEFT_OUT) - self._left_out
+        dropped = loader._judge.judge() if life.ranks == 1 else None
+        if not self._given and (error := dropped or life.engine.nothing(int(left_out))) is not None:
+            raise error

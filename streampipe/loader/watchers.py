@@ -19,7 +19,6 @@ class Watchers:
         callbacks: called with metrics and the number of the step, every ``every`` batches.
         progress: ``"line"`` or ``"table"``; None shows nothing.
         log: which samples each batch had; made with the first pass.
-        look: gives the report's numbers.
     """
 
     def __init__(
@@ -28,7 +27,6 @@ class Watchers:
         every: int,
         progress: str | None,
         log: Callable[[], Log] | None,
-        look: Callable[[], Summary],
     ) -> None:
         if isinstance(callbacks, str) or not isinstance(callbacks, Iterable):
             raise ConfigError(f"loader: callbacks is a list, as in callbacks=[wandb.log], not {callbacks!r:.80}")
@@ -37,7 +35,8 @@ class Watchers:
         self._progress = progress
         self._make_log = log
         self._log: Log | None = None
-        self._look = look
+        self._look: Callable[[], Summary] = Summary
+        self._state: Callable[[], Any] = dict
         self._live: Live | None = None
 
     @property
@@ -45,9 +44,10 @@ class Watchers:
         """Whether there is anybody."""
         return bool(self._loggers or self._progress or self._make_log)
 
-    def begins(self, total: int | None) -> None:
-        """A pass of so many batches begins."""
+    def begins(self, total: int | None, look: Callable[[], Summary], state: Callable[[], Any]) -> None:
+        """A pass of so many batches begins. ``look`` gives the report's numbers, ``state`` where training stands."""
         self.ends()
+        self._look, self._state = look, state
         if self._progress is not None:
             self._live = live(self._progress, self._look, total)
         if self._make_log is not None and self._log is None:
@@ -56,7 +56,7 @@ class Watchers:
     def asks(self) -> None:
         """A batch comes next."""
         if self._log is not None:
-            self._log.begins()
+            self._log.begins(self._state)
 
     def batch(self, number: int, item: Any) -> None:
         """A batch is given out, the ``number``-th since training began."""
@@ -81,3 +81,4 @@ class Watchers:
             self._live = None
         if self._log is not None:
             self._log.write()
+        self._look, self._state = Summary, dict  # they are methods of who has this, in a circle

@@ -2,6 +2,9 @@
 
 import itertools
 import json
+import subprocess
+import sys
+import threading
 
 import pytest
 
@@ -182,3 +185,99 @@ def test_a_step_before_another_global_batch_is_refused(folder):
     assert sp.replay(pipe, state, 4) == batches[1]
     with pytest.raises(ConfigError, match="another global batch"):
         sp.replay(pipe, state, 1)
+
+
+def taken(loader, steps):
+    return [batch["__key__"] for batch in itertools.islice(loader, steps)]
+
+
+def logged(folder):
+    """Keys by step and rank."""
+    found = {}
+    for row in sp.Lineage(folder).table().to_pylist():
+        found.setdefault((row["step"], row["rank"]), []).append(row["key"])
+    return found
+
+
+def test_what_was_done_behind_a_step_that_a_job_went_on_from_does_not_count(folder, tmp_path):
+    def loader(batch, rank=0, ranks=1):
+        pipe = sp.stream(folder, shuffle=True, seed=3, epochs=None).batch(batch)
+        return pipe.loader(rank=rank, world_size=ranks, steps_per_epoch=100, log=tmp_path)
+
+    expected, states = {}, []
+    for rank in range(4):
+        first = loader(2, rank, 4)
+        expected |= {(step, rank): keys for step, keys in enumerate(taken(first, 3))}
+        states.append(first.state_dict())
+        taken(first, 5)
+    for rank in range(2):  # on fewer ranks
+        fewer = loader(4, rank, 2)
+        fewer.load_state_dict(states)
+        expected |= {(3 + step, rank): keys for step, keys in enumerate(taken(fewer, 2))}
+        state = fewer.state_dict()
+        taken(fewer, 4)
+    for rank in range(2):  # and again, not as far as before
+        again = loader(4, rank, 2)
+        again.load_state_dict(state)
+        expected |= {(5 + step, rank): keys for step, keys in enumerate(taken(again, 1))}
+    assert logged(tmp_path) == expected
+    with pytest.raises(ConfigError, match="no step 6 of rank 1: it has 0 to 5"):
+        sp.Lineage(tmp_path).step(6, rank=1)
+    with pytest.raises(ConfigError, match="no step 3 of rank 3: it has 0 to 2"):
+        sp.Lineage(tmp_path).step(3, rank=3)
+
+
+@pytest.mark.parametrize("options", [{}, {"num_workers": 1}, {"threads": 2}], ids=str)
+def test_what_came_before_an_error_is_in_the_log(folder, tmp_path, options):
+    keys = [sample["__key__"] for sample in sp.stream(folder)]
+    bad = keys[21]
+
+    def fail(sample):
+        if sample["__key__"] == bad:
+            raise ValueError("no")
+        return sample
+
+    batches, loader = [], sp.stream(folder).map(fail).batch(4).loader(log=tmp_path, **options)
+    with pytest.raises(sp.StageError) as kept:
+        batches += (batch["__key__"] for batch in loader)
+    assert logged(tmp_path) == {(step, 0): batch for step, batch in enumerate(batches)}
+    assert kept.value.__traceback__ is not None  # it holds the pass, which would write when it is gone
+    assert len(batches) == 5
+
+
+ENDS = """
+import sys, streampipe as sp
+passing = iter(sp.stream(sys.argv[1]).batch(4).loader(log=sys.argv[2]))
+for _ in range(3):
+    next(passing)
+"""
+
+
+def test_a_process_that_ends_in_the_middle_of_a_pass_writes_its_log(folder, tmp_path):
+    subprocess.run([sys.executable, "-c", ENDS, folder, tmp_path], check=True, timeout=120)
+    assert [step for step, _ in logged(tmp_path)] == [0, 1, 2]
+
+
+def test_a_device_logs_what_the_loop_was_given_and_not_what_is_made_ahead(folder, tmp_path):
+    seen, made = [], threading.Event()
+    pipe = planned(folder).map(lambda batch: (made.set() if batch["__key__"] == last else None, batch)[1])
+    last = [batch["__key__"] for batch in planned(folder).loader()][5]
+    options = {"callbacks": [lambda found, step: seen.append(step)], "callback_every": 1}
+    loader = sp.to_device(pipe.loader(log=tmp_path, **options), "cpu", prefetch=4)
+    passing = iter(loader)
+    batches = [next(passing)["__key__"] for _ in range(3)]
+    assert made.wait(60)
+    assert seen == [1, 2, 3]
+    passing.close()
+    assert logged(tmp_path) == {(step, 0): keys for step, keys in enumerate(batches)}
+    assert sp.replay(planned(folder), tmp_path, 2)["__key__"] == batches[2]
+
+
+def test_a_checkpoint_is_in_the_log_however_lately_rows_were_written(folder, tmp_path, monkeypatch):
+    passing = iter(loader := planned(folder).loader(log=tmp_path))
+    monkeypatch.setattr("streampipe.lineage.log._SECONDS", -1.0)
+    next(passing)  # is written at once
+    monkeypatch.setattr("streampipe.lineage.log._SECONDS", 1e9)
+    next(passing)
+    loader.state_dict()
+    assert [step for step, _ in logged(tmp_path)] == [0, 1]
