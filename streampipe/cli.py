@@ -46,6 +46,16 @@ _GO_ON = ("pack", "index")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command. Exit status: 0 done, 1 an error or damage, 2 wrong usage, 3 done but files were skipped."""
     _open_streams()
+    status = _status(arguments)
+    try:
+        sys.stdout.flush()
+    except OSError:  # what is left is for nobody, and Python would try once more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return status
+
+
+def _status(arguments: Sequence[str] | None) -> int:
+    """The status of a command that has run."""
     logging.basicConfig(format="%(levelname)s: %(message)s")
     words = sys.argv[1:] if arguments is None else list(arguments)
     given = parser(words[:1]).parse_args(words)

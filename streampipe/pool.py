@@ -55,7 +55,7 @@ class Pool(ThreadPoolExecutor):
 
     def _adjust_thread_count(self) -> None:
         try:
-            super()._adjust_thread_count()  # type: ignore[misc]
+            super()._adjust_thread_count()
         except RuntimeError as error:
             if not self._threads:
                 raise ConfigError(refused("work", error)) from error

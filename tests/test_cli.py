@@ -442,3 +442,20 @@ def test_closed_streams_are_nowhere(folder, monkeypatch):
     assert main(["cat", str(folder), "nothing.txt"]) == 1
     sys.stdout.close()
     sys.stderr.close()
+
+
+def test_an_error_behind_what_nobody_reads_keeps_its_status_and_its_sentence(folder):
+    program = (
+        "import os, sys; from streampipe.cli import main; os.close(int(sys.argv[1])); sys.exit(main(sys.argv[2:]))"
+    )
+    reader, writer = os.pipe()
+    command = [sys.executable, "-c", program, str(reader), "ls", str(folder / "00000.tar"), str(folder / "none.tar")]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    process = subprocess.Popen(
+        command, env=environment, stdout=writer, stderr=subprocess.PIPE, pass_fds=(reader,), text=True
+    )
+    os.close(reader)
+    os.close(writer)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert re.fullmatch(r"streampipe: .*none.tar does not exist.*\n", said)

@@ -178,10 +178,12 @@ def _slow_calls(row: StageRow, seen: Seen) -> None:
 
 
 def _reasons(seen: Seen, wanted: Callable[[str, str], bool]) -> list[dict[str, Any]]:
+    sums = seen.counted.sums
+    parted = {name for (name, what), n in sums.items() if n and what.startswith("dropped because ")}
     found = [
         {"stage": name, "reason": what, "samples": int(n), "examples": seen.counted.examples.get((name, what), [])}
-        for (name, what), n in seen.counted.sums.items()
-        if n and wanted(name, what)
+        for (name, what), n in sums.items()
+        if n and wanted(name, what) and not (what == "dropped" and name in parted)  # the sum of its parts
     ]
     return sorted(found, key=lambda each: (-int(str(each["samples"])), str(each["stage"])))
 

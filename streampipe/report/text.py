@@ -30,6 +30,7 @@ def table(found: Summary) -> str:
         examples = f" ({', '.join(str(e) for e in each['examples'][:3])})" if each["examples"] else ""
         lines.append(_row(each["stage"], f"{each['samples']:,} {each['reason']}{examples}"))
     told = {(each["stage"], each["reason"]) for each in (*found.errors, *found.drops)}
+    told |= {(each["stage"], "dropped") for each in found.drops}  # the sum of those
     for name, whats in sorted(found.counts.items()):
         left = {what: n for what, n in whats.items() if (name, what) not in told}
         if left:

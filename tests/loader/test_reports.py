@@ -185,3 +185,15 @@ def test_a_stage_that_is_named_as_reading_has_a_row_of_its_own(folder):
     list(loader)
     rows = [(row.name, row.samples_out) for row in loader.summary().stages]
     assert rows == [("reading", 40), ("reading#2", 40), ("batch", 10)]
+
+
+@pytest.mark.parametrize("tier", [None, "sequential"])
+def test_what_a_condition_drops_is_told_once_by_reason(folder, tier):
+    loader = sp.stream(folder, tier=tier).where("key < '0010010' and key != '0000002'").batch(4).loader()
+    list(loader)
+    found = loader.summary()
+    assert sorted((each["samples"], each["reason"]) for each in found.drops) == [
+        (1, "dropped because key != '0000002' is false"),
+        (10, "dropped because key < '0010010' is false"),
+    ]
+    assert "11 dropped" not in loader.report()
