@@ -177,14 +177,16 @@ class Recipe:
         if not keys or not all(isinstance(key, str) and key for key in keys):
             raise ConfigError(f"caption: keys are names of fields or json values, at least one, not {self.keys!r}")
         object.__setattr__(self, "keys", keys)
-        if self.weights is not None:
-            weights = [float(weight) for weight in self.weights]
-            fits = len(weights) == len(keys) and all(0 <= each < math.inf for each in weights) and sum(weights) > 0
-            if not fits:
-                raise ConfigError(
-                    f"caption: weights are one number for each of the {len(keys)} keys, 0 or more and not all 0, not "
-                    f"{list(self.weights)}"
-                )
+        if self.weights is not None and not _are_weights(self.weights, len(keys)):
+            raise ConfigError(
+                f"caption: weights are one number for each of the {len(keys)} keys, 0 or more and not all 0, not "
+                f"{self.weights!r:.80}"
+            )
+        for name, value in (("prefix", self.prefix), ("suffix", self.suffix), ("template", self.template or "")):
+            if not isinstance(value, str):
+                raise ConfigError(f"caption: {name} is a text, not {value!r:.80}")
+        if self.clean is not None and not callable(self.clean):
+            raise ConfigError(f"caption: clean is a function from a caption to a better one, not {self.clean!r:.80}")
         _probability("caption: dropout", self.dropout)
         if self.lines not in LINES:
             raise ConfigError(f"caption: lines is one of {', '.join(LINES)}, not {self.lines!r}")
@@ -312,6 +314,14 @@ def weighted(options: Sequence[tuple[float, T]], rng: Random) -> T:
                 break
     assert chosen is not None
     return chosen
+
+
+def _are_weights(given: Any, number: int) -> bool:
+    """Whether they are so many numbers that one can be chosen by."""
+    weights = list(given) if isinstance(given, Iterable) and not isinstance(given, (str, bytes)) else []
+    if len(weights) != number or not all(isinstance(each, Real) for each in weights):
+        return False
+    return all(0 <= each < math.inf for each in weights) and sum(weights) > 0
 
 
 def _probability(name: str, value: float) -> None:

@@ -140,7 +140,7 @@ class Fluent:
 
     @spelt
     def default(self, **fields: Any) -> Self:
-        """Fields that some samples lack: ``default(mask=None)``; see ``streampipe.stages.default``."""
+        """Fields that some samples lack: ``default(weight=1.0)``; see ``streampipe.stages.default``."""
         return self.apply(_made(stages.default, fields=fields))
 
     @spelt

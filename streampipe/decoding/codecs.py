@@ -7,7 +7,7 @@ class, under the name that ``formats=`` is given; one of your own can also be gi
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from functools import lru_cache
 from importlib.metadata import entry_points
 
@@ -36,10 +36,11 @@ def codecs_of(formats: Iterable[str | Codec] = ()) -> tuple[Codec, ...]:
     >>> [each.name for each in codecs_of(("tiff",))]
     ['jpeg', 'png', 'webp', 'gif', 'avif', 'tiff']
     """
-    if formats == ():
+    if isinstance(formats, tuple) and not formats:
         return DEFAULT
-    if isinstance(formats, (str, Codec)):
-        raise ConfigError(f"formats is a tuple of names or codecs, as in formats=({formats!r},)")
+    if isinstance(formats, str) or not isinstance(formats, Collection):
+        meant = (formats if isinstance(formats, (str, Codec)) else "tiff",)
+        raise ConfigError(f"formats is a tuple of names or codecs, as in formats={meant!r}, not {formats!r:.80}")
     found = list(DEFAULT)
     for each in formats:
         codec = _named(each.lower()) if isinstance(each, str) else each

@@ -49,7 +49,7 @@ class DeferredImage:
     @property
     def size(self) -> tuple[int, int]:
         """(height, width) of the pixels."""
-        return self.cut.canvas or self.cut.shown
+        return self.cut.result
 
     def pixels(self) -> torch.Tensor:
         """The pixels, by the CPU's codecs: uint8, 3 x height x width.

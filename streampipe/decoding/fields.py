@@ -13,7 +13,7 @@ import numpy as np
 
 from streampipe.decoding.arrays import UNREAD, npy, npz, safetensors
 from streampipe.decoding.codec import Codec
-from streampipe.decoding.codecs import DEFAULT, codecs_of, recognise
+from streampipe.decoding.codecs import BUILT_IN, DEFAULT, codecs_of, recognise
 from streampipe.decoding.extensions import JSONS, NUMBERS, TEXTS, UNSAFE
 from streampipe.decoding.extensions import extension_of as _extension
 from streampipe.decoding.image import decode_image
@@ -23,6 +23,8 @@ from streampipe.errors import ConfigError, DecodeError, UnsafeFormat
 
 IMAGES = frozenset().union(*(each.extensions for each in DEFAULT))
 """Extensions of the image formats that are always decoded."""
+ASKED_FOR = frozenset().union(*(each.extensions for each in BUILT_IN)) - IMAGES
+"""Those of the formats that are decoded where ``decode(formats=)`` names them."""
 MASKS = frozenset(("mask", "masklabel", "seg"))
 RENAMED = frozenset(("image", "control", "mask"))
 """Names without an extension under which images go behind ``rename``: bytes there that are no image are damage."""
@@ -63,18 +65,26 @@ def is_mask(name: str) -> bool:
 def main_image(names: Iterable[str]) -> str:
     """Of a sample's images the one that the others (control images, masks) belong to.
 
-    ``image``, or else the first whose name is a mere extension, or else the first that is no mask.
+    ``image``, or else the first whose name is a mere extension (of a format that is always decoded, or else of one that
+    must be asked for), or else the first that is no mask.
 
     >>> main_image(["cond.png", "jpg", "mask.png"]), main_image(["control", "image"]), main_image(["seg.png"])
     ('jpg', 'image', 'seg.png')
+    >>> main_image(["cond.png", "jxl"])
+    'jxl'
     """
 
     def rank(name: str) -> int:
-        if name.partition(".")[0] == "image":
-            return 0
-        return 1 if name in IMAGES else 3 if is_mask(name) else 2
+        if leads(name):
+            return 1 if name in IMAGES else 0
+        return 2 if name in ASKED_FOR else 4 if is_mask(name) else 3
 
     return min(names, key=rank)
+
+
+def leads(name: str) -> bool:
+    """Whether an image of that name is its sample's main image, whatever others there are in other formats."""
+    return name in IMAGES or name.partition(".")[0] == "image"
 
 
 def decode_field(

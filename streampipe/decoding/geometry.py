@@ -96,6 +96,11 @@ class Cut:
         return (self.out_width, self.out_height) if self.turn.swap else (self.out_height, self.out_width)
 
     @property
+    def result(self) -> Size:
+        """The size of what is delivered."""
+        return self.canvas or self.shown
+
+    @property
     def scaled(self) -> tuple[float, float, float, float]:
         """(left, top, width, height) in the image decoded at ``eighths``/8."""
         k = self.eighths

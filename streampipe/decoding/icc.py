@@ -33,8 +33,15 @@ def conversion(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | str | 
 
 
 def to_srgb(image: Image.Image, profile: bytes) -> tuple[Image.Image, tuple[str, ...]]:
-    """An image in sRGB, mode RGB, and what is to be counted; as it was where the profile is sRGB or of no use."""
+    """An image in sRGB, mode RGB, and what is to be counted; as it was where the profile is sRGB or of no use.
+
+    A profile of greys is of use to an RGB image that has nothing else: codecs make such of files of one channel.
+    """
     found = conversion(profile, image.mode)
+    if isinstance(found, str) and image.mode == "RGB":
+        of_greys = conversion(profile, "L")
+        if not isinstance(of_greys, str) and _is_grey(image):
+            image, found = image.getchannel("R"), of_greys
     if found is None or isinstance(found, str):
         return image, () if found is None else (found,)
     return ImageCms.applyTransform(image, found) or image, ("converted to sRGB",)
@@ -42,11 +49,16 @@ def to_srgb(image: Image.Image, profile: bytes) -> tuple[Image.Image, tuple[str,
 
 def array_to_srgb(rgb: np.ndarray, profile: bytes) -> tuple[np.ndarray, tuple[str, ...]]:
     """The same for height x width x 3 pixels."""
-    found = conversion(profile, "RGB")
-    if found is None or isinstance(found, str):
-        return rgb, () if found is None else (found,)
-    converted, notes = to_srgb(Image.fromarray(rgb), profile)
-    return np.array(converted), notes
+    if conversion(profile, "RGB") is None:
+        return rgb, ()
+    image = Image.fromarray(rgb)
+    converted, notes = to_srgb(image, profile)
+    return rgb if converted is image else np.array(converted), notes
+
+
+def _is_grey(image: Image.Image) -> bool:
+    rgb = np.asarray(image)
+    return bool((rgb == rgb[..., :1]).all())
 
 
 def _changes_little(found: ImageCms.ImageCmsTransform) -> bool:

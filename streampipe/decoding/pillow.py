@@ -15,7 +15,7 @@ from PIL import Image
 
 from streampipe.decoding.codec import Colour, Data, ImageHeader, Pixels, Wanted
 from streampipe.decoding.exif import orientation_of
-from streampipe.decoding.icc import to_srgb
+from streampipe.decoding.icc import array_to_srgb, to_srgb
 from streampipe.errors import ConfigError, DecodeError
 
 ANIMATED = "animations, first frame taken"
@@ -101,10 +101,10 @@ def is_animated(image: Any) -> bool:
 
 def _picture(image: Image.Image, wanted: Wanted) -> Pixels:
     """The frame in RGB: 16 bits scaled to 8, colours by the profile, transparency composited."""
-    if image.mode.startswith("I"):  # Pillow's own conversion clips them to white
-        return of_16_bits(image, wanted.background)
-    check_range(image)
     profile = image.info.get("icc_profile") if wanted.icc == "srgb" else None
+    if image.mode.startswith("I"):  # Pillow's own conversion clips them to white
+        return of_16_bits(image, wanted.background, profile)
+    check_range(image)
     if has_alpha(image):
         return _composited(image, wanted.background, profile)
     rgb = np.empty((image.height, image.width, 3), np.uint8)
@@ -151,18 +151,21 @@ def _composited(image: Image.Image, background: Colour, profile: bytes | None) -
     return Pixels(rgb, alpha, None, notes)
 
 
-def of_16_bits(image: Image.Image, background: Colour) -> Pixels:
-    """An image of 16 bits, in RGB: scaled to 8, its transparent colour replaced by the background."""
+def of_16_bits(image: Image.Image, background: Colour, profile: bytes | None = None) -> Pixels:
+    """An image of 16 bits, in RGB: scaled to 8, in sRGB, its transparent colour replaced by the background."""
     rgb = np.empty((image.height, image.width, 3), np.uint8)
     clear = image.info.get("transparency")
     alpha = None if not isinstance(clear, int) else np.empty((image.height, image.width, 1), np.uint8)
+    notes: tuple[str, ...] = ()
     for rows, strip in _strips(image):
         stored = np.asarray(strip)
         rgb[rows] = ((stored.astype(np.int64).clip(0, 65535) + 128) // 257)[..., None]
+        if profile:
+            rgb[rows], notes = array_to_srgb(rgb[rows], profile)
         if alpha is not None:
             alpha[rows] = np.where(stored == clear, 0, 255)[..., None]
             rgb[rows][stored == clear] = background
-    return Pixels(rgb, alpha)
+    return Pixels(rgb, alpha, None, notes)
 
 
 def _labels(image: Image.Image) -> Pixels:

@@ -10,6 +10,7 @@ import numpy as np
 from streampipe.decoding.codec import Data, ImageHeader, Pixels, Wanted
 from streampipe.decoding.exif import orientation_of
 from streampipe.decoding.fast import decode_fast
+from streampipe.decoding.icc import array_to_srgb
 from streampipe.decoding.pillow import damaged, load_pillow, open_pillow, pillow_memory
 from streampipe.errors import DecodeError
 
@@ -95,8 +96,12 @@ def _is_plain(data: Data, icc: str) -> bool:
 
 
 def _without(pixels: Pixels, clear: np.ndarray, background: tuple[int, int, int]) -> Pixels:
-    pixels.values[clear] = background
-    return pixels._replace(alpha=np.where(clear, 0, 255).astype(np.uint8)[..., None])
+    values, notes = pixels.values, pixels.notes
+    if pixels.profile is not None:  # the background has the right colour already
+        values, more = array_to_srgb(values, pixels.profile)
+        notes += more
+    values[clear] = background
+    return Pixels(values, np.where(clear, 0, 255).astype(np.uint8)[..., None], None, notes)
 
 
 def _chunks(data: Data) -> Iterator[tuple[bytes, int, int]]:

@@ -47,7 +47,10 @@ def resize(
 
     Raises:
         ConfigError: labels of more than 8 bits would become means.
+        ValueError: ``out`` is of another shape; torch would write behind its end.
     """
+    if out is not None and tuple(out.shape[1:]) != cut.result:
+        raise ValueError(f"out is {tuple(out.shape[1:])}, and the image {cut.result} (height, width)")
     if cut.canvas is not None:
         return _on_canvas(pixels, cut, interpolation, out, fast, fill)
     if pixels.dtype != np.uint8 and interpolation != "nearest":

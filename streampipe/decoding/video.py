@@ -91,7 +91,7 @@ class EncodedVideo:
         Raises:
             DecodeError: a frame is damaged, or is not there.
         """
-        height, width = cut.canvas or cut.shown
+        height, width = cut.result
         channels = 1 if labels else 3
         stored = self.header.stored
         with budget.take(self.clip.frames * height * width * channels + 8 * stored[0] * stored[1], self._memory):

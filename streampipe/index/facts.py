@@ -17,7 +17,7 @@ import numpy as np
 from streampipe.decoding import conditioning
 from streampipe.decoding.codec import ImageHeader
 from streampipe.decoding.codecs import BUILT_IN, DEFAULT
-from streampipe.decoding.fields import is_image_field, main_image
+from streampipe.decoding.fields import is_image_field, leads, main_image
 from streampipe.decoding.image import probe
 from streampipe.decoding.movie import main_video, probe_video, videos_in
 from streampipe.decoding.several import apart, place_of
@@ -205,7 +205,10 @@ def _images(sample: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(value, (bytes, bytearray, memoryview)) and not name.startswith("__")
     }
     images = {name: data for name, data in encoded.items() if is_image_field(name, data, DEFAULT)}
-    return images or {name: data for name, data in encoded.items() if is_image_field(name, data, BUILT_IN)}
+    if any(map(leads, images)):
+        return images
+    every = {name: data for name, data in encoded.items() if is_image_field(name, data, BUILT_IN)}
+    return images if images and main_image(every) in images else every
 
 
 def _probed(data: Any) -> ImageHeader | None:

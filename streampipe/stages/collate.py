@@ -93,19 +93,22 @@ def _column(name: str, values: list[Any], keys: Sequence[Any], pad: Pad | None) 
         found = None if name.startswith("__") else numbers(values)
         return values if found is None else found
     padded = pad is not None and name in pad
-    if padded or (isinstance(first, np.ndarray) and first.dtype.kind in "biufc"):
-        values = [_tensor(value, padded) for value in values]
+    if padded or any(isinstance(value, (np.ndarray, torch.Tensor)) for value in values):
+        values = [_tensor(name, value, padded, key) for value, key in zip(values, keys, strict=True)]
     if isinstance(first, DeferredImage):
         for value, key in zip(values, keys, strict=True):
             if not isinstance(value, DeferredImage) or value.size != first.size:
                 raise _unlike(name, first, keys[0], value, key)
         return DeferredBatch.of(values, empty)
-    if not isinstance(values[0], torch.Tensor):
+    lead = next((i for i, value in enumerate(values) if isinstance(value, torch.Tensor)), None)
+    if lead is None:
         if padded:
             raise StageError(
                 f"field {name!r} cannot be padded: it is {_kind(first)}, and tensors or lists of numbers are"
             )
         return values
+    if lead:
+        raise _unlike(name, values[lead], keys[lead], first, keys[0])
     if pad is not None and padded:
         values = _padded(name, values, pad[name])
     return _stack(name, values, keys)
@@ -162,10 +165,18 @@ def numbers(values: Sequence[Any]) -> torch.Tensor | None:
     return empty(tuple(made.shape), dtype).copy_(made)
 
 
-def _tensor(value: Any, padded: bool) -> Any:
+def _tensor(name: str, value: Any, padded: bool, key: Any) -> Any:
     if padded and isinstance(value, (list, tuple)) and all(isinstance(each, (bool, int, float)) for each in value):
         return torch.tensor(value, dtype=None if value else torch.int64)
-    return as_tensor(value)
+    if isinstance(value, np.ndarray) and value.dtype.kind not in "biufc":
+        return value  # texts, objects, rows of several columns
+    try:
+        return as_tensor(value)
+    except (TypeError, ValueError):
+        raise StageError(
+            f"field {name!r} cannot be stacked: torch has no numbers of the type {value.dtype} that it has in sample "
+            f"{key!r}; bring it to another, as in map(lambda x: x.astype('float32'), {name!r})"
+        ) from None
 
 
 def _padded(name: str, values: list[torch.Tensor], value: float) -> list[torch.Tensor]:
@@ -214,8 +225,11 @@ def _advice(name: str, first: Any, value: Any) -> str:
 
 
 def as_tensor(value: Any) -> Any:
-    """An array as a tensor; anything else as it is."""
-    return torch.from_numpy(np.ascontiguousarray(value)) if isinstance(value, np.ndarray) else value
+    """An array, of whatever order of bytes, as a tensor of its shape; anything else as it is."""
+    if not isinstance(value, np.ndarray):
+        return value
+    native = np.ascontiguousarray(value, value.dtype.newbyteorder("="))  # of one number it makes a list
+    return torch.from_numpy(native.reshape(value.shape))
 
 
 def unpadded(pad: Pad | None, names: Collection[str]) -> Pad | None:
@@ -231,6 +245,8 @@ def is_channels_last(image: torch.Tensor) -> bool:
 def _kind(value: Any) -> str:
     if isinstance(value, torch.Tensor):
         return f"a {value.dtype} tensor of shape {tuple(value.shape)}"
+    if value is None:
+        return "None"
     if isinstance(value, DeferredImage):
         return f"an image of {value.size[0]} x {value.size[1]} (height x width)"
     return f"a {type(value).__name__}"

@@ -37,7 +37,7 @@ from streampipe.decorators.skip import SKIP
 from streampipe.errors import ConfigError, DecodeError, SampleError, StageError, StreampipeError, UnsafeFormat
 from streampipe.stages.framing import TOO_SMALL, Crop, Frame, Framing, Sizes, main_of, passed
 from streampipe.stages.stage import stage
-from streampipe.stages.values import check_choice, check_number
+from streampipe.stages.values import check_choice, check_names, check_number
 from streampipe.threads import ordered
 
 Encoded = EncodedImage | EncodedVideo
@@ -227,6 +227,11 @@ class FieldDecoder:
             raise ConfigError(
                 "decode: device='cuda' gives tensors of whole images: leave out output, alpha and damaged"
             )
+        check_number("decode", "max_pixels", max_pixels, 1)
+        check_number("decode", "memory", memory, 1)
+        check_names("decode", "fields", fields, optional=True)
+        _check_colour(background)
+        _check_decoders(decoders)
         self.run = run
         self.framing = Framing(run, **framing)
         self.output = output
@@ -375,8 +380,11 @@ class FieldDecoder:
         labels = is_mask(name)
         # The nearest pixel of a smaller scale would be a mean of labels.
         margin = None if labels or interpolation == "nearest" else self.framing.scale_margin
+        cut = image.cut(frame.geometry, margin, frame.flipped)
+        if row is not None and tuple(row.shape[1:]) != cut.result:
+            row = None  # it was made before anything was known of the sample; ``batch`` then copies
         rgb, alpha = image.decode(
-            image.cut(frame.geometry, margin, frame.flipped),
+            cut,
             interpolation=interpolation,
             background=self.background,
             alpha=self.framing.interpolation_of("mask") if is_main and self.alpha else None,
@@ -410,6 +418,24 @@ class FieldDecoder:
 
     def _own(self, name: str) -> bool:
         return self.decoders is not None and (name in self.decoders or name.rpartition(".")[2] in self.decoders)
+
+
+def _check_colour(given: Any) -> None:
+    edges = given if isinstance(given, (tuple, list)) else ()
+    if len(edges) != 3 or not all(isinstance(each, int) and 0 <= each <= 255 for each in edges):
+        raise ConfigError(
+            f"decode: background is a colour, (red, green, blue) of 0 to 255 each, as in (255, 255, 255), not "
+            f"{given!r:.80}"
+        )
+
+
+def _check_decoders(given: Any) -> None:
+    functions = given if isinstance(given, Mapping) else {None: None}
+    if given is not None and not all(isinstance(name, str) and callable(each) for name, each in functions.items()):
+        raise ConfigError(
+            f"decode: decoders are functions from bytes by field name or extension, as in {{'pt': my_function}}, not "
+            f"{given!r:.80}"
+        )
 
 
 def _one_frame(pixels: Any) -> Any:

@@ -13,7 +13,7 @@ from streampipe.stages.stage import stage
 
 def _checked(fields: Mapping[str, Any]) -> None:
     if not fields:
-        raise ConfigError("default: name the fields that may be missing, as in default(mask=None)")
+        raise ConfigError("default: name the fields that may be missing, as in default(weight=1.0)")
     for name in fields:
         if not name or name.startswith("__"):
             raise ConfigError(f"default: {name!r} is metadata, which samples bring along; name a field")
@@ -21,11 +21,11 @@ def _checked(fields: Mapping[str, Any]) -> None:
 
 @stage(rows="each", state="nothing", views=True, check=_checked)
 def default(samples: Iterable[Sample], fields: Mapping[str, Any], *, run: Run = FILLED_IN) -> Iterator[Sample]:
-    """Each sample with the fields that it lacks, so that all can share a batch: ``default(mask=None, txt="")``.
+    """Each sample with the fields that it lacks, so that all can share a batch: ``default(weight=1.0, txt="")``.
 
     A value is given as it is, the same object to every sample. A function is given the sample, and returns the value:
-    a mask of the image's shape, so that ``batch`` can stack them. What is there stays, even None. How many samples
-    lacked a field is counted.
+    a mask of the image's shape, so that ``batch`` can stack them, which it cannot with None. What is there stays, even
+    None. How many samples lacked a field is counted.
 
     Raises:
         StageError: a function raised; or skipped, if ``on_error`` says so.

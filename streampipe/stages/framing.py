@@ -34,7 +34,7 @@ from streampipe.index.stated import ORIGINAL, differs, stated_size
 from streampipe.plan.compound import others_of
 from streampipe.stages.map import wants
 from streampipe.stages.nothing import Drops
-from streampipe.stages.values import check_choice
+from streampipe.stages.values import check_choice, check_factor
 
 T = TypeVar("T")
 SAME_SHAPE = 1.1
@@ -111,18 +111,20 @@ class Framing:
             *(("interpolation", each, INTERPOLATIONS) for each in chosen),
         ):
             check_choice(stage, name, value, allowed)
-        for each in self.size.values() if isinstance(self.size, Mapping) else (self.size,):
+        for name, each in self.size.items() if isinstance(self.size, Mapping) else (("", self.size),):
             _check_size(stage, each)
+            if not isinstance(name, str):
+                raise ConfigError(f"{stage}: size is by the name of a field, as in {{'image': 512}}, not by {name!r}")
         if self.flip is True:
             raise ConfigError(f"{stage}: flip=True would mirror every sample; flip=0.5 mirrors half of them, at random")
         if not isinstance(self.flip, (int, float)) or not 0 <= self.flip <= 1:
             raise ConfigError(f"{stage}: flip is the share of samples to mirror, 0 to 1, not {self.flip!r}")
-        if self.upscale not in ("allow", "drop") and not (isinstance(self.upscale, Real) and self.upscale >= 1):
-            raise ConfigError(f"{stage}: upscale is 'allow', 'drop' or a factor of 1 or more, not {self.upscale!r}")
-        if self.margin not in ("default", None) and not (isinstance(self.margin, Real) and self.margin >= 1):
-            raise ConfigError(f"{stage}: margin is 1 or more, or None, not {self.margin!r}")
+        if self.upscale != "allow" and self.upscale != "drop":
+            check_factor(stage, "upscale", self.upscale, "'allow', 'drop' or a factor of 1 or more")
+        if self.margin is not None and self.margin != "default":
+            check_factor(stage, "margin", self.margin, "1 or more, or None")
         low, high = self.scale if isinstance(self.scale, tuple) and len(self.scale) == 2 else (0, 0)
-        if not 0 < low <= high <= 1:
+        if not (isinstance(low, Real) and isinstance(high, Real) and 0 < low <= high <= 1):
             raise ConfigError(
                 f"{stage}: scale is the least and the most of the largest crop's edges to take, as in (0.5, 1.0), "
                 f"not {self.scale!r}"
@@ -175,7 +177,7 @@ class Framing:
         names = list(names)
         if not names or self.mode == "contain":
             return {}
-        main = main_of(sample)
+        main = main_of(sample, names)
         lead = main if main in names else None
         found = {}
         for name in names:

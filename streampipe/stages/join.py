@@ -188,9 +188,10 @@ def _with(sample: Sample, found: Mapping[str, Any], prefix: str, run: Run) -> Sa
 def _by_new_name(columns: str | Sequence[str] | Mapping[str, str] | None) -> Columns:
     if columns is None:
         return None
-    if isinstance(columns, str):
-        columns = columns.split(";")
-    named = dict(columns) if isinstance(columns, Mapping) else {name: name for name in columns}
-    if not named or not all(isinstance(name, str) and name for pair in named.items() for name in pair):
+    given: Any = columns.split(";") if isinstance(columns, str) else columns
+    pairs = list(given.items()) if isinstance(given, Mapping) else []
+    pairs = [(name, name) for name in given] if isinstance(given, (list, tuple, set, frozenset)) else pairs
+    named = dict(pairs) if all(isinstance(name, str) and name for pair in pairs for name in pair) else {}
+    if not named:
         raise ConfigError(f"join: columns are names, or new names with their columns, not {columns!r}")
     return named

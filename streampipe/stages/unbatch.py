@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from typing import Any
 
 from streampipe.context import FILLED_IN, Run
@@ -18,7 +18,7 @@ def unbatch(batches: Iterable[Any], *, run: Run = FILLED_IN) -> Iterator[Any]:
     A batch that is a tuple gives tuples.
 
     Raises:
-        StageError: the fields of a batch have different lengths.
+        StageError: the fields of a batch have different lengths, or one has none.
 
     >>> list(unbatch([{"n": [1, 2]}, {"n": [3]}]))
     [{'n': 1}, {'n': 2}, {'n': 3}]
@@ -27,7 +27,7 @@ def unbatch(batches: Iterable[Any], *, run: Run = FILLED_IN) -> Iterator[Any]:
     for batch in batches:
         behind = run.trail.mark
         columns = dict(enumerate(batch)) if isinstance(batch, tuple) else batch
-        lengths = {name: len(values) for name, values in columns.items() if type(values) is not Images}
+        lengths = {name: _length(name, x, run) for name, x in columns.items() if type(x) is not Images}
         lengths |= {name: len(x[0]) for name, x in columns.items() if type(x) is Images and x}
         if len(set(lengths.values())) > 1:
             raise StageError(f"stage {run.stage!r}: the fields of a batch have different lengths: {lengths}")
@@ -37,6 +37,15 @@ def unbatch(batches: Iterable[Any], *, run: Run = FILLED_IN) -> Iterator[Any]:
             row = {name: _row(values, i) for name, values in columns.items()}
             yield tuple(row.values()) if isinstance(batch, tuple) else row
         given, before = 0, behind
+
+
+def _length(name: Any, values: Any, run: Run) -> int:
+    if isinstance(values, Sized) and getattr(values, "ndim", 1):
+        return len(values)
+    raise StageError(
+        f"stage {run.stage!r}: field {name!r} of a batch is {values!r:.80}, and has no value for each sample; put "
+        f"drop({name!r}) in front"
+    )
 
 
 def _row(values: Any, number: int) -> Any:

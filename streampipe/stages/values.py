@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Collection
+from numbers import Real
 from types import FunctionType
 from typing import Any
 
@@ -33,6 +34,12 @@ def check_number(stage: str, name: str, value: Any, least: int, optional: bool =
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         none = ", or None" if optional else ""
         raise ConfigError(f"{stage}: {name} is a whole number, {least} or more{none}, not {value!r}")
+
+
+def check_factor(stage: str, name: str, value: Any, what: str) -> None:
+    """Refuse what is no number of 1 or more; True is none, though Python takes it for 1."""
+    if isinstance(value, bool) or not isinstance(value, Real) or not value >= 1:
+        raise ConfigError(f"{stage}: {name} is {what}, not {value!r:.80}")
 
 
 def check_flag(stage: str, name: str, value: Any) -> None:

@@ -60,7 +60,7 @@ def join(samples: Sequence[Sample], concat: Sequence[str] = (), total: int | Non
 
 def _column(name: str, values: list[Any]) -> Any:
     """The values of a field that is not joined: numbers as a tensor, anything else as a list."""
-    plain = not name.startswith("__") and all(isinstance(each, (bool, int, float)) for each in values)
+    plain = not name.startswith("__") and all(isinstance(each, (bool, int, float, np.generic)) for each in values)
     found = numbers(values) if plain else None
     return values if found is None else found
 

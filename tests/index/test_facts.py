@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 
 import streampipe as sp
 from streampipe.counters import counters
+from streampipe.decoding import probe
 from streampipe.index.columns import MOST_COLUMNS, Columns
 from streampipe.index.facts import OWN, facts_of, scalars_of
 from streampipe.index.table import ShardIndex, make
-from tests.data import photo, shard
+from tests.data import encoded, natural, photo, shard
 
 NESTED = {"stability_metadata": {"aes_scorelv2": 6.5, "deep": {"x": "y"}}, "a": {"b": 1}, "a.b": 2, "l": [{"n": 1}]}
 
@@ -213,3 +214,21 @@ def test_aliases_objects_and_files_beside_mean_the_same_in_both_tiers(tmp_path_f
     if any(row for _, row in found):
         beside(folder, [row for _, row in found])
     answers(str(folder), condition, missing=missing)
+
+
+@pytest.mark.parametrize(
+    ("names", "main"),
+    [
+        (("control.png", "bmp"), "bmp"),
+        (("mask.png", "bmp"), "bmp"),
+        (("bmp", "jpg"), "jpg"),
+        (("bmp", "image.png"), "image.png"),
+        (("bmp", "mask.bmp"), "bmp"),
+    ],
+)
+def test_the_main_image_is_the_one_that_decode_takes_for_it(names, main):
+    files = {name: encoded(natural(200 - 20 * i, 100 - 10 * i), "BMP") for i, name in enumerate(names)}
+    sample = {"__key__": "a", **files}
+    facts = facts_of(sample)
+    (made,) = sp.from_iterable([sample]).decode(8, formats=("bmp",))
+    assert made["original_size"] == (facts["height"], facts["width"]) == probe(files[main]).stored

@@ -164,3 +164,19 @@ def test_a_caption_wants_no_random_numbers_where_nothing_is_random(monkeypatch):
 
     monkeypatch.setattr(Run, "seed_of", refuse)
     assert len(list(sp.from_iterable(SAMPLES).caption(tags=sp.Tags(keep=1), prefix="p"))) == 40
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"prefix": 3}, "prefix is a text, not 3"),
+        ({"suffix": None}, "suffix is a text, not None"),
+        ({"template": 5}, "template is a text, not 5"),
+        ({"clean": "lower"}, "clean is a function"),
+        ({"weights": 1.0}, "weights are one number for each of the 2 keys"),
+        ({"weights": ["a", "b"]}, "weights are one number for each of the 2 keys"),
+    ],
+)
+def test_a_wrong_value_is_one_clear_sentence(options, words):
+    with pytest.raises(sp.ConfigError, match=words):
+        sp.from_iterable(SAMPLES).caption("long;txt", **options)

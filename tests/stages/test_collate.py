@@ -1,5 +1,7 @@
 """Samples to batches: numbers and tensors become tensors, texts lists, unequal lengths are filled up where asked."""
 
+import io
+
 import numpy as np
 import pytest
 import torch
@@ -121,3 +123,43 @@ def test_a_function_behind_batch_has_choices_of_its_own(tmp_path):
     )
     assert first == second
     assert len({*first}) == 2
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_arrays_of_one_number_are_numbers_and_any_order_of_bytes_is_read(fused):
+    samples = [{"__key__": str(i), "score.npy": npy(np.float32(i)), "x.npy": npy(np.full(3, i, ">f4"))} for i in (1, 2)]
+    pipe = sp.from_iterable(samples).decode()
+    (batch,) = (pipe if fused else pipe.map(lambda sample: sample)).batch(2)
+    assert torch.equal(batch["score.npy"], torch.tensor([1.0, 2.0]))
+    assert torch.equal(batch["x.npy"], torch.tensor([[1.0] * 3, [2.0] * 3]))
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_arrays_in_either_order_of_axes_share_a_batch(fused):
+    arrays = [np.arange(6.0).reshape(2, 3), np.asfortranarray(np.arange(6.0).reshape(2, 3))]
+    for each in (arrays, arrays[::-1]):
+        pipe = sp.from_iterable([{"__key__": str(i), "x.npy": npy(a)} for i, a in enumerate(each)]).decode()
+        (batch,) = (pipe if fused else pipe.map(lambda sample: sample)).batch(2)
+        assert batch["x.npy"].tolist() == [each[0].tolist()] * 2
+
+
+def npy(array):
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("values", [[torch.zeros(2), None], [None, torch.zeros(2)], [None, np.zeros(2, np.float32)]])
+def test_whether_a_batch_can_be_made_does_not_depend_on_who_is_first(values):
+    with pytest.raises(
+        sp.StageError, match=r"of shape \(2,\) in sample '[01]' and None in '[01]'; give those that lack"
+    ):
+        column(values)
+
+
+@pytest.mark.skipif(np.dtype(np.longdouble) == np.float64, reason="this machine has no longer floats")
+def test_an_array_of_numbers_that_torch_does_not_have_is_named():
+    with pytest.raises(
+        sp.StageError, match="field 'x' cannot be stacked: torch has no numbers of the type .* in sample '0'"
+    ):
+        column([np.zeros(2, np.longdouble)] * 2)

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 import streampipe as sp
-from tests.data import photo
+from streampipe.decoding import decode_image
+from tests.data import encoded, natural, photo
 from tests.laws import run
 
 IMAGES = [{"__key__": f"{i}", "jpg": photo(i, 90, 70), "txt": b"t"} for i in range(7)]
@@ -53,3 +54,45 @@ def test_decode_only_some_fields_and_refuse_unknown_options():
         list(sp.from_iterable(IMAGES).decode(size=8, crop="left"))
     with pytest.raises(sp.ConfigError, match="colour"):
         sp.from_iterable(IMAGES).decode(colour=1)
+
+
+def test_a_main_image_of_a_format_that_was_asked_for_has_rows_of_its_own_size():
+    bmp, png = (encoded(natural(200, 100, 1), kind) for kind in ("BMP", "PNG"))
+    samples = [{"__key__": str(i), "control.png": png, "bmp": bmp} for i in range(3)]
+    base = (
+        sp.from_iterable(samples).bucket(sp.Buckets([(64, 128), (128, 64)])).decode({"control": 32}, formats=("bmp",))
+    )
+    (fused,), (apart,) = base.batch(3), base.map(lambda sample: sample).batch(3)
+    assert fused["bmp"].shape == (3, 3, 64, 128)
+    assert torch.equal(fused["bmp"], apart["bmp"])
+    assert torch.equal(fused["control.png"], apart["control.png"])
+
+
+def test_pixels_are_never_written_into_memory_of_another_shape():
+    memory = torch.zeros((2, 3, 8, 8), dtype=torch.uint8)
+    with pytest.raises(ValueError, match=r"out is \(8, 8\), and the image \(16, 16\)"):
+        decode_image(IMAGES[0]["jpg"], size=(16, 16), out=memory[0])
+    assert not memory.any()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"background": "white"}, "background is a colour"),
+        ({"background": (300, 0, 0)}, "background is a colour"),
+        ({"background": (1.0, 1.0, 1.0)}, "background is a colour"),
+        ({"max_pixels": "64M"}, "max_pixels is a whole number, 1 or more"),
+        ({"memory": 0}, "memory is a whole number, 1 or more"),
+        ({"fields": "jpg"}, "fields is a tuple of names"),
+        ({"decoders": ["pt"]}, "decoders are functions from bytes"),
+        ({"decoders": {"pt": "load"}}, "decoders are functions from bytes"),
+        ({"formats": 3}, r"formats is a tuple of names or codecs, as in formats=\('tiff',\), not 3"),
+        ({"upscale": True}, "upscale is 'allow', 'drop' or a factor of 1 or more, not True"),
+        ({"margin": True}, "margin is 1 or more, or None, not True"),
+        ({"scale": ("half", 1.0)}, "scale is the least and the most"),
+        ({"size": {1: 64}}, "size is by the name of a field"),
+    ],
+)
+def test_a_wrong_value_is_one_clear_sentence_before_anything_is_read(options, words):
+    with pytest.raises(sp.ConfigError, match=words):
+        sp.from_iterable(IMAGES).decode(**{"size": 8, **options})

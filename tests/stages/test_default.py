@@ -35,7 +35,7 @@ def test_without_a_default_the_error_names_the_stage():
 
 
 def test_a_value_of_another_kind_is_an_error_that_says_how():
-    with pytest.raises(sp.StageError, match=r"'mask' cannot be stacked: .*a NoneType in 'b'.*default\(mask=function\)"):
+    with pytest.raises(sp.StageError, match=r"'mask' cannot be stacked: .*None in 'b'.*default\(mask=function\)"):
         batches(mask=None, txt="")
 
 

@@ -201,6 +201,14 @@ def test_unbatch_undoes_batch():
     assert [(r["__key__"], r["x"].tolist()) for r in back] == [(r["__key__"], r["x"].tolist()) for r in rows]
 
 
+def test_a_batch_with_a_value_that_is_no_samples_cannot_be_taken_apart():
+    pipe = sp.from_iterable([{"__key__": "a", "t": torch.ones(3), "tokens": 3}]).pack(8, concat="t")
+    with pytest.raises(
+        sp.StageError, match=r"field 'max_seqlen' of a batch is 3, .* put drop\('max_seqlen'\) in front"
+    ):
+        list(pipe.unbatch())
+
+
 def test_what_cannot_be_stacked_is_explained():
     with pytest.raises(sp.StageError, match=r"field .x. cannot be stacked.*in .b.; fill the shorter ones up"):
         list(sp.from_iterable([{"__key__": "a", "x": torch.ones(2)}, {"__key__": "b", "x": torch.ones(3)}]).batch(2))

@@ -1,6 +1,7 @@
 """Colours by their ICC profile, as browsers show them."""
 
 import io
+import zlib
 
 import numpy as np
 import pytest
@@ -89,3 +90,56 @@ def test_labels_have_no_colours():
 def test_the_option_is_checked():
     with pytest.raises(sp.ConfigError, match="icc is one of .srgb., .ignore."):
         one(encoded(PICTURE), icc="adobe")
+
+
+def of_greys():
+    """A profile of greys that are linear: the middle is much lighter in sRGB."""
+    white = b"".join(round(each * 65536).to_bytes(4, "big") for each in (0.9642, 1.0, 0.8249))
+    tags = {
+        b"desc": b"desc" + bytes(4) + (5).to_bytes(4, "big") + b"test\0" + bytes(79),
+        b"wtpt": b"XYZ " + bytes(4) + white,
+        b"kTRC": b"curv" + bytes(4) + (1).to_bytes(4, "big") + (256).to_bytes(2, "big") + bytes(2),
+    }
+    table, body = len(tags).to_bytes(4, "big"), b""
+    for name, tag in tags.items():
+        table += name + (132 + 12 * len(tags) + len(body)).to_bytes(4, "big") + len(tag).to_bytes(4, "big")
+        body += tag
+    head = b"lcms" + (0x02400000).to_bytes(4, "big") + b"mntrGRAYXYZ " + bytes(12) + b"acsp" + bytes(28) + white
+    size = 128 + len(table) + len(body)
+    return (size.to_bytes(4, "big") + head).ljust(128, b"\0") + table + body
+
+
+@pytest.mark.parametrize("size", [None, (30, 40)])
+def test_greys_with_a_profile_are_the_same_in_every_format(size):
+    grey, profile = PICTURE.convert("L"), of_greys()
+    wide = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
+    opaque = grey.convert("LA")
+    options = {"quality": 98}
+    files = {
+        "jpg": encoded(grey, "JPEG", icc_profile=profile, **options),
+        "8.png": encoded(grey, "PNG", icc_profile=profile),
+        "16.png": encoded(wide, "PNG", icc_profile=profile),
+        "alpha.png": encoded(opaque, "PNG", icc_profile=profile),
+    }
+    expected = one(files["8.png"], "png", size=size)
+    assert size or (expected == by_pillow(files["8.png"])).all()
+    assert np.abs(expected - one(encoded(grey, "PNG"), "png", size=size)).mean() > 30
+    for name, data in files.items():
+        assert np.abs(one(data, name, size=size) - expected).mean() < 2, name
+
+
+def test_a_background_is_not_brought_from_a_profile():
+    edges = (8).to_bytes(4, "big")
+    chunks = {
+        b"IHDR": edges + edges + bytes((16, 2, 0, 0, 0)),  # 16 bits, colours
+        b"iCCP": b"a\0\0" + zlib.compress(WIDE),
+        b"tRNS": bytes(6),  # black is clear
+        b"IDAT": zlib.compress(bytes(8 * (1 + 8 * 6))),
+        b"IEND": b"",
+    }
+    data = b"\x89PNG\r\n\x1a\n" + b"".join(chunk(kind, body) for kind, body in chunks.items())
+    assert (one(data, "png", background=(10, 200, 30)) == (10, 200, 30)).all()
+
+
+def chunk(kind, body):
+    return len(body).to_bytes(4, "big") + kind + body + zlib.crc32(kind + body).to_bytes(4, "big")
