@@ -36,12 +36,16 @@ from streampipe.decoding.video import EncodedVideo
 from streampipe.decorators.skip import SKIP
 from streampipe.errors import ConfigError, DecodeError, SampleError, StageError, StreampipeError, UnsafeFormat
 from streampipe.stages.framing import TOO_SMALL, Crop, Frame, Framing, Sizes, main_of, passed
+from streampipe.stages.labels import check_labels
 from streampipe.stages.stage import stage
-from streampipe.stages.values import check_choice, check_names, check_number
+from streampipe.stages.values import check_choice, check_colour, check_functions, check_names, check_number
 from streampipe.threads import ordered
 
 Encoded = EncodedImage | EncodedVideo
 _CLIP = "__clip__"
+_LABELS = (
+    "decode().fit(...) cuts arrays of uint8, uint16 and int32 too, decode(fields=) leaves out what you cut by yourself"
+)
 Decoders = Mapping[str, Callable[[bytes], Any]]
 Rows = Mapping[str, torch.Tensor]
 
@@ -230,8 +234,8 @@ class FieldDecoder:
         check_number("decode", "max_pixels", max_pixels, 1)
         check_number("decode", "memory", memory, 1)
         check_names("decode", "fields", fields, optional=True)
-        _check_colour(background)
-        _check_decoders(decoders)
+        check_colour("decode", "background", background)
+        check_functions("decode", "decoders", decoders, "functions from bytes by field name or extension", "pt")
         self.run = run
         self.framing = Framing(run, **framing)
         self.output = output
@@ -320,6 +324,8 @@ class FieldDecoder:
         told = {name: value for name, value in sample.items() if name not in images}
         try:
             frames = framing.frames(told, {name: image.size for name, image in images.items()}, main)
+            if here is not None and frames and (frames[main].geometry or frames[main].flipped):
+                check_labels(told, here.size, _LABELS)
         except DecodeError as error:
             raise DecodeError(f"{where(sample)}, {error}") from error
         if frames is None:
@@ -418,24 +424,6 @@ class FieldDecoder:
 
     def _own(self, name: str) -> bool:
         return self.decoders is not None and (name in self.decoders or name.rpartition(".")[2] in self.decoders)
-
-
-def _check_colour(given: Any) -> None:
-    edges = given if isinstance(given, (tuple, list)) else ()
-    if len(edges) != 3 or not all(isinstance(each, int) and 0 <= each <= 255 for each in edges):
-        raise ConfigError(
-            f"decode: background is a colour, (red, green, blue) of 0 to 255 each, as in (255, 255, 255), not "
-            f"{given!r:.80}"
-        )
-
-
-def _check_decoders(given: Any) -> None:
-    functions = given if isinstance(given, Mapping) else {None: None}
-    if given is not None and not all(isinstance(name, str) and callable(each) for name, each in functions.items()):
-        raise ConfigError(
-            f"decode: decoders are functions from bytes by field name or extension, as in {{'pt': my_function}}, not "
-            f"{given!r:.80}"
-        )
 
 
 def _one_frame(pixels: Any) -> Any:

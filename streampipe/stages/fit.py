@@ -12,9 +12,15 @@ from streampipe.decoding.several import apart, together
 from streampipe.decorators.skip import SKIP
 from streampipe.errors import DecodeError, StageError, StreampipeError
 from streampipe.stages.framing import TOO_SMALL, Crop, Framing, Sizes, main_of, passed
+from streampipe.stages.labels import check_labels
 from streampipe.stages.stage import stage
 from streampipe.stages.values import check_names, check_number
 from streampipe.threads import ordered
+
+_LABELS = (
+    "make them uint8 or int32 in front, as in map(lambda x: x.to(torch.uint8), 'NAME'), or name what is to be cut in "
+    "fit(fields=)"
+)
 
 
 def _check(threads: Any, fields: Any, **options: Any) -> None:
@@ -104,6 +110,11 @@ def _fitted(sample: Sample, framing: Framing, fields: tuple[str, ...] | None) ->
     if frames is None:
         counters.add(framing.run.stage, TOO_SMALL, 0, key_of(sample))
         return SKIP
+    if fields is None:
+        try:
+            check_labels(told, size_of(sample[lead]), _LABELS)
+        except DecodeError as error:
+            raise StageError(f"stage {framing.run.stage!r}, {where(sample)}, {error}") from error
     fitted = dict(sample)
     for name, frame in frames.items():
         fitted[name] = fit_image(sample[name], frame.geometry, framing.interpolation_of(name), frame.flipped)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from numbers import Real
 from types import FunctionType
 from typing import Any
@@ -80,6 +80,29 @@ def check_function(stage: str, name: str, value: Any, optional: bool = False, ad
     """Refuse what cannot be called."""
     if not callable(value) and not (optional and value is None):
         raise ConfigError(f"{stage}: {name} is a function, not {value!r:.80}{advice}")
+
+
+def check_functions(stage: str, name: str, value: Any, what: str, example: str) -> None:
+    """Refuse what are no functions by name, and not None."""
+    if value is None:
+        return
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) and callable(fn) for key, fn in value.items()):
+        raise ConfigError(f"{stage}: {name} are {what}, as in {{{example!r}: my_function}}, not {value!r:.80}")
+
+
+def check_colour(stage: str, name: str, value: Any) -> None:
+    """Refuse what is no (red, green, blue).
+
+    >>> check_colour("decode", "background", "white")
+    Traceback (most recent call last):
+        ...
+    streampipe.errors.ConfigError: decode: background is (red, green, blue), 0 to 255 each, as in ..., not 'white'
+    """
+    levels = value if isinstance(value, (tuple, list)) else ()
+    if len(levels) != 3 or not all(isinstance(each, int) and 0 <= each <= 255 for each in levels):
+        raise ConfigError(
+            f"{stage}: {name} is (red, green, blue), 0 to 255 each, as in (255, 255, 255), not {value!r:.80}"
+        )
 
 
 def check_takes_one(stage: str, fn: Any, what: str) -> None:

@@ -1,5 +1,8 @@
 """The stage that decodes: alone, in one with batch, seeded by key and epoch."""
 
+import io
+
+import numpy as np
 import pytest
 import torch
 
@@ -78,9 +81,9 @@ def test_pixels_are_never_written_into_memory_of_another_shape():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"background": "white"}, "background is a colour"),
-        ({"background": (300, 0, 0)}, "background is a colour"),
-        ({"background": (1.0, 1.0, 1.0)}, "background is a colour"),
+        ({"background": "white"}, r"background is \(red, green, blue\)"),
+        ({"background": (300, 0, 0)}, r"background is \(red, green, blue\)"),
+        ({"background": (1.0, 1.0, 1.0)}, r"background is \(red, green, blue\)"),
         ({"max_pixels": "64M"}, "max_pixels is a whole number, 1 or more"),
         ({"memory": 0}, "memory is a whole number, 1 or more"),
         ({"fields": "jpg"}, "fields is a tuple of names"),
@@ -96,3 +99,26 @@ def test_pixels_are_never_written_into_memory_of_another_shape():
 def test_a_wrong_value_is_one_clear_sentence_before_anything_is_read(options, words):
     with pytest.raises(sp.ConfigError, match=words):
         sp.from_iterable(IMAGES).decode(**{"size": 8, **options})
+
+
+def test_labels_that_are_arrays_are_not_left_behind_by_a_crop_or_a_flip():
+    labels = np.zeros((70, 90), np.int64)
+    samples = [{"__key__": "a", "jpg": IMAGES[0]["jpg"], "seg.npy": npy(labels)}]
+    pipe = sp.from_iterable(samples)
+    for wrong in (pipe.decode(size=(70, 90), flip=1.0), pipe.decode(32), pipe.decode().fit((70, 90), flip=1.0)):
+        with pytest.raises(
+            sp.SampleError, match=r"sample 'a', field 'seg.npy': labels of the image's size"
+        ):
+            list(wrong)
+    (sample,) = pipe.decode()
+    assert (sample["seg.npy"] == labels).all()
+    (sample,) = pipe.decode().map(lambda x: x.astype("int32"), "seg.npy").fit(32)
+    assert sample["seg.npy"].shape == (32, 32)
+    assert list(pipe.decode(32, fields=("jpg",)))
+    assert list(pipe.decode().fit(32, fields=("jpg",)))
+
+
+def npy(array):
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
