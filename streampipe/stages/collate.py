@@ -88,13 +88,14 @@ def _of_tuples(samples: Sequence[tuple[Any, ...]], pad: Pad | None) -> tuple[Any
 
 def _column(name: str, values: list[Any], keys: Sequence[Any], pad: Pad | None) -> Any:
     """The values of a field as one tensor, or else as a list."""
-    first = values[0]
-    if isinstance(first, (bool, int, float, np.generic)):
+    first, padded = values[0], pad is not None and name in pad
+    if padded:
+        values = of_lists(values)
+    if any(isinstance(value, (np.ndarray, torch.Tensor)) for value in values):
+        values = [_tensor(name, value, key) for value, key in zip(values, keys, strict=True)]
+    elif isinstance(first, (bool, int, float, np.generic)):
         found = None if name.startswith("__") else numbers(values)
         return values if found is None else found
-    padded = pad is not None and name in pad
-    if padded or any(isinstance(value, (np.ndarray, torch.Tensor)) for value in values):
-        values = [_tensor(name, value, padded, key) for value, key in zip(values, keys, strict=True)]
     if isinstance(first, DeferredImage):
         for value, key in zip(values, keys, strict=True):
             if not isinstance(value, DeferredImage) or value.size != first.size:
@@ -136,7 +137,9 @@ def _padded_images(name: str, values: list[Any], value: float) -> Batch:
     if odd is not None:
         raise StageError(f"field {name!r} cannot be padded: one of its images is {_kind(odd)}; they want one dtype")
     most = (max(map(len, values)), *(max((each.shape[i] for each in every), default=(3, 0, 0)[i]) for i in range(3)))
-    out = empty((len(values), *most), every[0].dtype if every else torch.uint8).fill_(value)
+    dtype = every[0].dtype if every else torch.uint8
+    _check_held(name, value, dtype)
+    out = empty((len(values), *most), dtype).fill_(value)
     sizes = empty((len(values), most[0], 2), torch.int64).zero_()
     for row, size, images in zip(out, sizes, values, strict=True):
         for i, image in enumerate(map(as_tensor, images)):
@@ -165,11 +168,32 @@ def numbers(values: Sequence[Any]) -> torch.Tensor | None:
     return empty(tuple(made.shape), dtype).copy_(made)
 
 
-def _tensor(name: str, value: Any, padded: bool, key: Any) -> Any:
-    if padded and isinstance(value, (list, tuple)) and all(isinstance(each, (bool, int, float)) for each in value):
-        return torch.tensor(value, dtype=None if value else torch.int64)
+def of_lists(values: Sequence[Any]) -> list[Any]:
+    """Lists of numbers as tensors of one dtype, also where some are empty, or have whole numbers alone; other values as
+    they are.
+
+    >>> [each.dtype for each in of_lists([[], [1, 2.5]])], of_lists([[], torch.ones(1).half()])[0].dtype
+    ([torch.float32, torch.float32], torch.float16)
+    """
+    are = [isinstance(x, (list, tuple)) and all(isinstance(each, (bool, int, float)) for each in x) for x in values]
+    kinds = {type(each) for x, is_list in zip(values, are, strict=True) if is_list for each in x}
+    dtype = torch.int64 if kinds - {bool} else torch.bool
+    if float in kinds:
+        dtype = torch.get_default_dtype()
+    elif not kinds:  # all are empty
+        tensors = (as_tensor(x) for x in values if isinstance(x, (np.ndarray, torch.Tensor)))
+        dtype = next((x.dtype for x in tensors), torch.int64)
+    return [torch.tensor(x, dtype=dtype) if is_list else x for x, is_list in zip(values, are, strict=True)]
+
+
+def _tensor(name: str, value: Any, key: Any) -> Any:
     if isinstance(value, np.ndarray) and value.dtype.kind not in "biufc":
         return value  # texts, objects, rows of several columns
+    if isinstance(value, torch.Tensor) and value.requires_grad and torch.is_grad_enabled():
+        raise StageError(
+            f"field {name!r} cannot be stacked: in sample {key!r} it wants a gradient, which no batch carries; compute "
+            f"it under torch.no_grad(), or detach() it"
+        )
     try:
         return as_tensor(value)
     except (TypeError, ValueError):
@@ -185,9 +209,19 @@ def _padded(name: str, values: list[torch.Tensor], value: float) -> list[torch.T
     if not all(isinstance(each, torch.Tensor) and each.dim() == dims for each in values):
         kinds = ", ".join(sorted({_kind(each) for each in values}))
         raise StageError(f"field {name!r} cannot be padded: it is {kinds} in the samples of a batch")
+    _check_held(name, value, values[0].dtype)
     most = [max(each.shape[i] for each in values) for i in range(dims)]
     missing = [[end for i in reversed(range(dims)) for end in (0, most[i] - each.shape[i])] for each in values]
     return [torch.nn.functional.pad(each, ends, value=value) for each, ends in zip(values, missing, strict=True)]
+
+
+def _check_held(name: str, value: float, dtype: torch.dtype) -> None:
+    """Refuse a value to fill up with that tensors of a type cannot hold: torch cuts fractions off without a word."""
+    if dtype.is_floating_point or dtype.is_complex:
+        return
+    least, most = (0, 1) if dtype == torch.bool else (torch.iinfo(dtype).min, torch.iinfo(dtype).max)
+    if value != value or value % 1 or not least <= value <= most:
+        raise StageError(f"batch(pad={{{name!r}: {value}}}): {name!r} is {dtype}, which does not have that value")
 
 
 def _stack(name: str, values: list[Any], keys: Sequence[Any]) -> torch.Tensor:
@@ -228,8 +262,7 @@ def as_tensor(value: Any) -> Any:
     """An array, of whatever order of bytes, as a tensor of its shape; anything else as it is."""
     if not isinstance(value, np.ndarray):
         return value
-    native = np.ascontiguousarray(value, value.dtype.newbyteorder("="))  # of one number it makes a list
-    return torch.from_numpy(native.reshape(value.shape))
+    return torch.from_numpy(np.require(value, value.dtype.newbyteorder("="), ["C", "W"]).reshape(value.shape))
 
 
 def unpadded(pad: Pad | None, names: Collection[str]) -> Pad | None:

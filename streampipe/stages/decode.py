@@ -36,14 +36,14 @@ from streampipe.decoding.video import EncodedVideo
 from streampipe.decorators.skip import SKIP
 from streampipe.errors import ConfigError, DecodeError, SampleError, StageError, StreampipeError, UnsafeFormat
 from streampipe.stages.framing import TOO_SMALL, Crop, Frame, Framing, Sizes, main_of, passed
-from streampipe.stages.labels import check_labels
+from streampipe.stages.left import check_left
 from streampipe.stages.stage import stage
 from streampipe.stages.values import check_choice, check_colour, check_functions, check_names, check_number
 from streampipe.threads import ordered
 
 Encoded = EncodedImage | EncodedVideo
 _CLIP = "__clip__"
-_LABELS = (
+_LEFT = (
     "decode().fit(...) cuts arrays of uint8, uint16 and int32 too, decode(fields=) leaves out what you cut by yourself"
 )
 Decoders = Mapping[str, Callable[[bytes], Any]]
@@ -325,7 +325,7 @@ class FieldDecoder:
         try:
             frames = framing.frames(told, {name: image.size for name, image in images.items()}, main)
             if here is not None and frames and (frames[main].geometry or frames[main].flipped):
-                check_labels(told, here.size, _LABELS)
+                check_left(told, here.size, _LEFT)
         except DecodeError as error:
             raise DecodeError(f"{where(sample)}, {error}") from error
         if frames is None:

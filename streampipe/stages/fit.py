@@ -12,13 +12,13 @@ from streampipe.decoding.several import apart, together
 from streampipe.decorators.skip import SKIP
 from streampipe.errors import DecodeError, StageError, StreampipeError
 from streampipe.stages.framing import TOO_SMALL, Crop, Framing, Sizes, main_of, passed
-from streampipe.stages.labels import check_labels
+from streampipe.stages.left import check_left
 from streampipe.stages.stage import stage
 from streampipe.stages.values import check_names, check_number
 from streampipe.threads import ordered
 
-_LABELS = (
-    "make them uint8 or int32 in front, as in map(lambda x: x.to(torch.uint8), 'NAME'), or name what is to be cut in "
+_LEFT = (
+    "fit it while it is uint8 or int32, as in map(lambda x: x.to(torch.uint8), 'NAME') in front, or name the images in "
     "fit(fields=)"
 )
 
@@ -112,7 +112,7 @@ def _fitted(sample: Sample, framing: Framing, fields: tuple[str, ...] | None) ->
         return SKIP
     if fields is None:
         try:
-            check_labels(told, size_of(sample[lead]), _LABELS)
+            check_left(told, size_of(sample[lead]), _LEFT, every=True)
         except DecodeError as error:
             raise StageError(f"stage {framing.run.stage!r}, {where(sample)}, {error}") from error
     fitted = dict(sample)

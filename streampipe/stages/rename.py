@@ -33,14 +33,22 @@ def rename(
     Other fields stay as they are. So samples that hold different formats get one name that later stages can use.
 
     Raises:
-        StageError: a sample has none of the alternatives, or has another field with the new name.
+        StageError: a sample has none of the alternatives, or has another field with the new name; or two new names are
+            for one field.
 
     >>> list(rename(names={"image": "jpg;png"})([{"__key__": "a", "png": 1, "txt": 2}]))
     [{'__key__': 'a', 'image': 1, 'txt': 2}]
     """
     for sample in samples:
         try:
-            new = {find(sample, old, run.stage): name for name, old in names.items()}
+            new: dict[str, str] = {}
+            for name, old in names.items():
+                found = find(sample, old, run.stage)
+                if new.setdefault(found, name) != name:
+                    raise StageError(
+                        f"stage {run.stage!r}, {where(sample)}: field {found!r} cannot be both {new[found]!r} and "
+                        f"{name!r}; a field has one name, so copy it in map(...)"
+                    )
             for name in new.values():
                 if name in sample and name not in new:
                     raise StageError(

@@ -16,7 +16,7 @@ import torch
 from streampipe.context import Sample
 from streampipe.errors import StageError
 from streampipe.memory import empty
-from streampipe.stages.collate import as_tensor, numbers
+from streampipe.stages.collate import as_tensor, numbers, of_lists
 
 
 def join(samples: Sequence[Sample], concat: Sequence[str] = (), total: int | None = None) -> dict[str, Any]:
@@ -68,11 +68,8 @@ def _column(name: str, values: list[Any]) -> Any:
 def _rows(name: str, samples: Sequence[Sample]) -> list[torch.Tensor]:
     """A field of each sample as a tensor; one of no rows where a sample lacks it."""
     found: list[torch.Tensor | None] = []
-    for sample in samples:
-        value = sample.get(name)
-        if isinstance(value, (list, tuple)) and all(isinstance(each, (bool, int, float)) for each in value):
-            value = torch.tensor(value, dtype=None if value else torch.int64)
-        value = as_tensor(value)
+    for sample, given in zip(samples, of_lists([sample.get(name) for sample in samples]), strict=True):
+        value = as_tensor(given)
         if value is not None and not (isinstance(value, torch.Tensor) and value.dim()):
             raise StageError(
                 f"pack(concat={name!r}): sample {sample.get('__key__')!r} has a {type(value).__name__}, and tensors, "

@@ -163,3 +163,28 @@ def test_an_array_of_numbers_that_torch_does_not_have_is_named():
         sp.StageError, match="field 'x' cannot be stacked: torch has no numbers of the type .* in sample '0'"
     ):
         column([np.zeros(2, np.longdouble)] * 2)
+
+
+def test_lists_that_are_filled_up_have_one_dtype_also_where_some_are_empty():
+    assert column([[], [0.5, 2]], pad={"x": -1}).tolist() == [[-1, -1], [0.5, 2]]
+    assert column([[1], [0.5, 2]], pad={"x": 0}).tolist() == [[1, 0], [0.5, 2]]
+    assert column([[True], [False, True]], pad={"x": 0}).dtype == torch.bool
+    assert column([[], []], pad={"x": 0}).dtype == torch.int64
+    assert column([torch.ones(1).half(), []], pad={"x": 0}).tolist() == [[1], [0]]
+
+
+@pytest.mark.parametrize(
+    ("value", "pad", "dtype"), [([1], 0.5, "int64"), ([True], -100, "bool"), (torch.ones(1).byte(), -1, "uint8")]
+)
+def test_a_value_to_fill_up_with_is_one_that_the_field_can_have(value, pad, dtype):
+    with pytest.raises(sp.StageError, match=rf"'x' is torch.{dtype}, which does not have that value"):
+        column([value] * 2, pad={"x": pad})
+
+
+def test_a_value_that_wants_a_gradient_says_so():
+    with pytest.raises(sp.StageError, match="in sample '0' it wants a gradient, .* torch.no_grad"):
+        column([torch.ones(2, requires_grad=True)] * 2)
+
+
+def test_arrays_that_cannot_be_written_to_are_read():
+    assert column([np.frombuffer(b"ab", np.uint8)] * 2).tolist() == [[97, 98]] * 2  # torch would warn

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import streampipe as sp
+from streampipe import stages
 from streampipe.decoding import decode_image
 from tests.data import encoded, natural, photo
 from tests.laws import run
@@ -106,9 +107,7 @@ def test_labels_that_are_arrays_are_not_left_behind_by_a_crop_or_a_flip():
     samples = [{"__key__": "a", "jpg": IMAGES[0]["jpg"], "seg.npy": npy(labels)}]
     pipe = sp.from_iterable(samples)
     for wrong in (pipe.decode(size=(70, 90), flip=1.0), pipe.decode(32), pipe.decode().fit((70, 90), flip=1.0)):
-        with pytest.raises(
-            sp.SampleError, match=r"sample 'a', field 'seg.npy': labels of the image's size"
-        ):
+        with pytest.raises(sp.SampleError, match=r"sample 'a', field 'seg.npy': it is of the image's size"):
             list(wrong)
     (sample,) = pipe.decode()
     assert (sample["seg.npy"] == labels).all()
@@ -116,6 +115,13 @@ def test_labels_that_are_arrays_are_not_left_behind_by_a_crop_or_a_flip():
     assert sample["seg.npy"].shape == (32, 32)
     assert list(pipe.decode(32, fields=("jpg",)))
     assert list(pipe.decode().fit(32, fields=("jpg",)))
+
+
+def test_what_has_a_value_for_each_pixel_is_not_left_behind_by_fit():
+    sample = {"__key__": "a", "image": torch.rand(3, 8, 6), "mask": torch.zeros(1, 8, 6, dtype=torch.uint8)}
+    with pytest.raises(sp.StageError, match=r"field 'image': it is of the image's size \(float32, 3 x 8 x 6\)"):
+        list(stages.fit(size=(8, 6), flip=1.0)([sample]))
+    assert list(stages.fit(size=(8, 6), flip=1.0, fields=("mask",))([sample]))
 
 
 def npy(array):

@@ -195,6 +195,12 @@ def test_batch_stacks_tensors_and_lists_the_rest():
     assert list(sp.from_iterable(rows).batch(2, collate=len)) == [2, 2, 1]
 
 
+def test_a_field_cannot_have_two_new_names():
+    pipe = sp.from_iterable([{"__key__": "a", "jpg": b"x"}]).rename(image="jpg;png", thumb="png;jpg")
+    with pytest.raises(sp.StageError, match="sample 'a': field 'jpg' cannot be both 'image' and 'thumb'"):
+        list(pipe)
+
+
 def test_unbatch_undoes_batch():
     rows = [{"__key__": str(i), "x": torch.full((2,), i)} for i in range(5)]
     back = list(sp.from_iterable(rows).batch(2).unbatch())
