@@ -180,8 +180,16 @@ def _labels(image: Image.Image) -> Pixels:
     rgb = np.array(image.convert("RGBA").convert("RGB") if alpha is not None else image.convert("RGB"))
     if alpha is not None:
         rgb[alpha[..., 0] == 0] = 0
-    grey = image.mode in ("LA", "La") or (image.mode in ("P", "PA") and bool((rgb == rgb[..., :1]).all()))
+    grey = image.mode in ("LA", "La") or (image.mode in ("P", "PA") and _is_of_greys(image))
     return Pixels(np.ascontiguousarray(rgb[..., :1]) if grey else rgb, alpha)
+
+
+def _is_of_greys(image: Image.Image) -> bool:
+    """Whether a palette has greys alone. Its pixels are not asked: a file of one class would have fewer channels than
+    others of its dataset.
+    """
+    colours = np.array(image.getpalette() or (0, 0, 0)).reshape(-1, 3)
+    return bool((colours == colours[:, :1]).all())
 
 
 def _strips(image: Image.Image) -> Any:

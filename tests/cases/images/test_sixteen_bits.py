@@ -107,6 +107,13 @@ def test_grey_palettes_are_one_channel_and_others_their_colours():
     assert one("seg.png", encoded(image, "PNG"))["seg.png"][:, 0].T.tolist() == [[200, 10, 20], [0, 0, 0]]
 
 
+def test_how_many_channels_a_palette_has_does_not_depend_on_its_pixels():
+    image = Image.new("P", (2, 1))  # one class alone: black
+    image.putpalette([0, 0, 0, 200, 10, 20])
+    (sample,) = sp.from_iterable([{"__key__": "a", "mask.png": encoded(image, "PNG")}]).decode()
+    assert sample["mask.png"].shape == (3, 1, 2)
+
+
 MODES = ["1", "L", "P", "RGB", "RGBA", "LA", "PA", "CMYK", "YCbCr", "HSV", "I", "F", "I;16", "RGBa", "RGBX"]
 
 
