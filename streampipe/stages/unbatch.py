@@ -40,7 +40,7 @@ def unbatch(batches: Iterable[Any], *, run: Run = FILLED_IN) -> Iterator[Any]:
 
 
 def _length(name: Any, values: Any, run: Run) -> int:
-    if isinstance(values, Sized) and getattr(values, "ndim", 1):
+    if isinstance(values, Sized) and getattr(values, "ndim", None) != 0:
         return len(values)
     raise StageError(
         f"stage {run.stage!r}: field {name!r} of a batch is {values!r:.80}, and has no value for each sample; put "

@@ -38,7 +38,7 @@ def check_number(stage: str, name: str, value: Any, least: int, optional: bool =
 
 def check_factor(stage: str, name: str, value: Any, what: str) -> None:
     """Refuse what is no number of 1 or more; True is none, though Python takes it for 1."""
-    if isinstance(value, bool) or not isinstance(value, Real) or not value >= 1:
+    if isinstance(value, bool) or not isinstance(value, Real) or not float(value) >= 1:
         raise ConfigError(f"{stage}: {name} is {what}, not {value!r:.80}")
 
 
