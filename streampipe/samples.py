@@ -8,19 +8,15 @@ archive, has been seen; an archive that breaks takes the sample it was in the mi
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from streampipe.context import Position, Sample
 from streampipe.counters import counters
 from streampipe.errors import CorruptShard, DuplicateKey, LimitExceeded
 from streampipe.tar import Limits, Member, MissingEnd
+from streampipe.tar.names import JUNK, passed_over
 
 log = logging.getLogger("streampipe")
-_RESERVED = re.compile(r"__[^/]*__(/|\Z)")
-_JUNK = frozenset((".DS_Store", "Thumbs.db", "thumbs.db", "ehthumbs.db", "desktop.ini", "Desktop.ini"))
-"""What systems put into every folder; the last ones would be samples."""
-_EXTRACTED = re.compile(r"(.*/)?PaxHeaders?(\.\d+)?/")  # extended headers, unpacked as files and packed again
 
 
 def split_name(name: str) -> tuple[str, str] | None:
@@ -100,8 +96,9 @@ def group(
                 if not name.startswith(start) or "/" in field:
                     base = name.rfind("/") + 1  # split_name, written out
                     dot = name.find(".", base)
-                    odd = dot <= base or name.startswith("__") or name[base:] in _JUNK or "PaxHeader" in name
-                    if odd and _ignored(name, dot - base):
+                    odd = dot <= base or name.startswith("__") or name[base:] in JUNK or "PaxHeader" in name
+                    if odd and (what := passed_over(name)) is not None:
+                        counters.add("ignored members", what)
                         continue
                     if made:
                         usual = len(sample)
@@ -149,25 +146,6 @@ def _twice(url: str, key: str, member: Member) -> DuplicateKey:
         f"{url} has key {key!r} a second time, at byte {member.offset}, after other keys: the members of a sample must "
         f"be neighbours (tar --sort=name), and a key must be unique in its shard"
     )
-
-
-def _ignored(name: str, dot: int) -> bool:
-    """Whether a member that looks odd is no part of any sample. ``dot`` is where its base name has its first dot."""
-    base = name[name.rfind("/") + 1 :]
-    if _RESERVED.match(name):
-        what = "reserved names"
-    elif base in _JUNK:
-        what = base
-    elif _EXTRACTED.match(name):
-        what = "PaxHeaders"
-    elif dot == 0:
-        what = "._*" if base.startswith("._") else "hidden files"
-    elif dot < 0:
-        what = "without a field"
-    else:
-        return False
-    counters.add("ignored members", what)
-    return True
 
 
 def _refuse(sample: Sample, field: str, url: str, member: Member, most: int) -> None:

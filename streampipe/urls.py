@@ -30,6 +30,7 @@ _NO_LISTING = (
     ": web servers have no folders that can be relied on; name the shards, as in https://.../{00000..01999}.tar"
 )
 _RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)(?:\.\.(-?\d+))?\Z")
+_LETTERS = re.compile(r"(?:([a-z])\.\.([a-z])|([A-Z])\.\.([A-Z]))(?:\.\.(-?\d+))?\Z")
 _JOINT = re.compile(r"::(?![^\[\]]*\])")  # but not within the brackets of an IPv6 address
 _CHAIN = re.compile(r"[a-z][a-z0-9+_-]*\Z")  # "simplecache" in "simplecache::s3://...": fsspec's chaining
 
@@ -67,9 +68,7 @@ class _Range:
     """The texts of ``{first..last..step}``, zero-padded as the first or last is written."""
 
     def __init__(self, first: str, last: str, step: str | None) -> None:
-        a, b = int(first), int(last)
-        size = abs(int(step or 1)) or 1
-        self.values = range(a, b + 1, size) if a <= b else range(a, b - 1, -size)
+        self.values = _through(int(first), int(last), step)
         padded = any(len(text.lstrip("-")) > 1 and text.lstrip("-").startswith("0") for text in (first, last))
         self.width = max(len(first), len(last)) if padded else 0
 
@@ -81,6 +80,12 @@ class _Range:
 
     def __iter__(self) -> Iterator[str]:
         return map(f"%0{self.width}d".__mod__, self.values)
+
+
+def _through(first: int, last: int, step: str | None) -> range:
+    """The numbers from the first to the last, up or down."""
+    size = abs(int(step or 1)) or 1
+    return range(first, last + 1, size) if first <= last else range(first, last - 1, -size)
 
 
 class _Product:
@@ -191,7 +196,9 @@ def _pattern(text: str) -> _Product:
 
 
 def _parse(pattern: str) -> _Product:
-    """A brace pattern as nested choices; braces without ``..`` or ``,`` stand for themselves, as in a shell."""
+    """A brace pattern as nested choices: ranges of numbers or letters, and lists. Other braces stand for themselves, as
+    in a shell.
+    """
     parts: list[_Range | _Product | _Union | list[str]] = []
     at = 0
     while (start := pattern.find("{", at)) >= 0:
@@ -203,6 +210,9 @@ def _parse(pattern: str) -> _Product:
         options = _split(inside)
         if found := _RANGE.match(inside):
             parts.append(_Range(*found.groups()))
+        elif found := _LETTERS.match(inside):
+            first, last = (each for each in found.groups()[:4] if each)
+            parts.append([*map(chr, _through(ord(first), ord(last), found[5]))])
         elif len(options) > 1:
             parts.append(_Union([_parse(option) for option in options]))
         else:

@@ -78,7 +78,7 @@ INSIDE = {  # and in a folder, each file from those before it
     "sizes scan writer note find merged answers dataset whole build learn",
     "source": "location address connections network failures store http web retry fetch s3 gcs hub rust stores "
     "buffers link traffic forward versions ranges ranged local disk part cache download source",
-    "tar": "limits foreign extended header compression entries reader writer",
+    "tar": "limits foreign extended header names compression entries reader writer",
     "decoding": "extensions inflate geometry text blocks tensorfile conditioning arrays budget exif codec segments icc "
     "resize boxes pillow jpeg_damage jpeg fast png web more codecs image deferred several fields clip container "
     "isobmff matroska animation movie video",

@@ -31,7 +31,7 @@ from streampipe.index.manifest import NAME, Entry, entries
 from streampipe.kinds import checked
 from streampipe.processes import Tell
 from streampipe.source import Source, has_query, redact
-from streampipe.tar import Limits, compression_of
+from streampipe.tar import BLOCK, Limits, compression_of
 from streampipe.threads import ordered
 from streampipe.urls import ShardList, expand, is_shard, names_of
 
@@ -217,7 +217,7 @@ def _bytes(url: str, finder: Finder, index: ShardIndex | None, entry: Entry | No
 
 def _head(url: str, finder: Finder) -> bytes:
     try:
-        return finder.source.read(url, 0, 8)
+        return finder.source.read(url, 0, min(BLOCK, finder.source.size(url) or 8))
     except SourceError:
         return b""  # reading it all will say why
 

@@ -16,7 +16,7 @@ from streampipe.index.ready import Ready
 from streampipe.index.scan import HasLinks, scan
 from streampipe.index.table import BYTES, IMAGES, NEEDS, NESTED, VIDEOS, ShardIndex, make
 from streampipe.source import Source, has_query, local_path, redact
-from streampipe.tar import Limits, compression_of
+from streampipe.tar import BLOCK, Limits, compression_of
 from streampipe.urls import stem_of
 
 log = logging.getLogger("streampipe")
@@ -148,7 +148,7 @@ class Finder:
 
     def _compression(self, url: str, path: str) -> str | None:
         try:
-            head = self.source.read(url, 0, min(8, os.path.getsize(path)))
+            head = self.source.read(url, 0, min(BLOCK, os.path.getsize(path)))
         except (OSError, SourceError):
             return None  # scanning says what is wrong with it
         return compression_of(url, head)

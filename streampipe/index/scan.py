@@ -17,7 +17,7 @@ from streampipe.index.known import Known, columns_beside
 from streampipe.index.table import NEEDS, SUMS, ShardIndex, make
 from streampipe.samples import group
 from streampipe.source import Source, redact
-from streampipe.tar import Limits, Member, compression_of, read_members, stream_members
+from streampipe.tar import BLOCK, Limits, Member, compression_of, read_members, stream_members
 from streampipe.tar.writer import Written
 
 _HELD = 128 << 20  # bytes of a shard that is held whole while its index is made
@@ -43,7 +43,7 @@ def scan(url: str, source: Source, limits: Limits, *, checksums: bool = True) ->
     needs: set[str] = set()
     data = _read(url, source) if checksums else source.buffer(url)
     if data is not None:
-        check_plain(url, bytes(data[:8]))
+        check_plain(url, bytes(data[:BLOCK]))
         rows = Rows(shown, known)
         rows.read(read_members(data, shard=shown, limits=limits, needs=needs), limits, needs)
         facts: dict[str, Any] = {"bytes": len(data)}
@@ -55,7 +55,7 @@ def scan(url: str, source: Source, limits: Limits, *, checksums: bool = True) ->
     else:
         chunks = iter(source.chunks(url))
         head = next(chunks, b"")
-        check_plain(url, head[:8])
+        check_plain(url, head[:BLOCK])
         tape = Tape(chain([head], chunks) if head else chunks)
         rows = Rows(shown, known, tape.crc32)
         rows.read(stream_members(tape, shard=shown, limits=limits, needs=needs), limits, needs)
@@ -77,7 +77,7 @@ def check(url: str, source: Source, limits: Limits) -> None:
     """
     data = source.buffer(url)
     if data is not None:
-        check_plain(url, bytes(data[:8]))
+        check_plain(url, bytes(data[:BLOCK]))
         shown = redact(url)
         for _ in group(
             read_members(data, shard=shown, limits=limits), shown, views=True, limits=limits, place="checking"
@@ -86,7 +86,7 @@ def check(url: str, source: Source, limits: Limits) -> None:
 
 
 def check_plain(url: str, head: bytes) -> None:
-    """Refuse a compressed shard, by its first bytes."""
+    """Refuse a compressed shard, by its first block."""
     kind = compression_of(url, head)
     if kind is not None:
         raise ConfigError(

@@ -19,7 +19,7 @@ from streampipe.index.parquet import read_table
 from streampipe.index.separated import table_rows
 from streampipe.samples import group
 from streampipe.source import Source, has_query, redact
-from streampipe.tar import Limits, compression_of, decompress, read_members, stream_members
+from streampipe.tar import BLOCK, Limits, compression_of, decompress, read_members, stream_members
 from streampipe.urls import SHARD_SUFFIXES, is_shard, stem_of
 
 SUFFIXES = (*SHARD_SUFFIXES, ".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
@@ -187,7 +187,7 @@ def _of_parquet(data: bytes, shown: str, on: str, columns: Columns, limits: Limi
 def _of_tar(url: str, shown: str, source: Source, columns: Columns, limits: Limits) -> Rows:
     data = source.buffer(url)
     data = memoryview(source.read(url)) if data is None else data
-    kind = compression_of(url, bytes(data[:8]))
+    kind = compression_of(url, bytes(data[:BLOCK]))
     if kind is None:
         members = read_members(data, shard=shown, limits=limits)
     else:

@@ -11,7 +11,7 @@ from streampipe.index import Finder
 from streampipe.index.note import Note
 from streampipe.samples import group
 from streampipe.source import redact
-from streampipe.tar import Member, compression_of, decompress, stream_members
+from streampipe.tar import BLOCK, Member, compression_of, decompress, stream_members
 
 
 def samples_of(
@@ -39,7 +39,7 @@ def _members(finder: Finder, url: str, coming: Sequence[str], note: Note | None)
     chunks = finder.source.chunks(url, coming)
     head = next(chunks, b"")
     whole: Iterator[bytes] = chain([head] if head else [], chunks)
-    kind = compression_of(url, bytes(head[:8]))
+    kind = compression_of(url, bytes(head[:BLOCK]))
     if kind is not None:
         if note is not None:
             note.give_up("that are compressed")

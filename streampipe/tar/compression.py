@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from streampipe.errors import ConfigError, CorruptShard, LimitExceeded, TruncatedShard
+from streampipe.tar.header import BLOCK, ZERO_BLOCK, is_header
 from streampipe.tar.limits import Limits
 
 _BZIP2 = (b"1AY&", b"\x17\x72\x45\x38")  # how a bzip2 stream goes on that has something, or nothing, in it
@@ -27,7 +28,7 @@ _XZ_MEMORY = 256 << 20  # bytes that an xz decoder may ask for; the strongest pr
 
 
 def compression_of(shard: str, head: bytes) -> str | None:
-    """``"gzip"``, ``"zstd"``, ``"xz"``, ``"bzip2"`` or None, by the first bytes of a shard, else by its name.
+    """``"gzip"``, ``"zstd"``, ``"xz"``, ``"bzip2"`` or None, by the first block of a shard, else by its name.
 
     >>> compression_of("a.tar", b"\\x1f\\x8b\\x08"), compression_of("a.tgz", b""), compression_of("a.tar", b"0001.jpg")
     ('gzip', 'gzip', None)
@@ -35,6 +36,8 @@ def compression_of(shard: str, head: bytes) -> str | None:
     for magic, kind in _MAGIC:
         if head.startswith(magic) and (kind != "bzip2" or (head[3:4] in b"123456789" and head[4:8] in _BZIP2)):
             return kind
+    if len(head) >= BLOCK and (head[:BLOCK] == ZERO_BLOCK or is_header(head[:BLOCK])):
+        return None  # whatever it is called: what fetched it may have unpacked it
     name = shard.partition("?")[0].lower()
     return next((kind for kind, suffixes in _SUFFIXES.items() if name.endswith(suffixes)), None)
 

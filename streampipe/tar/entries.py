@@ -18,7 +18,7 @@ from streampipe.tar.extended import (
     pax_records,
 )
 from streampipe.tar.foreign import what_it_is
-from streampipe.tar.header import BLOCK, EXPECTED_SUMS, ZERO_BLOCK, checksum, number, signed_checksum, stored_checksum
+from streampipe.tar.header import BLOCK, EXPECTED_SUMS, ZERO_BLOCK, is_header, number
 from streampipe.tar.limits import Limits
 
 _REGULAR = frozenset((b"0", b"\0", b"7"))
@@ -97,7 +97,6 @@ class Entries:
         self.limits = limits
         self.common: dict[str, bytes] = _NO_RECORDS  # of PAX global headers
         self.earlier: Callable[[str], Member | None] | None = None  # finds what a hard link leads to
-        self._target = b""  # of a link with a long one
         # Sound blocks of short PAX headers, which writers repeat byte for byte: how a lone mtime record of that size
         # begins, and the size. One for each number of digits that a time has.
         self._pax: dict[bytes, tuple[bytes, int]] = {}
@@ -210,8 +209,7 @@ class Entries:
         return behind + following - following % BLOCK
 
     def _verify(self, block: bytes, at: int) -> None:
-        stored = stored_checksum(block)
-        if stored is not None and stored in (checksum(block), signed_checksum(block)):
+        if is_header(block):
             return
         known = what_it_is(block) if at == 0 else None
         if known is not None:
@@ -233,8 +231,7 @@ class Entries:
                 raise self._corrupt(at, "an empty long name")
             return records, name
         if kind == b"K":
-            self._target = payload.rstrip(b"\0")
-            return records, long_name
+            return joined(records, {"linkpath": payload.rstrip(b"\0")}), long_name
         try:
             found = checked(pax_records(payload))
         except Malformed as error:
@@ -292,7 +289,7 @@ class Entries:
             counters.add("ignored members", _PASSED[kind])
             return size, None
         if kind in (b"1", b"2"):
-            raw = records["linkpath"] if "linkpath" in records else self._target or block[157:257].partition(b"\0")[0]
+            raw = records["linkpath"] if "linkpath" in records else block[157:257].partition(b"\0")[0]
             target = raw.decode("utf-8", "backslashreplace")
             found = self.earlier(target) if kind == b"1" and self.earlier else None
             if found is not None:

@@ -42,6 +42,12 @@ def signed_checksum(block: bytes) -> int:
     return checksum(block) - 256 * sum(byte > 127 for byte in block[:148] + block[156:])
 
 
+def is_header(block: bytes) -> bool:
+    """Whether a block is a sound header: its checksum is the one that it states."""
+    stored = stored_checksum(block)
+    return stored is not None and stored in (checksum(block), signed_checksum(block))
+
+
 def octal(field: bytes) -> int | None:
     """A number of octal digits with spaces before and spaces or NULs after it; None for anything else.
 

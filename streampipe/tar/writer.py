@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 from streampipe.errors import ConfigError, DuplicateKey, UnsafeName
 from streampipe.tar.header import BLOCK, sum_of
+from streampipe.tar.names import JUNK, JUNK_FIELDS, passed_over
 
 END = bytes(2 * BLOCK)
 RECORD = 10_240  # archives are filled up to a multiple of this, as tar does
-_RESERVED_NAME = re.compile(r"__[^/]*__(/|\Z)")
 _PLAIN_KEY = re.compile(r"(?!__)[\w+-]+(/[\w+-]+)*", re.ASCII)
 """What keys nearly always are, in which there is nothing to refuse."""
 _OCTAL_SIZE = 8 << 30  # sizes from here on need more than eleven octal digits
@@ -147,7 +147,8 @@ class TarWriter:
         for field, value in sorted(fields.items()):
             if field not in self._fields:
                 check_field(key, field)
-                self._fields.add(field)
+                if field not in JUNK_FIELDS:  # which are right under most keys, and not under all
+                    self._fields.add(field)
             payloads[field] = _payload(key, field, value)
         start = at = self.offset
         places: dict[str, Field] = {}
@@ -186,7 +187,7 @@ def check_key(key: str) -> None:
         ...
     streampipe.errors.UnsafeName: key 'img1.5' has a dot in its last part: readers would take 'img1' for the key; ...
     """
-    if _PLAIN_KEY.fullmatch(key):
+    if _PLAIN_KEY.fullmatch(key) and "PaxHeader" not in key:
         return
     base = key.rpartition("/")[2]
     if "." in base:
@@ -196,12 +197,12 @@ def check_key(key: str) -> None:
         )
     if not base or key.startswith("/") or ".." in key.split("/") or any(char in key for char in "\0\n\r"):
         raise UnsafeName(f"key {key!r} is empty, absolute, climbs with '..' or holds a control character; rename it")
-    if _RESERVED_NAME.match(key + "/" if "/" not in key else key):
+    if passed_over(key if "/" in key else key + "/") == "reserved names":
         raise UnsafeName(f"key {key!r} looks like webdataset's reserved names (__x__), which readers skip; rename it")
-    try:
-        key.encode("utf-8")
-    except UnicodeEncodeError:
-        raise UnsafeName(f"key {key!r} is no valid text (UTF-8); rename it") from None
+    if passed_over(key) == "PaxHeaders":
+        raise UnsafeName(f"key {key!r} looks like extended headers that were unpacked, which readers skip; rename it")
+    if not _is_text(key):
+        raise UnsafeName(f"key {key!r} is no valid text (UTF-8); rename it")
 
 
 def check_field(key: str, field: str) -> None:
@@ -211,13 +212,34 @@ def check_field(key: str, field: str) -> None:
             f"sample {key!r}: field {field!r} is empty, has upper-case letters (read back as lower case), a slash or a "
             f"control character; rename it"
         )
+    if f"{key.rpartition('/')[2]}.{field}" in JUNK:
+        raise UnsafeName(
+            f"sample {key!r}: with field {field!r} it is called as what systems put into every folder, which readers "
+            f"skip; rename one of the two"
+        )
+    if not _is_text(field):
+        raise UnsafeName(f"sample {key!r}: field {field!r} is no valid text (UTF-8); rename it")
     if field.startswith("__"):
         raise UnsafeName(f"sample {key!r}: field {field!r} is metadata and never written; leave it out or rename it")
 
 
+def _is_text(name: str) -> bool:
+    """Whether a name can be written: one with half of a pair of characters cannot."""
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _payload(key: str, field: str, value: object) -> bytes:
     if isinstance(value, str):
-        return value.encode("utf-8")
+        try:
+            return value.encode("utf-8")
+        except UnicodeEncodeError:
+            raise ConfigError(
+                f"sample {key!r}: field {field!r} is no valid text (UTF-8); give its bytes, or mend it"
+            ) from None
     if isinstance(value, (bytes, bytearray, memoryview)):
         return bytes(value)
     raise ConfigError(

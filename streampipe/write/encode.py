@@ -139,7 +139,21 @@ def _number(value: Any, extension: str, quality: int) -> bytes:
 
 
 def _json(value: Any, extension: str, quality: int) -> bytes:
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, default=_plain).encode("utf-8")
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, default=_plain)
+    _check_names(value)
+    return text.encode("utf-8")
+
+
+def _check_names(value: Any) -> None:
+    """Refuse objects whose names are no texts: JSON would make texts of them, and of 1 and "1" the same one."""
+    if isinstance(value, Mapping):
+        for name, each in value.items():
+            if not isinstance(name, str):
+                raise TypeError(f"its name {name!r} would come back as a text; make it one")
+            _check_names(each)
+    elif isinstance(value, (list, tuple)):
+        for each in value:
+            _check_names(each)
 
 
 def _plain(value: Any) -> Any:
@@ -164,6 +178,7 @@ def _npy(value: Any, extension: str, quality: int) -> bytes:
 def _npz(value: Any, extension: str, quality: int) -> bytes:
     if not isinstance(value, Mapping):
         raise TypeError("a dict of arrays is wanted")
+    _check_names(value)
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
         for name, each in value.items():
@@ -180,7 +195,8 @@ def _safetensors(value: Any, extension: str, quality: int) -> bytes:
         raise StageError("safetensors fields need one more package: pip install 'streampipe[safetensors]'") from None
     alone = not isinstance(value, Mapping)
     tensors = {ALONE: value} if alone else value
-    whole = {str(name): _tensor(each).detach().cpu().contiguous() for name, each in tensors.items()}
+    _check_names(tensors)
+    whole = {name: _tensor(each).detach().cpu().contiguous() for name, each in tensors.items()}
     return bytes(save(whole))
 
 

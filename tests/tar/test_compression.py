@@ -74,3 +74,12 @@ def test_compression_is_seen_in_the_content_before_the_name():
     assert compression_of("a.tar.zst", b"") == "zstd"
     assert compression_of("s3://b/a.tgz?versionId=3", b"") == "gzip"
     assert compression_of("a.tar", DATA[:8]) is None
+    assert compression_of("a.tar.gz", DATA) is None  # fetched, and unpacked on the way
+    assert compression_of("a.tar.gz", bytes(1024)) is None
+    assert compression_of("a.tar.gz", b"x" * 1024) == "gzip"
+
+
+@pytest.mark.parametrize("tier", [None, "sequential"])
+def test_a_plain_shard_with_the_name_of_a_compressed_one_is_read(tmp_path, tier):
+    (tmp_path / "0.tar.gz").write_bytes(DATA)
+    assert [each["__key__"] for each in sp.stream(str(tmp_path), tier=tier)] == ["a"]

@@ -59,16 +59,33 @@ def test_offsets_point_at_the_bytes():
     assert [m.name for m in read_members(tail + bytes(1024), shard="s")] == ["b.cls", "b.txt"]
 
 
-@pytest.mark.parametrize("key", ["img1.5", "", "a/", "/a", "../a", "a/../b", "a\nb", "__meta__", "__x__/a", "\udc80"])
+@pytest.mark.parametrize(
+    "key", ["img1.5", "", "a/", "/a", "../a", "a/../b", "a\nb", "__meta__", "__x__/a", "\udc80", "PaxHeaders.3/a"]
+)
 def test_keys_that_would_read_back_differently_are_refused(key):
     with pytest.raises(sp.UnsafeName):
         TarWriter(lambda data: None).add(key, {"txt": "x"})
 
 
-@pytest.mark.parametrize("field", ["", "JPG", "a/b", "__key__", "a\0"])
+@pytest.mark.parametrize("field", ["", "JPG", "a/b", "__key__", "a\0", "\udc80"])
 def test_fields_that_would_read_back_differently_are_refused(field):
     with pytest.raises(sp.UnsafeName):
         TarWriter(lambda data: None).add("a", {field: "x"})
+
+
+def test_names_of_systems_files_which_readers_skip_are_refused():
+    shard = TarWriter(lambda data: None)
+    shard.add("a", {"db": "x", "ini": "x"})
+    for key, field in (("x/Thumbs", "db"), ("desktop", "ini")):
+        shard.add(key, {"jpg": "x"})
+        with pytest.raises(sp.UnsafeName, match="readers skip"):
+            shard.add(f"b/{key}", {"jpg": "x", field: "x"})
+    shard.add("PaxHeader", {"jpg": "x"})
+
+
+def test_text_that_is_no_unicode_is_refused_with_its_field():
+    with pytest.raises(sp.ConfigError, match=r"sample 'a': field 'txt' is no valid text"):
+        TarWriter(lambda data: None).add("a", {"txt": "\ud800"})
 
 
 def test_a_refused_sample_leaves_nothing_behind():

@@ -139,6 +139,15 @@ def test_what_has_no_safe_format_is_refused_with_the_name(name, value, words):
         encode_field(name, value)
 
 
+@pytest.mark.parametrize("name", ["m.json", "m.npz", "m.safetensors"])
+def test_names_that_are_no_texts_are_refused_because_they_would_come_back_as_such(name):
+    for key in (1, None, True):
+        with pytest.raises(sp.StageError, match=f"its name {key} would come back as a text"):
+            encode_sample({"__key__": "a", name: {"1": np.zeros(2), key: np.ones(2)}})
+    with pytest.raises(sp.StageError, match="its name 3 would come back"):
+        encode_sample({"__key__": "a", "m.json": [{"a": ({3: "x"},)}]})
+
+
 def test_two_fields_never_get_one_name():
     with pytest.raises(sp.StageError, match=r"sample 'a': two fields would be called 'x.npy'"):
         encode_sample({"__key__": "a", "x": np.ones(1), "x.npy": b""})

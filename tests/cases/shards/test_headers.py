@@ -215,6 +215,21 @@ def test_hard_links_are_read_where_that_is_allowed():
     assert names(chain, hard_links=True)[-1] == ("c.jpg", b"pixels")
 
 
+def test_a_long_target_is_of_the_link_behind_it_alone():
+    far = "x" * 120 + "/far.jpg"
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w", format=tarfile.GNU_FORMAT) as tar:
+        for name, target in ((far, None), ("near.jpg", None), ("a.jpg", far), ("b.jpg", "near.jpg")):
+            info = tarfile.TarInfo(name)
+            if target is None:
+                info.size = len(name)
+            else:
+                info.type, info.linkname = tarfile.LNKTYPE, target
+            tar.addfile(info, io.BytesIO(name.encode()))
+    found = dict(names(file.getvalue(), hard_links=True))
+    assert (found["a.jpg"], found["b.jpg"]) == (far.encode(), b"near.jpg")
+
+
 @pytest.mark.parametrize("link", ["a.jpg", "z.jpg", "b.jpg"])
 def test_a_hard_link_that_leads_nowhere_earlier_is_refused(link):
     data = header("a.jpg", kind=b"1", link=link) + member("b.jpg") + END
