@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from tqdm import tqdm
@@ -38,7 +39,8 @@ _THREADS = 4
 class Summary:
     """What a run of ``index`` did."""
 
-    manifest: str
+    manifest: str  # of the first folder
+    folders: int = 1
     shards: int = 0
     kept: int = 0  # shards whose index was there already and fits
     samples: int = 0
@@ -49,9 +51,10 @@ class Summary:
     def __str__(self) -> str:
         kept = f" ({self.kept} were there already)" if self.kept else ""
         failed = f"; {len(self.failed)} shards are damaged and have none" if self.failed else ""
+        others = f" and {self.folders - 1} in other folders" if self.folders > 1 else ""
         return (
             f"{self.shards - len(self.failed)} indexes{kept}: {self.samples} samples, {self.bytes / 1e6:.1f} MB, "
-            f"{self.seconds:.1f} s; manifest: {self.manifest}{failed}"
+            f"{self.seconds:.1f} s; manifest: {self.manifest}{others}{failed}"
         )
 
 
@@ -69,10 +72,11 @@ def index(
     address: str | None = None,
     progress: bool = True,
 ) -> Summary:
-    """Index shards, local or remote, several at once, and write the manifest when all are done.
+    """Index shards, local or remote, several at once, and write the manifest of each folder when all in it are done.
 
-    Each index appears at its place when it is whole. An index that is there and fits its shard (size) is kept, so an
-    interrupted run goes on when it is run again. Before anything is hashed, the headers of all local shards are read
+    Each index appears at its place when it is whole. An index that is there and fits its shard is kept, so an
+    interrupted run goes on when it is run again: it is of a shard of this size, and a local shard has not changed since
+    it was written. Before anything is hashed, the headers of all local shards are read
     and the places of the indexes are looked at: what is wrong is said at once, of all shards.
 
     Args:
@@ -88,8 +92,8 @@ def index(
         address: of the Ray cluster; by default the one that the environment names, else one on this machine.
 
     Raises:
-        ConfigError: two shards have the same file name, so one manifest or ``folder`` cannot hold both; a shard is
-            compressed; the indexes' folder cannot be written.
+        ConfigError: two shards would have the same index (in ``folder``, those of one name); a shard is compressed; the
+            indexes' folder cannot be written.
         SourceError, ShardError: of the first shard that could not be read.
 
     >>> import os, tempfile, streampipe as sp
@@ -115,16 +119,17 @@ def index(
     if len(set(places)) < len(places):
         twice = next(place for place in places if places.count(place) > 1)
         raise ConfigError(f"two shards would have the index {redact(twice)}: index their folders one by one")
-    base = "".join(index_url(shards[0], folder).rpartition("/")[:2])
-    summary = Summary(redact(base + NAME), shards=len(shards))
+    summary = Summary(redact(_base(places[0]) + NAME), shards=len(shards))
 
     bounds = limits or Limits()
     _check(shards, places, opened, bounds, threads or _THREADS, progress, on_error)
     _make_folders(places)
     _sweep(places)
-    jobs = {_name(url): _Job(url, place, opened, bounds, on_error) for url, place in zip(shards, places, strict=True)}
-    whole = Whole(opened, base, list(jobs))
-    staying = _still_there(whole.others, shards, opened)
+    jobs: dict[str, dict[str, _Job]] = {}  # by folder and name
+    for url, place in zip(shards, places, strict=True):
+        jobs.setdefault(_base(place), {})[_name(url)] = _Job(url, place, opened, bounds, on_error)
+    wholes = [Whole(opened, base, list(mine)) for base, mine in jobs.items()]
+    summary.folders = len(wholes)
 
     def counted(done: Iterator[tuple[Indexed, str | None]]) -> Iterator[Indexed]:
         for each, why in tqdm(done, total=len(shards), unit=" shards", desc="index", disable=not progress):
@@ -140,13 +145,16 @@ def index(
                 )
             yield each
 
-    wanted = (jobs[name] for name in whole.order)
+    wanted = (mine[name] for whole, mine in zip(wholes, jobs.values(), strict=True) for name in whole.order)
     if cluster is not None:
         done = cluster.ordered(_indexed, wanted, lambda amount: None)
     else:
         done = ordered(_indexed, wanted, threads or _THREADS)
     with closing(done):
-        whole.update(counted(done), staying)
+        found = counted(done)
+        for whole, mine in zip(wholes, jobs.values(), strict=True):
+            staying = _still_there(whole.others, [job.url for job in mine.values()], opened)
+            whole.update(islice(found, len(mine)), staying)
     summary.failed.sort()
     summary.seconds = time.perf_counter() - start
     return summary
@@ -192,6 +200,11 @@ def _indexed(job: _Job, tell: Tell = lambda amount: None) -> tuple[Indexed, str 
         job.source.write(job.place, data := found.to_bytes())
     digest = found.facts.get("sha256")
     return Indexed(name, Entry(name, found.shard_bytes, len(found), digest, crc32(data)), kept, found), None
+
+
+def _base(place: str) -> str:
+    """The folder of an index, with its slash; empty for the one that the process is in."""
+    return "".join(place.rpartition("/")[:2])
 
 
 def _name(url: str) -> str:
@@ -255,8 +268,11 @@ def _fitting(data: bytes, source: Source, url: str, place: str) -> ShardIndex | 
         found = ShardIndex.from_bytes(data, redact(place))
     except IndexMismatch:
         return None
-    return (
-        found
-        if found.shard_bytes == source.size(url) and {"sha256", NESTED, VIDEOS, IMAGES} <= set(found.facts)
-        else None
-    )
+    whole = {"sha256", NESTED, VIDEOS, IMAGES} <= set(found.facts)
+    return found if whole and found.shard_bytes == source.size(url) and not _changed_since(url, place) else None
+
+
+def _changed_since(url: str, place: str) -> bool:
+    """Whether a local shard was written after its index: tars are filled up, so another one often has the same size."""
+    shard, index = local_path(url), local_path(place)
+    return shard is not None and index is not None and os.stat(shard).st_mtime_ns > os.stat(index).st_mtime_ns

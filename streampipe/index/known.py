@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -102,17 +103,32 @@ def known_counts(shards: ShardList, source: Source) -> np.ndarray | None:
     """
     if has_query(shards[0]):
         return None
-    folder = shards[0].rpartition("/")[0]
-    names = [url.rpartition("/")[2] for url in shards]
-    for counts in (_sizes(f"{folder}/sizes.json", source), _shardindex(f"{folder}/shardindex.json", source)):
-        if counts and all(name in counts for name in names):
-            return np.array([counts[name] for name in names], np.int64)
+    folders: dict[str, list[int]] = {}
+    for number, url in enumerate(shards):
+        folders.setdefault(url[: url.rfind("/") + 1], []).append(number)
+    found = np.zeros(len(shards), np.int64)
+    for folder, numbers in folders.items():
+        counts = _of_folder(folder, [shards[number][len(folder) :] for number in numbers], source)
+        if counts is None:
+            break
+        found[numbers] = counts
+    else:
+        return found
     first = _successes(shards[0], source)
     if first is None:
         return None
     with Pool(16) as pool:
         numbers = list(pool.map(lambda url: _successes(url, source), shards))
     return None if any(number is None for number in numbers) else np.array(numbers, np.int64)
+
+
+def _of_folder(folder: str, names: Sequence[str], source: Source) -> list[int] | None:
+    """The samples of the shards of these names in a folder that ends in a slash, or is empty, by one file for all."""
+    for read, name in ((_sizes, "sizes.json"), (_shardindex, "shardindex.json")):
+        counts = read(folder + name, source)
+        if counts and all(each in counts for each in names):
+            return [counts[each] for each in names]
+    return None
 
 
 def _sizes(place: str, source: Source) -> Mapping[str, int]:
@@ -124,7 +140,10 @@ def _shardindex(place: str, source: Source) -> Mapping[str, int]:
     found = _json(place, source)
     shards = found.get("shardlist", []) if isinstance(found, dict) else []
     rows = [each for each in shards if isinstance(each, dict)] if isinstance(shards, list) else []
-    return _counts(place, ((str(each.get("url")).rpartition("/")[2], each.get("nsamples")) for each in rows))
+    counts = _counts(place, ((str(each.get("url")), each.get("nsamples")) for each in rows))
+    times = Counter(url.rpartition("/")[2] for url in counts)
+    named = ((url.rpartition("/")[2], number) for url, number in counts.items())
+    return {name: number for name, number in named if times[name] == 1}  # of two of one name nobody knows which it is
 
 
 def _successes(url: str, source: Source) -> int | None:

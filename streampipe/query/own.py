@@ -10,11 +10,12 @@ import hashlib
 import io
 import os
 import threading
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pc_csv
 import pyarrow.json as pa_json
 import pyarrow.parquet as pq
@@ -244,14 +245,38 @@ def _of_parquet(url: str, on: str, names: Sequence[str] | None, source: Source) 
 
 
 def _of_csv(url: str, on: str, names: Sequence[str] | None, source: Source) -> pa.Table:
-    options = pc_csv.ConvertOptions(column_types={on: pa.string()}, strings_can_be_null=True)
-    table = pc_csv.read_csv(io.BytesIO(source.read(url)), convert_options=options)
-    return table.select(_chosen(table.column_names, url, on, names))
+    data = source.read(url)
+
+    def read(texts: Collection[str]) -> pa.Table:
+        options = pc_csv.ConvertOptions(column_types=dict.fromkeys((on, *texts), pa.string()))
+        return pc_csv.read_csv(io.BytesIO(data), convert_options=options)
+
+    table = _of_texts(read, url, on, names)
+    for at, field in enumerate(table.schema):
+        if pa.types.is_string(field.type):  # "NA" is a text, and no value only where numbers are meant
+            column = table.column(at)
+            table = table.set_column(at, field, pc.if_else(pc.equal(column, ""), None, column))
+    return table
 
 
 def _of_lines(url: str, on: str, names: Sequence[str] | None, source: Source) -> pa.Table:
-    table = pa_json.read_json(io.BytesIO(source.read(url)))
-    return table.select(_chosen(table.column_names, url, on, names))
+    data = source.read(url)
+    longest = max(map(len, io.BytesIO(data)), default=0)  # no line may be longer than what is read at once
+    how = pa_json.ReadOptions(block_size=max(_BLOCK, longest + 2))
+
+    def read(texts: Collection[str]) -> pa.Table:
+        schema = pa.schema([(each, pa.string()) for each in texts])
+        return pa_json.read_json(io.BytesIO(data), how, pa_json.ParseOptions(explicit_schema=schema))
+
+    return _of_texts(read, url, on, names)
+
+
+def _of_texts(read: Callable[[Collection[str]], pa.Table], url: str, on: str, names: Sequence[str] | None) -> pa.Table:
+    """The columns to read of a file of texts. What pyarrow takes for a date is left as it is written."""
+    table = read(())
+    chosen = _chosen(table.column_names, url, on, names)
+    dates = [each for each in chosen if pa.types.is_temporal(table.schema.field(each).type)]
+    return (read(dates) if dates else table).select(chosen)
 
 
 def _chosen(there: Sequence[str], url: str, on: str, names: Sequence[str] | None) -> list[str]:

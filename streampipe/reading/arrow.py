@@ -5,6 +5,7 @@ Local files alone: they are mapped, so any row is had without reading those befo
 
 from __future__ import annotations
 
+import json
 import os
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from streampipe.counters import counters
 from streampipe.errors import ConfigError, CorruptShard
 from streampipe.reading.numbered import Numbered
 from streampipe.reading.parquet import fields_of
@@ -20,6 +22,7 @@ from streampipe.urls import expand
 
 _OPEN = 16  # files that are mapped at once
 _KEYS = ("__key__", "key")
+_CACHE = "cache-"
 
 
 class Arrow(Numbered):
@@ -37,7 +40,7 @@ class Arrow(Numbered):
 
     def __init__(self, urls: str | os.PathLike[str] | Sequence[str], source: Source | None = None) -> None:
         given = [os.fspath(urls)] if isinstance(urls, (str, os.PathLike)) else list(urls)
-        names = [f"{url}/*.arrow" if os.path.isdir(local_path(url) or "") else url for url in given]
+        names = [name for url in given for name in _in_folder(url)]
         self.files = []
         for url in expand(names, lambda: source or Source()):
             path = local_path(url)
@@ -93,3 +96,23 @@ class Arrow(Numbered):
         while len(self._now) > _OPEN:
             self._now.popitem(last=False)
         return found
+
+
+def _in_folder(url: str) -> list[str]:
+    """The files of a folder that ``datasets`` wrote; anything else as it is.
+
+    Its ``state.json`` names them, where there is one (``save_to_disk``). What ``map`` and ``filter`` left beside them
+    (``cache-...``) is what they made of the same rows.
+    """
+    folder = local_path(url)
+    if folder is None or not os.path.isdir(folder):
+        return [url]
+    try:
+        with open(os.path.join(folder, "state.json"), "rb") as file:
+            return [os.path.join(folder, each["filename"]) for each in json.load(file)["_data_files"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        names = sorted(name for name in os.listdir(folder) if name.endswith(".arrow"))
+    found = [name for name in names if not name.startswith(_CACHE)]
+    if found and len(found) < len(names):
+        counters.add("listing", "caches of datasets passed over", len(names) - len(found))
+    return [os.path.join(folder, name) for name in found or names] or [f"{url}/*.arrow"]

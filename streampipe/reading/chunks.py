@@ -203,9 +203,12 @@ def _values(data: bytes, columns: Sequence[Column]) -> dict[str, Any]:
         value = column.value(data[at : at + size])
         at += size
         if isinstance(value, list) and value and all(isinstance(each, (bytes, np.ndarray)) for each in value):
-            fields |= {f"{column.name}{number}": each for number, each in enumerate(value)}
+            named = {f"{column.name}{number}": each for number, each in enumerate(value)}
         else:
-            fields[column.name] = value
+            named = {column.name: value}
+        if twice := named.keys() & fields.keys():
+            raise ValueError(f"two of its values would be field {min(twice)!r}")
+        fields |= named
     return fields
 
 

@@ -25,7 +25,9 @@ from streampipe.plan.planned import Place
 from streampipe.reading.sliced import Run, Sliced, as_sample
 from streampipe.samples import group
 from streampipe.source import redact
-from streampipe.tar import BLOCK, read_range
+from streampipe.source.local import LocalFile
+from streampipe.tar import BLOCK, MissingEnd, read_range, stream_members
+from streampipe.tar.names import passed_over
 
 Data = bytes | memoryview
 _position = partial(tuple.__new__, Position)  # of a tuple of three numbers
@@ -72,7 +74,7 @@ def rows_in(dataset: Dataset, number: int, found: ShardIndex) -> np.ndarray | No
     if held != dataset.counts[number]:
         raise IndexMismatch(
             f"{redact(dataset.shards[number])} has {held} samples, the plan counted {int(dataset.counts[number])}: "
-            f"shard or index changed; run streampipe index again, and start a new epoch"
+            f"shard or index changed since; run streampipe index again, if it has an index, and make the stream anew"
         )
     return kept
 
@@ -119,6 +121,29 @@ class IndexedShard:
     def span(self, row: int) -> tuple[int, int]:
         """Where a sample's bytes are."""
         return self._layout.row(row)[:2]
+
+    def check_end(self, file: LocalFile) -> None:
+        """Look behind the last sample: a member that is added to an archive often lies in what filled it up before, so
+        the archive has the size that it had.
+
+        Raises:
+            IndexMismatch: there is a member that the index does not know.
+            CorruptShard, TruncatedShard: there is no sound archive.
+        """
+        end = int(self._layout.ends[-1]) if len(self._layout) else 0
+        if any(file.read(end, end + BLOCK)):
+            rest = stream_members(file.pieces(end), shard=self.shown, limits=self.limits)
+            try:
+                added = next((each for each in rest if passed_over(each.name) is None), None)
+            except MissingEnd:
+                if not self.limits.missing_end:
+                    raise
+                added = None
+            if added is not None:
+                raise IndexMismatch(
+                    f"{self.shown}, byte {end + added.offset}: the index does not know of member {added.name!r}, which "
+                    f"was added behind its last sample; delete the index and run streampipe index"
+                )
 
     def neighbour(self, row: int, step: int, gap: int) -> int | None:
         """The next row behind (``step`` 1) or before (-1) that is kept, if at most ``gap`` bytes lie between."""
@@ -245,7 +270,8 @@ class IndexedShard:
     def _changed(self, key: bytes, at: int, size: int) -> CorruptShard:
         return CorruptShard(
             f"{self.shown}, sample {key.decode()!r}, byte {at}: its {size} bytes are not "
-            f"those that were indexed (crc32); fetch the shard again, or run streampipe index if it was rewritten"
+            f"those that were indexed (crc32); fetch the shard again, or, if it was rewritten, delete its index and run"
+            f" streampipe index"
         )
 
     def _parsed(self, row: int, data: Data, epoch: int, views: bool) -> Sample | ShardError:

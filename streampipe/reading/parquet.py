@@ -365,6 +365,11 @@ def fields_of(row: dict[str, Any], place: str) -> dict[str, Any]:
                     )
                 each = each["bytes"]
             if each is not None:
+                if field in fields:
+                    raise CorruptShard(
+                        f"{place}: two of its values would be field {field!r}, because each image of a list is a field "
+                        f"of its own; rename a column, or leave one out: columns="
+                    )
                 fields[field] = each
     return fields
 

@@ -73,13 +73,14 @@ class OpenShards:
     def _opened(self, dataset: Dataset, place: Place) -> tuple[IndexedShard, LocalFile]:
         """The shard of a place."""
         at = place.part, place.shard
-        shard = self._shards.get(at)
-        if shard is None:
-            shard = IndexedShard(dataset, place.shard)
-            counters.add("reading", "shards opened")
-        _use(self._shards, at, shard, self._most)
+        held = self._shards.get(at)
+        shard = held or IndexedShard(dataset, place.shard)
         file = self._files.get(at) or dataset.finder.source.file(shard.url)
         assert file is not None  # it is local
+        if held is None:
+            shard.check_end(file)
+            counters.add("reading", "shards opened")
+        _use(self._shards, at, shard, self._most)
         _use(self._files, at, file, _FILES)
         return shard, file
 

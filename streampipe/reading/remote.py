@@ -66,6 +66,8 @@ class RemoteShard:
             ranges = self.source.ranges(url, self._stop)
             ranges.prepare(now=self.source.cache is not None)
             finder.check_size(index.size, url, ranges.size)
+        else:
+            index.check_end(file)
         counters.add("reading", "shards opened")
         return _Opened(index, file, ranges)
 

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from streampipe.cluster import Cluster
 from streampipe.context import Run
 from streampipe.engine.chain import takes_views, through
-from streampipe.errors import ConfigError, IndexMismatch, StageError
+from streampipe.errors import ConfigError, IndexMismatch, OutputBusy, StageError
 from streampipe.index import ShardIndex
 from streampipe.index.find import index_url
 from streampipe.index.manifest import NAME, Entry, to_bytes
@@ -33,7 +33,7 @@ from streampipe.traits import Batch, Pack
 from streampipe.write.cost import Cost, costs_in, total
 from streampipe.write.draft import put
 from streampipe.write.job import check_pattern, claim, facts_of, is_done, shard_url
-from streampipe.write.work import CountedLate, Work, planned, told, write_shard
+from streampipe.write.work import CountedLate, Work, key_of, planned, told, write_shard
 from streampipe.write.workers import in_workers
 
 log = logging.getLogger("streampipe")
@@ -178,14 +178,36 @@ def _in_one_go(spec: Spec, pattern: str, options: Options, reason: str, advice: 
         items = chain.from_iterable(map(of_epoch, range(spec.epochs or 1)))
         for first in items:
             of_shard = chain([first], islice(items, options.max_samples - 1))
+            url = shard_url(pattern, summary.shards)
             if is_done(pattern, summary.shards, options.source):
                 summary.kept += 1
-                for _ in of_shard:
-                    pass
+                _check_same(url, of_shard, options.source)
             else:
-                write_shard(shard_url(pattern, summary.shards), of_shard, run, options.source, options.quality)
+                write_shard(url, of_shard, run, options.source, options.quality)
             summary.shards += 1
     return summary
+
+
+def _check_same(url: str, samples: Iterable[Any], source: Source) -> None:
+    """Go through the samples that a shard was made of; those that could not be encoded are not in it.
+
+    Raises:
+        OutputBusy: it was made of others, so what follows would leave samples out, or have them twice.
+    """
+    keys, there = map(key_of, samples), _index_of(url, source).keys()
+    for key in there:
+        if key not in keys:  # goes on behind the one before
+            raise OutputBusy(
+                f"{redact(url)} has sample {key!r}, which does not come in its turn now: what is read has changed "
+                f"since, or other parts of it were skipped as damaged; choose an empty folder, or delete this one"
+            )
+    for _ in keys:
+        pass
+
+
+def _index_of(url: str, source: Source) -> ShardIndex:
+    place = index_url(url)
+    return ShardIndex.from_bytes(source.read(place), redact(place))
 
 
 def _manifest(summary: Summary, options: Options) -> None:
@@ -196,8 +218,7 @@ def _manifest(summary: Summary, options: Options) -> None:
 
     def one(number: int) -> tuple[Entry, np.ndarray, dict[str, Cost]]:
         url = shard_url(summary.pattern, number)
-        place = index_url(url)
-        found = ShardIndex.from_bytes(source.read(place), redact(place))
+        found = _index_of(url, source)
         size = source.size(url)
         if size is not None and size != found.shard_bytes:
             raise IndexMismatch(

@@ -152,6 +152,50 @@ def test_the_command_writes_indexes_and_manifest_and_keeps_what_is_done(tmp_path
     assert not list(tmp_path.glob("*.part"))
 
 
+def test_a_shard_that_was_rewritten_with_its_old_size_is_indexed_anew(tmp_path):
+    path = written(tmp_path, [("a", {"txt": "x"})])
+    assert index(path, progress=False).kept == 0
+    assert index(path, progress=False).kept == 1
+    written(tmp_path, [("a", {"txt": "y"})])
+    with pytest.raises(sp.CorruptShard, match="if it was rewritten, delete its index and run streampipe index"):
+        list(sp.stream(path))
+    assert index(path, progress=False).kept == 0
+    assert [sample["txt"] for sample in sp.stream(path)] == [b"y"]
+
+
+@pytest.mark.parametrize("count", [2, 9])  # 16 and more have their facts in one file
+def test_each_folder_has_its_own_manifest_whatever_its_shards_are_called(tmp_path, count):
+    folders = [tmp_path / "a", tmp_path / "b"]
+    for folder in folders:
+        folder.mkdir()
+        for number in range(count):
+            written(folder, [(f"{folder.name}{number}", {"txt": "x"})], f"{number:05d}.tar")
+    for run in range(2):
+        found = index([f"{folder}/*.tar" for folder in folders], progress=False)
+        assert (found.samples, found.kept) == (2 * count, run and 2 * count - 1)
+        for folder in folders:
+            rows = read((folder / "manifest.parquet").read_bytes(), "manifest")
+            assert rows.names.to_pylist() == [f"{number:05d}.tar" for number in range(count)]
+        (folders[1] / "00000.index.parquet").unlink()
+    assert "and 1 in other folders" in str(found)
+
+
+@pytest.mark.parametrize("name", ["c.txt", "b.json", "README"])
+def test_a_shard_that_was_appended_to_within_its_size_is_no_shorter_dataset(tmp_path, name):
+    path = written(tmp_path, [("a", {"txt": "x"}), ("b", {"txt": "y"})])
+    index(path, progress=False)
+    size = Path(path).stat().st_size
+    with tarfile.open(path, "a") as tar:
+        tar.addfile(tarfile.TarInfo(name))
+    assert Path(path).stat().st_size == size
+    pipe = sp.stream(path)
+    if name == "README":  # of no sample
+        assert [sample["__key__"] for sample in pipe] == ["a", "b"]
+    else:
+        with pytest.raises(sp.IndexMismatch, match=f"byte 2048: the index does not know of member '{name}'"):
+            list(pipe)
+
+
 def test_an_index_of_another_shard_is_refused(tmp_path):
     path = written(tmp_path, [("a", {"txt": "x"})])
     index(ShardList([path]), Source(), progress=False)

@@ -132,3 +132,23 @@ def test_totals_that_do_not_know_every_shard_are_not_used(tmp_path):
     assert known_counts(shards, Source()) is None
     (tmp_path / "sizes.json").write_text("{")
     assert known_counts(shards, Source()) is None
+
+
+def test_totals_are_those_of_each_shards_own_folder(tmp_path, monkeypatch):
+    for name, counts in (("a", [3, 2]), ("b", [5, 4])):
+        (tmp_path / name).mkdir()
+        write_shards(tmp_path / name, counts)
+        sizes = {f"{i:05d}.tar": count for i, count in enumerate(counts)}
+        (tmp_path / name / "sizes.json").write_text(json.dumps(sizes))
+    both = [f"{tmp_path}/b/00001.tar", f"{tmp_path}/a/{{00000..00001}}.tar", f"{tmp_path}/b/00000.tar"]
+    assert known_counts(ShardList(both), Source()).tolist() == [4, 3, 2, 5]
+    monkeypatch.chdir(tmp_path / "a")
+    assert known_counts(ShardList(["{00000..00001}.tar"]), Source()).tolist() == [3, 2]
+    (tmp_path / "b" / "sizes.json").unlink()
+    assert known_counts(ShardList(both), Source()) is None
+
+
+def test_totals_of_two_shards_of_one_name_are_of_neither(tmp_path):
+    shards = [{"url": f"{name}/00000.tar", "nsamples": number} for name, number in (("x", 6), ("y", 4))]
+    (tmp_path / "shardindex.json").write_text(json.dumps({"shardlist": shards}))
+    assert known_counts(ShardList([f"{tmp_path}/00000.tar"]), Source()) is None

@@ -50,6 +50,13 @@ def keys(pipe):
     return [each["__key__"] for each in pipe]
 
 
+def keys_where(shards, condition, facts):
+    try:
+        return keys(sp.stream(shards).where(condition, facts=facts))
+    except sp.StageError:  # it dropped every one
+        return []
+
+
 @pytest.mark.parametrize("tier", ["planned", "sequential"])
 @pytest.mark.parametrize(
     ("condition", "wanted"),
@@ -101,6 +108,34 @@ def test_only_the_wanted_columns_of_a_parquet_file_are_read(shards, tmp_path):
     file.read(["key", "score"])
     assert sum(read) < 100_000
     assert len(keys(sp.stream(str(shards)).where("score > 2", facts=tmp_path / "big.parquet"))) == 7
+
+
+def test_texts_are_those_that_are_written_in_the_file(shards, tmp_path):
+    words = ["NA", "nan", "null", "", "2024-01-01", "12:30:00"]
+    rows = [(f"{i:04d}", word, i) for i, word in enumerate(words)]
+    (tmp_path / "f.csv").write_text(
+        "key,word,n\n" + "".join(f"{key},{word},{n}\n" for key, word, n in rows) + "0006,x,NA\n"
+    )
+    found = [each for word in words if (each := keys_where(shards, f"word == {word!r}", tmp_path / "f.csv"))]
+    assert found == [[f"{i:04d}"] for i in range(6) if words[i]]
+    assert keys_where(shards, "word is None and n == 3", tmp_path / "f.csv") == ["0003"]
+    assert keys_where(shards, "word == 'x' and n is None", tmp_path / "f.csv") == ["0006"]
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_what_looks_like_a_date_is_a_text_in_keys_and_columns(tmp_path, kind):
+    days = ["2024-01-01", "2024-01-02"]
+    (tmp_path / "0.tar").write_bytes(shard([(day, {"txt": "x"}) for day in days]))
+    path = tmp_path / f"f.{kind}"
+    lines = [f"{day},{day}" for day in days] if kind == "csv" else [json.dumps({"key": d, "day": d}) for d in days]
+    path.write_text("\n".join(["key,day", *lines] if kind == "csv" else lines) + "\n")
+    assert keys_where(tmp_path / "0.tar", "day >= '2024-01-02'", path) == ["2024-01-02"]
+
+
+def test_a_line_may_be_of_any_length(shards, tmp_path):
+    path = tmp_path / "f.jsonl"
+    path.write_text("".join(json.dumps({"key": f"{i:04d}", "n": i, "t": "x" * (i << 20)}) + "\n" for i in range(3)))
+    assert keys_where(shards, "len(t) > 0", path) == ["0001", "0002"]
 
 
 def test_what_cannot_be_joined_is_refused(shards, tmp_path):

@@ -121,6 +121,15 @@ def test_only_the_columns_that_are_named_are_fields_and_one_is_the_key(data):
         sp.Parquet(data, key="n")
 
 
+@pytest.mark.parametrize("names", [("image", "image0"), ("image0", "image")])
+def test_an_image_of_a_list_never_takes_the_place_of_another_column(tmp_path, names):
+    several = [{"bytes": JPEGS[0], "path": ""}, {"bytes": JPEGS[1], "path": ""}]
+    values = {"image": several, "image0": "a text"}
+    write(tmp_path / "a.parquet", [{name: values[name] for name in names}])
+    with pytest.raises(sp.CorruptShard, match=r"row 0: two of its values would be field 'image0'"):
+        list(sp.stream(tmp_path / "a.parquet"))
+
+
 def test_several_images_in_a_column_and_nulls(tmp_path):
     image = {"bytes": JPEGS[0], "path": None}
     write(tmp_path / "a.parquet", [{"images": [image, image], "text": None}, {"images": [image], "text": "b"}])

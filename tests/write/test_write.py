@@ -1,5 +1,6 @@
 """Shards that a pipeline writes are a function of pipeline and number, whoever writes them, however often killed."""
 
+import gzip
 import json
 import os
 from pathlib import Path
@@ -180,6 +181,26 @@ def test_uncounted_streams_are_written_by_one_process(folder, tmp_path):
             sp.from_iterable([{"__key__": f"{i}", "n": i + 1} for i in range(10)]), tmp_path / "numbers", max_samples=4
         )
     assert [sample["n.json"] for sample in sp.stream(str(tmp_path / "numbers")).decode()] == list(range(10))
+
+
+def test_shards_of_an_uncounted_stream_that_was_mended_meanwhile_are_not_gone_on_with(tmp_path):
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    write_shards(folder, [6, 6])
+    whole = {path: path.read_bytes() for path in folder.iterdir()}
+    for path, data in whole.items():
+        path.unlink()
+        cut = data[:3000] if path.name == "00000.tar" else data
+        path.with_suffix(".tar.gz").write_bytes(gzip.compress(cut))
+    pipe = sp.stream(str(folder), on_error="skip")
+    write(pipe, out, max_samples=4)
+    (out / "00001.tar").unlink()
+    assert write(pipe, out, max_samples=4).kept == 1
+    (out / "00001.tar").unlink()
+    path = folder / "00000.tar"
+    path.with_suffix(".tar.gz").write_bytes(gzip.compress(whole[path]))
+    with pytest.raises(sp.OutputBusy, match=r"00000.tar has sample '0010000', which does not come in its turn now"):
+        write(pipe, out, max_samples=4)
 
 
 def test_errors_name_the_sample_and_are_up_to_the_policy(tmp_path):

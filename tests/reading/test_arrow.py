@@ -1,0 +1,42 @@
+"""Arrow files as ``datasets`` keeps them: what it wrote, and not what it made of that."""
+
+import json
+
+import pyarrow as pa
+import pytest
+
+import streampipe as sp
+from streampipe.counters import counters
+
+
+def write(path, texts):
+    table = pa.table({"text": texts})
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, table.schema) as stream:
+        stream.write_table(table)
+
+
+def texts(folder):
+    return [sample["text"] for sample in sp.stream(folder, format="arrow")]
+
+
+@pytest.mark.parametrize("saved", [True, False])
+def test_caches_of_datasets_are_no_samples(tmp_path, saved):
+    for number in range(2):
+        write(tmp_path / f"data-{number:05d}-of-00002.arrow", [f"{number}a", f"{number}b"])
+    write(tmp_path / "cache-3f1b.arrow", ["made", "by", "map"])
+    if saved:
+        files = [{"filename": f"data-{number:05d}-of-00002.arrow"} for number in (1, 0)]
+        (tmp_path / "state.json").write_text(json.dumps({"_data_files": files}))
+    before = counters.get("listing", "caches of datasets passed over")
+    assert texts(tmp_path) == (["1a", "1b", "0a", "0b"] if saved else ["0a", "0b", "1a", "1b"])
+    assert counters.get("listing", "caches of datasets passed over") - before == (0 if saved else 1)
+
+
+def test_a_folder_of_caches_alone_is_what_was_asked_for(tmp_path):
+    write(tmp_path / "cache-3f1b.arrow", ["a"])
+    assert texts(tmp_path) == ["a"]
+
+
+def test_a_folder_without_such_files_is_an_error(tmp_path):
+    with pytest.raises(sp.ConfigError, match="no shard"):
+        texts(tmp_path)
