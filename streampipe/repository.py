@@ -30,6 +30,7 @@ _WORDS = {
     "validation": ("validation", "valid", "dev", "val"),
     "test": ("test", "testing", "eval", "evaluation"),
 }
+_OF_ALL = re.compile(r"(manifest|facts-[0-9a-f]{32})\.parquet")
 _BETWEEN = re.compile(r"[-._ /0-9]+")
 
 
@@ -142,10 +143,10 @@ def _is_hidden(name: str) -> bool:
 
 
 def _kind(root: str, names: Sequence[str], format: str | None) -> tuple[str, list[str]]:
-    kinds = {
-        "tar": [name for name in names if is_shard(name)],
-        "parquet": [name for name in names if name.endswith(".parquet") and not name.endswith(".index.parquet")],
-    }
+    tars = [name for name in names if is_shard(name)]
+    folders = {name.rpartition("/")[0] for name in tars}
+    tables = [name for name in names if name.endswith(".parquet") and not name.endswith(".index.parquet")]
+    kinds = {"tar": tars, "parquet": [name for name in tables if not _is_of_tars(name, folders)]}
     there = [kind for kind, found in kinds.items() if found]
     if format is not None:
         there = [kind for kind in there if kind == format]
@@ -155,3 +156,9 @@ def _kind(root: str, names: Sequence[str], format: str | None) -> tuple[str, lis
         what = "shards (.tar) and no Parquet files" if format is None else f"files of format {format!r}"
         raise ConfigError(f"{redact(root)} has no {what}")
     return there[0], kinds[there[0]]
+
+
+def _is_of_tars(name: str, folders: set[str]) -> bool:
+    """Whether a file is what ``streampipe index`` puts down of all tars of a folder: it holds no samples."""
+    folder, _, base = name.rpartition("/")
+    return folder in folders and _OF_ALL.fullmatch(base) is not None

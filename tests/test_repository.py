@@ -6,6 +6,7 @@ import pytest
 
 import streampipe as sp
 from streampipe.counters import counters
+from streampipe.repository import shards_of
 from streampipe.source import Source
 from tests.data import write_shards
 
@@ -50,6 +51,14 @@ def test_a_repository_without_names_of_splits_is_one_and_its_revision_stays(list
     root = f"{ROOT}@v1.0"
     listed("b/1.tar", "a/0.tar", root=root)
     assert shards(f"{root}/") == shards(root, split="train") == [f"{root}/a/0.tar", f"{root}/b/1.tar"]
+
+
+def test_facts_beside_tars_are_no_second_kind_of_files(listed):
+    facts = ["manifest.parquet", f"facts-{'0' * 32}.parquet", "00000.index.parquet"]
+    listed(*TARS, *(f"train/{name}" for name in facts))
+    assert shards(split="train") == [f"{ROOT}/train/00000.tar", f"{ROOT}/train/00001.tar"]
+    listed(*(f"data/{name}" for name in facts))  # without tars they are what there is
+    assert shards_of(ROOT, Source()) == [f"{ROOT}/data/{name}" for name in sorted(facts[:2])]
 
 
 def test_files_of_no_split_are_counted_and_two_kinds_are_told_apart(listed, caplog):

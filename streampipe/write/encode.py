@@ -42,6 +42,8 @@ def encode_sample(sample: Mapping[str, Any], quality: int = QUALITY) -> dict[str
     """
     fields: dict[str, bytes] = {}
     for name, value in apart(sample).items():
+        if not isinstance(name, str):
+            raise StageError(f"stage 'write', {where(sample)}: a field's name is a text, not {name!r:.40}; rename it")
         if name.startswith("__"):
             continue
         name = name.removesuffix(".image") if list_of(name) else name

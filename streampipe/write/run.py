@@ -185,6 +185,12 @@ def _in_one_go(spec: Spec, pattern: str, options: Options, reason: str, advice: 
             else:
                 write_shard(url, of_shard, run, options.source, options.quality)
             summary.shards += 1
+    if is_done(pattern, summary.shards, options.source):
+        url = redact(shard_url(pattern, summary.shards))
+        raise OutputBusy(
+            f"{url} is there, and the samples end before it now: what is read has "
+            f"changed since, or other parts of it were skipped as damaged; choose an empty folder, or delete this one"
+        )
     return summary
 
 

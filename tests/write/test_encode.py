@@ -148,6 +148,11 @@ def test_names_that_are_no_texts_are_refused_because_they_would_come_back_as_suc
         encode_sample({"__key__": "a", "m.json": [{"a": ({3: "x"},)}]})
 
 
+def test_the_name_of_a_field_is_a_text():
+    with pytest.raises(sp.StageError, match="sample 'a': a field's name is a text, not 3"):
+        encode_sample({"__key__": "a", 3: "x"})
+
+
 def test_two_fields_never_get_one_name():
     with pytest.raises(sp.StageError, match=r"sample 'a': two fields would be called 'x.npy'"):
         encode_sample({"__key__": "a", "x": np.ones(1), "x.npy": b""})

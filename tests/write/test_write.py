@@ -203,6 +203,20 @@ def test_shards_of_an_uncounted_stream_that_was_mended_meanwhile_are_not_gone_on
         write(pipe, out, max_samples=4)
 
 
+def test_shards_that_an_uncounted_stream_does_not_reach_any_more_are_not_left_beside_it(tmp_path):
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    write_shards(folder, [2, 2])
+    for path in list(folder.iterdir()):
+        path.with_suffix(".tar.gz").write_bytes(gzip.compress(path.read_bytes()))
+        path.unlink()
+    pipe = sp.stream(str(folder), on_error="skip")
+    assert write(pipe, out, max_samples=2).shards == 2
+    (folder / "00001.tar.gz").write_bytes(gzip.compress(b"x" * 600))
+    with pytest.raises(sp.OutputBusy, match=r"00001.tar is there, and the samples end before it now"):
+        write(pipe, out, max_samples=2)
+
+
 def test_errors_name_the_sample_and_are_up_to_the_policy(tmp_path):
     write_shards(tmp_path / "in", [3])
     pipe = sp.stream(str(tmp_path / "in")).map(lambda s: {**s, "x": object()} if s["__key__"] == "0000001" else s)
