@@ -311,10 +311,11 @@ def test_index_goes_on_behind_damaged_shards_where_it_is_asked_to(folder, capsys
 def test_verify_and_index_are_functions_with_results(folder):
     found = sp.verify(str(folder), progress=False)
     assert (bool(found), found.shards, found.damages, found.unindexed) == (True, 2, [], 0)
+    assert sp.index(str(folder), progress=False).kept == 2
     change(folder / "00000.tar", place_of(folder / "00000.tar", "0000001.txt"))
     found = sp.verify([str(folder)], decode=True, progress=False)
     assert (bool(found), len(found.damages)) == (False, 2)
-    assert sp.index(str(folder), progress=False).kept == 2
+    assert sp.index(str(folder), progress=False).kept == 1  # the other is of what its shard was before
     tight = sp.Limits(max_member_bytes=100)
     with pytest.raises(sp.LimitExceeded):
         sp.index(str(folder), folder=str(folder / "other"), limits=tight, progress=False)

@@ -268,8 +268,12 @@ def _fitting(data: bytes, source: Source, url: str, place: str) -> ShardIndex | 
         found = ShardIndex.from_bytes(data, redact(place))
     except IndexMismatch:
         return None
-    whole = {"sha256", NESTED, VIDEOS, IMAGES} <= set(found.facts)
-    return found if whole and found.shard_bytes == source.size(url) and not _changed_since(url, place) else None
+    if found.shard_bytes != source.size(url) or not {"sha256", NESTED, VIDEOS, IMAGES} <= set(found.facts):
+        return None
+    if _changed_since(url, place):
+        log.info("%s is older than its shard, and is made anew", redact(place))
+        return None
+    return found
 
 
 def _changed_since(url: str, place: str) -> bool:

@@ -118,8 +118,8 @@ def known_counts(shards: ShardList, source: Source) -> np.ndarray | None:
     if first is None:
         return None
     with Pool(16) as pool:
-        numbers = list(pool.map(lambda url: _successes(url, source), shards))
-    return None if any(number is None for number in numbers) else np.array(numbers, np.int64)
+        successes = list(pool.map(lambda url: _successes(url, source), shards))
+    return None if any(each is None for each in successes) else np.array(successes, np.int64)
 
 
 def _of_folder(folder: str, names: Sequence[str], source: Source) -> list[int] | None:
