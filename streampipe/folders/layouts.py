@@ -55,6 +55,7 @@ class Layout:
         finish: adds facts to a sample; None if it is none after all; raises ``Incomplete`` where it lacks a part,
             ``Taken`` where a file has the field that they would be.
         rows: the tables that ``place`` and ``finish`` ask.
+        stays: whether files have their places in their own directories, and ``finish`` adds nothing.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Layout:
     place: Callable[[str], str | tuple[str, ...] | None]
     finish: Callable[[Item], Item | None] = lambda item: item
     rows: Rows | None = None
+    stays: bool = False
     wants: str = "images lie in the folder and those below it, with their .txt or .json files beside them"
 
 
@@ -70,7 +72,7 @@ def _plain(path: str) -> str | None:
     return _LABELS.sub(r".\1", path) if "-" in path else path
 
 
-PLAIN = Layout("plain", "images with files of the same name beside them", _plain)
+PLAIN = Layout("plain", "images with files of the same name beside them", _plain, stays=True)
 
 
 def kohya(folder: str, without: Iterable[str] = ()) -> Layout:
@@ -208,7 +210,8 @@ def img2dataset(folder: str, without: Iterable[str] = ()) -> Layout:
             return "" if path.endswith((".parquet", "_stats.json")) else None
         return _plain(path)
 
-    return Layout("img2dataset", about, place, wants="images lie in folders such as 00000, as img2dataset leaves them")
+    wants = "images lie in folders such as 00000, as img2dataset leaves them"
+    return Layout("img2dataset", about, place, stays=True, wants=wants)
 
 
 def tables(

@@ -8,15 +8,13 @@ read are all known before the first shard is begun.
 
 from __future__ import annotations
 
-import json
 import os
 import sqlite3
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from itertools import groupby
-from json.encoder import encode_basestring_ascii as quoted
 from operator import itemgetter
 
 from streampipe.decoding.extensions import VIDEOS
@@ -24,11 +22,11 @@ from streampipe.decoding.movie import main_picture
 from streampipe.errors import NameCollision, PackError
 from streampipe.folders.duplicates import ALIKE, Seen, blocks_of
 from streampipe.folders.facts import cut
-from streampipe.folders.files import packed_size
+from streampipe.folders.files import from_text, packed_size, to_text
 from streampipe.folders.layouts import CAPTIONS, PLAIN, Layout, with_caption
-from streampipe.folders.names import File, Found, Grouped, Incomplete, Item, Taken, extension, folded, group
+from streampipe.folders.names import File, Found, Incomplete, Item, Row, Taken, extension, folded, group, simple
 from streampipe.folders.remote import RemoteWalk
-from streampipe.folders.walk import Few, Row, Walk, seen_from
+from streampipe.folders.walk import Few, Walk, seen_from
 from streampipe.rng import derive
 from streampipe.source import Source, local_path
 from streampipe.tar import Limits
@@ -86,12 +84,15 @@ class Listing:
 
     def items(self, start: int = 0, count: int | None = None) -> Iterator[Item]:
         """The samples in the order of the shards, from one of them on."""
-        rows = self._db.execute(
+        for key, files in self.rows(start, count):
+            yield Item(key, from_text(files))
+
+    def rows(self, start: int = 0, count: int | None = None) -> Iterator[tuple[str, str]]:
+        """The same as keys and texts, from which ``from_text`` makes files."""
+        return self._db.execute(
             "SELECT key, files FROM items WHERE rowid > ? AND rowid <= ? ORDER BY rowid",
             (start, self.samples if count is None else start + count),
         )
-        for key, files in rows:
-            yield Item(key, _files(files))
 
     def sizes(self) -> Iterator[tuple[int, int]]:
         """Of each its part, and the bytes that it takes in a shard, headers included; in the same order."""
@@ -158,11 +159,11 @@ def scan(
             source=source,
             tell=tell,
         )
-        _list(listing, walk(folder, layout.place))
+        walks = [(walk(folder, layout.place), "")]
         for role, root in roots.items():
-            _list(listing, walk(root, partial(_place_beside, role)), seen_from(folder, root))
+            walks.append((walk(root, partial(_place_beside, role)), seen_from(folder, root)))
         apart = tuple(f"{seen_from(folder, root)}/" for root in roots.values())
-        samples = _samples(listing, case_sensitive, caption, seed, apart)
+        samples = _samples(listing, _together(listing, walks), case_sensitive, caption, seed, apart)
         listing._db.executemany("INSERT INTO found VALUES (?, ?, ?, ?, ?, ?, ?, 0)", samples)
         listing._db.execute("DROP TABLE files")
         _twins(listing)
@@ -223,18 +224,30 @@ def shown(path: str) -> str:
     return path if path.isprintable() else repr(path)
 
 
-def _list(listing: Listing, walk: Walk, root: str = "") -> None:
-    """The files of a folder into the database; ``root`` is where it lies, as seen from the folder of the images."""
-    rows: Iterable[Row] = walk.rows()
-    if root:
-        rows = (
-            (stem, rest, os.path.join(root, stem + rest if path is None else path), size, mtime, why)
-            for stem, rest, path, size, mtime, why in rows
-        )
-    listing._db.executemany("INSERT INTO files VALUES (?, ?, ?, ?, ?, ?)", rows)
-    listing.hidden += walk.hidden
-    listing.other.count += walk.other.count
-    listing.other.examples += [os.path.join(root, each) for each in walk.other.examples]
+def _together(listing: Listing, walks: Sequence[tuple[Walk, str]]) -> Iterator[list[Row]]:
+    """The files of each stem, of all walks. Those of a directory are sorted as it comes, where they stay in it; others
+    go through a table. With each walk goes where its folder lies, as seen from that of the images.
+    """
+    db, stem = listing._db, itemgetter(0)
+    at_once = listing.layout.stays and len(walks) == 1
+    for walk, root in walks:
+        for whole, rows in walk.runs():
+            if whole and at_once:
+                rows.sort(key=stem)
+                yield from (list(files) for _, files in groupby(rows, key=stem))
+            else:
+                moved = (_seen(row, root) for row in rows) if root else rows
+                db.executemany("INSERT INTO files VALUES (?, ?, ?, ?, ?, ?)", moved)
+        listing.hidden += walk.hidden
+        listing.other.count += walk.other.count
+        listing.other.examples += [os.path.join(root, each) for each in walk.other.examples]
+    yield from (list(files) for _, files in groupby(db.execute("SELECT * FROM files ORDER BY stem"), key=stem))
+
+
+def _seen(row: Row, root: str) -> Row:
+    """A file of the folder ``root``, as it is seen from that of the images."""
+    stem, rest, path, *facts = row
+    return stem, rest, os.path.join(root, stem + rest if path is None else path), *facts
 
 
 def _place_beside(role: str, path: str) -> str | None:
@@ -250,20 +263,20 @@ def _place_beside(role: str, path: str) -> str | None:
 
 
 def _samples(
-    listing: Listing, case_sensitive: bool, caption: str | None, seed: int | None, apart: tuple[str, ...]
+    listing: Listing,
+    stems: Iterable[list[Row]],
+    case_sensitive: bool,
+    caption: str | None,
+    seed: int | None,
+    apart: tuple[str, ...],
 ) -> Iterator[tuple[str, str, int, int, int, str, str]]:
-    """Of the files in the database the samples, as rows of the next table; what is wrong is noted. ``apart``: where
-    files lie that are no sample by themselves.
+    """Of the files of each stem the samples, as rows of the next table; what is wrong is noted. ``apart``: where files
+    lie that are no sample by themselves.
     """
-    rows = listing._db.execute("SELECT * FROM files ORDER BY stem")
     shuffle = None if seed is None else derive(seed, "pack")
     finish = listing.layout.finish
-    for stem, files in groupby(rows, key=itemgetter(0)):
-        found = [Found(rest, File(path or stem + rest, size, mtime), why) for _, rest, path, size, mtime, why in files]
-        result = group(stem, found)
-        if result.orphans or result.collisions or result.broken:
-            _note(listing, result)
-        for found_item in result.items:
+    for files in stems:
+        for found_item in _grouped(listing, files):
             try:
                 item = finish(found_item)
             except Incomplete as error:
@@ -286,19 +299,25 @@ def _samples(
                 listing.bytes += file.size
             listing.without_caption += CAPTIONS.isdisjoint(item.files)
             rank = 0 if shuffle is None else derive(shuffle, item.key) >> 1
-            text = _text(item.files)
+            text = to_text(item.files)
             image = item.files[main_picture(item.files)]
             fold = folded(item.key, case_sensitive)
             yield item.key, fold, rank, packed_size(item), image.size, image.path, text
 
 
-def _note(listing: Listing, result: Grouped) -> None:
+def _grouped(listing: Listing, rows: Sequence[Row]) -> Sequence[Item]:
+    """The samples of the files of one first part; what is wrong with others is noted."""
+    if len(rows) < 3 and (item := simple(rows)) is not None:
+        return (item,)
+    found = [Found(rest, File(path or stem + rest, size, mtime), why) for stem, rest, path, size, mtime, why in rows]
+    result = group(rows[0][0], found)
     for path in result.orphans:
         listing.orphans.add(path)
     for collision in result.collisions:
         listing.collisions.add(collision)
     for path, why in result.broken:
         listing.note_broken(path, why)
+    return result.items
 
 
 def _without_repeated(listing: Listing, seen: Seen, alike: bool, source: Source | None) -> None:
@@ -330,7 +349,7 @@ def _sift(listing: Listing, sift: Sift) -> None:
     def items() -> Iterator[Item]:
         for number, key, files in rows:
             numbers.append(number)
-            yield Item(key, _files(files))
+            yield Item(key, from_text(files))
 
     def parts() -> Iterator[tuple[int, int | None]]:
         for run in cut(items()):
@@ -349,7 +368,7 @@ def _sift(listing: Listing, sift: Sift) -> None:
 def _leave_out(listing: Listing, number: int) -> None:
     """A sample is not packed after all."""
     (text,) = listing._db.execute("SELECT files FROM found WHERE rowid = ?", (number,)).fetchone()
-    files = _files(text)
+    files = from_text(text)
     for name, file in files.items():
         listing.fields[name] -= 1
         listing.bytes -= file.size
@@ -361,19 +380,6 @@ def _leave_out(listing: Listing, number: int) -> None:
     listing._db.execute("DELETE FROM found WHERE rowid = ?", (number,))
 
 
-def _text(files: Mapping[str, File]) -> str:
-    """The files of a sample, as the database has them: JSON."""
-    rows = []
-    for name, (path, size, mtime, data) in files.items():
-        more = "" if data is None else f",{quoted(data)}"
-        rows.append(f"{quoted(name)}:[{quoted(path)},{size},{mtime}{more}]")
-    return f"{{{','.join(rows)}}}"
-
-
-def _files(text: str) -> dict[str, File]:
-    return {name: File(*row) for name, row in json.loads(text).items()}
-
-
 def _twins(listing: Listing) -> None:
     """Note the keys that readers or file systems would take for the same."""
     listing._db.execute("CREATE INDEX by_fold ON found(fold)")
@@ -383,7 +389,7 @@ def _twins(listing: Listing) -> None:
     )
     for _, rows in groupby(twins, key=itemgetter(0)):
         same = list(rows)
-        paths = " and ".join(next(iter(json.loads(files).values()))[0] for _, _, files in same)
+        paths = " and ".join(next(iter(from_text(files).values())).path for _, _, files in same)
         keys = " and ".join(dict.fromkeys(repr(key) for _, key, _ in same))
         hint = "" if len({key for _, key, _ in same}) < len(same) else " (--case-sensitive-keys allows it)"
         listing.collisions.add(f"{paths} would have key {keys}{hint}")

@@ -35,6 +35,8 @@ class Object(NamedTuple):
 class RemoteWalk(Walk):
     """The files below a folder of a store."""
 
+    _in_turn = False
+
     def _entries(self) -> Iterator[tuple[str, Any]]:
         count = 0
         for path, size, version in self._source.files(self._folder):
@@ -47,7 +49,7 @@ class RemoteWalk(Walk):
                 self._tell(1000)
             yield below + slash, Object(name, size, version)
 
-    def _facts(self, entry: Any, ext: str) -> tuple[int, int, str | None]:
+    def _facts(self, path: str, entry: Any, ext: str) -> tuple[int, int, str | None]:
         if entry.size == LEADS_OUT:
             return 0, 0, "a symbolic link out of the folder; put the file itself in its place"
         why = self._why_not(entry.size, ext)

@@ -6,16 +6,19 @@ import os
 import stat
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import groupby, islice
+from operator import itemgetter
+from typing import Any
 
-from streampipe.folders.names import TEXTS, extension
+from streampipe.folders.names import TEXTS, Row, extension
 from streampipe.source import Source
 from streampipe.urls import PACK_LOCK
 
 _PASSED_OVER = frozenset(("__MACOSX", "Thumbs.db", "desktop.ini", "_latent_cache", "_t_e_cache"))
 _EXAMPLES = 10
-Row = tuple[str, str, str | None, int, int, str | None]
-"""Of a file: folder and first part of its name, the rest, its path if that is not both, size, time, why not."""
+_RUN = 10_000  # files that are held at once
 
 
 @dataclass
@@ -39,6 +42,8 @@ class Few:
 class Walk:
     """The files below a folder, as rows of the database."""
 
+    _in_turn = True  # whether a directory's files come one after the other
+
     def __init__(
         self,
         folder: str,
@@ -56,15 +61,27 @@ class Walk:
         self._folder, self._place, self._note_broken = folder, place, note_broken
         self._allowed = allowed(folder, follow)
         self._without = frozenset(map(os.path.realpath, without))
+        self._names = frozenset(map(os.path.basename, self._without))
         self._most = most
         self._source = source or Source()
         self._tell = tell
-        self._ask = os.geteuid() != 0  # root may read all
+        self._user = os.geteuid()
 
-    def rows(self) -> Iterator[Row]:
-        """The files; one that has several places comes several times."""
+    def runs(self) -> Iterator[tuple[bool, list[Row]]]:
+        """The files, so many at a time, and whether these are all of a directory and there is none of their stems
+        elsewhere, as long as places are paths. One that has several places comes several times.
+        """
+        for below, entries in groupby(self._entries(), key=itemgetter(0)):
+            rows = self._rows(entries)
+            run = list(islice(rows, _RUN))
+            whole = self._in_turn and below.isascii() and len(run) < _RUN  # in others two forms of a name may meet
+            while run:
+                yield whole, run
+                run = list(islice(rows, _RUN))
+
+    def _rows(self, entries: Iterable[tuple[str, Any]]) -> Iterator[Row]:
         place = self._place
-        for below, entry in self._entries():
+        for below, entry in entries:
             path = below + entry.name
             places = place(path)
             for placed in places if isinstance(places, tuple) else (places,):
@@ -72,7 +89,7 @@ class Walk:
                     if placed != "":
                         self.other.add(path)
                     continue
-                size, mtime, why = self._facts(entry, ext)
+                size, mtime, why = self._facts(path, entry, ext)
                 if size < 0:
                     self.other.add(path)
                     continue
@@ -85,28 +102,34 @@ class Walk:
                 yield placed[:dot], placed[dot:], (None if placed == path else path), size, mtime, why
 
     def _entries(self) -> Iterator[tuple[str, os.DirEntry[str]]]:
-        """What is below the folder and no folder, one directory after the other, as the disk has it."""
+        """What is below the folder and no folder, one directory after the other, each as the disk has it.
+
+        Directories are open while they are listed: a file's facts are then asked for by its mere name, which is a fifth
+        of the time less than by its path.
+        """
         folders = [""]
         while folders:
             below = folders.pop()
-            here = os.path.join(self._folder, below)
-            count = 0
+            here = os.path.join(self._folder, below)  # with a slash at its end
+            count, inside = 0, []
             try:
-                with os.scandir(here) as found:
+                with _opened(here) as handle, os.scandir(handle) as found:
                     for entry in found:
-                        if is_passed_over(entry.name):
+                        name = entry.name
+                        if is_passed_over(name):
                             self.hidden += 1
                         elif entry.is_dir(follow_symlinks=False):
-                            if not self._without or os.path.realpath(entry.path) not in self._without:
-                                folders.append(f"{below}{entry.name}/")
+                            if name not in self._names or os.path.realpath(here + name) not in self._without:
+                                inside.append(f"{below}{name}/")
                         else:
                             count += 1
                             yield below, entry
             except OSError as error:
                 self._note_broken(below.rstrip("/"), _why(error))
+            folders += sorted(inside, reverse=True)
             self._tell(count)
 
-    def _facts(self, entry: os.DirEntry[str], ext: str) -> tuple[int, int, str | None]:
+    def _facts(self, path: str, entry: os.DirEntry[str], ext: str) -> tuple[int, int, str | None]:
         """Size, modification time, and why a file cannot be packed; a size below 0 for what is no file."""
         try:
             facts = entry.stat()
@@ -114,11 +137,23 @@ class Walk:
             return 0, 0, _why(error)
         if not stat.S_ISREG(facts.st_mode):
             return -1, 0, None
-        why = leads_out(entry.path, self._allowed) if entry.is_symlink() else None
-        why = why or self._why_not(facts.st_size, ext)
-        if why is None and self._ask and not os.access(entry.path, os.R_OK, effective_ids=True):
+        why = None
+        if entry.is_symlink():
+            why = leads_out(os.path.join(self._folder, path), self._allowed)
+        size = facts.st_size
+        if why is None and not 0 < size <= self._most:
+            why = self._why_not(size, ext)
+        if why is None and not self._may_read(path, facts):
             why = "Permission denied"
-        return facts.st_size, facts.st_mtime_ns, why
+        return size, facts.st_mtime_ns, why
+
+    def _may_read(self, path: str, facts: os.stat_result) -> bool:
+        """Whether a file may be read. Root may read all, and an owner what its mode says; of others the system is
+        asked.
+        """
+        if self._user == 0 or (facts.st_uid == self._user and facts.st_mode & stat.S_IRUSR):
+            return True
+        return os.access(os.path.join(self._folder, path), os.R_OK, effective_ids=True)
 
     def _why_not(self, size: int, ext: str) -> str | None:
         """Why a file of this size and kind cannot be packed."""
@@ -127,6 +162,15 @@ class Walk:
         if size > self._most:
             return f"its {size} bytes are more than readers take, which is {self._most} (max_member_bytes)"
         return None
+
+
+@contextmanager
+def _opened(folder: str) -> Iterator[int]:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
 
 
 def allowed(folder: str, follow: str | None) -> list[str]:

@@ -74,7 +74,7 @@ class Catalog:
         self._shuffle = None if seed is None else derive(seed, "pack")
         self._finder = given.finder if isinstance(given, Tars) else SourceFinder(given)
         self.alone = isinstance(given, RandomAccess)
-        self._sums: dict[int, str] = {}
+        self._stamps: dict[int, str] = {}  # of each shard, as it was when it was looked at
         self.looked = 0  # shards that were read to find out what they hold
         self._db = sqlite3.connect("", isolation_level=None)
         self._db.executescript(_SCHEMA)
@@ -131,16 +131,14 @@ class Catalog:
         remote = self.alone and self._finder.source.is_remote(self.given.shards[places[0].shard])
         needed = sum(size for _, size, _, _ in rows)
         exact = isinstance(self.given, Tars)
-        return SamplesOf(self.given, places, needed, self.alone, THREADS if remote else 0, exact)
+        threads, digest = THREADS if remote else 0, self._digest(rows)
+        return SamplesOf(self.given, places, needed, self.alone, threads, exact, digest)
 
-    def digest(self, start: int, count: int) -> str:
+    def _digest(self, rows: Iterable[tuple[str, int, int, int]]) -> str:
         """Of everything that decides a shard's bytes."""
         digest = hashlib.blake2b(digest_size=16)
-        stamps: dict[int, str] = {}
-        for key, size, shard, number in self._rows(start, count):
-            if shard not in stamps:
-                stamps[shard] = self._stamp(shard)
-            digest.update(f"{key}\0{size}\0{stamps[shard]}\0{number}\n".encode())
+        for key, size, shard, number in rows:
+            digest.update(f"{key}\0{size}\0{self._stamps[shard]}\0{number}\n".encode())
         return digest.hexdigest()
 
     def why_broken(self) -> Iterator[tuple[str, str]]:
@@ -160,15 +158,13 @@ class Catalog:
         """Of all that is given."""
         digest = hashlib.blake2b(digest_size=16)
         for shard in range(len(self.given.shards)):
-            digest.update(f"{self._stamp(shard)}\n".encode())
+            digest.update(f"{self._stamps[shard]}\n".encode())
         return digest.hexdigest()
 
     def _stamp(self, shard: int) -> str:
-        """What tells one version of a shard from another, where that costs nothing: its checksum, where its index has
-        one; else its name, a file's size and date.
+        """What tells one version of a shard from another, where no index has its checksum and that costs nothing: its
+        name, a file's size and date.
         """
-        if shard in self._sums:
-            return self._sums[shard]
         url = self.given.shards[shard]
         path = local_path(url.partition("#")[0])
         if path is None:
@@ -203,6 +199,7 @@ class Catalog:
 
     def _found(self) -> Iterator[tuple[str, str, int, int, int, int, int, int]]:
         for shard in range(len(self.given.shards)):
+            self._stamps[shard] = self._stamp(shard)
             try:
                 for first, index in self._indexes(shard):
                     yield from self._of_index(shard, first, index)
@@ -237,7 +234,7 @@ class Catalog:
         index = self._finder.find(self.given.shards[shard], columns=self._sift.columns)
         if index is not None:
             if "sha256" in index.facts:
-                self._sums[shard] = str(index.facts["sha256"])
+                self._stamps[shard] = str(index.facts["sha256"])
             yield 0, index
             return
         self.alone = self.alone and not isinstance(self.given, Tars)

@@ -14,7 +14,7 @@ from streampipe.decoding.codecs import BUILT_IN, recognise
 from streampipe.decoding.fields import KNOWN
 from streampipe.decoding.movie import PICTURES
 from streampipe.errors import SampleError, ShardError, SourceError, StageError
-from streampipe.folders.files import Unreadable, packed_size, read_file
+from streampipe.folders.files import Unreadable, digest_of, from_text, packed_size, read_file
 from streampipe.folders.names import Item
 from streampipe.samplesource import RandomAccess, SampleSource
 from streampipe.source import Source, redact
@@ -43,6 +43,11 @@ class Contents(Protocol):
         """About how many bytes they take."""
         ...
 
+    @property
+    def digest(self) -> str:
+        """Of everything that decides their bytes in a shard."""
+        ...
+
     def __len__(self) -> int: ...
 
     def __iter__(self) -> Iterator[Loaded | Unreadable]:
@@ -52,27 +57,34 @@ class Contents(Protocol):
 
 @dataclass(frozen=True)
 class FilesOf:
-    """Samples of files in a folder."""
+    """Samples of files in a folder: their keys, and their files as texts."""
 
     folder: str
-    items: tuple[Item, ...]
+    rows: Sequence[tuple[str, str]]
     source: Source | None = None  # what reads a folder of a store
 
     def __len__(self) -> int:
-        return len(self.items)
+        return len(self.rows)
 
     @property
     def needed(self) -> int:
         """All of their files, headers included."""
-        return sum(map(packed_size, self.items))
+        return sum(map(packed_size, self._items()))
+
+    @property
+    def digest(self) -> str:
+        """Of their names, sizes and dates."""
+        return digest_of(self._items())
+
+    def _items(self) -> Iterator[Item]:
+        return (Item(key, from_text(files)) for key, files in self.rows)
 
     def __iter__(self) -> Iterator[Loaded | Unreadable]:
-        yield from ordered(self._one, self.items, 0 if self.source is None else THREADS)
+        yield from ordered(self._one, self._items(), 0 if self.source is None else THREADS)
 
     def _one(self, item: Item) -> Loaded | Unreadable:
-        more = () if self.source is None else (self.source,)
         try:
-            fields = {name: read_file(self.folder, file, name, *more) for name, file in item.files.items()}
+            fields = {name: read_file(self.folder, file, name, self.source) for name, file in item.files.items()}
         except Unreadable as error:
             return error
         return Loaded(item.key, fields, partial(self._path, item))
@@ -99,6 +111,7 @@ class SamplesOf:
     alone: bool
     threads: int = 0
     exact: bool = False  # its fields are members already
+    digest: str = ""
 
     def __len__(self) -> int:
         return len(self.places)

@@ -10,7 +10,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from streampipe.errors import OutputBusy
@@ -33,8 +33,9 @@ def shard_name(number: int, shards: int) -> str:
     return f"{number:0{max(5, len(str(shards - 1)))}d}.tar"
 
 
-def claim(out: Output, asked: Mapping[str, Any], digests: Sequence[str]) -> dict[str, Made]:
+def claim(out: Output, asked: Mapping[str, Any], shards: int, digest: Callable[[int], str]) -> dict[str, Made]:
     """Make sure that what is in ``out`` is this very job's earlier work, or nothing; the finished shards by name.
+    ``digest``: of what a shard is to be made of, which is asked of those alone that are there.
 
     Shards of this job that are out of date are deleted: their files have changed since. So they are in a job that did
     not end; of one that has ended, nothing is touched.
@@ -46,13 +47,15 @@ def claim(out: Output, asked: Mapping[str, Any], digests: Sequence[str]) -> dict
     known = refuse_others(out, asked)
     files = out.names()
     there = sorted(name for name in files if name.endswith(".tar"))
-    names = [shard_name(number, len(digests)) for number in range(len(digests))]
-    wanted = dict(zip(names, digests, strict=True))
+    numbers = {shard_name(number, shards): number for number in range(shards)}
     noted = _journal(out)
     done = {
         name: noted[name]
         for name in there
-        if name in noted and noted[name].digest == wanted.get(name) and _is_whole(out, files, noted[name].entry)
+        if name in noted
+        and name in numbers
+        and _is_whole(out, files, noted[name].entry)
+        and noted[name].digest == digest(numbers[name])
     }
     stale = [name for name in there if name not in done]
     if stale and known is not None and known.get("done"):

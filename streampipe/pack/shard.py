@@ -46,7 +46,6 @@ class Task:
     out: Output
     name: str
     contents: Contents
-    digest: str
     on_error: str
     change: Change = field(default_factory=Change)
     verify: bool = False
@@ -93,7 +92,7 @@ def make(task: Task, tell: Tell) -> Made:
             f"{redact(place)} could not be written ({error.strerror or error}): it needs {needed} bytes; {AGAIN}"
         ) from error
     entry = Entry(task.name, index.shard_bytes, len(index), index.facts.get("sha256"), crc32(table))
-    return Made(entry, task.digest, tuple(skipped), len(stills))
+    return Made(entry, task.contents.digest, tuple(skipped), len(stills))
 
 
 def _add(

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Protocol
 
-from streampipe.folders.files import digest_of
 from streampipe.folders.listing import Listing, check
 from streampipe.folders.walk import Few
 from streampipe.pack.contents import Contents, FilesOf
@@ -40,10 +39,6 @@ class Supply(Protocol):
 
     def contents(self, start: int, count: int) -> Contents:
         """The samples of a shard."""
-        ...
-
-    def digest(self, start: int, count: int) -> str:
-        """Of everything that decides the bytes of a shard of these samples."""
         ...
 
     def why_broken(self) -> Iterator[tuple[str, str]]:
@@ -87,11 +82,7 @@ class Files:
 
     def contents(self, start: int, count: int) -> FilesOf:
         """The files of a shard."""
-        return FilesOf(self.listing.folder, tuple(self.listing.items(start, count)), self._source)
-
-    def digest(self, start: int, count: int) -> str:
-        """Of the names, sizes and dates of the files of a shard."""
-        return digest_of(self.listing.items(start, count))
+        return FilesOf(self.listing.folder, list(self.listing.rows(start, count)), self._source)
 
     def why_broken(self) -> Iterator[tuple[str, str]]:
         """The files that cannot be packed."""

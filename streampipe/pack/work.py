@@ -29,11 +29,10 @@ _WORKERS = 8
 
 @dataclass(frozen=True)
 class Planned:
-    """A shard that is to be made: its samples' numbers, a digest of what they are, and their part."""
+    """A shard that is to be made: its samples' numbers, and their part."""
 
     start: int
     count: int
-    digest: str
     part: int = 0
 
 
@@ -94,7 +93,7 @@ class Work:
 
     def _make(self, how: How) -> list[Made]:
         names = [shard_name(number, len(self._shards)) for number in range(len(self._shards))]
-        done = claim(self._out, self._asked, [each.digest for each in self._shards])
+        done = claim(self._out, self._asked, len(names), self._digest)
         self._summary.kept = len(done)
         todo = [(name, each) for name, each in zip(names, self._shards, strict=True) if name not in done]
         with tqdm(total=self._supply.samples, unit=" samples", desc="pack", disable=not how.progress) as bar:
@@ -109,6 +108,11 @@ class Work:
                 self._out.tidy()  # after an error, what workers were at
         return [done[name] for name in names]
 
+    def _digest(self, number: int) -> str:
+        """Of what a shard is to be made of."""
+        shard = self._shards[number]
+        return self._supply.contents(shard.start, shard.count).digest
+
     def _tasks(self, todo: Sequence[tuple[str, Planned]]) -> Iterator[Task]:
         job = self._job
         for name, shard in todo:
@@ -118,7 +122,6 @@ class Work:
                 job.out,
                 name,
                 contents,
-                shard.digest,
                 job.on_error,
                 job.change,
                 job.verify,
@@ -139,7 +142,7 @@ def planned(supply: Supply, max_samples: int, max_bytes: int) -> Iterator[Planne
     start = 0
     for part, rows in groupby(supply.sizes(), key=itemgetter(0)):
         for count in split((size for _, size in rows), max_samples, max_bytes):
-            yield Planned(start, count, supply.digest(start, count), part)
+            yield Planned(start, count, part)
             start += count
 
 
