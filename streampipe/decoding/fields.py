@@ -42,14 +42,14 @@ def is_image_field(name: str, data: bytes | memoryview, codecs: Iterable[Codec] 
     >>> is_image_field("image", b""), is_image_field("picture", b"")
     (True, False)
     """
-    known = _by_name(name)
+    known = says_image(name)
     if known or (codecs is not DEFAULT and any(_extension(name) in each.extensions for each in codecs)):
         return True
     return known is None and recognise(data, codecs) is not None
 
 
 @lru_cache(1024)
-def _by_name(name: str) -> bool | None:
+def says_image(name: str) -> bool | None:
     """Whether a name says that a field is an image; None: it says nothing."""
     extension = _extension(name)
     if extension in IMAGES or extension == "image" or name in RENAMED:

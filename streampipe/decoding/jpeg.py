@@ -73,7 +73,7 @@ class Jpeg:
             elif each.marker == SCAN and frame is not None:
                 marker, precision, height, width, components = frame
                 fast = marker in _HUFFMAN and precision == 8 and components in (1, 3)
-                turned = orientation_of(b"".join(exif), xmp)
+                turned = orientation_of(b"".join(exif), xmp) if exif or xmp else 1
                 scales = _SCALES if fast else (8,)
                 return JpegHeader("JPEG", height, width, turned, scales, marker, components, profile)
         raise DecodeError(f"the JPEG image of {len(data)} bytes has a damaged header, or ends in it")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from types import ModuleType
 from typing import Any
 
@@ -59,11 +60,9 @@ def is_video_field(name: str, data: object) -> bool:
     """
     if not isinstance(data, (bytes, bytearray, memoryview)):
         return False
-    extension = extension_of(name)
-    if extension in VIDEOS:
-        return True
-    if extension != "gif" and extension in _NO_VIDEOS:
-        return False
+    said = says_video(name)
+    if said is not None:
+        return said
     kind = container_of(data)
     if kind is not animation:
         return kind is not None
@@ -71,6 +70,15 @@ def is_video_field(name: str, data: object) -> bool:
         return animation.header(data).frames > 1
     except DecodeError:
         return False  # it is a damaged image, then
+
+
+@lru_cache(1024)
+def says_video(name: str) -> bool | None:
+    """Whether a name says that a field is a video; None: its content does."""
+    extension = extension_of(name)
+    if extension in VIDEOS:
+        return True
+    return False if extension != "gif" and extension in _NO_VIDEOS else None
 
 
 def main_video(names: Iterable[str]) -> str:

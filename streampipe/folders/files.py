@@ -33,9 +33,9 @@ def digest_of(items: Iterable[Item]) -> str:
     """Of everything that decides a shard's bytes."""
     digest = hashlib.blake2b(digest_size=16)
     for item in items:
-        for name, file in sorted(item.files.items()):
-            digest.update(f"{item.key}\0{name}\0{file.path}\0{file.size}\0{file.mtime}\0".encode())
-            digest.update((file.data or "").encode() + b"\n")
+        key = item.key
+        for name, (path, size, mtime, data) in sorted(item.files.items()):
+            digest.update(f"{key}\0{name}\0{path}\0{size}\0{mtime}\0{data or ''}\n".encode())
     return digest.hexdigest()
 
 

@@ -10,6 +10,7 @@ conditions what it cost and how many tokens it has (``text.tokens``).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,9 @@ import numpy as np
 from streampipe.decoding import conditioning
 from streampipe.decoding.codec import ImageHeader
 from streampipe.decoding.codecs import BUILT_IN, DEFAULT
-from streampipe.decoding.fields import is_image_field, leads, main_image
+from streampipe.decoding.fields import is_image_field, leads, main_image, says_image
 from streampipe.decoding.image import probe
-from streampipe.decoding.movie import main_video, probe_video, videos_in
+from streampipe.decoding.movie import main_video, probe_video, says_video, videos_in
 from streampipe.decoding.several import apart, place_of
 from streampipe.decoding.text import decode_json
 from streampipe.errors import DecodeError
@@ -161,6 +162,32 @@ def image_header(sample: Mapping[str, Any]) -> ImageHeader | None:
     """What the header of a sample's main image says; None where there is none, a decoded or a damaged one."""
     images = _images(sample)
     return _probed(images[_main(images)]) if images else None
+
+
+def seen_in(
+    sample: Mapping[str, Any],
+) -> tuple[ImageHeader | None, tuple[int | None, int | None], dict[str, Any], dict[str, int]]:
+    """Of a sample as a shard has it ``image_header``, width and height (``pictured``), the columns of its video and of
+    its conditions, and those of its other images.
+    """
+    main = _only_image(tuple(sample))
+    if main is not None and isinstance(sample[main], (bytes, bytearray, memoryview)):
+        header = _probed(sample[main])
+        return header, (None, None) if header is None else (header.width, header.height), {}, {}
+    header, others = images_in(sample)
+    size, video = pictured(sample, header)
+    return header, size, {**costs_of(sample), **video}, others
+
+
+@lru_cache(1024)
+def _only_image(names: tuple[str, ...]) -> str | None:
+    """The one image of samples with these fields, where names alone say of each that it is an image or is none, and no
+    video and no conditions either: nearly always. None where contents are to be looked at.
+    """
+    images = [name for name in names if is_image_field(name, b"", DEFAULT)]
+    said = all(says_image(name) is not None and says_video(name) is False for name in names)
+    plain = said and not any(name.endswith(".safetensors") or name.startswith("__") for name in names)
+    return images[0] if plain and len(images) == 1 and leads(images[0]) else None
 
 
 def images_in(sample: Mapping[str, bytes]) -> tuple[ImageHeader | None, dict[str, int]]:

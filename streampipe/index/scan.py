@@ -12,7 +12,7 @@ from streampipe.context import Sample
 from streampipe.decoding.codec import ImageHeader
 from streampipe.errors import ConfigError, UnsupportedMember
 from streampipe.index.columns import Columns
-from streampipe.index.facts import costs_of, images_in, pictured, scalars_of
+from streampipe.index.facts import scalars_of, seen_in
 from streampipe.index.known import Known, columns_beside
 from streampipe.index.table import NEEDS, SUMS, ShardIndex, make
 from streampipe.samples import group
@@ -181,12 +181,11 @@ class Rows:
 
     def _note(self, fields: Mapping[str, Any]) -> ImageHeader | None:
         """The facts of the sample whose key came last; what the header of its main image says."""
-        header, others = images_in(fields)
-        size, video = pictured(fields, header)
+        header, size, facts, others = seen_in(fields)
         self._sizes.append(size)
         scalars = scalars_of(fields["json"]) if "json" in fields else {}
         known = self._known.get(self._keys[-1])
-        self._columns.add({**known, **scalars, **costs_of(fields), **video, **others}, others)
+        self._columns.add({**known, **scalars, **facts, **others}, others)
         return header
 
     def sum_headers(self, data: memoryview) -> None:

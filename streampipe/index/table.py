@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import accumulate
+from operator import itemgetter
 from typing import Any
 
 import pyarrow as pa
@@ -29,6 +31,7 @@ PLACES = ("key", "offset", "size")
 """The columns that are always read."""
 BYTES = frozenset(("crc32", "fields"))
 """Those that samples are read by."""
+_PARTS = ("name", "offset", "size")
 _FIELDS = pa.list_(pa.struct([("name", pa.string()), ("offset", pa.int64()), ("size", pa.int64())]))
 _TYPES = (pa.string(), pa.int64(), pa.int64(), pa.uint32(), _FIELDS, pa.int32(), pa.int32())
 _FACTS = b"streampipe"
@@ -167,9 +170,24 @@ def _has_fields(kind: pa.DataType) -> bool:
     return bool(pa.types.is_list(kind) and kind.value_type == _FIELDS.value_type)
 
 
+def _fields(rows: Sequence[Sequence[Any]]) -> pa.Array:
+    """The fields of samples, each as a dict or as name, offset and size, as a column; a column of numbers at a time is
+    a tenth of the time of a list of tuples.
+    """
+    starts = list(accumulate(map(len, rows), initial=0))
+    each = [itemgetter(*_PARTS)(field) if isinstance(field, dict) else field for row in rows for field in row]
+    names, offsets, sizes = zip(*each, strict=True) if each else ((), (), ())
+    columns = [pa.array(names, pa.string()), pa.array(offsets, pa.int64()), pa.array(sizes, pa.int64())]
+    values = pa.StructArray.from_arrays(columns, fields=list(_FIELDS.value_type))
+    return pa.ListArray.from_arrays(pa.array(starts, pa.int32()), values).cast(_FIELDS)
+
+
 def make(rows: list[dict[str, Any]], columns: Columns, facts: Mapping[str, Any]) -> ShardIndex:
     """An index from its rows and from the columns of their json members."""
-    arrays = {name: pa.array([row[name] for row in rows], kind) for name, kind in zip(OWN, _TYPES, strict=True)}
+    arrays = {
+        name: _fields([row[name] for row in rows]) if kind is _FIELDS else pa.array([row[name] for row in rows], kind)
+        for name, kind in zip(OWN, _TYPES, strict=True)
+    }
     fields = [pa.field(name, array.type) for name, array in arrays.items()]
     added = columns.to_arrow()
     table = pa.Table.from_arrays(
