@@ -246,8 +246,8 @@ def _together(listing: Listing, walks: Sequence[tuple[Walk, str]]) -> Iterator[l
 
 def _seen(row: Row, root: str) -> Row:
     """A file of the folder ``root``, as it is seen from that of the images."""
-    stem, rest, path, *facts = row
-    return stem, rest, os.path.join(root, stem + rest if path is None else path), *facts
+    stem, rest, path, size, mtime, why = row
+    return stem, rest, os.path.join(root, stem + rest if path is None else path), size, mtime, why
 
 
 def _place_beside(role: str, path: str) -> str | None:
