@@ -83,8 +83,9 @@ class FilesOf:
         yield from ordered(self._one, self._items(), 0 if self.source is None else THREADS)
 
     def _one(self, item: Item) -> Loaded | Unreadable:
+        more = () if self.source is None else (self.source,)
         try:
-            fields = {name: read_file(self.folder, file, name, self.source) for name, file in item.files.items()}
+            fields = {name: read_file(self.folder, file, name, *more) for name, file in item.files.items()}
         except Unreadable as error:
             return error
         return Loaded(item.key, fields, partial(self._path, item))
