@@ -1,7 +1,7 @@
 """The main job in one file: a folder of images becomes shards, and the shards stream into a DataLoader.
 
     python examples/quickstart.py                    # on images that it draws
-    python examples/quickstart.py --images FOLDER    # on yours (.jpg/.png/.webp with .txt captions)
+    python examples/quickstart.py --images FOLDER    # on yours (.jpg/.png/.webp; captions in .txt)
 
 It leaves a contact sheet of the first batch, with captions, and prints what went through.
 """
@@ -18,12 +18,11 @@ from make_images import make_images
 from PIL import Image, ImageDraw
 
 import streampipe as sp
-from streampipe.pack import pack
 
 
 def contact_sheet(batch: dict, path: Path, columns: int = 4) -> None:
     """Draw a batch as a grid of images with their captions."""
-    images, captions = batch["image"], batch["text"]
+    images, captions = batch["image"], batch["caption"]
     edge, strip = 256, 44
     rows = -(-len(captions) // columns)
     sheet = Image.new("RGB", (columns * edge, rows * (edge + strip)), "white")
@@ -46,17 +45,17 @@ def main() -> None:
         folder = given.out / "images"
         make_images(folder)
 
-    print(pack(str(folder), str(given.out / "shards"), max_samples=16, shuffle=True))
+    print(sp.pack(folder, given.out / "shards", max_samples=16, shuffle=True))
 
     pipe = (
         sp.stream(given.out / "shards", seed=0, shuffle=True, epochs=4)
-        .rename(image="jpg;jpeg;png;webp", text="txt;caption")
+        .rename(image="jpg;jpeg;png;webp")
         .decode(size=256)
+        .caption(missing="keep")
         .batch(12)
     )
     loader = pipe.loader(num_workers=given.workers, threads=2)
 
-    @sp.timed(step=True)
     def train_step(batch: dict) -> torch.Tensor:
         return batch["image"].float().div_(127.5).sub_(1).square().mean()  # stands for a model
 
@@ -68,7 +67,7 @@ def main() -> None:
         samples += len(batch["__key__"])
     seconds = time.perf_counter() - start
 
-    print(pipe.report())
+    print(loader.report())
     print(f"contact sheet: {given.out / 'contact-sheet.png'}")
     print(f"{samples} samples, {samples / seconds:.0f} images/s")
 
