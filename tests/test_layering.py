@@ -82,7 +82,7 @@ INSIDE = {  # and in a folder, each file from those before it
     "decoding": "extensions inflate geometry text blocks tensorfile conditioning arrays budget exif codec segments icc "
     "resize boxes pillow jpeg_damage jpeg fast png web more codecs image deferred several fields clip container "
     "isobmff matroska animation movie video",
-    "reading": "protocol iterable finder members shards sliced indexed tars numbered folder pieces parquet arrow "
+    "reading": "protocol iterable finder members shards sliced indexed tars numbered folder pieces rows parquet arrow "
     "chunks mds litdata formats forward remote wanted pace prefetch reader",
     "folders": "names walk files facts metadata layouts duplicates remote zips listing",
     "pack": "split change contents sift catalog supply find output pickles shard job summary work spool run",

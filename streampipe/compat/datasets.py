@@ -13,7 +13,7 @@ from streampipe.engine.clock import Clock
 from streampipe.engine.plain import PlainPass
 from streampipe.errors import ConfigError
 from streampipe.pipeline import Pipeline
-from streampipe.reading.parquet import fields_of
+from streampipe.reading.rows import fields_of
 from streampipe.stages.values import check_number
 
 try:

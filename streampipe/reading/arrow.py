@@ -16,7 +16,7 @@ import pyarrow as pa
 from streampipe.counters import counters
 from streampipe.errors import ConfigError, CorruptShard
 from streampipe.reading.numbered import Numbered
-from streampipe.reading.parquet import fields_of
+from streampipe.reading.rows import check_names, fields_of, values_of
 from streampipe.source import Source, local_path, redact
 from streampipe.urls import expand
 
@@ -70,7 +70,7 @@ class Arrow(Numbered):
             CorruptShard: the file is damaged, or an image is a path without its bytes.
         """
         file, batch = self._places[shard]
-        row: dict[str, Any] = self._batches(file)[batch].slice(number, 1).to_pylist()[0]
+        row = values_of(self._batches(file)[batch].slice(number, 1), self.files[file])[0]
         key = next((row.pop(name) for name in _KEYS if isinstance(row.get(name), str)), None)
         stem = os.path.basename(self.files[file]).rpartition(".")[0]
         place = f"{self.files[file]}, record batch {batch}, row {number}"
@@ -92,6 +92,8 @@ class Arrow(Numbered):
                     found = list(pa.ipc.open_stream(mapped))
             except (pa.ArrowException, OSError, ValueError) as error:
                 raise CorruptShard(f"{path} cannot be read as Arrow ({error}); fetch or write it again") from error
+            if found:
+                check_names(found[0].schema.names, path)
         self._now[file] = found
         while len(self._now) > _OPEN:
             self._now.popitem(last=False)

@@ -25,6 +25,7 @@ from streampipe.index.facts import OWN, image_size, is_scalar
 from streampipe.index.table import make
 from streampipe.pool import Pool
 from streampipe.reading.pieces import FOOTER, Pieces, as_counted, spans_of
+from streampipe.reading.rows import check_names, fields_of, values_of
 from streampipe.source import Source, local_path, redact
 from streampipe.source.store import Pin
 from streampipe.source.versions import Version
@@ -88,6 +89,7 @@ class Parquet:
             pin if local_path(url) is None else Pin(pin.size) for url, (pin, _, _) in zip(self.files, feet, strict=True)
         ]
         self.schema: pa.Schema = feet[0][2]
+        check_names(self.schema.names, redact(self.files[0]))
         for url, (_, _, schema) in zip(self.files, feet, strict=True):
             if schema.names != self.schema.names:
                 raise ConfigError(
@@ -184,10 +186,10 @@ class Parquet:
         return [
             field.name
             for field in self.schema
-            if _is_text(field.type)
-            or kinds.is_boolean(field.type)
-            or kinds.is_integer(field.type)
-            or kinds.is_floating(field.type)
+            if _is_text(kind := _written_out(field.type))
+            or kinds.is_boolean(kind)
+            or kinds.is_integer(kind)
+            or kinds.is_floating(kind)
         ]
 
     # Reading
@@ -257,7 +259,7 @@ class Parquet:
             end = number + batch.num_rows
             if end > first:
                 start = max(0, first - number)
-                yield from enumerate(batch.slice(start).to_pylist(), number + start)
+                yield from enumerate(values_of(batch.slice(start), redact(url)), number + start)
             number = end
 
     def _table(self, shard: int, columns: Sequence[str]) -> pa.Table:
@@ -321,8 +323,14 @@ def _is_of(field: str, column: str) -> bool:
     return field == column or (field.startswith(column) and field[len(column) :].isdigit())
 
 
+def _written_out(kind: pa.DataType) -> pa.DataType:
+    """The kind of a column's values, however they are stored: categories are numbers of texts."""
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
 def _is_text(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+    kind = _written_out(kind)
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
 def _is_bytes(kind: pa.DataType) -> bool:
@@ -335,7 +343,8 @@ def _is_image(kind: pa.DataType) -> bool:
 
 def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """A column of facts in the kinds that an index has: texts, whole numbers, floats, truth values; no long texts."""
-    kind = column.type
+    kind = _written_out(column.type)
+    column = column.cast(kind)
     if _is_text(kind):
         texts = [value if value is None or is_scalar(value) else None for value in column.to_pylist()]
         return pa.chunked_array([pa.array(texts, pa.string())])
@@ -344,39 +353,6 @@ def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
     if pa.types.is_integer(kind):
         return column.cast(pa.int64())
     return column.cast(pa.float64()) if pa.types.is_floating(kind) else column
-
-
-def fields_of(row: dict[str, Any], place: str) -> dict[str, Any]:
-    """A row's values as fields.
-
-    Raises:
-        CorruptShard: an image is a path without its bytes.
-    """
-    fields: dict[str, Any] = {}
-    for name, value in row.items():
-        several = isinstance(value, list) and bool(value) and all(_holds_image(each) for each in value)
-        for number, each in enumerate(value if several else [value]):
-            field = f"{name}{number}" if several else name
-            if _holds_image(each):
-                if each["bytes"] is None:
-                    raise CorruptShard(
-                        f"{place}: column {name!r} holds the path {str(each.get('path'))!r:.80}, not the bytes of an "
-                        f"image; write the table with its images in it (datasets: embed_external_files)"
-                    )
-                each = each["bytes"]
-            if each is not None:
-                if field in fields:
-                    raise CorruptShard(
-                        f"{place}: two of its values would be field {field!r}, because each image of a list is a field "
-                        f"of its own; rename a column, or leave one out: columns="
-                    )
-                fields[field] = each
-    return fields
-
-
-def _holds_image(value: Any) -> bool:
-    held = value.get("bytes", 0) if isinstance(value, dict) else 0
-    return isinstance(held, bytes) or (held is None and "path" in value)
 
 
 def _guarded(url: str, read: Callable[[], Any]) -> Any:

@@ -37,6 +37,14 @@ def test_a_folder_of_caches_alone_is_what_was_asked_for(tmp_path):
     assert texts(tmp_path) == ["a"]
 
 
+def test_two_columns_of_one_name_are_refused_because_a_row_would_lose_one(tmp_path):
+    table = pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], names=["t", "t"])
+    with pa.OSFile(str(tmp_path / "a.arrow"), "wb") as file, pa.ipc.new_stream(file, table.schema) as stream:
+        stream.write_table(table)
+    with pytest.raises(sp.ConfigError, match=r"a.arrow has 2 columns 't'"):
+        sp.stream(tmp_path / "a.arrow")
+
+
 def test_a_folder_without_such_files_is_an_error(tmp_path):
     with pytest.raises(sp.ConfigError, match="no shard"):
         texts(tmp_path)

@@ -1,6 +1,7 @@
 """Parquet files with images in them, as Hugging Face's datasets are stored: planned from footers, asked by columns."""
 
 import pickle
+import sys
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -128,6 +129,31 @@ def test_an_image_of_a_list_never_takes_the_place_of_another_column(tmp_path, na
     write(tmp_path / "a.parquet", [{name: values[name] for name in names}])
     with pytest.raises(sp.CorruptShard, match=r"row 0: two of its values would be field 'image0'"):
         list(sp.stream(tmp_path / "a.parquet"))
+
+
+def test_two_columns_of_one_name_are_refused_because_a_row_would_lose_one(tmp_path):
+    table = pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], names=["t", "t"])
+    pq.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(sp.ConfigError, match=r"a.parquet has 2 columns 't'"):
+        sp.stream(tmp_path / "a.parquet")
+
+
+@pytest.mark.parametrize("tier", ["planned", "sequential"])
+@pytest.mark.parametrize("condition", ["kind == 'b'", "place == 7 and key != 'x'"])
+def test_categories_are_the_values_that_they_stand_for(tmp_path, tier, condition):
+    table = pa.table({"kind": ["a", "b", "b"], "place": [5, 7, 7], "key": ["k", "l", "m"]})
+    table = pa.table({name: table.column(name).dictionary_encode() for name in table.column_names})
+    pq.write_table(table, tmp_path / "a.parquet")
+    found = sp.stream(tmp_path / "a.parquet", tier=tier).where(condition)
+    assert [(each["__key__"], each["kind"]) for each in found] == [("l", "b"), ("m", "b")]
+
+
+def test_times_finer_than_pythons_are_an_error_that_names_the_file_and_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    pq.write_table(pa.table({"t": pa.array([1], pa.timestamp("ns")), "n": [1]}), tmp_path / "a.parquet")
+    with pytest.raises(sp.ConfigError, match=r"a.parquet: a column has values that Python has not .* leave it out"):
+        list(sp.stream(tmp_path / "a.parquet"))
+    assert numbers(sp.stream(sp.Parquet(tmp_path / "a.parquet", columns=["n"]))) == [1]
 
 
 def test_several_images_in_a_column_and_nulls(tmp_path):
