@@ -104,6 +104,8 @@ def stream_members(
 def read_range(data: bytes | memoryview, *, shard: str, base: int, limits: Limits | None = None) -> Iterator[Member]:
     """The members of a piece of an archive that an index knows: whole entries, from byte ``base`` of it on.
 
+    Where archives may follow each other, the piece may begin in one and end in the next.
+
     Raises:
         TruncatedShard: the piece ends inside an entry.
         CorruptShard, UnsupportedMember, UnsafeName, LimitExceeded: as ``read_members``.
@@ -118,7 +120,11 @@ def read_range(data: bytes | memoryview, *, shard: str, base: int, limits: Limit
         except Short as short:
             raise entries.truncated(base + len(view), short, b"x") from None
         except End as end:
-            raise entries.early_end(end.at) from None
+            following = first_non_zero(view[end.at - base :])
+            if following is None or not entries.limits.concatenated:
+                raise entries.early_end(end.at) from None
+            at = entries.next_archive(end.at - base, following)
+            continue
         if member is not None:
             yield member
 

@@ -287,3 +287,22 @@ def test_an_index_of_a_shard_that_needs_leave_says_so(tmp_path):
         list(sp.stream(path))
     pipe = sp.stream(path, tier="planned", limits=sp.Limits(concatenated=True))
     assert [each["__key__"] for each in pipe] == ["a", "b"]
+
+
+@pytest.mark.parametrize("tier", ["planned", "sequential"])
+def test_a_sample_of_which_one_archive_has_the_beginning_and_the_next_one_the_rest_is_read_whole(tmp_path, tier):
+    long = "x" * 120 + "/a"  # in an extended header, so that it is parsed whenever it is read
+    parts = [[(f"{long}.jpg", b"pixels")], [(f"{long}.txt", b"words"), ("b.txt", b"more")]]
+    data = b""
+    for members in parts:
+        file = io.BytesIO()
+        with tarfile.open(fileobj=file, mode="w") as tar:
+            for name, body in members:
+                info = tarfile.TarInfo(name)
+                info.size = len(body)
+                tar.addfile(info, io.BytesIO(body))
+        data += file.getvalue()
+    (tmp_path / "0.tar").write_bytes(data)
+    first, second = sp.stream(tmp_path / "0.tar", tier=tier, limits=sp.Limits(concatenated=True))
+    assert (first["__key__"], first["jpg"], first["txt"]) == (long, b"pixels", b"words")
+    assert second["__key__"] == "b"
