@@ -159,6 +159,8 @@ def _check_names(value: Any) -> None:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, (np.generic, np.ndarray)) and value.dtype.kind in "mM":  # some would become numbers
+        raise TypeError(f"a {_kind(value)} is a time: make it a number or a text, or an array in .npy")
     if isinstance(value, (np.generic, np.ndarray)) or (isinstance(value, torch.Tensor) and value.numel() <= 1024):
         return value.tolist()
     raise TypeError(f"a {_kind(value)} is no JSON")
@@ -169,6 +171,8 @@ def _npy(value: Any, extension: str, quality: int) -> bytes:
         if value.dtype in _NOT_NUMPY:
             raise TypeError(f"numpy has no {value.dtype}: call the field .safetensors, or cast it")
         value = value.detach().cpu().numpy()
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError("its mask would be lost: fill it, and write the mask as a field of its own")
     array = np.asarray(value)
     if array.dtype.hasobject:
         raise TypeError("Python objects are no array")
@@ -198,12 +202,27 @@ def _safetensors(value: Any, extension: str, quality: int) -> bytes:
     alone = not isinstance(value, Mapping)
     tensors = {ALONE: value} if alone else value
     _check_names(tensors)
-    whole = {name: _tensor(each).detach().cpu().contiguous() for name, each in tensors.items()}
-    return bytes(save(whole))
+    whole: dict[str, torch.Tensor] = {}
+    places: set[int] = set()
+    for name, each in tensors.items():
+        tensor = _tensor(each).detach().cpu().contiguous()
+        if tensor.numel() and (place := tensor.untyped_storage().data_ptr()) in places:
+            tensor = tensor.clone()  # the format has no two tensors of one memory
+        elif tensor.numel():
+            places.add(place)
+        whole[name] = tensor
+    try:
+        return bytes(save(whole))
+    except KeyError as error:
+        raise TypeError(f"the format has no {error.args[0]}") from None
 
 
 def _tensor(value: Any) -> torch.Tensor:
-    return value if isinstance(value, torch.Tensor) else torch.from_numpy(np.ascontiguousarray(value))
+    if isinstance(value, torch.Tensor):
+        return value
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError("its mask would be lost: fill it, and write the mask as a tensor of its own")
+    return torch.from_numpy(np.ascontiguousarray(value)).reshape(np.shape(value))  # which makes rows of single numbers
 
 
 def _image(value: Any, extension: str, quality: int) -> bytes:

@@ -148,6 +148,31 @@ def test_names_that_are_no_texts_are_refused_because_they_would_come_back_as_suc
         encode_sample({"__key__": "a", "m.json": [{"a": ({3: "x"},)}]})
 
 
+def test_single_numbers_and_tensors_of_one_memory_come_back_from_safetensors():
+    row, number = torch.arange(4.0), np.array(2.0)
+    value = {"a": row, "b": row, "c": row[1:], "d": number, "e": np.asarray(row), "f": torch.zeros(0)}
+    name, found = back("x", value)
+    assert name == "x.safetensors"
+    assert same(
+        {each: np.asarray(tensor) for each, tensor in found.items()}, {k: np.asarray(v) for k, v in value.items()}
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("x", {"a": torch.ones(2, dtype=torch.complex128)}, "the format has no torch.complex128"),
+        ("x", np.ma.masked_array([1, 2], [0, 1]), "its mask would be lost"),
+        ("x", {"a": np.ma.masked_array([1, 2], [0, 1])}, "its mask would be lost"),
+        ("x", np.datetime64(1, "ns"), "is a time: make it a number or a text"),
+        ("x.json", {"a": [np.array([1], "timedelta64[ns]")]}, "is a time: make it a number or a text"),
+    ],
+)
+def test_what_would_come_back_as_something_else_is_refused(name, value, words):
+    with pytest.raises(sp.StageError, match=words):
+        encode_field(name, value)
+
+
 def test_the_name_of_a_field_is_a_text():
     with pytest.raises(sp.StageError, match="sample 'a': a field's name is a text, not 3"):
         encode_sample({"__key__": "a", 3: "x"})
