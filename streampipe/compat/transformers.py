@@ -77,7 +77,8 @@ class LoaderTrainer(Trainer):  # type: ignore[misc]
             place = Path(found) / NAME
             if not place.exists():
                 raise ConfigError(
-                    f"the checkpoint {found} does not say where the data stood ({NAME}): no LoaderTrainer made it"
+                    f"the checkpoint {found} does not say where the data stood ({NAME}): no LoaderTrainer made it, or "
+                    f"it was ended before the checkpoint was whole; give resume_from_checkpoint= an earlier one"
                 )
             self.train_loader.load_state_dict(json.loads(place.read_text()))
         return super().train(resume_from_checkpoint, *args, **options)

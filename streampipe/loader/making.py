@@ -19,7 +19,8 @@ T = TypeVar("T")
 
 READER = "making batches"
 """Under this name stand the times of who makes items: ``busy``, ``waiting`` (until somebody takes the item),
-and as ``own seconds`` the part of the busy time in which the stages were timed."""
+and as ``own seconds`` the part of the busy time in which the stages were timed. ``samples in`` are the items that the
+busy time is of: all but the first."""
 NETWORK, NETWORK_TIMED = "network seconds", "timed network seconds"
 """Under that name, too: how long was waited for the network, and the part of it while the stages were timed."""
 _MOST, _MOST_TRACED = 0.004, 0.02
@@ -88,9 +89,8 @@ def made_for(counts: OfLoader, items: Iterator[T]) -> Iterator[T]:
                 ended = perf_counter()
                 seconds = ended - began
                 duty.end(seconds)
-                if duty.first:
-                    duty.first = False
-                else:
+                first, duty.first = duty.first, False
+                if not first:
                     tally.busy += seconds
                     tally.own += seconds if timed else 0
                     if waited := tally.stack.waited:
@@ -101,6 +101,7 @@ def made_for(counts: OfLoader, items: Iterator[T]) -> Iterator[T]:
             if item is None:
                 return
             tally.yielded += 1
+            tally.given += not first
             yield item
             del item
     finally:

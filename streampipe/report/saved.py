@@ -31,6 +31,7 @@ def saved(seen: Seen, facts: Facts) -> str:
         "spans": counted.spans,
         "waits": list(seen.waits.counts.items()),
         "first": seen.first,
+        "clock": seen.clock,
     }
     return json.dumps(found)
 
@@ -96,7 +97,7 @@ def _loaded(path: str | os.PathLike[str]) -> tuple[Seen, Facts]:
             [Span(*each) for each in found["spans"]],
         )
         facts = Facts(**{**found["facts"], "stages": tuple(StageFacts(**each) for each in found["facts"]["stages"])})
-        return Seen(counted, Histogram(dict(found["waits"])), found["first"]), facts
+        return Seen(counted, Histogram(dict(found["waits"])), found["first"], float(found.get("clock", 0))), facts
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
             f'{path} is no file of a loader\'s counts ({error}); loader.report("counts", path) writes one'

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from time import perf_counter, time
 
 from streampipe.counters import Counted, Counters
 from streampipe.observe import Histogram, Trace
@@ -13,11 +14,14 @@ LOADER, DEVICE, DEVICE_LOOP = "loader", "device", "loop over the device's batche
 
 @dataclass
 class Seen:
-    """All that was counted, the waits for batches by size, and the seconds to the first batch of each pass."""
+    """All that was counted, the waits for batches by size, and the seconds to the first batch of each pass; and what
+    time it was when the clock of spans began, which is another one on each machine.
+    """
 
     counted: Counted
     waits: Histogram = field(default_factory=Histogram)
     first: list[float] = field(default_factory=list)
+    clock: float = field(default_factory=lambda: time() - perf_counter())
 
 
 def merged(every: Sequence[Seen]) -> Seen:
@@ -26,7 +30,8 @@ def merged(every: Sequence[Seen]) -> Seen:
     for rank, each in enumerate(every):
         for span in each.counted.spans if len(every) > 1 else ():
             assert counters.trace is not None
-            counters.trace.merge([span._replace(process=f"rank {rank}, {span.process}")])
+            began = span.began + (each.clock - every[0].clock)
+            counters.trace.merge([span._replace(process=f"rank {rank}, {span.process}", began=began)])
         each.counted.spans = each.counted.spans if len(every) == 1 else []
         counters.merge(each.counted)
         waits.merge(each.waits)

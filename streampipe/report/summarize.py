@@ -85,10 +85,9 @@ def _consumer(seen: Seen, facts: Facts) -> Summary:
         ready_share=mine.get("ready", 0) / after,
         remote=facts.remote,
     )
-    if making and facts.background:
-        found.capacity = samples / making * facts.readers
-    elif making:
-        found.capacity = samples / making
+    found.made = reader.get("samples in", 0) * samples / max(batches, 1) or samples
+    if making:
+        found.capacity = found.made / making * (facts.readers if facts.background else 1)
     return found
 
 

@@ -101,6 +101,8 @@ class Summary:
     cores: int = 1
     background: bool = False
     making_seconds: float = 0.0
+    made: float = 0.0
+    """Samples that took those seconds."""
     idle_seconds: float = 0.0
     timed_share: float = 0.0
     queue_fill: float = 0.0

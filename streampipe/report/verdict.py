@@ -140,7 +140,7 @@ def _idle_threads(found: Summary, row: StageRow) -> str:
 
 def _remedy(found: Summary, row: StageRow) -> str:
     """How many threads or workers would feed how much."""
-    cost = (row.busy_seconds if row.threads else row.own_seconds) / max(found.samples, 1)
+    cost = (row.busy_seconds if row.threads else row.own_seconds) / _made(found)
     have = max(1, row.threads) * found.readers
     need = max(have + 1, ceil(min(found.consumer_rate or inf, _MORE * found.rate) * cost / _FULL))
     number = min(need, found.cores) if _on_processor(row) else need
@@ -188,9 +188,14 @@ def _fed(found: Summary, row: StageRow, number: int, have: int) -> float:
     """Samples a second with so many threads or workers; where only a stage has more, one still does the rest."""
     if not row.threads:
         return (found.capacity or found.rate) * number / have
-    rest = (found.making_seconds - row.own_seconds) / max(found.samples, 1) / found.readers
-    shared = number * _FULL / max(row.busy_seconds / max(found.samples, 1), 1e-9)
+    rest = (found.making_seconds - row.own_seconds) / _made(found) / found.readers
+    shared = number * _FULL / max(row.busy_seconds / _made(found), 1e-9)
     return min(shared, 1 / rest) if rest > 1e-9 else shared
+
+
+def _made(found: Summary) -> float:
+    """The samples that the seconds of making are of."""
+    return max(found.made or found.samples, 1)
 
 
 def _more_readers(found: Summary) -> str:

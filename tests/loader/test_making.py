@@ -1,7 +1,8 @@
 """How often times are taken of what a loader makes."""
 
+from streampipe.counters import OfLoader
 from streampipe.loader import making
-from streampipe.loader.making import Duty
+from streampipe.loader.making import READER, Duty, made_for
 from streampipe.observe import Stack
 
 
@@ -32,3 +33,9 @@ def test_an_item_that_was_held_up_is_no_room_for_more_looks(monkeypatch):
     items = [1e-4] * 40
     items[11] = 0.5
     assert timed(items, monkeypatch) == [1, 11, 21, 31]
+
+
+def test_the_busy_time_is_that_of_all_items_but_the_first():
+    counts = OfLoader()
+    assert list(made_for(counts, iter("abcde"))) == list("abcde")
+    assert (counts.get(READER, "samples in"), counts.get(READER, "samples out")) == (4, 5)

@@ -5,7 +5,9 @@ import json
 import pytest
 
 import streampipe as sp
-from streampipe.report import merged, summarize
+from streampipe.counters import Counted
+from streampipe.observe import Span
+from streampipe.report import Seen, merged, summarize
 from tests.data import write_shards
 
 
@@ -56,3 +58,14 @@ def test_files_that_do_not_belong_together_are_refused(ranks, tmp_path):
         sp.merged_report([])
     with pytest.raises(sp.ConfigError, match="is one of text, json"):
         sp.merged_report(files, "pdf")
+
+
+def test_ranks_on_several_machines_are_on_one_timeline():
+    """The clock of spans begins when a machine is started."""
+
+    def rank(started):
+        spans = [Span("loader", "MainThread", "step", 1_000.0 - started, 0.5, 0.5, "")]
+        return Seen(Counted(spans=spans), clock=float(started))
+
+    spans = merged([rank(100), rank(900)]).counted.spans
+    assert [span.began for span in spans] == [900.0, 900.0]

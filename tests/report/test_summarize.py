@@ -78,3 +78,17 @@ def test_the_rate_is_that_of_a_pass_under_way():
 def test_ranks_have_their_cores_together():
     together = Facts(cores=4).of_ranks(3)
     assert (together.ranks, together.cores) == (3, 12)
+
+
+def test_what_readers_could_make_is_told_by_the_items_that_were_measured():
+    """Four threads make four batches each of ten samples, one in a second; of the first of each no time is taken."""
+    sums = loaders(batches=16, samples=160, wait_seconds=4.0, step_seconds=0.4) | {
+        (READER, "samples out"): 16,
+        (READER, "samples in"): 12,
+        (READER, "busy seconds"): 12.0,
+        (READER, "own seconds"): 12.0,
+        ("map(f)", "own seconds"): 12.0,
+    }
+    found = summarize(seen(sums), Facts((StageFacts("map(f)"),), threads=4, cores=64))
+    assert (found.made, found.capacity) == (120.0, 40.0)
+    assert "threads=17 would feed 170 samples/s" in found.verdict
