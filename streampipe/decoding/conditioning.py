@@ -9,7 +9,7 @@ stored caption it has).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -36,10 +36,10 @@ class Conditioning(Sequence[dict[str, Any]]):
 
     Args:
         texts: the captions.
-        mask: captions x tokens, true where a caption has a token: of tensors that are captions x tokens x ... only
-            these are kept, in a row.
+        mask: captions x tokens, true where a caption has a token (a tensor, an array, or lists): of tensors that are
+            captions x tokens x ... only these are kept, in a row.
         exact: for who rebuilds one: bytes that the tensors took before they were trimmed.
-        tensors: by name, each captions x ..., or one for each caption.
+        tensors: by name, each captions x ..., or one for each caption; arrays too.
 
     Raises:
         ConfigError: there is not one tensor for each text, or a mask has holes.
@@ -53,10 +53,12 @@ class Conditioning(Sequence[dict[str, Any]]):
     def __init__(
         self, texts: Sequence[str], mask: torch.Tensor | None = None, exact: int | None = None, **tensors: Tensors
     ) -> None:
-        if isinstance(texts, str):
-            raise ConfigError(f"Conditioning takes a list of captions, as in [{texts!r:.80}]")
+        if isinstance(texts, (str, bytes)) or not isinstance(texts, Iterable):
+            raise ConfigError(f"Conditioning takes a list of captions, as in ['a cat'], not {texts!r:.80}")
         self.texts = tuple(texts)
-        wrong = [name for name, each in tensors.items() if not isinstance(each, Sized) or len(each) != len(self.texts)]
+        tensors = {name: _as_tensors(each) for name, each in tensors.items()}
+        mask = None if mask is None else _as_mask(mask)
+        wrong = [name for name, each in tensors.items() if not _are_tensors(each) or len(each) != len(self.texts)]
         if wrong or "text" in tensors or not all(isinstance(each, str) for each in self.texts):
             what = f"{wrong[0]!r} has {_counted(tensors[wrong[0]])}" if wrong else f"they are {texts!r:.80}"
             raise ConfigError(f"Conditioning takes texts, and by name one tensor for each of {len(self.texts)}; {what}")
@@ -236,7 +238,7 @@ def _trimmed(
 ) -> torch.Tensor:
     """A caption's tensor, where it has a value for each token only those of the tokens that are there."""
     mine = tensors[number]
-    by_token = mask is not None and isinstance(tensors, torch.Tensor) and tensors.shape[:2] == mask.shape
+    by_token = mask is not None and mine.shape[:1] == mask.shape[1:]
     return mine[slice(*spans[number])] if spans is not None and by_token else mine
 
 
@@ -254,5 +256,27 @@ def _spans(mask: torch.Tensor, captions: int) -> list[tuple[int, int]]:
     return spans
 
 
+def _as_tensors(given: Any) -> Any:
+    """The same with tensors in place of arrays."""
+    if isinstance(given, np.ndarray) and given.dtype.kind in "biufc":
+        return torch.from_numpy(np.require(given, requirements=["C", "W"]))
+    return [_as_tensors(each) for each in given] if isinstance(given, (list, tuple)) else given
+
+
+def _are_tensors(given: Any) -> bool:
+    if isinstance(given, torch.Tensor):
+        return given.dim() > 0
+    return isinstance(given, list) and all(isinstance(each, torch.Tensor) for each in given)
+
+
+def _as_mask(given: Any) -> torch.Tensor:
+    try:
+        return torch.as_tensor(given)
+    except (TypeError, ValueError, RuntimeError):
+        raise ConfigError(f"a mask is captions x tokens, true or false, not {given!r:.80}") from None
+
+
 def _counted(given: object) -> str:
-    return f"{len(given)} tensors" if isinstance(given, Sized) else f"{given!r:.80}"
+    return (
+        f"{len(given)} tensors" if isinstance(given, (list, torch.Tensor)) and _are_tensors(given) else f"{given!r:.80}"
+    )

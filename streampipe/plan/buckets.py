@@ -105,7 +105,7 @@ class Buckets:
             found = [size for each in chosen.sets for size in each._base]
             text = f"base={chosen.bases}, step={step or 64}"
         elif sizes is None:
-            edge, step = base if isinstance(base, int) and base else 1024, step or 64
+            edge, step = base if isinstance(base, int) else 1024, step or 64
             least, most = min or (edge // 2 if upscale else step), max or edge * (2 if upscale else 4)
             found = generate(edge, step, least, most) if upscale else every(edge, step, least, most)
             text = f"base={edge}, step={step}, min={least}, max={most}"
@@ -129,8 +129,9 @@ class Buckets:
 
     def _set_frames(self, frames: int | Iterable[int]) -> None:
         set_once = object.__setattr__
-        found = sorted({frames} if isinstance(frames, int) else set(frames))
-        if not found or not all(isinstance(each, int) and each > 0 for each in found):
+        given = [frames] if isinstance(frames, int) else list(frames) if isinstance(frames, Iterable) else []
+        found = sorted(set(given)) if all(isinstance(each, int) and each > 0 for each in given) else []
+        if not found:
             raise ConfigError(f"frames of buckets are numbers of frames, as in (1, 17, 33), not {frames!r:.80}")
         set_once(self, "frames", tuple(found))
         set_once(self, "sizes", tuple((*size, each) for each in found for size in self._base))

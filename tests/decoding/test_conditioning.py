@@ -183,3 +183,26 @@ def test_webdataset_reads_the_shard(tmp_path):
     found = st.load(sample["latent.q8.safetensors"])
     rows = found["tensor"].reshape(4, -1, 64).float() * found["tensor.scale"][:, :, None].float()
     assert torch.allclose(rows.reshape(4, 8, 8), latent.float(), atol=0.02)
+
+
+@pytest.mark.parametrize("form", [lambda x: x, list, lambda x: x.numpy(), lambda x: list(x.numpy())])
+def test_arrays_and_lists_are_trimmed_as_tensors_are(form):
+    embeds, mask = torch.arange(12.0).reshape(2, 3, 2), torch.tensor([[1, 1, 0], [1, 0, 0]])
+    for tokens in (mask, mask.numpy(), mask.tolist()):
+        made = Conditioning(["a cat", "a"], mask=tokens, t5=form(embeds))
+        assert [each["t5"].tolist() for each in made] == [embeds[0, :2].tolist(), embeds[1, :1].tolist()]
+
+
+@pytest.mark.parametrize(
+    ("texts", "options", "words"),
+    [
+        (None, {}, "takes a list of captions"),
+        (["a"], {"mask": "yes"}, "a mask is captions x tokens"),
+        (["a"], {"mask": [1, 0]}, "a mask is captions x tokens"),
+        (["a"], {"t5": ["x"]}, "one tensor for each of 1; 't5' has"),
+        (["a"], {"t5": {"x": 1}}, "one tensor for each of 1; 't5' has"),
+    ],
+)
+def test_what_is_no_conditioning_is_one_clear_sentence(texts, options, words):
+    with pytest.raises(sp.ConfigError, match=words):
+        Conditioning(texts, **options)

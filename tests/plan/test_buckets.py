@@ -267,3 +267,12 @@ def test_a_spread_gives_each_item_once_in_order_evenly_and_from_anywhere(lengths
         assert not length or np.abs(mine - share).max() <= 1 + len(lengths)
     for i in data.draw(st.lists(st.integers(0, max(0, turns.total - 1)), max_size=5)) if order else []:
         assert Spread(lengths, seed).at(i) == order[i]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [({"base": 0}, "a base that is a multiple of step, not base=0"), ({"frames": 1.5}, "frames of buckets are numbers")],
+)
+def test_a_value_that_is_none_is_not_taken_for_the_default(options, words):
+    with pytest.raises(sp.ConfigError, match=words):
+        sp.Buckets(**options)
