@@ -158,7 +158,7 @@ def decode(
             json member, for shards that hold resized images; ``"image"`` the size of the image in the shard.
         decoders: functions from bytes to anything, by field name (``"seg.png"``) or extension (``"png"``); they come
             before the built-in ones. This is how formats that are refused for safety (pickle) can be allowed.
-        fields: decode only these; others stay bytes.
+        fields: decode only these (``"jpg;png"`` is any of the two); others stay bytes.
         threads: decode so many samples at once, in order; the codecs release the GIL.
 
     Counted in the report: samples dropped as too small, animations of which the first frame was taken, colours that
@@ -248,7 +248,7 @@ class FieldDecoder:
         self.max_pixels = max_pixels
         self.memory = memory
         self.decoders = decoders
-        self.fields = fields
+        self.fields = None if fields is None else frozenset(each for name in fields for each in name.split(";"))
         self.unread = False  # whether arrays may stay in the bytes that they were found in, for who copies them
 
     def image_fields(self, sample: Sample) -> list[str]:
@@ -330,22 +330,25 @@ class FieldDecoder:
             raise DecodeError(f"{where(sample)}, {error}") from error
         if frames is None:
             return False
+        one_frame = _CLIP in sample and not videos
         for name, image in images.items():
             try:
                 if isinstance(image, EncodedVideo):
+                    if self.alpha and name == main:
+                        raise ConfigError("alpha='mask' is of images, and this is a video: leave it out")
                     sample[name] = self._frames(name, image, frames[name])
                     continue
-                if self.device is not None and not is_mask(name) and list_of(name) is None:
+                if self.device is not None and not (is_mask(name) or list_of(name) or one_frame):
                     sample[name] = self._deferred(f"{where(sample)}, field {name!r}", name, image, frames[name])
                     continue
                 pixels, alpha = self._pixels(name, image, frames[name], rows.get(name), name == main)
             except Exception as error:
                 raise self._blame(error, sample, name) from error
-            sample[name] = _one_frame(pixels) if _CLIP in sample and not videos else pixels
+            sample[name] = _one_frame(pixels) if one_frame else pixels
             if alpha is not None:
                 if "mask" in sample:
                     raise DecodeError(f"{where(sample)} has a field 'mask' already, so alpha='mask' cannot make one")
-                sample["mask"] = alpha
+                sample["mask"] = _one_frame(alpha) if one_frame else alpha
         sample.update(framing.record(sample, frames, main, here is not None and here.header.orientation > 4))
         if _CLIP in sample:
             sample["clip_start"], sample["clip_fps"] = sample[_CLIP].start, sample[_CLIP].fps

@@ -113,8 +113,8 @@ class Framing:
             check_choice(stage, name, value, allowed)
         for name, each in self.size.items() if isinstance(self.size, Mapping) else (("", self.size),):
             _check_size(stage, each)
-            if not isinstance(name, str):
-                raise ConfigError(f"{stage}: size is by the name of a field, as in {{'image': 512}}, not by {name!r}")
+            if not isinstance(name, str) or ";" in name:
+                raise ConfigError(f"{stage}: size is by the name of one field, as in {{'image': 512}}, not by {name!r}")
         if self.flip is True:
             raise ConfigError(f"{stage}: flip=True would mirror every sample; flip=0.5 mirrors half of them, at random")
         if not isinstance(self.flip, (int, float)) or not 0 <= self.flip <= 1:

@@ -346,3 +346,18 @@ def test_clips_behind_a_stage_that_nobody_knows_run_in_lanes(folder, samples):
 def test_rows_are_numbered_by_their_clips():
     assert numbered(np.zeros(0, np.int64)).tolist() == []
     assert numbered(np.array([3, 3, 1, 3, 1])).tolist() == [0, 1, 0, 2, 1]
+
+
+@pytest.mark.parametrize("device", [None, "cuda"])
+def test_an_image_is_a_clip_of_one_frame_with_its_alpha_and_on_any_device(device):
+    pipe = sp.from_iterable([{"__key__": "a", "jpg": photo(1, 48, 32)}]).clips(1, 8)
+    (sample,) = pipe.decode((16, 24), device=device)
+    assert sample["jpg"].shape == (1, 3, 16, 24)
+    (sample,) = pipe.decode((16, 24), alpha="mask")
+    assert sample["mask"].shape == (1, 1, 16, 24)
+
+
+def test_a_video_has_no_alpha_to_give(videos):
+    pipe = sp.from_iterable([{"__key__": "a", "mp4": videos[30][1]}]).clips(4, 10)
+    with pytest.raises(sp.ConfigError, match="sample 'a-0', field 'mp4': alpha='mask' is of images"):
+        list(pipe.decode(16, alpha="mask"))

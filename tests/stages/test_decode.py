@@ -54,6 +54,8 @@ def test_decode_only_some_fields_and_refuse_unknown_options():
     (sample,) = sp.from_iterable(IMAGES[:1]).decode(fields=("txt",))
     assert sample["txt"] == "t"
     assert sample["jpg"] == IMAGES[0]["jpg"]
+    (sample,) = sp.from_iterable(IMAGES[:1]).decode(8, fields=("png;jpg",))
+    assert (sample["txt"], sample["jpg"].shape) == (b"t", (3, 8, 8))
     with pytest.raises(sp.ConfigError, match="crop is one of"):
         list(sp.from_iterable(IMAGES).decode(size=8, crop="left"))
     with pytest.raises(sp.ConfigError, match="colour"):
@@ -94,7 +96,7 @@ def test_pixels_are_never_written_into_memory_of_another_shape():
         ({"upscale": True}, "upscale is 'allow', 'drop' or a factor of 1 or more, not True"),
         ({"margin": True}, "margin is 1 or more, or None, not True"),
         ({"scale": ("half", 1.0)}, "scale is the least and the most"),
-        ({"size": {1: 64}}, "size is by the name of a field"),
+        ({"size": {1: 64}}, "size is by the name of one field"),
     ],
 )
 def test_a_wrong_value_is_one_clear_sentence_before_anything_is_read(options, words):
