@@ -7,11 +7,13 @@ for, and the limit on pixels is the caller's, not Pillow's global one.
 from __future__ import annotations
 
 import io
+from functools import lru_cache
 from importlib import import_module
+from types import FunctionType
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFile
 
 from streampipe.decoding.codec import Colour, Data, ImageHeader, Pixels, Wanted
 from streampipe.decoding.exif import orientation_of
@@ -48,9 +50,30 @@ def open_pillow(name: str, data: Data) -> Any:
         what = f"'streampipe[{extra}]'" if extra else "--upgrade pillow"
         raise ConfigError(f"{name} images need one more package: pip install {what}") from None
     try:
-        return factory(io.BytesIO(data))
+        return _whole(factory)(io.BytesIO(data))
     except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error, its bomb error, ...
         raise damaged(name, data, error) from error
+
+
+class _Whole(ImageFile.ImageFile):
+    """What loads pixels, whole or not at all, also in programs that set ``ImageFile.LOAD_TRUNCATED_IMAGES``, as many
+    training scripts do: Pillow then gives the rest of a damaged image in grey, without a word.
+
+    It is Pillow's own function, which finds that variable switched off; nobody else's is changed.
+    """
+
+    load = FunctionType(
+        ImageFile.ImageFile.load.__code__,
+        {**ImageFile.ImageFile.load.__globals__, "LOAD_TRUNCATED_IMAGES": False},
+        closure=ImageFile.ImageFile.load.__closure__,
+    )
+
+
+@lru_cache
+def _whole(factory: type) -> type:
+    """A plugin's class in front of that one, so that what it has of its own comes first."""
+    own = {"load": _Whole.load} if factory.__name__ == "Jpeg2KImageFile" else {}  # calls the base's by its name
+    return type(factory.__name__, (factory, _Whole), {"__module__": factory.__module__, **own})
 
 
 def pillow_header(name: str, data: Data) -> ImageHeader:

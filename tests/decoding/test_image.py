@@ -135,6 +135,18 @@ def test_a_truncated_image_is_an_error_at_every_cut(kind):
             decode_image(data[: len(data) * percent // 100], size=(64, 64))
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "AVIF", "BMP", "TIFF", "JPEG2000"])
+def test_a_truncated_image_is_an_error_whatever_a_program_has_set_pillow_to(kind, monkeypatch):
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)  # as many training scripts do
+    data = encoded(natural(80, 60, 2), kind)
+    formats = ("bmp", "tiff", "jpeg2000")
+    assert decode_image(data, formats=formats).shape == (3, 60, 80)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(sp.DecodeError):
+            decode_image(data[: len(data) * 2 // 3], formats=formats)
+
+
 def test_progressive_jpegs_and_harmless_extras_decode():
     assert decode_image(photo(progressive=True), size=(32, 32)).shape == (3, 32, 32)
     assert torch.equal(decode_image(photo() + b"trailing", size=(32, 32)), decode_image(photo(), size=(32, 32)))
