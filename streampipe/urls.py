@@ -276,8 +276,7 @@ def expand(urls: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], list
             # A brace pattern around a glob is expanded first: stores know no braces.
             found.append(_matches(list(_each(_pattern(name))), lister()))
         elif (there or not is_shard(name)) and _may_be_folder(name) and lister().is_directory(name):
-            folder = name.rstrip("/") if "://" in name else glob.escape(name.rstrip("/"))
-            found.append(_matches([folder + "/*"], lister(), shards_only=True))
+            found.append(_matches([glob.escape(name.rstrip("/")) + "/*"], lister(), shards_only=True))
         elif there:
             found.append([name])
         else:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
-from email.parser import Parser
 from functools import lru_cache
 from http import HTTPStatus
 from http.client import (
@@ -52,10 +52,11 @@ class _Response(HTTPResponse):
         self.reason, self.version = reason.strip(), 10 if version in ("HTTP/1.0", "HTTP/0.9") else 11
         self.headers = self.msg = _parsed(_lines(self.fp))
         self.chunked = self.headers.get("Transfer-Encoding", "").lower() == "chunked"
+        if self.chunked:  # beside it a length means nothing: who unpacked the body on its way may have left the old one
+            del self.headers["Content-Length"]
         self.chunk_left = None
         self.will_close = self._check_close()
-        length = self.headers.get("Content-Length", "")
-        self.length = int(length) if length.isdecimal() and length.isascii() and not self.chunked else None
+        self.length = number(self.headers.get("Content-Length"))
         if status in (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED) or status < 200 or self._method == "HEAD":
             self.length = 0
         self.will_close = self.will_close or (not self.chunked and self.length is None)
@@ -77,13 +78,38 @@ def _lines(file: Any) -> list[bytes]:
 
 
 def _parsed(lines: Sequence[bytes]) -> HTTPMessage:
+    """The headers of all lines that are some. The standard library drops all behind one that is none, such as the
+    length; and urllib3 then logs the URL with the signature in it.
+    """
     found = HTTPMessage()
+    whole: list[bytes] = []
     for line in lines[:-1]:
-        plain = _PLAIN.fullmatch(line)
-        if plain is None:  # of two lines, or none at all
-            return Parser(_class=HTTPMessage).parsestr(b"".join(lines).decode("iso-8859-1"))
-        found.set_raw(plain[1].decode("latin-1"), plain[2].decode("latin-1"))
+        if whole and line[:1] in (b" ", b"\t"):  # it goes on with the one before
+            whole[-1] += line
+        else:
+            whole.append(line)
+    for line in whole:
+        if plain := _PLAIN.fullmatch(line):
+            found.set_raw(plain[1].decode("latin-1"), plain[2].decode("latin-1"))
     return found
+
+
+def number(text: str | None) -> int | None:
+    """What a header says that is a number of bytes; None if it says something else.
+
+    >>> number("17"), number("-1"), number("\\xb2"), number(None)
+    (17, None, None, None)
+    """
+    return int(text) if text and text.isdecimal() and text.isascii() and len(text) < 20 else None
+
+
+def basic(user: str) -> str:
+    """The header of a user and password, as the web has it now: in UTF-8.
+
+    >>> basic("me:pw")
+    'Basic bWU6cHc='
+    """
+    return f"Basic {b64encode(user.encode()).decode()}"
 
 
 def _checked(base: Any, allowed: Sequence[str], link_local: bool) -> Any:
@@ -133,7 +159,7 @@ def pools(proxy: str | None, allowed: tuple[str, ...], link_local: bool, **setti
     else:
         parsed = parse_url(proxy)
         user = None if parsed.auth is None else unquote(parsed.auth)
-        headers = urllib3.make_headers(proxy_basic_auth=user) if user else None
+        headers = {"Proxy-Authorization": basic(user)} if user else None
         made = urllib3.ProxyManager(parsed._replace(auth=None).url, proxy_headers=headers, **settings)
     made.pool_classes_by_scheme = _classes(allowed, link_local)
     return made
@@ -147,7 +173,7 @@ def proxy_of(at: Address) -> str | None:
     """
     found = getproxies()
     proxy = found.get(at.scheme) or found.get("all")
-    if not proxy or proxy_bypass(f"{at.host}:{at.port}") or proxy_bypass(at.host) or _in_network(at.host, found):
+    if not proxy or proxy_bypass(f"{at.host}:{at.port}") or proxy_bypass(at.host) or _is_left_out(at, found):
         return None
     if "://" not in proxy:
         proxy = f"http://{proxy}"
@@ -163,15 +189,19 @@ def proxy_of(at: Address) -> str | None:
     return proxy
 
 
-def _in_network(host: str, found: Mapping[str, str]) -> bool:
-    """Whether a host lies in a network that ``no_proxy`` names, such as 10.0.0.0/8."""
+def _is_left_out(at: Address, found: Mapping[str, str]) -> bool:
+    """Whether ``no_proxy`` names a host in a form that the standard library does not know: by a network (10.0.0.0/8),
+    as *.domain, as an IPv6 address in brackets.
+    """
     try:
-        ip = ipaddress.ip_address(host)
+        ip = ipaddress.ip_address(at.host)
     except ValueError:
-        return False
-    for each in found.get("no", "").split(","):
+        ip = None
+    for each in map(str.strip, found.get("no", "").lower().split(",")):
+        if each in (f"[{at.host}]", f"[{at.host}]:{at.port}") or (each[:2] == "*." and at.host.endswith(each[1:])):
+            return True
         try:
-            if "/" in each and ip in ipaddress.ip_network(each.strip(), strict=False):
+            if ip is not None and "/" in each and ip in ipaddress.ip_network(each, strict=False):
                 return True
         except ValueError:
             continue

@@ -172,10 +172,10 @@ def _wait(error: BaseException) -> float:
             if limit and _status(each) == 429:  # '"resolvers";r=0;t=40': nothing is left for 40 seconds
                 return float(limit[1])
             continue
-        if asked.strip().isdigit():
+        if asked.strip().isdecimal():
             return float(asked)
         try:
             return max(0.0, parsedate_to_datetime(asked).timestamp() - time.time())
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             return 0.0
     return 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections.abc import Mapping
 from typing import Any
@@ -18,6 +19,8 @@ from streampipe.source.web import etag
 
 _BUSY = (b"ateLimitExceeded", b"backendError")
 """Reasons that Google gives with 403 for what is only busy."""
+_GENERATION = re.compile(r"(.*?)(?:#(\d+))?", re.DOTALL | re.ASCII)
+"""An object's name, in which there may be a # too, and the generation that is meant."""
 
 
 class Gcs:
@@ -37,12 +40,13 @@ class Gcs:
     def request(self, url: str, method: str) -> Request:
         """The request for an object's bytes."""
         bucket, _, name = url.partition("://")[2].partition("/")
-        name, _, generation = name.partition("#")
+        name, generation = _GENERATION.fullmatch(name).groups()  # type: ignore[union-attr]  # anything matches
         if not bucket or not name:
             raise IsADirectoryError(f"{redact(url)} names no object")
-        query = f"alt=media&generation={generation}" if generation.isdigit() else "alt=media"
-        if self._options.get("requester_pays"):
-            query += f"&userProject={quote(str(self._options.get('project') or ''), safe='')}"
+        query = f"alt=media&generation={generation}" if generation else "alt=media"
+        if payer := self._options.get("requester_pays"):
+            payer = payer if isinstance(payer, str) else self._options.get("project") or self._filesystem().project
+            query += f"&userProject={quote(str(payer or ''), safe='')}"
         path = f"download/storage/v1/b/{quote(bucket, safe='')}/o/{quote(name, safe='')}"
         headers: dict[str, str] = {}
         if self._options.get("token") != "anon":

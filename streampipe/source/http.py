@@ -10,7 +10,8 @@ import io
 import re
 import socket
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from http.client import IncompleteRead
 from typing import Any, NamedTuple, NoReturn, Protocol
 
@@ -19,7 +20,7 @@ import urllib3
 from streampipe.errors import SourceError, StreampipeError
 from streampipe.printable import printable
 from streampipe.source.address import Address, address, is_metadata, joined, only_here, same_owner
-from streampipe.source.connections import pools, proxy_of
+from streampipe.source.connections import number, pools, proxy_of
 from streampipe.source.failures import Ended, HttpError, changed
 from streampipe.source.location import redact
 from streampipe.source.network import Network
@@ -32,8 +33,10 @@ _SHORT = 1 << 16
 """Bytes of a body nobody wants that are read to keep a connection."""
 _MOVED = 4096
 """Redirections that are remembered."""
-_CONTENT_RANGE = re.compile(r"bytes (?:(\d+)-(\d+)|\*)/(\d+|\*)")
+_CONTENT_RANGE = re.compile(r"bytes +(?:(\d{1,19})-(\d{1,19})|\*)/(\d{1,19}|\*)", re.ASCII | re.IGNORECASE)
 _MOST_HOPS = 5
+_PERHAPS_GET = (400, 401, 403, 405, 501)
+"""Refusals of HEAD that say nothing of GET: a URL may be signed for that alone, or a server know nothing else."""
 
 
 class Request(NamedTuple):
@@ -100,11 +103,10 @@ class HttpStore:
         """The object's size and version, without its bytes."""
         if self.endpoint.heads:
             response = self._request("HEAD", url, {})
-            if response.status < 300:
-                length = response.headers.get("Content-Length")
+            if response.status < 300 and not _encoding(response):
                 _put_away(response)
-                return self._found(response, int(length) if length and length.isdigit() else None)
-            if response.status not in (400, 401, 403, 405, 501):  # it may be signed for GET alone, or know no HEAD
+                return self._found(response, number(response.headers.get("Content-Length")))
+            if response.status >= 300 and response.status not in _PERHAPS_GET:
                 self._refuse(response, url)
             _put_away(response)
         answer = self.get(url, 0, 1, Pin())
@@ -147,41 +149,42 @@ class HttpStore:
     def _answer(
         self, response: Any, url: str, start: int, end: int | None, pin: Pin, memory: Memory | None = None
     ) -> Answer:
-        encoding = response.headers.get("Content-Encoding", "identity").lower()
-        if encoding not in ("", "identity", "aws-chunked"):  # the last is S3's word for how it was uploaded
+        if encoding := _encoding(response):
             raise SourceError(
                 f"{redact(url)}: the server sends it as {printable(encoding)} although it was asked not to, so bytes "
                 f"cannot be counted; switch that off at the server (the file's own suffix says .gz if it is compressed)"
             )
         whole = response.status == 200
-        length = response.headers.get("Content-Length")
-        size = (int(length) if length and length.isdigit() else None) if whole else _size_of(response)
+        size = number(response.headers.get("Content-Length")) if whole else _size_of(response)
         until = 0 if whole else _check_range(response, url, start, end)
         found = self._found(response, size)
         check_pin(url, pin, found)
         begin = 0 if whole else start
         wanted = size if whole else until - start
         received = getattr(response, "received", None)
+        failed = partial(self._moved.pop, url, None)  # the next try is led to a mirror that may do better
         # By its own length it ends; where that is not what was asked for, or is not said, it is read with more care.
         if memory is not None and not whole and wanted is not None and getattr(received, "length", None) == wanted:
-            return Answer(begin, found, _placed(response, received, start, wanted, memory), False, True)
-        return Answer(begin, found, _pieces(response, wanted), whole and (start > 0 or end is not None))
+            return Answer(begin, found, _placed(response, received, start, wanted, memory, failed), False, True)
+        return Answer(begin, found, _pieces(response, wanted, failed), whole and (start > 0 or end is not None))
 
     def _found(self, response: Any, size: int | None) -> Pin:
         return Pin(size, self.endpoint.version(response.headers), response.headers.get("Last-Modified"))
 
     def _beyond(self, response: Any, url: str, start: int, pin: Pin) -> Answer:
-        """416: right for what is empty, wrong anywhere else. Not every store says the size with it."""
+        """416: right for what is empty. Not every store says the size with it, and some say it for a range that ends
+        beyond the object.
+        """
         size = _size_of(response)
         found = self._found(response, size)
         _put_away(response)
-        if size is None and start == 0:
+        if size != 0 and start == 0:
             response = self._request("GET", url, {})
             if response.status != 200:
                 self._refuse(response, url)
             return self._answer(response, url, 0, None, pin)
         check_pin(url, pin, found)
-        if start == 0 and size == 0:
+        if start == 0:
             return Answer(0, found, iter(()))
         raise SourceError(
             f"{redact(url)}: the server has no byte {start} (HTTP 416), the object has {size} bytes; check the URL and "
@@ -190,7 +193,8 @@ class HttpStore:
 
     def _refuse(self, response: Any, url: str) -> NoReturn:
         body = b""
-        if response.headers.get("Content-Length", "").isdigit() and int(response.headers["Content-Length"]) <= _SHORT:
+        length = number(response.headers.get("Content-Length"))
+        if length is not None and length <= _SHORT:
             try:
                 body = response.read(_SHORT, decode_content=False)
             except urllib3.exceptions.HTTPError:
@@ -209,8 +213,13 @@ class HttpStore:
             sent = {"Accept-Encoding": "identity", "User-Agent": "streampipe", **headers}
             if same_owner(wanted.at, to):  # credentials are for the host they were given for
                 sent.update(wanted.headers)
-            response = self._send(method, to, sent, given=to.host == wanted.at.host)
-            if remembered and response.status in (400, 401, 403, 404, 410):  # what is signed for a time runs out
+            try:
+                response = self._send(method, to, sent, given=to.host == wanted.at.host)
+            except BaseException:
+                self._moved.pop(url, None)
+                raise
+            # What is signed for a time runs out, and a mirror may be out of order.
+            if remembered and response.status >= 400 and response.status not in (412, 416):
                 remembered, at = False, wanted.at.url
                 self._moved.pop(url, None)
                 _put_away(response)
@@ -283,12 +292,18 @@ class HttpStore:
 
 def _put_away(response: Any) -> None:
     """Let a response go whose body nobody wants. One that is long or endless costs its connection."""
-    length = response.headers.get("Content-Length", "")
-    if response.length_remaining == 0 or (length.isdigit() and int(length) <= _SHORT):
+    length = number(response.headers.get("Content-Length"))
+    if response.length_remaining == 0 or (length is not None and length <= _SHORT):
         response.drain_conn()
         response.release_conn()
     else:
         response.close()
+
+
+def _encoding(response: Any) -> str:
+    """What an answer's bytes were made into on their way, so that they cannot be counted; nothing if they were not."""
+    found: str = response.headers.get("Content-Encoding", "").lower()
+    return "" if found in ("identity", "aws-chunked") else found  # the last is S3's word for how it was uploaded
 
 
 def check_pin(url: str, pin: Pin, found: Pin) -> None:
@@ -301,7 +316,7 @@ def check_pin(url: str, pin: Pin, found: Pin) -> None:
         raise changed(url, how)
 
 
-def _pieces(response: Any, wanted: int | None) -> Iterator[bytes]:
+def _pieces(response: Any, wanted: int | None, failed: Callable[[], object]) -> Iterator[bytes]:
     """The body, as it comes. A body that is shorter or longer than said is an error."""
     done, finished = 0, False
     try:
@@ -325,10 +340,13 @@ def _pieces(response: Any, wanted: int | None) -> Iterator[bytes]:
         if finished and response.length_remaining in (0, None):
             response.release_conn()
         else:
+            failed()
             response.close()
 
 
-def _placed(response: Any, received: Any, start: int, wanted: int, memory: Memory) -> Iterator[bytes]:
+def _placed(
+    response: Any, received: Any, start: int, wanted: int, memory: Memory, failed: Callable[[], object]
+) -> Iterator[bytes]:
     """How much came each time, into memory of the reader's. What came is his, also where the connection breaks then."""
     done, body = 0, _Body(received)
     try:
@@ -345,6 +363,7 @@ def _placed(response: Any, received: Any, start: int, wanted: int, memory: Memor
         if done == wanted and received.isclosed():
             response.release_conn()
         else:
+            failed()
             response.close()
 
 

@@ -11,7 +11,8 @@ from streampipe.printable import printable
 SCHEMES = frozenset(("file", "http", "https", "s3", "gs", "gcs", "az", "abfs", "abfss", "hf", "memory"))
 """What may be read without being asked for by name: object stores, the web, files. Others may do more than read."""
 
-_USER = re.compile(r"://[^/?#]*@")
+# What ends in an @ before the path. A password with / ? # in it ends the host there, and stands where a port should.
+_USER = re.compile(r"://([^/?#]*@|[^/?#@:\[]*:(?!\d*(?:[/?#]|\Z))[^@]*@)")
 _BEHIND = re.compile(r"[?#].*", re.DOTALL)
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)(?:://|::)")
 _CHAIN = re.compile(r"::(?![^\[\]]*\])")  # but not within the brackets of an IPv6 address
@@ -36,7 +37,7 @@ def secrets_of(url: str) -> list[str]:
     >>> secrets_of("https://me:pw@host/a.tar?token=abc")
     ['me:pw@', 'token=abc']
     """
-    return [*re.findall(r"://([^/?#]*@)", url), *re.findall(r"[?#](.+)", url)] if "://" in url else []
+    return [*_USER.findall(url), *re.findall(r"[?#](.+)", _USER.sub("://", url))] if "://" in url else []
 
 
 def redacted(text: str, url: str) -> str:
@@ -54,6 +55,18 @@ def redacted(text: str, url: str) -> str:
 def is_chain(url: str) -> bool:
     """Whether a URL is several of fsspec's, one within the other: ``simplecache::s3://...``."""
     return _CHAIN.search(url) is not None
+
+
+def parts_of(url: str) -> tuple[str, str, str]:
+    """A URL, or of several within each other the one whose path is meant, between what stands before and behind it.
+
+    >>> parts_of("simplecache::zip://a.tar::s3://b/c.zip")
+    ('simplecache::', 'zip://a.tar', '::s3://b/c.zip')
+    """
+    parts = _CHAIN.split(url)
+    number = next((i for i, part in enumerate(parts) if "://" in part), 0)
+    before, behind = parts[:number], parts[number + 1 :]
+    return "".join(f"{part}::" for part in before), parts[number], "".join(f"::{part}" for part in behind)
 
 
 def has_query(url: str) -> bool:

@@ -65,11 +65,12 @@ class Tries:
         if not found.again:
             raise found.error from cause(error, self._url)
         counters.add("network", "failed requests")
+        now = time.monotonic()
         if not self.made:
-            self._begun = time.monotonic()
+            self._begun = now
         self.made += 1
         self._only_ends = self._only_ends and isinstance(error, Ended)
-        waited = time.monotonic() - self._begun
+        waited = now - self._begun
         if self._over(error, waited):
             self._give_up(error, byte, done)
         if self.made == _SAID:
@@ -79,7 +80,7 @@ class Tries:
             )  # fmt: skip
         longest = self._network.longest_wait
         first = self._network.first_wait if self.made < _FINAL_TRIES else max(self._network.first_wait, _LEAST)
-        most = max(self._network.patience, longest)
+        most = max(self._network.patience - waited, longest)
         seconds = max(pause(min(self.made, 32), first, longest), min(found.wait, most))
         counters.add("network", "wait seconds", seconds)
         if unwanted.pause(self._stop, seconds):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -26,6 +27,7 @@ from streampipe.source.versions import Version, Versions
 from streampipe.unwanted import Stop
 
 _log = logging.getLogger("streampipe")
+_PAGE = re.compile(rb"\s*(<!doctype\s|<html\b)", re.IGNORECASE)
 _AHEAD = 3  # shards whose first window is asked for before they are wanted
 
 
@@ -234,7 +236,8 @@ class Source:
     def read_if_there(self, url: str, most: int = 1 << 30) -> bytes | None:
         """All bytes of a small object, such as an index; None if there is none, or none that may be read.
 
-        Object stores answer "forbidden" for what is not there where the reader may not list the bucket.
+        Object stores answer "forbidden" for what is not there where the reader may not list the bucket, and some web
+        servers give a page for it.
 
         Raises:
             SourceError: it has more than ``most`` bytes.
@@ -251,7 +254,11 @@ class Source:
             if isinstance(error, AccessDenied):
                 _log.info("%s; it is taken as not there", error)
             return None
-        return b"".join(pieces)
+        data = b"".join(pieces)
+        if remote and _PAGE.match(data):
+            _log.info("%s is a web page; it is taken as not there", redact(url))
+            return None
+        return data
 
     def _small(self, url: str) -> Iterator[bytes]:
         """All bytes of a small object of a store. How long they take says what to expect of its link."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import glob
 import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from itertools import takewhile
 from typing import IO, Any
 
 from streampipe.errors import ConfigError, ShardChanged
@@ -11,7 +14,7 @@ from streampipe.source.failures import Ended
 from streampipe.source.gcs import gcs
 from streampipe.source.http import check_pin
 from streampipe.source.hub import HubStore
-from streampipe.source.location import is_chain, redact
+from streampipe.source.location import is_chain, parts_of, redact, scheme_of
 from streampipe.source.network import Network
 from streampipe.source.rust import ObStore
 from streampipe.source.s3 import s3
@@ -36,6 +39,7 @@ _VERSIONS = [
     "updated",
     "created",
 ]
+_MADE = 64  # filesystems that are kept: those of archives have their lists of contents in memory
 _KEYS = ["anon", "key", "token", "account_key", "sas_token", "credential", "connection_string", "username", "profile"]
 
 
@@ -55,7 +59,7 @@ class FsspecStore:
         self._options = dict(options)
         self._network = network
         self._fresh = False
-        self._made: dict[str, Any] = {}  # by scheme: one filesystem for all threads (fsspec makes one for each)
+        self._made: dict[str, Any] = {}  # by what makes them: one for all threads (fsspec makes one for each)
 
     def credentials(self, url: str) -> str:
         """Which of the storage_options say who asks."""
@@ -71,7 +75,7 @@ class FsspecStore:
 
     def filesystem(self, url: str) -> Any:
         """The filesystem of a URL."""
-        key = url.partition("://")[0]
+        key = _kind_of(url)
         found = self._made.get(key)
         if found is None:
             options = {**self._options, **({"skip_instance_cache": True} if self._fresh else {})}
@@ -81,6 +85,8 @@ class FsspecStore:
                 raise ConfigError(f"{redact(url)} needs a package that is not installed: {error}") from error
             except ValueError as error:
                 raise ConfigError(f"{redact(url)} cannot be opened: {error}") from error
+            while len(self._made) >= _MADE:
+                self._made.pop(next(iter(self._made)), None)
             self._made[key] = found
         return found
 
@@ -129,7 +135,8 @@ class FsspecStore:
     def glob(self, pattern: str) -> list[str]:
         """The URLs that match a glob, sorted, as the store has them now."""
         fs = self._fresh_listing(pattern)
-        return sorted(_as_given(pattern, path) for path in fs.glob(self.path(pattern)))
+        asked = self.path(pattern)
+        return sorted(_as_given(pattern, asked, path) for path in fs.glob(asked))
 
     def files(self, url: str) -> Iterator[tuple[str, int, str | None]]:
         """The files below a folder, directory after directory: path below it, bytes, version."""
@@ -239,13 +246,37 @@ def _skip(file: IO[bytes], to: int) -> None:
         to -= len(piece)
 
 
-def _as_given(pattern: str, path: str) -> str:
-    """A path from a store's listing, written as the user wrote the pattern: with its scheme, relative if it was."""
-    scheme, remote, rest = pattern.partition("://")
-    if remote:
-        slash = "/" if rest.startswith("/") else ""
-        return path if "://" in path else f"{scheme}://{slash}{path.lstrip('/')}"
-    return path if os.path.isabs(pattern) else os.path.relpath(path)
+def _kind_of(url: str) -> str:
+    """What URLs of one filesystem have in common: the scheme, the account or host, and the archive that they are in."""
+    import fsspec
+
+    before, part, behind = parts_of(url)
+    scheme = scheme_of(part)
+    named: Mapping[str, Any] = {}
+    with suppress(ImportError, ValueError):  # to make it says so in more words
+        named = fsspec.get_filesystem_class(scheme)._get_kwargs_from_urls(part)
+    return f"{before}{scheme}{behind} {named}"
+
+
+def _as_given(pattern: str, asked: str, path: str) -> str:
+    """A path from a store's listing, written as the user wrote the pattern: with its scheme, relative if it was.
+
+    Args:
+        asked: the pattern's path in the store, which may lack parts that lie before it in the pattern (an account).
+    """
+    before, part, behind = parts_of(pattern)
+    scheme, remote, rest = part.partition("://")
+    if not remote:
+        return path if os.path.isabs(pattern) else os.path.relpath(path)
+    if "://" in path:
+        return path
+    pairs = zip(reversed(part), reversed(asked), strict=False)
+    same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+    lead = asked[: len(asked) - same]
+    if not glob.has_magic(lead) and path.startswith(lead):
+        return f"{before}{part[: len(part) - same]}{path[len(lead) :]}{behind}"
+    slash = "/" if rest.startswith("/") else ""
+    return f"{before}{scheme}://{slash}{path.lstrip('/')}{behind}"
 
 
 BUILT_IN.update(

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import urllib3
-
 from streampipe.errors import ConfigError
 from streampipe.source.address import address
+from streampipe.source.connections import basic
 from streampipe.source.failures import HttpError
 from streampipe.source.http import HttpStore, Request
 from streampipe.source.network import Network
@@ -38,7 +37,7 @@ class Web:
     def request(self, url: str, method: str) -> Request:
         """The URL itself, with its user."""
         at = address(url)
-        user = urllib3.make_headers(basic_auth=at.user) if at.user else {}
+        user = {"Authorization": basic(at.user)} if at.user else {}
         return Request(at, {**user, **self._headers})
 
     def credentials(self, url: str) -> str:

@@ -70,6 +70,11 @@ def test_a_password_of_a_proxy_is_never_shown(monkeypatch):
         ({"http_proxy": "http://p", "no_proxy": "10.0.0.0/8, fd00::/8"}, "http://[fd00::1]:99/a", None),
         ({"http_proxy": "http://p", "no_proxy": "10.0.0.0/8,nonsense/x"}, "http://11.1.2.3/a", "http://p"),
         ({"http_proxy": "http://p", "no_proxy": "*"}, "http://h/a", None),
+        ({"http_proxy": "http://p", "no_proxy": "x, *.H.example"}, "http://sub.h.example/a", None),
+        ({"http_proxy": "http://p", "no_proxy": "*.h.example"}, "http://oh.example/a", "http://p"),
+        ({"http_proxy": "http://p", "no_proxy": "[fd00::1]"}, "http://[fd00::1]:99/a", None),
+        ({"http_proxy": "http://p", "no_proxy": "[fd00::1]:99"}, "http://[fd00::1]:99/a", None),
+        ({"http_proxy": "http://p", "no_proxy": "[fd00::1]:99"}, "http://[fd00::1]/a", "http://p"),
     ],
 )
 def test_which_proxy_is_used(monkeypatch, environment, url, wanted):
@@ -130,7 +135,6 @@ def _answer(data):
         b"HTTP/1.1 100 Continue\r\nA: b\r\n\r\nHTTP/1.1 200\r\nTransfer-Encoding: Chunked\r\n\r\n",
         b"HTTP/1.1 304 Not Modified\r\nContent-Length: 7\r\nConnection: close\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nX-Long: one\r\n two\r\nContent-Length: 3\r\n\r\nabc",
-        b"HTTP/1.1 200 OK\r\nno header\r\nContent-Length: 3\r\n\r\nabc",
         b"HTTP/1.1 200 OK\r\nContent-Length: many\r\nX-Name: \xe9\r\n\r\n",
         b"HTTP/1.1 200 OK\r\n" + b"A: b\r\n" * 101 + b"\r\n",
         b"HTTP/1.1 200 OK\r\nA: " + b"b" * 70_000 + b"\r\n\r\n",
@@ -146,3 +150,16 @@ def test_headers_are_read_as_the_standard_library_reads_them(data):
 
 def test_an_answer_that_ends_amid_its_headers_is_none():
     assert _answer(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n")[1] is RemoteDisconnected
+
+
+def test_a_line_that_is_no_header_hides_none_that_follow():
+    status, _, _, length, headers, *_ = _answer(b"HTTP/1.1 200 OK\r\nno header\r\nContent-Length: 3\r\n\r\nabc")[1]
+    assert (status, length, headers) == (200, 3, [("Content-Length", "3")])
+
+
+def test_a_length_beside_chunks_means_nothing():
+    """Who unpacks a body on its way sends it in chunks, and may leave the length that it had."""
+    *_, length, headers, chunked, _ = _answer(
+        b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabcde\r\n0\r\n\r\n"
+    )[1]
+    assert (length, headers, chunked) == (None, [("Transfer-Encoding", "chunked")], True)

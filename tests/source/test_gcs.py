@@ -95,6 +95,13 @@ def test_the_request_carries_the_token_generation_and_who_pays():
         endpoint.request("gs://b", "GET")
 
 
+def test_a_number_sign_may_be_part_of_a_name():
+    endpoint = Gcs({"endpoint_url": "http://h", "token": "anon", "requester_pays": "payer"})
+    for url, path in (("gs://b/x#1.tar", "x%231.tar?alt=media"), ("gs://b/x#y#5", "x%23y?alt=media&generation=5")):
+        at = endpoint.request(url, "GET").at.url
+        assert at == f"http://h/download/storage/v1/b/b/o/{path}&userProject=payer"
+
+
 def test_no_credentials_are_denied_at_once(monkeypatch):
     def missing(self):
         raise type("DefaultCredentialsError", (Exception,), {})("no credentials were found")

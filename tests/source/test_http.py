@@ -2,6 +2,7 @@
 
 import socket
 import time
+from base64 import b64decode
 from email.utils import formatdate
 from itertools import pairwise
 from types import SimpleNamespace
@@ -36,7 +37,7 @@ from streampipe.testing import (
     WrongLength,
     WrongRange,
 )
-from tests.source.conftest import DATA, QUICK, bounded, whole
+from tests.source.conftest import DATA, QUICK, Scripted, bounded, ranged, whole
 
 
 def test_a_healthy_object_comes_in_windows_of_one_version(server, source):
@@ -402,3 +403,65 @@ def test_several_pieces_of_memory_are_filled_at_once_and_never_more_than_is_left
         assert 0 < got <= 2_500
         while got < 3_000:  # nothing is lost in a buffer
             got += body.receive(pieces[:1], 3_000 - got)
+
+
+def test_a_body_in_chunks_is_read_whole_whatever_length_stands_beside(source):
+    chunks = b"%x\r\n%b\r\n0\r\n\r\n" % (len(DATA), DATA)
+    headers = {"Content-Length": "1000", "Transfer-Encoding": "chunked"}
+    with Scripted(lambda *_: (200, headers, chunks)) as server:
+        assert bounded(whole, source, f"{server.at}/a.tar") == DATA
+        assert source.size(f"{server.at}/a.tar") is None
+
+
+def test_a_line_amid_the_headers_does_not_bring_a_signature_into_a_log(source, caplog):
+    def answer(method, path, sent):
+        status, headers, body = ranged(DATA, sent)
+        return status, {"X-A": "1\r\nno header", **headers}, body
+
+    with Scripted(answer) as server:
+        assert bounded(whole, source, f"{server.at}/a.tar?sig=s3cret") == DATA
+    assert "s3cret" not in caplog.text
+
+
+def test_a_small_object_is_read_where_a_range_beyond_its_end_is_refused(source):
+    def answer(method, path, sent):
+        if sent.get("range") == "bytes=0-131071":
+            return 416, {"Content-Range": "bytes */4"}, b""
+        return ranged(b"tiny", sent)
+
+    with Scripted(answer) as server:
+        assert bounded(whole, source, f"{server.at}/a.tar") == b"tiny"
+
+
+def test_units_of_a_range_are_read_in_any_case(source):
+    def answer(method, path, sent):
+        status, headers, body = ranged(DATA, sent)
+        return status, {name: value.replace("bytes", "Bytes") for name, value in headers.items()}, body
+
+    with Scripted(answer) as server:
+        assert bounded(whole, source, f"{server.at}/a.tar") == DATA
+
+
+def test_a_head_of_a_packed_body_does_not_say_how_large_the_object_is(source):
+    def answer(method, path, sent):
+        return (200, {"Content-Encoding": "gzip"}, b"packed") if method == "HEAD" else ranged(DATA, sent)
+
+    with Scripted(answer) as server:
+        assert source.size(f"{server.at}/a.tar") == len(DATA)
+
+
+@pytest.mark.parametrize("fault", [Status(503), Status(404), Stall(0), Reset(0)])
+def test_a_mirror_that_fails_is_left_for_the_one_that_the_server_names_now(server, source, fault):
+    with FaultServer({"a.tar": DATA}) as first, FaultServer({"a.tar": DATA}) as second:
+        server.script("a.tar", Redirect(first.url("a.tar")), always=Redirect(second.url("a.tar")))
+        assert source.read(server.url("a.tar"), 0, 10) == DATA[:10]
+        first.script("a.tar", always=fault)
+        assert bounded(source.read, server.url("a.tar"), 10, 20) == DATA[10:20]
+        assert [len(first.requests), len(second.requests)] == [2, 1]
+
+
+def test_a_users_name_is_sent_in_utf_8(source):
+    with Scripted(lambda method, path, sent: ranged(DATA, sent)) as server:
+        at = server.at.replace("://", "://m%C3%A9:\u043f@")
+        assert source.read(f"{at}/a.tar", 0, 5) == DATA[:5]
+        assert b64decode(server.asked[0][2]["authorization"].removeprefix("Basic ")).decode() == "m\xe9:\u043f"

@@ -49,6 +49,25 @@ def test_retry_after_raises_a_pause_and_is_capped():
     assert failing(sp.Network(patience=5, longest_wait=2), HttpError(503, "", {"Retry-After": "60"}), 1) == [5]
 
 
+def test_pauses_that_a_store_asks_for_are_kept_within_the_patience(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    stop = Pauses()
+    tries = Tries("https://host/a.tar", sp.Network(first_wait=0, longest_wait=2), stop)
+    for seconds in (590, 8, 2):
+        tries.again(HttpError(503, "", {"Retry-After": "590"}), 7)
+        now[0] += seconds
+    assert stop.waits == [590, 10, 2]
+    with pytest.raises(sp.SourceUnavailable):
+        tries.again(HttpError(503, "", {"Retry-After": "590"}), 7)
+
+
+@pytest.mark.parametrize("asked", ["\xb2", "-5", "Fri, 31 Dec 9999 23:59:59 -0000", "soon"])
+def test_a_pause_that_is_none_is_no_pause(asked):
+    error = HttpError(503, "", {"Retry-After": asked})
+    assert failing(sp.Network(first_wait=0, patience=0.5, longest_wait=0.5), error, 1)[0] in (0, 0.5)
+
+
 def test_the_hubs_rate_limit_says_how_long_to_wait():
     network = sp.Network(first_wait=0)
     assert failing(network, HttpError(429, "", {"Ratelimit": '"resolvers";r=0;t=40'}), 1) == [40]

@@ -131,6 +131,8 @@ def test_an_index_that_may_not_be_read_is_taken_as_not_there(server, source):
     server.script("a.index.parquet", always=Status(403))
     assert source.read_if_there(server.url("a.index.parquet")) is None
     assert source.read_if_there(server.url("none.parquet")) is None
+    server.put("page.parquet", b" \n<!DOCTYPE html><html>Welcome</html>")
+    assert source.read_if_there(server.url("page.parquet")) is None
     assert source.read_if_there(server.url("a.tar")) == DATA
     with pytest.raises(sp.SourceError, match="has more than 1000 bytes"):
         source.read_if_there(server.url("a.tar"), most=1000)

@@ -3,15 +3,18 @@
 import io
 import sys
 import threading
+import zipfile
 
 import fsspec
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 import streampipe as sp
 from streampipe.source import Network, Source
 from streampipe.source.store import Pin
 from streampipe.source.stores import FsspecStore, OpenerStore
 from streampipe.testing import BrokenOpener
+from streampipe.urls import expand
 from tests.source.conftest import DATA, QUICK, bounded, whole
 
 
@@ -222,3 +225,58 @@ def test_a_source_is_shared_by_threads(memory, source):
     for thread in threads:
         thread.join(30)
     assert got == [True] * 8
+
+
+class _Accounts(MemoryFileSystem):
+    """A filesystem whose URLs name an account, which its paths do not: as those of Azure, ftp and ssh do."""
+
+    protocol = "accounts"
+
+    def __init__(self, account=None, **options):
+        super().__init__(**options)
+        self.account = account
+
+    @classmethod
+    def _strip_protocol(cls, path):
+        container, _, rest = path.removeprefix("accounts://").partition("/")
+        return f"{container.partition('@')[0]}/{rest}"
+
+    @staticmethod
+    def _get_kwargs_from_urls(url):
+        return {"account": url.removeprefix("accounts://").partition("/")[0].partition("@")[2]}
+
+    def info(self, path, **_):
+        return {"name": path, "size": len(self.account), "type": "file"}
+
+    def cat_file(self, path, start=None, end=None, **_):
+        return self.account.encode()[start:end]
+
+    def glob(self, path, **_):
+        return [path.replace("*", "0")]
+
+
+def test_each_account_is_asked_for_its_own_objects():
+    fsspec.register_implementation("accounts", _Accounts, clobber=True)
+    source = Source(network=Network(schemes=("accounts",)))
+    for account in ("one", "second"):
+        (found,) = source.glob(f"accounts://box@{account}/d/*.tar")
+        assert found == f"accounts://box@{account}/d/0.tar"
+        assert source.read(found) == account.encode()
+
+
+def test_each_archive_gives_its_own_members(tmp_path):
+    for name in ("a", "b"):
+        with zipfile.ZipFile(tmp_path / f"{name}.zip", "w") as archive:
+            archive.writestr("0.tar", name)
+    source = Source(network=Network(schemes=("zip",)))
+    for name in ("a", "b"):
+        (found,) = source.glob(f"zip://*.tar::file://{tmp_path}/{name}.zip")
+        assert found == f"zip://0.tar::file://{tmp_path}/{name}.zip"
+        assert source.read(found) == name.encode()
+
+
+def test_a_folder_of_a_store_is_the_one_of_its_name(memory):
+    for name in ("run[1]", "run1"):
+        memory.pipe(f"/store/{name}/0.tar", b"")
+    for name in ("run[1]", "run1"):
+        assert list(expand([f"memory://store/{name}/"], Source)) == [f"memory://store/{name}/0.tar"]
