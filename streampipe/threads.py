@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from queue import SimpleQueue
 from time import perf_counter, thread_time
 from typing import Generic, TypeVar
 
 from streampipe.context import Mark, Run, key_of
 from streampipe.counters import counters, scope, work_for
-from streampipe.pool import Pool
+from streampipe.pool import Pool, is_collecting
 from streampipe.samples import size_of
 
 _MOST = 8  # for each thread: one that takes ten times as long as the others stops none of 16
 _ROOM = 256 << 20  # bytes of results behind one that is slow: with so many no more are begun
+_POOLS = "threads"  # where a run keeps what its lanes share
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -30,7 +31,8 @@ def ordered(
     alone is slow, ``8 * threads`` in all or 256 MB, so that the other threads go on. An exception is raised where its
     result would have come. With ``threads`` 0 there is no thread at all; None: as many as the run says. With each
     result the run's trail is set to what it was when the item came. Calls in threads are timed under the name of the
-    run's stage.
+    run's stage. All lanes of a reader have the same threads, until ``end_shared``: with threads of their own there
+    would be as many as lanes times ``threads``.
 
     >>> list(ordered(len, ["a", "bcd"], threads=2))
     [1, 3]
@@ -42,7 +44,7 @@ def ordered(
         yield from map(function, items)
         return
     trail, call = run.trail, timed(function, run.stage)
-    pool = Pool(number, f"streampipe {run.stage}".rstrip(), work_for, (scope.own,))
+    pool = _pool(run, number)
     calls: _Calls[R] = _Calls(ahead * number, most * number)
     try:
         for item in items:
@@ -54,6 +56,24 @@ def ordered(
             trail.mark, result = calls.first()
             yield result
     finally:  # also when the consumer stops early: nothing queued may start any more
+        if run.in_lane:
+            calls.end()
+        else:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _pool(run: Run, number: int) -> Pool:
+    """Threads for a stage: of its own, or those of all lanes."""
+    pools: dict[tuple[str, int], Pool] = run.shared.setdefault(_POOLS, {}) if run.in_lane else {}
+    if (run.stage, number) not in pools:
+        name = f"streampipe {run.stage}".rstrip()
+        pools[run.stage, number] = Pool(number, name, work_for, (scope.own,))
+    return pools[run.stage, number]
+
+
+def end_shared(run: Run) -> None:
+    """End the threads that the lanes of a run had, when all of these have ended."""
+    for pool in run.shared.pop(_POOLS, {}).values():
         pool.shutdown(wait=True, cancel_futures=True)
 
 
@@ -97,6 +117,12 @@ class _Calls(Generic[R]):
     def _end(self) -> None:
         self._ended.get()
         self._running -= 1
+
+    def end(self) -> None:
+        """None that waits begins any more, and those that run have ended."""
+        running = [call for call, _ in self._calls if not call.cancel()]
+        if running and not is_collecting():
+            wait(running)
 
     def first(self) -> tuple[Mark, R]:
         """The mark and the result of the first, when it has one."""

@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from streampipe.context import Run
-from streampipe.threads import ordered
+from streampipe.threads import end_shared, ordered
 
 
 def pulled(upto):
@@ -54,7 +54,46 @@ def test_while_one_is_slow_the_others_go_on_and_more_are_pulled_but_not_all():
 
 
 def test_in_lanes_and_where_results_are_whole_files_no_more_are_held():
-    assert begun_behind_a_slow_one(3) == begun_behind_a_slow_one(3, run=Run(in_lane=True)) == 2 * 3
+    run = Run(in_lane=True)
+    assert begun_behind_a_slow_one(3) == begun_behind_a_slow_one(3, run=run) == 2 * 3
+    end_shared(run)
+
+
+def test_all_lanes_of_a_reader_have_the_same_threads_and_one_that_is_left_ends_those_of_no_other():
+    run, used = Run(stage="map", in_lane=True), set()
+
+    def call(i):
+        used.add(threading.current_thread())
+        return i
+
+    lanes = [ordered(call, range(50), 2, run=run) for _ in range(8)]
+    assert [next(lane) for lane in lanes] == [0] * 8
+    lanes[0].close()
+    assert [list(lane) for lane in lanes[1:]] == [list(range(1, 50))] * 7
+    assert len(used) <= 2
+    end_shared(run)
+    assert not any(thread.is_alive() for thread in used)
+
+
+def test_a_lane_that_is_left_waits_for_its_calls_and_begins_no_more():
+    run, begun, let_go = Run(in_lane=True), [], threading.Event()
+    entered = threading.Event()
+
+    def call(i):
+        begun.append(i)
+        if i == 1:
+            entered.set()
+            let_go.wait()
+        return i
+
+    lane = ordered(call, range(50), 1, run=run, ahead=4)
+    assert next(lane) == 0
+    entered.wait()
+    threading.Timer(0.05, let_go.set).start()
+    lane.close()
+    assert let_go.is_set()
+    assert begun == [0, 1]
+    end_shared(run)
 
 
 def test_large_results_are_bounded_in_bytes(monkeypatch):

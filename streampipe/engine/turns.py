@@ -13,6 +13,7 @@ from streampipe.counters import counters
 from streampipe.engine.lanes import Lane, LanePoint, Moved, Work, usable
 from streampipe.errors import ConfigError, TooManyErrors
 from streampipe.stages.batch import LEFT_OUT
+from streampipe.threads import end_shared
 
 log = logging.getLogger("streampipe")
 
@@ -76,6 +77,7 @@ class Turns:
             for lanes in self._mine.values():
                 for lane in lanes:
                     lane.close()
+            end_shared(self._run)
 
     def _judge(self) -> None:
         """At the end: a stage that kept nothing of all the samples there are is an error, of a share of them only told.
