@@ -22,6 +22,7 @@ from streampipe.cluster import cluster_of
 from streampipe.commands.look import samples
 from streampipe.commands.say import say_json
 from streampipe.decoding import decode_field
+from streampipe.decoding.codecs import ALL
 from streampipe.decoding.movie import videos_in
 from streampipe.decoding.video import check_video
 from streampipe.errors import ConfigError, IndexMismatch, SampleError, ShardError, ShardMissing, SourceError
@@ -277,7 +278,9 @@ def _decoded(url: str, finder: Finder) -> Iterator[str]:
             for name, value in sample.items():
                 if not name.startswith("__"):
                     try:
-                        check_video(value) if videos_in({name: value}, gifs=False) else decode_field(name, value)
+                        check_video(value) if videos_in({name: value}, gifs=False) else decode_field(
+                            name, value, formats=ALL
+                        )
                     except SampleError as error:
                         yield f"{redact(url)}, sample {sample['__key__']!r}, field {name!r}: {error}"
     except _SHARD:

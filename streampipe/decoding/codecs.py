@@ -23,6 +23,8 @@ DEFAULT: tuple[Codec, ...] = (Jpeg(), Png(), Webp(), Gif(), Avif())
 """Those that are always used."""
 OPTIONAL: tuple[Codec, ...] = (Bmp(), Tiff(), Jpeg2000(), Heic(), JpegXl())
 """Those that must be asked for by name."""
+ALL = tuple(each.name for each in OPTIONAL)
+"""``formats`` for who wants to decode whatever there is."""
 BUILT_IN: tuple[Codec, ...] = DEFAULT + OPTIONAL
 Formats = tuple["str | Codec", ...]
 

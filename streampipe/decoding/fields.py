@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from streampipe.decoding.arrays import UNREAD, npy, npz, safetensors
-from streampipe.decoding.codec import Codec
-from streampipe.decoding.codecs import BUILT_IN, DEFAULT, codecs_of, recognise
+from streampipe.decoding.codec import HEAD, Codec
+from streampipe.decoding.codecs import DEFAULT, OPTIONAL, codecs_of, recognise
 from streampipe.decoding.extensions import JSONS, NUMBERS, TEXTS, UNSAFE
 from streampipe.decoding.extensions import extension_of as _extension
 from streampipe.decoding.image import decode_image
@@ -23,7 +23,8 @@ from streampipe.errors import ConfigError, DecodeError, UnsafeFormat
 
 IMAGES = frozenset().union(*(each.extensions for each in DEFAULT))
 """Extensions of the image formats that are always decoded."""
-ASKED_FOR = frozenset().union(*(each.extensions for each in BUILT_IN)) - IMAGES
+_ASKED_FOR = {extension: each for each in OPTIONAL for extension in each.extensions}
+ASKED_FOR = frozenset(_ASKED_FOR)
 """Those of the formats that are decoded where ``decode(formats=)`` names them."""
 MASKS = frozenset(("mask", "masklabel", "seg"))
 RENAMED = frozenset(("image", "control", "mask"))
@@ -100,7 +101,7 @@ def decode_field(
     those of ``decode_image``.
 
     Raises:
-        DecodeError: the bytes are not what the name says.
+        DecodeError: the bytes are not what the name says; or an image in a format that ``formats`` does not name.
         UnsafeFormat: pickles and the like.
 
     >>> decode_field("txt", b"a cat"), decode_field("json", b'{"n": 1}'), decode_field("cls", b"7\\n")
@@ -126,6 +127,12 @@ def decode_by_name(name: str, data: bytes | memoryview, unread: bool = False) ->
         DecodeError, UnsafeFormat: as ``decode_field``.
     """
     extension = _extension(name)
+    codec = _ASKED_FOR.get(extension)
+    if codec is not None and codec.recognises(bytes(data[:HEAD])):
+        raise DecodeError(
+            f"{codec.name} images are decoded where they are asked for: decode(formats=({codec.name!r},)) takes it; or "
+            f"leave the field out with drop({name!r})"
+        )
     if extension in UNSAFE:
         raise UnsafeFormat(
             f"a .{extension} file can run code when it is read; if you trust this data, register a decoder: "

@@ -19,9 +19,9 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from streampipe.decoding import MAX_PIXELS, ImageHeader, probe
-from streampipe.decoding.fields import IMAGES, is_mask, main_image
+from streampipe.decoding.fields import ASKED_FOR, IMAGES, is_mask, main_image
 from streampipe.decoding.icc import UNUSABLE, conversion, to_srgb
-from streampipe.decoding.pillow import check_range, is_animated, of_16_bits
+from streampipe.decoding.pillow import check_range, is_animated, of_16_bits, open_pillow
 from streampipe.errors import ConfigError, DecodeError
 
 FORMATS = {"jpg": "JPEG", "webp": "WEBP", "png": "PNG"}
@@ -81,7 +81,7 @@ class Change:
         Raises:
             DecodeError: an image is damaged, or has more pixels than are decoded.
         """
-        images = [name for name in fields if name.rpartition(".")[2] in IMAGES]
+        images = [name for name in fields if name.rpartition(".")[2] in IMAGES | ASKED_FOR]
         if not images:
             return fields
         result = {name: data for name, data in fields.items() if name not in images}
@@ -118,19 +118,18 @@ class Change:
             )
         if mask or wanted not in _SUFFIXES:
             wanted = "PNG"
-        with io.BytesIO(data) as file:
-            try:
-                with Image.open(file, formats=(header.format,)) as opened:
-                    kept = self.orientation == "keep" and header.orientation
-                    to = (size[::-1] if kept and header.orientation > 4 else size) if resized else None
-                    image, profile = _changed(opened, to, mask, wanted, not kept, self.srgb)
-                    if header.format != "JPEG" and is_animated(opened):  # a JPEG's others are views of the same
-                        still(name)
-                    data = _encoded(image, wanted, self.quality, profile, kept or 1)
-            except DecodeError:
-                raise
-            except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, its bomb error, ...
-                raise DecodeError(f"its {header.format} image cannot be decoded ({error})") from error
+        try:
+            with open_pillow(header.format.lower(), data) as opened:
+                kept = self.orientation == "keep" and header.orientation
+                to = (size[::-1] if kept and header.orientation > 4 else size) if resized else None
+                image, profile = _changed(opened, to, mask, wanted, not kept, self.srgb)
+                if header.format != "JPEG" and is_animated(opened):  # a JPEG's others are views of the same
+                    still(name)
+                data = _encoded(image, wanted, self.quality, profile, kept or 1)
+        except (ConfigError, DecodeError):
+            raise
+        except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, its bomb error, ...
+            raise DecodeError(f"its {header.format} image cannot be decoded ({error})") from error
         before, dot, suffix = name.rpartition(".")
         return f"{before}{dot}{suffix if wanted == header.format else _SUFFIXES[wanted]}", data
 
@@ -165,7 +164,7 @@ def _changed(
 def _other_colours(data: bytes, kind: str) -> bool:
     """Whether an image has a profile that is not sRGB, and that can be used."""
     try:
-        with io.BytesIO(data) as file, Image.open(file, formats=(kind,)) as opened:
+        with open_pillow(kind.lower(), data) as opened:
             profile = opened.info.get("icc_profile")
             return profile is not None and conversion(profile, opened.mode) not in (None, UNUSABLE)
     except Exception:  # who decodes it says what is wrong

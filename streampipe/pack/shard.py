@@ -9,6 +9,7 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from streampipe.checksum import crc32
+from streampipe.decoding.codecs import ALL
 from streampipe.decoding.fields import decode_field
 from streampipe.decoding.movie import main_picture, videos_in
 from streampipe.decoding.video import check_video
@@ -140,7 +141,7 @@ def _ready(found: Loaded, task: Task, stills: list[str]) -> tuple[Loaded | Unrea
         if task.verify:
             for name in main_of(fields):
                 data = fields[name]
-                check_video(data) if videos_in({name: data}, gifs=False) else decode_field(name, data)
+                check_video(data) if videos_in({name: data}, gifs=False) else decode_field(name, data, formats=ALL)
     except DecodeError as error:
         return Unreadable(found.place(name if name in found.fields else main), str(error)), None
     return (found if fields is found.fields else found._replace(fields=fields)), digest

@@ -8,6 +8,7 @@ import msgpack
 import numpy as np
 import pytest
 import webdataset as wds
+from PIL import Image
 from webdataset import tenbin
 
 import streampipe as sp
@@ -71,6 +72,20 @@ def test_cbor():
 @pytest.mark.parametrize("name", ["jpg", "png", "seg.png", "image", "bin2"])
 def test_images_by_content(name):
     assert decode_field(name, photo(), size=(8, 8)).shape == (3, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [("TIFF", "tif"), ("BMP", "bmp"), ("JPEG2000", "jp2"), ("TIFF", "mask.tiff")]
+)
+def test_an_image_in_a_format_that_nobody_asked_for_is_told_how_to_ask(kind, name):
+    """It would go into a batch as bytes."""
+    file = io.BytesIO()
+    Image.new("RGB", (9, 7), (200, 10, 10)).save(file, kind)
+    codec = kind.lower()
+    with pytest.raises(sp.DecodeError, match=rf"formats=\('{codec}',\).*drop\('{name}'\)"):
+        decode_field(name, file.getvalue())
+    assert decode_field(name, file.getvalue(), formats=(codec,)).shape[1:] == (7, 9)
+    assert decode_field(name, b"something else") == b"something else"
 
 
 @pytest.mark.parametrize("name", ["pkl", "pickle", "pyd", "pth", "pt", "x.pth", "pkl.gz", "PYD"])

@@ -224,3 +224,20 @@ def test_a_quality_that_no_image_would_get_is_refused():
     with pytest.raises(sp.ConfigError, match="quality=50 is of images that are made anew, and none would be"):
         Change(quality=50)
     assert Change(quality=50, format="webp").quality == 50
+
+
+@pytest.mark.parametrize("kind", ["BMP", "TIFF", "JPEG2000"])
+def test_images_in_formats_that_must_be_asked_for_are_packed_as_they_are_and_changed(tmp_path, kind):
+    source = tmp_path / "in"
+    source.mkdir()
+    name = {"BMP": "bmp", "TIFF": "tiff", "JPEG2000": "jp2"}[kind]
+    Image.new("RGB", (40, 20), (200, 10, 10)).save(source / f"a.{name}", kind)
+    (source / "a.txt").write_text("red")
+    quiet(source, tmp_path / "as", verify=True)
+    (sample,) = sp.stream(str(tmp_path / "as"))
+    assert (sample[name], sample["txt"]) == ((source / f"a.{name}").read_bytes(), b"red")
+    assert len(list(sp.stream(str(tmp_path / "as")).where("width == 40 and height == 20"))) == 1
+    quiet(source, tmp_path / "small", resize=10, format="png")
+    (sample,) = sp.stream(str(tmp_path / "small")).decode()
+    assert sample["png"].shape == (3, 10, 20)
+    assert sample["png"].float().mean((1, 2)).round().tolist() == pytest.approx([200, 10, 10], abs=2)
