@@ -218,6 +218,10 @@ class OfProcess(Counters):
         else:
             scope.own.add(name, what, amount, example)
 
+    def add_for_all(self, name: str, what: str, amount: float = 1) -> None:
+        """Add for the process alone, whichever loader this thread works for."""
+        super().add(name, what, amount)
+
     def tally(self, name: str) -> Tally:
         """The numbers of a stage in this thread, of the loader that it works for."""
         here = scope.here

@@ -25,7 +25,7 @@ class Watch:
 
     def seen(self) -> Seen:
         """What was seen, from where the training loop stands."""
-        return on_device(self.loop.seen())
+        return on_device(self._loader._with_told(self.loop.seen()))
 
     def facts(self) -> Facts:
         """How it runs."""

@@ -48,6 +48,11 @@ class Engine(ABC, Generic[At]):
     def why(self) -> str:
         """Why batches are not planned ahead; empty if they are."""
 
+    @property
+    def told(self) -> Mapping[tuple[str, str], int]:
+        """What stages drop of each epoch, and why, as far as it is decided before anything is read."""
+        return {}
+
     @abstractmethod
     def first(self, epoch: int) -> At:
         """The beginning of an epoch."""

@@ -36,6 +36,11 @@ class IndexedEngine(Engine[Cursor]):
         """Batches are planned ahead."""
         return ""
 
+    @property
+    def told(self) -> Mapping[tuple[str, str], int]:
+        """What the plan leaves out."""
+        return self.plan.told
+
     def first(self, epoch: int) -> Cursor:
         """The beginning of an epoch."""
         return Cursor(epoch, 0, None)

@@ -11,6 +11,7 @@ from streampipe.engine.chain import name_of
 from streampipe.engine.engine import NOTHING, Engine, Level
 from streampipe.engine.lanes import LanePoint, Moved, Shape, Standing, Work, usable
 from streampipe.engine.state import checked_state
+from streampipe.engine.streams import PlannedStream
 from streampipe.engine.turns import Turns, too_few
 from streampipe.errors import ConfigError
 from streampipe.memory import keep_freed
@@ -55,6 +56,12 @@ class LaneEngine(Engine[LanePoint]):
     def why(self) -> str:
         """Why batches are not planned ahead."""
         return self.reason
+
+    @property
+    def told(self) -> Mapping[tuple[str, str], int]:
+        """What the plan leaves out, where there is one."""
+        stream = self.work.stream
+        return stream.plan.told if isinstance(stream, PlannedStream) else {}
 
     def first(self, epoch: int) -> LanePoint:
         """The beginning of an epoch."""

@@ -38,7 +38,7 @@ from streampipe.loader.recorder import Recorder
 from streampipe.loader.reports import facts_of, look, report_of
 from streampipe.loader.watchers import Watchers
 from streampipe.processes import UNPICKLABLE, not_handed
-from streampipe.report import Facts, Summary
+from streampipe.report import Facts, Seen, Summary
 from streampipe.report.metrics import HasScalars, Logger
 from streampipe.report.prometheus import show
 from streampipe.spec import Job, Spec
@@ -260,11 +260,18 @@ class Loader(DataLoader[Any]):
         >>> "5 batches" in loader.report()
         True
         """
-        return report_of(self._recorder.seen(), self._facts(), format, path, all_ranks)
+        return report_of(self._with_told(self._recorder.seen()), self._facts(), format, path, all_ranks)
 
     def summary(self) -> Summary:
         """The numbers of the report, as values."""
-        return look(self._recorder.seen(), self._facts())
+        return look(self._with_told(self._recorder.seen()), self._facts())
+
+    def _with_told(self, seen: Seen) -> Seen:
+        """With what the plan leaves out of each epoch: nobody counts that, and one rank tells it for all."""
+        if self._found is not None and self._feed.rank == 0:
+            sums = seen.counted.sums
+            sums.update((at, sums.get(at, 0) + number) for at, number in self._found.engine.told.items())
+        return seen
 
     def _facts(self) -> Facts:
         feed = self._feed

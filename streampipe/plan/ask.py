@@ -119,12 +119,16 @@ def ask(shards: ShardList, finder: Finder, question: Question, job: str | None =
 
 
 def _told(tally: Tally) -> Tally:
-    """The answer, with what it says counted."""
-    for name, number in tally.numbers.items():
-        stage, line_end, what = name.partition("\n")
-        if line_end:
-            counters.add(stage, what, number)
+    """The answer, with what it says counted: for the process, as others who have the same data do not ask again."""
+    for (stage, what), number in said(tally).items():
+        counters.add_for_all(stage, what, number)
     return tally
+
+
+def said(tally: Tally) -> dict[tuple[str, str], int]:
+    """What stages drop of each epoch, and why, as an answer says it."""
+    names = ((name.partition("\n"), number) for name, number in tally.numbers.items())
+    return {(stage, what): number for (stage, line_end, what), number in names if line_end}
 
 
 def _kept(shards: ShardList, finder: Finder, question: Question, known: Known, job: str) -> Tally:

@@ -20,7 +20,7 @@ from streampipe.counters import counters
 from streampipe.errors import ConfigError, StageError
 from streampipe.index import Finder
 from streampipe.index.answers import Tally
-from streampipe.plan.ask import ask
+from streampipe.plan.ask import ask, said
 from streampipe.plan.buckets import MISSTATED, Buckets, cut_between, name_of
 from streampipe.plan.compound import Compound, Signatures
 from streampipe.plan.dataset import Dataset, EpochStream, Size
@@ -143,7 +143,9 @@ def count_buckets(
     sorter = Sorter(buckets, keep)
     tally = ask(shards, finder, sorter, job)
     totals = tally.counts.sum(1, dtype=np.int64)
-    return BucketDataset(Dataset(shards, finder, totals, sorter, Size(tally.wanted, tally.whole)), buckets, tally)
+    whole = Dataset(shards, finder, totals, sorter, Size(tally.wanted, tally.whole))
+    whole.told = said(tally)
+    return BucketDataset(whole, buckets, tally)
 
 
 @dataclass(frozen=True)

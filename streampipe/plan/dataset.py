@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from streampipe.index import Finder, ShardIndex
-from streampipe.plan.ask import All, Found, ask, per_shard, some_of
+from streampipe.plan.ask import All, Found, ask, per_shard, said, some_of
 from streampipe.plan.clips import ClipKeep
 from streampipe.plan.deal import shard_seed
 from streampipe.plan.lanes import RankReader
@@ -76,6 +76,7 @@ class Dataset:
         self.counts = counts
         self.keep = keep
         self.size = size
+        self.told: dict[tuple[str, str], int] = {}  # what stages drop of each epoch, and why
         self.whole = int(counts.sum())
         self.first, self.last = within(self.whole, first, last)
         self.samples = self.last - self.first
@@ -216,7 +217,9 @@ def within(samples: int, first: int, last: int | None) -> tuple[int, int]:
 def count(shards: ShardList, finder: Finder, keep: Keep | None = None, job: str | None = "") -> Dataset:
     """Count the samples of shards that ``keep`` keeps; raises as ``ask`` does."""
     tally = ask(shards, finder, All() if keep is None else Kept(keep), job)
-    return Dataset(shards, finder, tally.counts[:, 0].astype(np.int64), keep, Size(tally.wanted, tally.whole))
+    found = Dataset(shards, finder, tally.counts[:, 0].astype(np.int64), keep, Size(tally.wanted, tally.whole))
+    found.told = said(tally)
+    return found
 
 
 class Kept:

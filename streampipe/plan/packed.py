@@ -21,7 +21,7 @@ from streampipe.counters import counters
 from streampipe.errors import ConfigError, StageError
 from streampipe.index import Finder, ShardIndex
 from streampipe.index.answers import Tally
-from streampipe.plan.ask import Found, Uncounted, ask
+from streampipe.plan.ask import Found, Uncounted, ask, said
 from streampipe.plan.bucketed import BucketDataset, BucketOrders, choose_lanes, count_buckets
 from streampipe.plan.buckets import Buckets
 from streampipe.plan.clips import ClipKeep, Clips
@@ -195,6 +195,7 @@ class PackDataset:
         self.cost = float(tally.sums.sum())
         totals = self.counts.sum(1, dtype=np.int64)
         self.whole = Dataset(shards, finder, totals, ByClass(packing, keep, ends), Size(tally.wanted, tally.whole))
+        self.whole.told = said(tally)
         self.samples = self.whole.samples
         self.sample_bytes = self.whole.sample_bytes
         self.left_out = tally.numbers[_ABOVE]

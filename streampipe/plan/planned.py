@@ -158,6 +158,15 @@ class Plan:
             low, high = (middle, high) if self.length(epoch, middle) <= step else (low, middle)
         return Cursor(epoch + low, step - self.length(epoch, low), until)
 
+    @property
+    def told(self) -> dict[tuple[str, str], int]:
+        """What stages drop of each epoch, and why, as far as it is decided before anything is read."""
+        found: dict[tuple[str, str], int] = {}
+        for told in {id(part): part.told for part in self.dataset.parts()}.values():
+            for at, number in told.items():
+                found[at] = found.get(at, 0) + number
+        return found
+
     def delivered(self, at: Cursor, places: Sequence[Place], rank: int) -> None:
         """The step ``at`` was made of these places: count what there is to count, as what the epoch leaves out."""
         over = 0 if rank else self.cut(at.epoch).left_out

@@ -197,3 +197,24 @@ def test_what_a_condition_drops_is_told_once_by_reason(folder, tier):
         (10, "dropped because key < '0010010' is false"),
     ]
     assert "11 dropped" not in loader.report()
+
+
+def drops(found):
+    return [(each["stage"], each["samples"]) for each in found.drops]
+
+
+@pytest.mark.parametrize("change", [lambda pipe: pipe, lambda pipe: pipe.filter(keep_even)], ids=["planned", "lanes"])
+def test_each_loader_tells_what_its_plan_leaves_out_whoever_asked_first(folder, change):
+    pipe = change(sp.stream(folder, shuffle=True).where("key != '0000002'")).batch(4)
+    pipe.explain()
+    for loader in (pipe.loader(), pipe.loader(threads=2)):
+        list(loader)
+        assert ("where", 1) in drops(loader.summary())
+        assert ("where", 1) in drops(sp.to_device(loader, "cpu").summary())
+
+
+def test_ranks_together_tell_once_what_the_plan_leaves_out(folder):
+    loaders = [sp.stream(folder).where("key < '0010010'").batch(4).loader(rank=rank, world_size=2) for rank in range(2)]
+    for each in loaders:
+        list(each)
+    assert [drops(each.summary()) for each in loaders] == [[("where", 10)], []]
