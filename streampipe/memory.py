@@ -35,7 +35,7 @@ class Block:
 
     def __init__(self, size: int, number: int, shared: bool) -> None:
         self.number = number
-        self.memory = _shared(size + _HEAD) if shared else torch.empty(size + _HEAD, dtype=torch.uint8)
+        self.memory = _shared(size + _HEAD) if shared else torch.empty(size + _HEAD, dtype=torch.uint8, device="cpu")
         self.flag: np.ndarray = self.memory.numpy()[:1]
         self.flag[0] = 0
         self.sent = False  # the other process has it
@@ -135,7 +135,7 @@ def contents(memory: torch.Tensor) -> np.ndarray:
 
 def _shared(size: int) -> torch.Tensor:
     storage = torch.UntypedStorage._new_shared(size)  # type: ignore[no-untyped-call]
-    return torch.empty(0, dtype=torch.uint8).set_(storage)
+    return torch.empty(0, dtype=torch.uint8, device="cpu").set_(storage)
 
 
 _own = Blocks()
@@ -177,9 +177,10 @@ def empty(shape: Sequence[int], dtype: torch.dtype, channels_last: bool = False)
     found = blocks.take(size) if blocks is not None and size >= SMALL else None
     if found is None:
         if get_worker_info() is None or (blocks is not None and size < SMALL):
-            return torch.empty(tuple(shape), dtype=dtype, memory_format=layout)  # empty_like would import sympy: 70 MB
+            # empty_like would import sympy: 70 MB
+            return torch.empty(tuple(shape), dtype=dtype, memory_format=layout, device="cpu")
         found = _shared(max(1, size))
-    return torch.empty(0, dtype=dtype).set_(found.untyped_storage(), 0, plan.shape, plan.stride())
+    return torch.empty(0, dtype=dtype, device="cpu").set_(found.untyped_storage(), 0, plan.shape, plan.stride())
 
 
 def fill(row: torch.Tensor, value: torch.Tensor) -> None:

@@ -45,7 +45,7 @@ def owned(value: Any) -> Any:
         return value
     if value.array is not None:
         return np.ndarray(value.shape, value.array, value.data).copy()
-    out = torch.empty(value.shape, dtype=value.dtype)
+    out = torch.empty(value.shape, dtype=value.dtype, device="cpu")
     bytes_of(out)[:] = np.frombuffer(value.data, np.uint8)
     return out
 

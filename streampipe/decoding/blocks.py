@@ -57,7 +57,7 @@ def quantized(tensor: torch.Tensor) -> Eight:
     if not tensor.dtype.is_floating_point:
         raise ValueError(f"8 bits are for floats, not for {tensor.dtype}")
     if not tensor.numel():
-        scales = torch.empty((1, 0), dtype=torch.bfloat16)
+        scales = torch.empty((1, 0), dtype=torch.bfloat16, device="cpu")
         return Eight(tensor.to(torch.int8), scales, bound_of(scales, tensor.dtype), 0.0, 1.0)
     rows = _rows(tensor.float())
     if not bool(rows.isfinite().all()):
@@ -84,7 +84,7 @@ def restored(values: np.ndarray, scales: torch.Tensor, dtype: torch.dtype) -> to
     >>> restored(np.array([[2, -4]], np.int8), torch.tensor([[0.5]], dtype=torch.bfloat16), torch.float16)
     tensor([[ 1., -2.]], dtype=torch.float16)
     """
-    out = torch.empty(values.shape, dtype=dtype)
+    out = torch.empty(values.shape, dtype=dtype, device="cpu")
     if not values.size:
         return out
     rows = values.reshape(values.shape[0] if values.ndim > 1 else 1, -1)

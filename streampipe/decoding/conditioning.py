@@ -271,7 +271,7 @@ def _are_tensors(given: Any) -> bool:
 
 def _as_mask(given: Any) -> torch.Tensor:
     try:
-        return torch.as_tensor(given)
+        return torch.as_tensor(given, device="cpu")
     except (TypeError, ValueError, RuntimeError):
         raise ConfigError(f"a mask is captions x tokens, true or false, not {given!r:.80}") from None
 

@@ -143,7 +143,7 @@ def _on_canvas(
     assert cut.canvas is not None
     (height, width), (rows, columns), channels = cut.canvas, cut.shown, pixels.shape[2]
     canvas = _empty((height, width, channels), pixels.dtype.type) if out is None else out
-    canvas.copy_(torch.tensor(fill[:channels], dtype=canvas.dtype)[:, None, None].expand(canvas.shape))
+    canvas.copy_(torch.tensor(fill[:channels], dtype=canvas.dtype, device="cpu")[:, None, None].expand(canvas.shape))
     top, left = (height - rows) // 2, (width - columns) // 2
     inner = canvas[:, top : top + rows, left : left + columns]
     resize(pixels, replace(cut, canvas=None), interpolation, inner, fast)

@@ -45,7 +45,7 @@ class Stored(NamedTuple):
 
     def tensor(self) -> torch.Tensor:
         """The tensor, in memory of its own."""
-        out = torch.empty(self.shape, dtype=self.dtype)
+        out = torch.empty(self.shape, dtype=self.dtype, device="cpu")
         out.reshape(-1).view(torch.uint8).numpy()[:] = np.frombuffer(self.data, np.uint8)
         return out
 

@@ -49,7 +49,7 @@ def _flatten(value: Any, pieces: list[bytes]) -> Any:
         return {"b": _piece(bytes(value), pieces)}
     if isinstance(value, torch.Tensor):
         plain = value.detach().cpu().contiguous()
-        raw = plain.reshape(-1).view(torch.uint8) if plain.numel() else torch.empty(0, dtype=torch.uint8)
+        raw = plain.reshape(-1).view(torch.uint8) if plain.numel() else torch.empty(0, dtype=torch.uint8, device="cpu")
         name = str(plain.dtype).removeprefix("torch.")
         return {"t": _piece(raw.numpy().tobytes(), pieces), "dtype": name, "shape": list(plain.shape)}
     if isinstance(value, np.ndarray) and not value.dtype.hasobject and value.dtype.names is None:
@@ -86,5 +86,5 @@ def _rebuild(node: dict[str, Any], raw: memoryview) -> Any:
     if kind == "n":
         return np.frombuffer(data, np.dtype(node["dtype"])).reshape(node["shape"])
     dtype = getattr(torch, node["dtype"])
-    flat = torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
+    flat = torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype, device="cpu")
     return flat.reshape(node["shape"])

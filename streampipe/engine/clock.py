@@ -31,7 +31,7 @@ class Clock:
     """
 
     def __init__(self) -> None:
-        self._cell: torch.Tensor = torch.zeros(3, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
+        self._cell: torch.Tensor = torch.zeros(3, dtype=torch.int64, device="cpu").share_memory_()  # type: ignore[no-untyped-call]
         self._started = 0  # by this process's copy: how many passes it began
 
     def set(self, epoch: int) -> None:

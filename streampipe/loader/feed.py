@@ -125,14 +125,14 @@ class Feed(IterableDataset[Parcel]):
         self.task: Task | None = None
         self.shelf = Shelf()  # the blocks of the workers that were started last
         self.is_asked = False  # by its loader: nobody else can make sense of parcels
-        self._shared: torch.Tensor = torch.zeros(3, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
+        self._shared: torch.Tensor = torch.zeros(3, dtype=torch.int64, device="cpu").share_memory_()  # type: ignore[no-untyped-call]
         self._passes = 0
 
     def begin(self, task: Task) -> None:
         """In the parent: the next pass is this one."""
         self.task = task
         until = -1 if task.until is None else task.until
-        self._shared[:2].copy_(torch.tensor([task.engine.epoch_of(task.at), until]))
+        self._shared[:2].copy_(torch.tensor([task.engine.epoch_of(task.at), until], device="cpu"))
 
     def give_up(self) -> None:
         """In the parent: what workers make for the pass that is open is not wanted any more."""

@@ -91,7 +91,9 @@ class Packed:
         memory = self._blocks.take(flat.numel() * flat.element_size())
         if memory is None:
             return tensor
-        row = torch.empty(0, dtype=tensor.dtype).set_(memory.untyped_storage(), 0, tensor.shape, tensor.stride())
+        row = torch.empty(0, dtype=tensor.dtype, device="cpu").set_(
+            memory.untyped_storage(), 0, tensor.shape, tensor.stride()
+        )
         fill(row, tensor)
         block = self._blocks.holding(row)
         assert block is not None
@@ -124,7 +126,7 @@ def _unpacked(
         known.pop((worker, number), None)
 
     def restored(found: _Placed | _Small) -> torch.Tensor:
-        empty = torch.empty(0, dtype=found.dtype)
+        empty = torch.empty(0, dtype=found.dtype, device="cpu")
         if isinstance(found, _Placed):
             return empty.set_(storages[found.block], found.offset, found.shape, found.stride)
         data = torch.frombuffer(bytearray(found.data), dtype=torch.uint8)

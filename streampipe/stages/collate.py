@@ -145,8 +145,12 @@ def _padded_images(name: str, values: list[Any], value: float) -> Batch:
         for i, image in enumerate(map(as_tensor, images)):
             channels, height, width = image.shape
             row[i, :channels, :height, :width] = image
-            size[i] = torch.tensor([height, width])
-    return {name: out, f"{name}.count": torch.tensor([len(each) for each in values]), f"{name}.size": sizes}
+            size[i] = torch.tensor([height, width], device="cpu")
+    return {
+        name: out,
+        f"{name}.count": torch.tensor([len(each) for each in values], device="cpu"),
+        f"{name}.size": sizes,
+    }
 
 
 def numbers(values: Sequence[Any]) -> torch.Tensor | None:
@@ -162,7 +166,7 @@ def numbers(values: Sequence[Any]) -> torch.Tensor | None:
     else:
         return None
     try:
-        made = torch.tensor(plain, dtype=dtype)
+        made = torch.tensor(plain, dtype=dtype, device="cpu")
     except (OverflowError, RuntimeError, ValueError):  # beyond 64 bits
         return None
     return empty(tuple(made.shape), dtype).copy_(made)
@@ -183,7 +187,9 @@ def of_lists(values: Sequence[Any]) -> list[Any]:
     elif not kinds:  # all are empty
         tensors = (as_tensor(x) for x in values if isinstance(x, (np.ndarray, torch.Tensor)))
         dtype = next((x.dtype for x in tensors), torch.int64)
-    return [torch.tensor(x, dtype=dtype) if is_list else x for x, is_list in zip(values, are, strict=True)]
+    return [
+        torch.tensor(x, dtype=dtype, device="cpu") if is_list else x for x, is_list in zip(values, are, strict=True)
+    ]
 
 
 def _tensor(name: str, value: Any, key: Any) -> Any:

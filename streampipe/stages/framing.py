@@ -296,7 +296,7 @@ class Framing:
             made[f"{place}crop_top_left"] = crop
             made[f"{place}target_size"] = geometry.result
             if name == main:
-                made["time_ids"] = torch.tensor((*original, *crop, *geometry.result), dtype=torch.int64)
+                made["time_ids"] = torch.tensor((*original, *crop, *geometry.result), dtype=torch.int64, device="cpu")
         if made or any(frame.flipped for frame in frames.values()):
             flipped = before.flipped or any(frame.flipped for frame in frames.values())
             made["flipped"] = flipped
