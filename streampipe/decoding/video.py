@@ -116,7 +116,7 @@ class EncodedVideo:
             DecodeError: it is damaged.
         """
         clip = self.clip
-        found = torch.zeros((2, round(clip.duration * clip.audio)), device="cpu")
+        found = torch.zeros((2, round(clip.duration * clip.audio)), dtype=torch.float32, device="cpu")
         with _opened(self._data) as container:
             if not container.streams.audio:
                 return found, False

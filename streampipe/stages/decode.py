@@ -372,7 +372,7 @@ class FieldDecoder:
             raise DecodeError(f"{where(sample)} has a field 'audio' already, so clips(audio=) cannot make one")
         clip = sample[_CLIP]
         if not isinstance(video, EncodedVideo):  # an image
-            sound, there = torch.zeros((2, round(clip.duration * clip.audio)), device="cpu"), False
+            sound, there = torch.zeros((2, round(clip.duration * clip.audio)), dtype=torch.float32, device="cpu"), False
         else:
             try:
                 sound, there = video.sound()
