@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -22,7 +23,7 @@ from streampipe.reading.chunks import (
     refuse_pickles,
     scalar,
 )
-from streampipe.source import redact
+from streampipe.source import local_path, redact
 
 _NUMBERS = ("uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64", "float16", "float32", "float64")
 _KINDS = {8: "uint8", 9: "int8", 16: "uint16", 17: "int16", 18: "float16", 32: "uint32", 33: "int32", 34: "float32"}
@@ -66,9 +67,11 @@ class MDS(Chunks):
                 if entry["format"] != "mds":
                     raise ConfigError(f"{redact(root)}: shards of format {entry['format']!r} are not read, only 'mds'")
                 names, encodings, sizes = entry["column_names"], entry["column_encodings"], entry["column_sizes"]
-                packed, count = entry["zip_data"], int(entry["samples"])
-                size = int(entry["raw_data"]["bytes"])
-                url = f"{root}/{(packed or entry['raw_data'])['basename']}"
+                packed, plain, count = entry["zip_data"], entry["raw_data"], int(entry["samples"])
+                size = int(plain["bytes"])
+                if packed and _is_unpacked(f"{root}/{packed['basename']}", f"{root}/{plain['basename']}"):
+                    packed = None
+                url = f"{root}/{(packed or plain)['basename']}"
                 kind = str(entry["compression"] or "").partition(":")[0]
                 columns = tuple(
                     Column(name, _value(name, encoding, url), size)
@@ -83,6 +86,12 @@ class MDS(Chunks):
             if packed and kind not in _COMPRESSIONS:
                 raise ConfigError(f"{redact(url)} is compressed by {kind}, which is not read; decompress it first")
             yield Shard(url, count, columns, _COMPRESSIONS[kind] if packed else None, size)
+
+
+def _is_unpacked(packed: str, plain: str) -> bool:
+    """Whether a folder of this machine has a shard as it inflates, as streaming keeps what it has fetched."""
+    there, inflated = local_path(packed), local_path(plain)
+    return there is not None and inflated is not None and not os.path.exists(there) and os.path.exists(inflated)
 
 
 def _value(name: str, encoding: str, place: str) -> Value:

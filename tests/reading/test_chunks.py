@@ -157,6 +157,18 @@ def test_what_mosaicml_compressed_is_packed_as_what_it_did_not(tmp_path, kind):
     assert contents(tmp_path / "again") == contents(tmp_path / "out")
 
 
+def test_shards_that_streaming_has_unpacked_into_its_own_folder_are_read(tmp_path):
+    write_mds(tmp_path / "plain")
+    folder = compress(write_mds(tmp_path / "in"), "gz", gzip.compress)
+    for path in (tmp_path / "plain").glob("*.mds"):
+        (folder / path.name).write_bytes(path.read_bytes())
+        (folder / f"{path.name}.gz").unlink()
+    read = [[list(MDS(str(each)).read(shard)) for shard in range(3)] for each in (folder, tmp_path / "plain")]
+    assert str([[{**row, "__url__": ""} for row in rows] for rows in read[0]]) == str(
+        [[{**row, "__url__": ""} for row in rows] for rows in read[1]]
+    )
+
+
 @pytest.mark.parametrize("kind", ["br", "snappy"])
 def test_what_is_compressed_never_inflates_to_more_than_its_index_says(tmp_path, kind, monkeypatch):
     folder = compress(write_mds(tmp_path / "in"), kind, mosaic(kind))
