@@ -328,9 +328,15 @@ class Entries:
         """The error for an end marker where an index says that members are."""
         return self._corrupt(at - 2 * BLOCK, "the end of the archive, in the middle of a sample")
 
-    def truncated(self, total: int, short: Short, rest: memoryview | bytes) -> TruncatedShard:
+    def truncated(self, total: int, short: Short, rest: memoryview | bytes) -> CorruptShard | TruncatedShard:
         """The error for an archive that ends after ``total`` bytes, the last ``rest`` of them no whole entry."""
+        if not total:
+            return TruncatedShard(f"{self.shard} ends at byte 0, for it is empty; fetch or write the shard again")
+        if total == len(rest) < BLOCK and (known := what_it_is(bytes(rest))):  # what is so short has no header to check
+            return CorruptShard(self._at(0, f"no tar header; it is {known}"))
         text = f"{self.shard} ends at byte {total}, {short.what}, before its end marker; fetch or write the shard again"
-        if first_non_zero(rest) is None:
-            return MissingEnd(text + ", or allow it if nothing else is missing: sp.Limits(missing_end=True)")
-        return TruncatedShard(text)
+        if first_non_zero(rest) is not None:
+            return TruncatedShard(text)
+        if self.limits.missing_end:
+            return MissingEnd(text + ": its last sample has fewer fields than the one before it, or is the only one")
+        return MissingEnd(text + ", or allow it if nothing else is missing: sp.Limits(missing_end=True)")

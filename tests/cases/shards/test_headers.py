@@ -9,6 +9,7 @@ import pytest
 
 import streampipe as sp
 from streampipe.counters import counters
+from streampipe.samples import group
 from streampipe.tar import Limits, read_members, stream_members
 from tests.cases.shards.archives import BLOCK, END, header, member, padded, patched, pax, record
 
@@ -202,6 +203,20 @@ def test_a_file_that_is_no_archive_is_called_by_its_name(head):
     data = padded(head.encode("latin-1") + b"x" * 300)
     with pytest.raises(sp.CorruptShard, match=f"s, byte 0: no tar header; it is {FOREIGN[head]}"):
         names(data)
+
+
+@pytest.mark.parametrize("head", FOREIGN)
+def test_so_is_one_that_is_shorter_than_a_header_as_pointers_of_git_lfs_are(head):
+    for data in (head.encode("latin-1"), head.encode("latin-1") + b"x" * 100):
+        with pytest.raises(sp.CorruptShard, match=f"s, byte 0: no tar header; it is {FOREIGN[head]}"):
+            names(data)
+
+
+def test_what_is_allowed_already_is_not_what_to_do():
+    for data, words in ((b"", "ends at byte 0, for it is empty"), (member("a.jpg"), "or is the only one")):
+        with pytest.raises(sp.TruncatedShard, match=words) as error:
+            list(group(read_members(data, shard="s", limits=Limits(missing_end=True)), "s"))
+        assert "missing_end" not in str(error.value)
 
 
 def test_hard_links_are_read_where_that_is_allowed():
