@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import chain
 from typing import Any
 
 from streampipe.checksum import crc32, headers_crc32
@@ -17,7 +16,7 @@ from streampipe.index.known import Known, columns_beside
 from streampipe.index.table import NEEDS, SUMS, ShardIndex, make
 from streampipe.samples import group
 from streampipe.source import Source, redact
-from streampipe.tar import BLOCK, Limits, Member, compression_of, read_members, stream_members
+from streampipe.tar import BLOCK, Limits, Member, begun, compression_of, read_members, stream_members
 from streampipe.tar.writer import Written
 
 _HELD = 128 << 20  # bytes of a shard that is held whole while its index is made
@@ -53,10 +52,9 @@ def scan(url: str, source: Source, limits: Limits, *, checksums: bool = True) ->
             facts[SUMS] = "headers"
             rows.sum_headers(data)
     else:
-        chunks = iter(source.chunks(url))
-        head = next(chunks, b"")
-        check_plain(url, head[:BLOCK])
-        tape = Tape(chain([head], chunks) if head else chunks)
+        head, chunks = begun(source.chunks(url))
+        check_plain(url, head)
+        tape = Tape(chunks)
         rows = Rows(shown, known, tape.crc32)
         rows.read(stream_members(tape, shard=shown, limits=limits, needs=needs), limits, needs)
         facts = tape.facts

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
-from itertools import chain
 from typing import Any
 
 from streampipe.context import Sample
@@ -11,7 +10,7 @@ from streampipe.index import Finder
 from streampipe.index.note import Note
 from streampipe.samples import group
 from streampipe.source import redact
-from streampipe.tar import BLOCK, Member, compression_of, decompress, stream_members
+from streampipe.tar import Member, begun, compression_of, decompress, stream_members
 
 
 def samples_of(
@@ -36,10 +35,8 @@ def samples_of(
 def _members(finder: Finder, url: str, coming: Sequence[str], note: Note | None) -> Iterator[Member]:
     """The members of a shard."""
     shown, limits = redact(url), finder.limits
-    chunks = finder.source.chunks(url, coming)
-    head = next(chunks, b"")
-    whole: Iterator[bytes] = chain([head] if head else [], chunks)
-    kind = compression_of(url, bytes(head[:BLOCK]))
+    head, whole = begun(finder.source.chunks(url, coming))
+    kind = compression_of(url, head)
     if kind is not None:
         if note is not None:
             note.give_up("that are compressed")

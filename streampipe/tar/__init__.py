@@ -1,6 +1,6 @@
 """Reading and writing tar archives without I/O: bytes in, members out, and the other way round."""
 
-from streampipe.tar.compression import compression_of, decompress
+from streampipe.tar.compression import begun, compression_of, decompress
 from streampipe.tar.header import BLOCK
 from streampipe.tar.limits import Limits
 from streampipe.tar.reader import Member, MissingEnd, read_members, read_range, stream_members
@@ -16,6 +16,7 @@ __all__ = [
     "MissingEnd",
     "TarWriter",
     "Written",
+    "begun",
     "check_key",
     "compression_of",
     "decompress",

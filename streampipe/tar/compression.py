@@ -6,6 +6,7 @@ import bz2
 import lzma
 import zlib
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Any
 
 from streampipe.errors import ConfigError, CorruptShard, LimitExceeded, TruncatedShard
@@ -40,6 +41,19 @@ def compression_of(shard: str, head: bytes) -> str | None:
         return None  # whatever it is called: what fetched it may have unpacked it
     name = shard.partition("?")[0].lower()
     return next((kind for kind, suffixes in _SUFFIXES.items() if name.endswith(suffixes)), None)
+
+
+def begun(chunks: Iterable[bytes]) -> tuple[bytes, Iterator[bytes]]:
+    """The first block of a shard that comes in chunks of any size, or what there is of it; and all chunks.
+
+    >>> head, chunks = begun([b"ab", b"c"])
+    >>> head, list(chunks)
+    (b'abc', [b'abc'])
+    """
+    source, head = iter(chunks), b""
+    while len(head) < BLOCK and (more := next(source, b"")):
+        head += more
+    return head[:BLOCK], chain([head] if head else [], source)
 
 
 def decompress(
