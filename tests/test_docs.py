@@ -267,14 +267,14 @@ def test_what_stands_for_other_libraries_runs(tmp_path, monkeypatch):
             assert next(iter(made), None) is not None, each
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/tasks.md", "llms.txt", "docs/comparison.md"])
-def test_a_document_names_what_there_is(document):
-    text = (ROOT / document).read_text()
+@pytest.mark.parametrize("path", [*DOCUMENTS, ROOT / "CONTRIBUTING.md", ROOT / "llms.txt"], ids=lambda path: path.name)
+def test_a_document_names_what_there_is(path):
+    text = path.read_text()
     named = [ROOT / path for path in re.findall(r"`((?:tests|docs|examples|streampipe)/[\w/.]*)`", text)]
-    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text)
+    links = re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
     made = {"docs/decisions/index.md"}  # by docs/site/hooks.py
-    linked = [(ROOT / document).parent / path for path in links if path not in made]
-    assert [path for path in named + linked if not path.exists()] == []
+    linked = [path.parent / link for link in links if link not in made]
+    assert [each for each in named + linked if not each.exists()] == []
     assert [name for name in re.findall(r"\bsp\.(\w+)", text) if not hasattr(sp, name)] == []
 
 

@@ -86,7 +86,7 @@ class Conditioning(Sequence[dict[str, Any]]):
         return (self[i] for i in range(len(self)))
 
     def __repr__(self) -> str:
-        return f"<{len(self)} captions with {', '.join(self._held[0]) if self._held else 'nothing'}>"
+        return f"<{len(self)} captions with {', '.join(self._held[0] if self._held else ()) or 'nothing'}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
         named = {name: [each[name] for each in self] for name in (self._held[0] if self._held else ())}

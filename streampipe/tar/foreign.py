@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+_IMAGE = "an image; give the folder that it lies in: it is streamed as it is, or packed by streampipe pack"
 _KNOWN = (
     (b"version https://git-lfs", "a Git LFS pointer; fetch what it points to: git lfs pull"),
     (b"PK\x03\x04", "a zip archive; unpack it, and pack it with tar --sort=name"),
@@ -12,6 +13,10 @@ _KNOWN = (
     (b"\x1f\x9d", "compressed with compress (.Z), which is not read here; decompress it: gzip -d"),
     (b"LZIP", "compressed with lzip, which is not read here; decompress it: lzip -d"),
     (b"\x89LZO", "compressed with lzop, which is not read here; decompress it: lzop -d"),
+    (b"\xff\xd8\xff", _IMAGE),
+    (b"\x89PNG", _IMAGE),
+    (b"RIFF", _IMAGE),
+    (b"GIF8", _IMAGE),
     (b"PAR1", "a Parquet file"),
     (b"ARROW1", "an Arrow file"),
     (b"\x89HDF", "an HDF5 file"),

@@ -194,6 +194,8 @@ FOREIGN = {
     "<!DOCTYPE html>": "a web page",
     "\n<?xml version='1.0'?><Error>": "an XML text",
     "PAR1": "a Parquet file",
+    "\xff\xd8\xff\xe0": "an image; give the folder that it lies in",
+    "\x89PNG\r\n": "an image",
     "\x1f\x9d": "compressed with compress",
 }
 
