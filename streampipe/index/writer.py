@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from streampipe.checksum import crc32
+from streampipe.checksum import Hashes, crc32
 from streampipe.decoding.codec import ImageHeader
 from streampipe.index.known import Known
 from streampipe.index.scan import Rows
@@ -26,11 +26,15 @@ class IndexWriter:
     (['0001'], [3], True)
 
     Without ``sha256`` the index has none of the shard, and is as it is otherwise: each sample has its crc32.
+    ``hashes`` makes it.
     """
 
-    def __init__(self, write: Callable[[bytes], object], name: str, sha256: bool = True) -> None:
+    def __init__(
+        self, write: Callable[[bytes], object], name: str, sha256: bool = True, hashes: Hashes | None = None
+    ) -> None:
         self._into = write
         self._digest = hashlib.sha256() if sha256 else None
+        self._hashes = hashes or Hashes()
         self._crc32 = 0
         self._rows = Rows(name, Known())
         self._tar = TarWriter(self._write)
@@ -53,6 +57,7 @@ class IndexWriter:
         """Write the end marker. The index."""
         self._tar.close()
         facts: dict[str, Any] = {"bytes": self._tar.offset}
+        self._hashes.finish()
         if self._digest is not None:
             facts["sha256"] = self._digest.hexdigest()
         return self._rows.to_index(facts, set())
@@ -60,5 +65,5 @@ class IndexWriter:
     def _write(self, data: bytes) -> None:
         self._into(data)
         if self._digest is not None:
-            self._digest.update(data)
+            self._hashes.update(self._digest, data)
         self._crc32 = crc32(data, self._crc32)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from streampipe.checksum import crc32
+from streampipe.checksum import Digest, Hashes, crc32
 from streampipe.decoding.codecs import ALL
 from streampipe.decoding.fields import decode_field
 from streampipe.decoding.movie import main_picture, videos_in
@@ -28,7 +28,7 @@ from streampipe.source import redact
 AGAIN = "make room or mend the disk, and run the same command again: finished shards are kept"
 
 
-_Facts = tuple[str | None, int | None]
+_Facts = tuple[Digest | None, int | None]
 """The digest of a sample's image as it was found (None: without), and the orientation of what is written."""
 
 
@@ -53,6 +53,7 @@ class Task:
     bucket: str | None = None
     unpickle: bool = False
     sha256: bool = True
+    beside: bool = False  # whether a thread may make them
 
 
 class Made(NamedTuple):
@@ -77,10 +78,10 @@ def make(task: Task, tell: Tell) -> Made:
     stills: list[str] = []
     place = task.out.of(task.name)
     try:
-        with task.out.draft(task.name) as draft:
-            writer = IndexWriter(draft.file.write, place, task.sha256)
+        with task.out.draft(task.name) as draft, Hashes(task.beside and task.sha256) as hashes:
+            writer = IndexWriter(draft.file.write, place, task.sha256, hashes)
             for found in task.contents:
-                _add(writer, found, task, skipped, facts, stills)
+                _add(writer, hashes, found, task, skipped, facts, stills)
                 tell(1)
             index = _with_facts(writer.close(), facts, task)
             table = index.to_bytes()
@@ -98,6 +99,7 @@ def make(task: Task, tell: Tell) -> Made:
 
 def _add(
     writer: IndexWriter,
+    hashes: Hashes,
     found: Loaded | Unreadable,
     task: Task,
     skipped: list[Skipped],
@@ -106,7 +108,7 @@ def _add(
 ) -> None:
     """Write a sample, and note the sha256 of its main image as it was found, and the orientation of what is written."""
     if isinstance(found, Loaded):
-        found, digest = _ready(found, task, stills)
+        found, digest = _ready(found, hashes, task, stills)
     if isinstance(found, Unreadable):
         if task.on_error == "raise":
             raise PackError(f"{found}; mend it, or pass --on-error skip to leave it out") from found
@@ -122,7 +124,7 @@ def _add(
     facts.append((digest, None if header is None else header.orientation))
 
 
-def _ready(found: Loaded, task: Task, stills: list[str]) -> tuple[Loaded | Unreadable, str | None]:
+def _ready(found: Loaded, hashes: Hashes, task: Task, stills: list[str]) -> tuple[Loaded | Unreadable, Digest | None]:
     """A sample as it is written, and the digest of its main image as it was found; or why it cannot be."""
     if task.unpickle:
         try:
@@ -133,7 +135,9 @@ def _ready(found: Loaded, task: Task, stills: list[str]) -> tuple[Loaded | Unrea
     if not images:
         return found, None
     main = main_picture(images)
-    digest = hashlib.sha256(found.fields[main]).hexdigest() if task.sha256 else None
+    digest = hashlib.sha256() if task.sha256 else None
+    if digest is not None:
+        hashes.update(digest, found.fields[main])
     name, fields = main, found.fields
     try:
         if task.change:
@@ -152,7 +156,7 @@ def _with_facts(index: ShardIndex, facts: list[_Facts], task: Task) -> ShardInde
     table = index.table
     columns: dict[str, pa.Array] = {}
     if task.sha256:
-        columns["sha256"] = pa.array([digest for digest, _ in facts], pa.string())
+        columns["sha256"] = pa.array([digest and digest.hexdigest() for digest, _ in facts], pa.string())
     columns["orientation"] = pa.array([orientation for _, orientation in facts], pa.int32())
     if task.bucket is not None:
         columns["bucket"] = pa.array([task.bucket] * len(facts), pa.string())

@@ -98,9 +98,9 @@ class Work:
         todo = [(name, each) for name, each in zip(names, self._shards, strict=True) if name not in done]
         with tqdm(total=self._supply.samples, unit=" samples", desc="pack", disable=not how.progress) as bar:
             bar.update(sum(each.count for name, each in zip(names, self._shards, strict=True) if name in done))
-            tasks = self._tasks(todo)
+            workers = workers_of(how.workers, self._supply, len(todo))
+            tasks = self._tasks(todo, beside=not workers and not isinstance(how.context, Cluster))
             try:
-                workers = workers_of(how.workers, self._supply, len(todo))
                 for made in _made(tasks, workers, how.context, bar.update):
                     note(self._out, made)
                     done[made.entry.shard] = made
@@ -113,7 +113,7 @@ class Work:
         shard = self._shards[number]
         return self._supply.contents(shard.start, shard.count).digest
 
-    def _tasks(self, todo: Sequence[tuple[str, Planned]]) -> Iterator[Task]:
+    def _tasks(self, todo: Sequence[tuple[str, Planned]], beside: bool) -> Iterator[Task]:
         job = self._job
         for name, shard in todo:
             contents = self._supply.contents(shard.start, shard.count)
@@ -128,6 +128,7 @@ class Work:
                 bucket,
                 job.unpickle,
                 job.sha256,
+                beside,
             )
 
 

@@ -139,7 +139,7 @@ def _planned(spec: Spec, work: Work, options: Options) -> Summary:
         if apart:
             in_workers(work, todo, workers, options.context, bar.update)
         for number in () if apart else todo:
-            work.make(number, bar.update)
+            work.make(number, bar.update, beside=True)
     others = sorted(set(range(work.shards)) - set(mine))
     summary.missing = len(_missing(work.pattern, others, options.source))
     summary.kept = work.shards - len(todo) - summary.missing
@@ -183,7 +183,7 @@ def _in_one_go(spec: Spec, pattern: str, options: Options, reason: str, advice: 
                 summary.kept += 1
                 _check_same(url, of_shard, options.source)
             else:
-                write_shard(url, of_shard, run, options.source, options.quality)
+                write_shard(url, of_shard, run, options.source, options.quality, beside=True)
             summary.shards += 1
     if is_done(pattern, summary.shards, options.source):
         url = redact(shard_url(pattern, summary.shards))

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from typing import Any
 
+from streampipe.checksum import Hashes
 from streampipe.context import Consumer, Run, Sample, where
 from streampipe.counters import counters
 from streampipe.engine.batches import read_batch
@@ -55,15 +56,15 @@ class Work:
     quality: int = QUALITY
     threads: int = 0
 
-    def make(self, number: int, tell: Tell) -> None:
-        """Write an output shard and its index."""
+    def make(self, number: int, tell: Tell, beside: bool = False) -> None:
+        """Write an output shard and its index; ``beside``: a thread makes its sha256."""
         consumer = Consumer(worker=number, num_workers=self.shards)
         run = Run(seed=self.seed, consumer=consumer, policy=self.policy, threads=self.threads)
         views = takes_views(self.chain)
         epoch, step = divmod(number, self.plan.batches)
         samples = told(read_batch(self.plan, epoch, step, run, views is not None), tell)
         made = through(self.chain, samples, run, views)
-        write_shard(shard_url(self.pattern, number), made, run, self.source, self.quality)
+        write_shard(shard_url(self.pattern, number), made, run, self.source, self.quality, beside)
 
 
 def planned(spec: Spec, size: int) -> tuple[Plan, tuple[AnyStage, ...]]:
@@ -105,11 +106,11 @@ def _cut(chain: tuple[AnyStage, ...]) -> tuple[tuple[AnyStage, ...], tuple[AnySt
     return first, chain[len(first) :]
 
 
-def write_shard(url: str, samples: Iterable[Any], run: Run, source: Source, quality: int) -> None:
+def write_shard(url: str, samples: Iterable[Any], run: Run, source: Source, quality: int, beside: bool = False) -> None:
     """Write samples as a shard, and its index before it: where there is a shard, there is its index."""
     run = run.in_stage("write")
-    with Draft(url, source) as draft:
-        writer = IndexWriter(draft.file.write, url)
+    with Draft(url, source) as draft, Hashes(beside) as hashes:
+        writer = IndexWriter(draft.file.write, url, hashes=hashes)
         count = 0
         for sample in samples:
             try:
