@@ -1,7 +1,10 @@
 """A folder of images to shards: ``sp.pack`` beside tar, webdataset's ShardWriter, LitData's optimize and MosaicML's
 MDSWriter on the same folder, and ``pipe.write`` beside ShardWriter. In one run; prints CPU time, and its ratio to tar.
 
-    python benchmarks/convert.py [--images FOLDER] [--samples 4000] [--repeat 3] [--workers 2]
+    python benchmarks/convert.py [--images FOLDER] [--samples 4000] [--repeat 3] [--workers 2] [--only tar pack ...]
+        [--before FOLDER]
+
+``--before``: a checkout of an earlier version, whose ``pack``, ``plain`` and ``write`` take part in the same turns.
 
 Each contender is a process of its own and takes its own CPU time, that of its children included, without imports; the
 contenders take turns. LitData and MosaicML's streaming take part where they are installed.
@@ -120,6 +123,7 @@ def optimize(folder, out, workers):
     litdata.optimize(_litdata, inputs, out, chunk_bytes="100MB", num_workers=max(1, workers), mode="overwrite")
 
 
+_BEFORE = ", "
 CONTENDERS = {each.__name__: each for each in (tar, pack, plain, write, shardwriter, mdswriter, optimize)}
 
 
@@ -137,8 +141,9 @@ def run_one(name: str, folder: str, out: str, workers: int) -> None:
     print(json.dumps([sum(after[:4]) - sum(before[:4]), time.perf_counter() - start]))
 
 
-def measure(name: str, folder: Path, workers: int) -> tuple[float, float] | None:
+def measure(name: str, folder: Path, workers: int, before: Path | None) -> tuple[float, float] | None:
     """CPU and wall seconds; None if it cannot run here."""
+    name, _, earlier = name.partition(_BEFORE)
     out = folder.parent / "out"
     shutil.rmtree(out, ignore_errors=True)
     if name == "tar":
@@ -147,7 +152,9 @@ def measure(name: str, folder: Path, workers: int) -> tuple[float, float] | None
         after = os.times()
         return sum(after[:4]) - sum(before[:4]), time.perf_counter() - start
     command = [sys.executable, __file__, "--one", name, "--folder", str(folder), "--workers", str(workers)]
-    done = subprocess.run([*command, "--out", str(out)], capture_output=True, text=True, check=False)
+    tree = before if earlier and before is not None else Path(__file__).resolve().parent.parent
+    env = {**os.environ, "PYTHONPATH": str(tree)}
+    done = subprocess.run([*command, "--out", str(out)], capture_output=True, text=True, check=False, env=env)
     if done.returncode:
         print(f"{name}: not run ({done.stderr.strip().splitlines()[-1]})", file=sys.stderr)
         return None
@@ -162,6 +169,8 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=4000)
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--workers", type=int, default=0)
+    parser.add_argument("--only", nargs="+", choices=CONTENDERS, default=list(CONTENDERS), metavar="NAME")
+    parser.add_argument("--before", type=Path, help="a checkout of an earlier version")
     parser.add_argument("--temp", help="where shards go (a disk in memory measures no disk)")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
@@ -174,14 +183,17 @@ def main() -> None:
         folder = given.images or make_folder(Path(temp) / "in", given.samples)
         files = [path for path in folder.rglob("*") if path.is_file()]
         size = sum(path.stat().st_size for path in files)
-        found: dict[str, list[tuple[float, float]]] = {name: [] for name in CONTENDERS}
+        names = ["tar", *(name for name in given.only if name != "tar")]  # which ratios are to
+        if given.before is not None:
+            names += [f"{name}{_BEFORE}before" for name in ("pack", "plain", "write") if name in names]
+        found: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
         if given.images:
             (Path(temp) / "in").symlink_to(given.images.resolve())
             folder = Path(temp) / "in"
         missing = set()
         for _ in range(given.repeat):
-            for name in [each for each in CONTENDERS if each not in missing]:
-                taken = measure(name, folder, given.workers)
+            for name in [each for each in names if each not in missing]:
+                taken = measure(name, folder, given.workers, given.before)
                 if taken is None:
                     missing.add(name)
                 else:
@@ -194,7 +206,7 @@ def main() -> None:
             cpu, wall = (statistics.median(each[i] for each in runs) for i in (0, 1))
             ratio = statistics.median(mine[0] / tars[0] for mine, tars in zip(runs, found["tar"], strict=False))
             rates = f"{len(files) / cpu:8.0f} files/s  {size / 1e6 / cpu:6.0f} MB/s"
-            print(f"{name:12} {cpu:6.2f} s CPU  {wall:6.2f} s wall  {ratio:5.2f} x tar  {rates}")
+            print(f"{name:14} {cpu:6.2f} s CPU  {wall:6.2f} s wall  {ratio:5.2f} x tar  {rates}")
 
 
 if __name__ == "__main__":
