@@ -151,7 +151,7 @@ class _Api(Web):
 
 
 def _parsed(url: str) -> _File:
-    found = _URL.fullmatch(url.partition("://")[2].partition("?")[0])
+    found = _URL.fullmatch(url.partition("://")[2].removesuffix("?download=true"))
     if found is None:
         raise ConfigError(
             f"{redact(url)} names no file of a repository: hf://datasets/owner/name/path, or with a revision "

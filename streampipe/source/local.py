@@ -7,6 +7,7 @@ read. A read of what is gone is a short read, which is an error. It costs one co
 
 from __future__ import annotations
 
+import fnmatch
 import glob
 import mmap
 import os
@@ -19,7 +20,7 @@ from time import perf_counter
 from streampipe.counters import counters
 from streampipe.errors import ShardChanged
 from streampipe.observe import Tally
-from streampipe.source.location import redact
+from streampipe.source.location import local_path, redact
 from streampipe.source.store import Pin
 
 DISK = "reading files"
@@ -118,16 +119,21 @@ def pin_of(file: str | int) -> Pin:
     return Pin(facts.st_size, None, f"{datetime.fromtimestamp(seconds, timezone.utc):%Y-%m-%d %H:%M:%S}.{rest:09d}")
 
 
-def folder_of_all(pattern: str) -> list[str] | None:
-    """What is in a local folder, sorted, if a glob means just that (``/data/shards/*``); else None.
+def of_one_folder(pattern: str) -> list[str] | None:
+    """What matches a glob, sorted, if it is of one local folder (``/data/shards/*.tar``); else None.
 
     It is the usual one, and a folder may hold 10^5 files: it is read, and nothing is asked of each.
     """
-    folder, _, name = pattern.rpartition("/")
+    folder, slash, name = pattern.rpartition("/")
     plain = _ESCAPED.sub(r"\1", folder)
-    if name != "*" or not os.path.isabs(folder) or glob.escape(plain) != folder:
+    plainly = "://" not in pattern and local_path(pattern) is not None
+    if not plainly or not glob.has_magic(name) or "**" in name or glob.escape(plain) != folder:
         return None
+    if not os.path.isabs(pattern):
+        plain = os.path.relpath(plain or ".")
+        slash, plain = ("", "") if plain == "." else ("/", plain)
+    matches = re.compile(fnmatch.translate(name)).match
     try:
-        return sorted(f"{plain}/{each}" for each in os.listdir(plain))
+        return sorted(f"{plain}{slash}{each}" for each in os.listdir(plain or slash or ".") if matches(each))
     except (FileNotFoundError, NotADirectoryError):
         return []

@@ -108,6 +108,10 @@ class ObStore:
         bucket, _, path = rest.partition("/")
         if not path:
             raise IsADirectoryError(f"{redact(url)} names no object")
+        if "" in path.split("/"):  # it would read another object, that has no such part
+            raise ConfigError(
+                f"{redact(url)} has an empty part, which obstore cannot ask for: leave out Network(stores=)"
+            )
         at = f"{scheme}://{bucket}"
         with self._lock:
             if at not in self._stores:

@@ -16,7 +16,7 @@ from streampipe.source.failures import cause, failure
 from streampipe.source.fetch import Fetch, attempt
 from streampipe.source.forward import Forward, fetched
 from streampipe.source.hub import HubStore
-from streampipe.source.local import BLOCK, LocalFile, folder_of_all, open_local, pin_of
+from streampipe.source.local import BLOCK, LocalFile, of_one_folder, open_local, pin_of
 from streampipe.source.location import check_scheme, is_chain, local_path, redact, scheme_of
 from streampipe.source.network import Network
 from streampipe.source.ranges import Ranges
@@ -304,7 +304,7 @@ class Source:
     def glob(self, pattern: str) -> list[str]:
         """The URLs that match a glob, sorted, as the store has them now."""
         try:
-            if (names := folder_of_all(pattern)) is not None:
+            if (names := of_one_folder(pattern)) is not None:
                 return names
             return self._folders(pattern).glob(pattern)
         except Exception as error:

@@ -136,7 +136,8 @@ class FsspecStore:
         """The URLs that match a glob, sorted, as the store has them now."""
         fs = self._fresh_listing(pattern)
         asked = self.path(pattern)
-        return sorted(_as_given(pattern, asked, path) for path in fs.glob(asked))
+        written = _as_given(pattern, asked)
+        return sorted(map(written, fs.glob(asked)))
 
     def files(self, url: str) -> Iterator[tuple[str, int, str | None]]:
         """The files below a folder, directory after directory: path below it, bytes, version."""
@@ -258,8 +259,8 @@ def _kind_of(url: str) -> str:
     return f"{before}{scheme}{behind} {named}"
 
 
-def _as_given(pattern: str, asked: str, path: str) -> str:
-    """A path from a store's listing, written as the user wrote the pattern: with its scheme, relative if it was.
+def _as_given(pattern: str, asked: str) -> Callable[[str], str]:
+    """What writes a path of a store's listing as the user wrote the pattern: with its scheme, relative if it was.
 
     Args:
         asked: the pattern's path in the store, which may lack parts that lie before it in the pattern (an account).
@@ -267,16 +268,20 @@ def _as_given(pattern: str, asked: str, path: str) -> str:
     before, part, behind = parts_of(pattern)
     scheme, remote, rest = part.partition("://")
     if not remote:
-        return path if os.path.isabs(pattern) else os.path.relpath(path)
-    if "://" in path:
-        return path
+        return str if os.path.isabs(pattern) else os.path.relpath
     pairs = zip(reversed(part), reversed(asked), strict=False)
     same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
-    lead = asked[: len(asked) - same]
-    if not glob.has_magic(lead) and path.startswith(lead):
-        return f"{before}{part[: len(part) - same]}{path[len(lead) :]}{behind}"
+    lead, ours = asked[: len(asked) - same], part[: len(part) - same]
     slash = "/" if rest.startswith("/") else ""
-    return f"{before}{scheme}://{slash}{path.lstrip('/')}{behind}"
+
+    def written(path: str) -> str:
+        if "://" in path:
+            return path
+        if path.startswith(lead) and not glob.has_magic(lead):
+            return f"{before}{ours}{path[len(lead) :]}{behind}"
+        return f"{before}{scheme}://{slash}{path.lstrip('/')}{behind}"
+
+    return written
 
 
 BUILT_IN.update(

@@ -90,6 +90,12 @@ def test_revisions_are_names_commits_and_refs(hub, url, commit, asked):
     assert commit in paths(hub, "file")[-1]
 
 
+def test_a_question_mark_may_be_part_of_a_name(hub):
+    with pytest.raises(sp.ShardMissing):
+        source_of(hub).read("hf://datasets/o/d/data/a.tar?b")
+    assert source_of(hub).read("hf://datasets/o/d/data/a.tar?download=true", 0, 5) == DATA[:5]
+
+
 @pytest.mark.parametrize("kind", ["api", "file"])
 @pytest.mark.parametrize(
     ("status", "headers", "says"),

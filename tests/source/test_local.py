@@ -11,7 +11,7 @@ import pytest
 import streampipe as sp
 from streampipe.index import index
 from streampipe.source import Source
-from streampipe.source.local import BLOCK, folder_of_all, open_local
+from streampipe.source.local import BLOCK, of_one_folder, open_local
 from streampipe.urls import ShardList
 from tests.data import shard
 
@@ -92,14 +92,19 @@ def test_what_an_index_knows_is_read_from_a_shard_that_grew_shorter_behind_it(tm
 
 
 @pytest.mark.parametrize("name", ["plain", "with [brackets] and *", ".hidden"])
-def test_all_that_is_in_a_folder_is_what_any_glob_finds(tmp_path, name):
+def test_what_is_in_one_folder_is_what_any_glob_finds(tmp_path, name, monkeypatch):
     folder = tmp_path / name
     (folder / "inside").mkdir(parents=True)
     for each in ("b.tar", "a.tar", ".c.tar", "d[1].tar"):
         (folder / each).touch()
-    pattern = f"{glob.escape(str(folder))}/*"
-    found = folder_of_all(pattern)
-    assert found == sorted(f"{folder}/{each.name}" for each in folder.iterdir())
-    assert found == Source().glob(pattern) == sorted(fsspec.filesystem("file").glob(pattern))
-    assert folder_of_all(f"{tmp_path}/none/*") == []
-    assert folder_of_all(f"{tmp_path}/*/*") is folder_of_all("s3://bucket/*") is folder_of_all("here/*") is None
+    here = glob.escape(str(folder))
+    assert of_one_folder(f"{here}/*") == sorted(f"{folder}/{each.name}" for each in folder.iterdir())
+    monkeypatch.chdir(folder)
+    for pattern in ("*", "*.tar", "[!a].tar", "?.tar", "*[[]1].tar", "no*"):
+        there = f"{here}/{pattern}"
+        found = of_one_folder(there)
+        assert found == Source().glob(there) == sorted(fsspec.filesystem("file").glob(there))
+        assert of_one_folder(pattern) == [os.path.relpath(each) for each in found]
+        assert of_one_folder(f"../{glob.escape(name)}/{pattern}") == of_one_folder(pattern)
+    assert of_one_folder(f"{tmp_path}/none/*") == []
+    assert of_one_folder(f"{tmp_path}/*/*") is of_one_folder("s3://bucket/*") is of_one_folder("here/**") is None

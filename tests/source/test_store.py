@@ -192,6 +192,8 @@ def test_obstore_says_what_is_wrong(s3, name):  # noqa: F811
         with pytest.raises(sp.AccessDenied, match="with the keys of storage_options") as caught:
             Source({**options, "endpoint_url": server.at}, network=network).read("s3://bucket/x")
         assert "hidden" not in str(caught.value)
+    with pytest.raises(sp.ConfigError, match="has an empty part"):
+        Source(options, network=network).read(f"s3://bucket//{name}")
     s3[0].put_object(Bucket="bucket", Key="nothing.tar", Body=b"")
     assert whole(Source(options, network=network), "s3://bucket/nothing.tar") == b""
 
