@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
@@ -105,16 +106,39 @@ def _in_folder(url: str) -> list[str]:
 
     Its ``state.json`` names them, where there is one (``save_to_disk``). What ``map`` and ``filter`` left beside them
     (``cache-...``) is what they made of the same rows.
+
+    Raises:
+        ConfigError: they are of several splits, as in the cache of ``load_dataset``.
     """
     folder = local_path(url)
     if folder is None or not os.path.isdir(folder):
         return [url]
-    try:
-        with open(os.path.join(folder, "state.json"), "rb") as file:
-            return [os.path.join(folder, each["filename"]) for each in json.load(file)["_data_files"]]
-    except (OSError, ValueError, KeyError, TypeError):
-        names = sorted(name for name in os.listdir(folder) if name.endswith(".arrow"))
+    state = _said(folder, "state.json", "_data_files")
+    if isinstance(state, list) and all(isinstance(each, dict) and "filename" in each for each in state):
+        return [os.path.join(folder, each["filename"]) for each in state]
+    names = sorted(name for name in os.listdir(folder) if name.endswith(".arrow"))
     found = [name for name in names if not name.startswith(_CACHE)]
+    splits = [name for name in _said(folder, "dataset_info.json", "splits") or () if _of_split(name, found)]
+    if len(splits) > 1:
+        raise ConfigError(
+            f"{folder} holds the splits {', '.join(map(repr, splits))}: name the files of one, as in "
+            f"{folder}/*-{splits[0]}*.arrow"
+        )
     if found and len(found) < len(names):
         counters.add("listing", "caches of datasets passed over", len(names) - len(found))
     return [os.path.join(folder, name) for name in found or names] or [f"{url}/*.arrow"]
+
+
+def _said(folder: str, name: str, what: str) -> Any:
+    """What a file of ``datasets`` in a folder says of something; None if there is none that does."""
+    try:
+        with open(os.path.join(folder, name), "rb") as file:
+            return json.load(file)[what]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _of_split(split: object, names: Sequence[str]) -> bool:
+    """Whether some of the files are those of a split: ``NAME-SPLIT.arrow``, ``NAME-SPLIT-00000-of-00002.arrow``."""
+    form = re.compile(rf".*-{re.escape(str(split))}(-\d{{5}}-of-\d{{5}})?\.arrow")
+    return any(form.fullmatch(name) for name in names)

@@ -32,6 +32,17 @@ def test_caches_of_datasets_are_no_samples(tmp_path, saved):
     assert counters.get("listing", "caches of datasets passed over") - before == (0 if saved else 1)
 
 
+def test_a_folder_of_several_splits_is_not_one_dataset(tmp_path):
+    for name in ("set-train-00000-of-00002", "set-train-00001-of-00002", "set-test", "cache-1f"):
+        write(tmp_path / f"{name}.arrow", [name])
+    (tmp_path / "dataset_info.json").write_text(json.dumps({"splits": {"train": {}, "test": {}, "more": {}}}))
+    with pytest.raises(sp.ConfigError, match=r"holds the splits 'train', 'test': name the files of one"):
+        texts(tmp_path)
+    assert texts(f"{tmp_path}/*-train*.arrow") == ["set-train-00000-of-00002", "set-train-00001-of-00002"]
+    (tmp_path / "set-test.arrow").unlink()
+    assert len(texts(tmp_path)) == 2
+
+
 def test_a_folder_of_caches_alone_is_what_was_asked_for(tmp_path):
     write(tmp_path / "cache-3f1b.arrow", ["a"])
     assert texts(tmp_path) == ["a"]
