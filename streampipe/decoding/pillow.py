@@ -22,6 +22,7 @@ from streampipe.errors import ConfigError, DecodeError
 
 ANIMATED = "animations, first frame taken"
 _STRIP = 1 << 22  # pixels that are converted at once: what is in between is a multiple of it, not of the image
+_NO_RANGE = "which have no known range; register a decoder that scales them: decode(decoders={'tiff': my_function})"
 _PLUGINS = {
     "jpeg": ("PIL.JpegImagePlugin", "JpegImageFile", ""),
     "png": ("PIL.PngImagePlugin", "PngImageFile", ""),
@@ -147,10 +148,7 @@ def check_range(image: Image.Image) -> None:
         DecodeError: they are floating-point numbers.
     """
     if image.mode == "F":
-        raise DecodeError(
-            "its pixels are floating-point numbers, which have no known range; register a decoder that scales them: "
-            "decode(decoders={'tiff': my_function})"
-        )
+        raise DecodeError(f"its pixels are floating-point numbers, {_NO_RANGE}")
 
 
 def has_alpha(image: Image.Image) -> bool:
@@ -175,14 +173,20 @@ def _composited(image: Image.Image, background: Colour, profile: bytes | None) -
 
 
 def of_16_bits(image: Image.Image, background: Colour, profile: bytes | None = None) -> Pixels:
-    """An image of 16 bits, in RGB: scaled to 8, in sRGB, its transparent colour replaced by the background."""
+    """An image of 16 bits, in RGB: scaled to 8, in sRGB, its transparent colour replaced by the background.
+
+    Raises:
+        DecodeError: it has more bits, and uses them.
+    """
     rgb = np.empty((image.height, image.width, 3), np.uint8)
     clear = image.info.get("transparency")
     alpha = None if not isinstance(clear, int) else np.empty((image.height, image.width, 1), np.uint8)
     notes: tuple[str, ...] = ()
     for rows, strip in _strips(image):
         stored = np.asarray(strip)
-        rgb[rows] = ((stored.astype(np.int64).clip(0, 65535) + 128) // 257)[..., None]
+        if image.mode == "I" and not (stored.min() >= 0 and stored.max() < 1 << 16):
+            raise DecodeError(f"its pixels are whole numbers from {stored.min()} to {stored.max()}, {_NO_RANGE}")
+        rgb[rows] = ((stored.astype(np.int64) + 128) // 257)[..., None]
         if profile:
             rgb[rows], notes = array_to_srgb(rgb[rows], profile)
         if alpha is not None:

@@ -98,6 +98,16 @@ def test_a_transparent_mask_is_nothing_where_nothing_is_drawn():
     assert made[0].tolist() == [[255, 0], [0, 0]]
 
 
+def test_pixels_of_32_bits_are_no_white_picture():
+    within, beyond = (encoded(Image.fromarray(np.array([[0, n]], np.int32)), "TIFF") for n in (65535, 70_000))
+    pipe = [sp.from_iterable([{"__key__": "a", "tif": data}]).decode(formats=("tiff",)) for data in (within, beyond)]
+    assert [each["tif"][0].tolist() for each in pipe[0]] == [[[0, 255]]]
+    with pytest.raises(
+        sp.DecodeError, match="whole numbers from 0 to 70000, which have no known range; register a dec"
+    ):
+        list(pipe[1])
+
+
 def test_grey_palettes_are_one_channel_and_others_their_colours():
     image = Image.new("P", (2, 1))
     image.putdata([1, 0]) if not hasattr(image, "frombytes") else image.frombytes(b"\1\0")
