@@ -47,6 +47,5 @@ def refuse_of_workers(persistent: bool, timeout: float, context: Any, init: Any)
     }
     for name in (name for name, is_said in said.items() if is_said):
         raise ConfigError(
-            f"loader: {name}= is of worker processes, and num_workers=0 has none: leave it out, or give num_workers=1 "
-            f"or more"
+            f"loader: {name}= needs num_workers=1 or more: it is of worker processes, and there are none; leave it out"
         )

@@ -383,7 +383,7 @@ def test_wrong_options_are_refused(tmp_path, options):
 def test_options_of_workers_are_refused_where_there_are_none(tmp_path, options):
     write_shards(tmp_path, [1])
     for threads in (0, 2):
-        with pytest.raises(sp.ConfigError, match=f"loader: {next(iter(options))}= is of worker processes, and num_wor"):
+        with pytest.raises(sp.ConfigError, match=f"loader: {next(iter(options))}= needs num_workers=1 or more: it is"):
             pipeline(tmp_path).loader(threads=threads, **options)
 
 
