@@ -285,7 +285,11 @@ def _chosen(there: Sequence[str], url: str, on: str, names: Sequence[str] | None
         raise IndexMismatch(
             f"{redact(url)} has no column {on!r} for the keys (it has {', '.join(there[:30])}); name it in on="
         )
-    return [each for each in there if names is None or each == on or each in names]
+    found = [each for each in there if names is None or each == on or each in names]
+    twice = next((each for each in found if found.count(each) > 1), None)
+    if twice is not None:
+        raise IndexMismatch(f"{redact(url)} has {found.count(twice)} columns {twice!r}: give each a name of its own")
+    return found
 
 
 def _plain(column: pa.ChunkedArray, name: str, shown: str) -> pa.Array:
@@ -293,6 +297,8 @@ def _plain(column: pa.ChunkedArray, name: str, shown: str) -> pa.Array:
     kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
     if pa.types.is_boolean(kind) or pa.types.is_null(kind):
         wanted = pa.bool_()
+    elif pa.types.is_uint64(kind):  # some are larger than whole numbers are here
+        return column.cast(kind).cast(pa.float64(), safe=False).combine_chunks()
     elif pa.types.is_integer(kind):
         wanted = pa.int64()
     elif pa.types.is_floating(kind) or pa.types.is_decimal(kind):

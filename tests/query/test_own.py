@@ -132,6 +132,29 @@ def test_what_looks_like_a_date_is_a_text_in_keys_and_columns(tmp_path, kind):
     assert keys_where(tmp_path / "0.tar", "day >= '2024-01-02'", path) == ["2024-01-02"]
 
 
+@pytest.mark.parametrize("name", ["t", "key"])
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_two_columns_of_one_name_are_refused_where_they_are_asked_for(shards, tmp_path, name, kind):
+    path = tmp_path / f"f.{kind}"
+    names = ["key", "t", "u", name]
+    if kind == "csv":
+        path.write_text(",".join(names) + "\n0001,1,2,3\n")
+    else:
+        pq.write_table(
+            pa.Table.from_arrays([pa.array(["0001"]), *(pa.array([i]) for i in range(3))], names=names), path
+        )
+    with pytest.raises(sp.IndexMismatch, match=f"f.{kind} has 2 columns '{name}'"):
+        keys(sp.stream(shards).where("t > 0", facts=path))
+    if name == "t":
+        assert keys_where(shards, "u > 0", path) == ["0001"]
+
+
+def test_numbers_of_64_bits_without_a_sign_are_read(shards, tmp_path):
+    path = tmp_path / "f.parquet"
+    pq.write_table(pa.table({"key": ["0001", "0002"], "n": pa.array([1, 1 << 63], pa.uint64())}), path)
+    assert keys_where(shards, "n > 1", path) == ["0002"]
+
+
 def test_a_line_may_be_of_any_length(shards, tmp_path):
     path = tmp_path / "f.jsonl"
     path.write_text("".join(json.dumps({"key": f"{i:04d}", "n": i, "t": "x" * (i << 20)}) + "\n" for i in range(3)))
