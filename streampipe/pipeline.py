@@ -191,15 +191,23 @@ class Pipeline(Fluent, IterableDataset[Any]):
     def set_epoch(self, epoch: int) -> None:
         """The next plain pass is epoch ``epoch``, in persistent workers too; a state of another epoch is given up."""
         check_number("set_epoch", "epoch", epoch, 0)
-        if self._resume is not None and self._resume["epoch"] != epoch:
+        loaded = self._loaded
+        if loaded is not None and loaded["epoch"] != epoch:
             warnings.warn(
-                f"the loaded state, which stands in epoch {self._resume['epoch']}, is given up by set_epoch({epoch})",
+                f"the loaded state, which stands in epoch {loaded['epoch']}, is given up by set_epoch({epoch})",
                 UserWarning,
                 stacklevel=2,
             )
-            self._resume = None
-        if self._resume is None:
+            loaded = self._resume = None
+        if loaded is None:
             self._clock.set(epoch)
+
+    @property
+    def _loaded(self) -> dict[str, Any] | None:
+        """The state that was loaded and that no pass has taken, here or in a worker."""
+        if self._resume is not None and self._clock.took_state:
+            self._resume = None
+        return self._resume
 
     def loader(
         self,
@@ -253,8 +261,8 @@ class Pipeline(Fluent, IterableDataset[Any]):
             progress=progress,
             **unknown,
         )
-        if self._resume is not None:
-            loader.load_state_dict(self._resume)
+        if self._loaded is not None:
+            loader.load_state_dict(self._loaded)
         return loader
 
     @spelt
@@ -355,8 +363,8 @@ class Pipeline(Fluent, IterableDataset[Any]):
                 "the last pass over this pipeline ran in the workers of a plain DataLoader, and nobody knows here how "
                 "far they are: use pipe.loader(num_workers=n) and its state_dict(), or torchdata's StatefulDataLoader"
             )
-        if self._resume is not None:
-            return dict(self._resume)
+        if self._loaded is not None:
+            return dict(self._loaded)
         if self._pass is None:
             epochs = self.spec.epochs
             new = {"kind": "new", "epoch": self._clock.next(epochs or 1), "step": 0, "epochs": epochs, "steps": None}
@@ -404,7 +412,9 @@ class Pipeline(Fluent, IterableDataset[Any]):
             set_token(self._token)
         if self._yields is Takes.BATCHES:
             refuse_second_batch()
-        state, self._resume = self._resume, None
+        state = self._loaded if info is None else self._resume
+        if info is not None:
+            self._resume = None
         self._pass = PlainPass(self.spec, Consumer(rank, world_size, worker, num_workers), self._clock, state)
         return iter(self._pass)
 

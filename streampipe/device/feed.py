@@ -65,7 +65,7 @@ class DeviceLoader:
             DecodeError: an image is damaged; under ``on_error="skip"`` another sample of the batch takes its place.
         """
         self._leave()
-        self._state, self._running = self.loader.rank_state(), True
+        self._state, self._running = self.loader.rank_state(), False  # before it is asked for a batch it is no pass
         self._watch.loop.begin()
         flow = self._flow = ahead(self._made(), self.prefetch)
         return self._given(flow)
@@ -121,6 +121,7 @@ class DeviceLoader:
         watchers = self.loader._watchers
         if watchers is not None:
             watchers.begins(self.loader._length(), self.summary, lambda: self._state)
+        self._running = True
         try:
             while True:
                 loop.asks()

@@ -13,6 +13,8 @@ from torch.utils.data import get_worker_info
 from streampipe.rng import derive
 
 _BITS = 32
+_OWNER = (1 << _BITS) - 1
+_PASSES, _KEPT = 3, 509  # where the passes stand, and how many: one page of memory with what stands before
 _sets = itertools.count(1)
 _token = 0  # in a worker: of the set of workers that it is one of
 
@@ -21,18 +23,23 @@ class Clock:
     """Counts the plain passes over a pipeline. Every pass begins a new epoch; ``set`` says which is the next one.
 
     A plain DataLoader never calls its dataset in the parent, only in its workers, which must agree without talking.
-    What they share is a pass's identity: the token of their set of workers, and how often this set was started. One
-    64-bit number in shared memory holds (epoch, identity of the pass that began it). A worker that finds its own pass
-    there takes that epoch; any other value means that it is the first to see a new pass, and it writes the next epoch.
-    Workers that race write the same number, so no lock is needed, and none is held when a worker is killed.
+    What they share is a pass's identity: the token of their set of workers, and how often this set was started. A
+    64-bit number in shared memory holds (epoch, identity) of the pass that began last, and one of many more, found by
+    the identity, those of each. A worker that finds its own pass there takes that epoch, however many others began
+    since; else it is the first to see a new pass, and writes the next epoch. Workers that race write the same number,
+    so no lock is needed, and none is held when a worker is killed.
 
     Two more cells: the identity of the pass that a loaded state was for, so that no later set of workers, which
     inherits the state too, takes it again; and whether a worker began the last pass, of which the parent knows nothing.
     """
 
     def __init__(self) -> None:
-        self._cell: torch.Tensor = torch.zeros(3, dtype=torch.int64, device="cpu").share_memory_()  # type: ignore[no-untyped-call]
+        self._cell: torch.Tensor = _shared(torch.zeros(_PASSES + _KEPT, dtype=torch.int64, device="cpu"))
         self._started = 0  # by this process's copy: how many passes it began
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._cell = _shared(self._cell)  # of a copy: its workers must agree, too
 
     def set(self, epoch: int) -> None:
         """The next pass begins at ``epoch``."""
@@ -42,13 +49,18 @@ class Clock:
         """A state was loaded: the next pass may take it."""
         self._cell[1] = 0
 
+    @property
+    def took_state(self) -> bool:
+        """Whether a pass has taken the state that was loaded."""
+        return bool(self._cell[1])
+
     def start(self) -> int:
         """A pass starts in this process: its identity."""
         self._started += 1
         info = get_worker_info()
         parts = ("main", os.getpid(), self._started) if info is None else (info.seed - info.id, _token, self._started)
         self._cell[2] = int(info is not None)
-        return derive(*parts) % ((1 << _BITS) - 1) + 1
+        return derive(*parts) % _OWNER + 1
 
     def takes_state(self, identity: int) -> bool:
         """Whether the state that was loaded is for this pass."""
@@ -58,26 +70,37 @@ class Clock:
 
     def begin(self, identity: int, epochs: int) -> int:
         """The first epoch of a pass of ``epochs`` epochs that begins now, in this process."""
-        value = int(self._cell[0])
-        epoch, owner = value >> _BITS, value & ((1 << _BITS) - 1)
-        if owner != identity:
-            epoch += epochs if owner else 0  # owner 0: set() named this epoch, or nothing ran yet
-            self.claim(identity, epoch)
-        return epoch
+        mine = int(self._cell[self._place(identity)])
+        return mine >> _BITS if mine & _OWNER == identity else self.next(epochs)
 
     def claim(self, identity: int, epoch: int) -> None:
-        """This pass is that of ``epoch``."""
-        self._cell[0] = epoch << _BITS | identity
+        """This pass is that of ``epoch``. Who is told later than others changes nothing: a newer one may have begun."""
+        value, place = epoch << _BITS | identity, self._place(identity)
+        if int(self._cell[place]) != value:
+            self._cell[place] = value
+            self._cell[0] = value
 
     def next(self, epochs: int) -> int:
         """The epoch that a pass would begin at if it began now."""
+        value = int(self._cell[0])  # owner 0: set() named this epoch, or nothing ran yet
+        return (value >> _BITS) + (epochs if value & _OWNER else 0)
+
+    def passed(self, epoch: int) -> bool:
+        """Whether a pass of that epoch, or a later one, began last."""
         value = int(self._cell[0])
-        return (value >> _BITS) + (epochs if value & ((1 << _BITS) - 1) else 0)
+        return bool(value & _OWNER) and value >> _BITS >= epoch
+
+    def _place(self, identity: int) -> int:
+        return _PASSES + identity % _KEPT
 
     @property
     def ran_in_workers(self) -> bool:
         """Whether the last pass ran in the workers of a plain DataLoader."""
         return bool(self._cell[2]) and get_worker_info() is None
+
+
+def _shared(cell: torch.Tensor) -> torch.Tensor:
+    return cell if cell.is_shared() else cell.share_memory_()  # type: ignore[no-untyped-call]
 
 
 def token_of_workers() -> int:

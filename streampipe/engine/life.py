@@ -64,6 +64,7 @@ class Life:
         self.received_in_all = 0  # items, of all passes since training began, those before a loaded state too
         self.at: Any = None  # where the stream stands; None: at the beginning of the pass
         self.running = False  # the pass was begun, and has not ended
+        self.asked = False  # for an item of that pass: before that it is none, and what begins again is the same one
         self.loaded = False  # the pass that comes next was loaded
 
     @property
@@ -78,7 +79,7 @@ class Life:
 
     def begin(self) -> None:
         """A pass begins: the one that comes next. One that runs was left."""
-        if self.running:
+        if self.running and self.asked:
             self._over()
         if self._learns and self._compiled is not None and self._whole.level is not Level.INDEXED:
             self._whole = self.engine = self._compiled(None)
@@ -87,7 +88,11 @@ class Life:
             self.engine.check(self.epochs is not None, self.ranks)
         if self.at is None:
             self.at = self._beginning()
-        self.running, self.loaded = True, False
+        self.running, self.asked = True, False
+
+    def asks(self) -> None:
+        """An item of the pass that runs is wanted."""
+        self.asked, self.loaded = True, False
 
     def _beginning(self) -> Any:
         """Where the pass begins; one in steps behind as many as all before it have, where that place can be found."""
@@ -130,11 +135,13 @@ class Life:
         """
         if epoch < 0:
             raise ConfigError(f"an epoch is 0 or more, not {epoch}")
-        if self.running and epoch != self.name:
+        running = self.running and self.asked
+        if running and epoch != self.name:
             self._over()  # it was left: the caller goes on to another pass
+            running = False
         endless = self.epochs is None and self.steps is None
         coming = self.engine.epoch_of(self.at) if endless and self.at is not None else self.name
-        if epoch == coming and not self.running:
+        if epoch == coming and not running:
             return False
         if self.loaded:
             warnings.warn(
@@ -179,9 +186,9 @@ class Life:
                 f"the state is of worker {of[0]} of {of[1]} of a plain DataLoader, which does not know what its "
                 f"siblings took: load it where it was saved, or save and load with pipe.loader()"
             )
-        self.received_in_all = first.get("batches", 0)
         if first["kind"] == "new":
             self._reset(first["epoch"])
+            self.received_in_all = first.get("batches", 0)
             return
         whole, learnt = self._whole, was_learnt(first)
         if self._compiled is not None and learnt is not None and learnt is (whole.level is Level.STREAMED):
@@ -193,12 +200,13 @@ class Life:
             )
         self.engine, self.at = whole.load(found, self.rank, self.ranks)
         self.running, self.loaded = False, True
+        self.received_in_all = first.get("batches", 0)
         self._name(first)
 
     def rewind(self, state: Mapping[str, Any], running: bool) -> None:
         """A pass was left behind one of its states: what came later was not given out. ``running``: it had more."""
         self.load([state])
-        self.running, self.loaded = running, False
+        self.running, self.asked, self.loaded = running, running, False
         if running and self.at is None:
             self.at = self._beginning()
 

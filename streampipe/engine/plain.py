@@ -37,17 +37,18 @@ class PlainPass:
         self.engine = compile(spec, Job(consumer.world_size, workers, learnt=learnt))
         if spec.epochs is not None:
             self.engine.check(True, consumer.world_size)
-        if state is not None and state["kind"] == "new":
-            clock.set(state["epoch"])
+        self._clock, self._identity, self._in_worker = clock, identity, in_worker
+        if in_worker and state is not None and not clock.takes_state(identity):
             state = None
-        if state is not None and clock.takes_state(identity):
-            self._resume(state)
-            clock.set(self.name)
-        else:
+        self._loaded, self._whole = state is not None, self.engine
+        if state is None:
             self._begin(clock.begin(identity, epochs) if in_worker else clock.next(epochs))
+        elif state["kind"] == "new":
+            self._begin(state["epoch"])
+        else:
+            self._resume(state)
         if in_worker:
             clock.claim(identity, self.name)
-        self._clock, self._identity = clock, identity
         self.valid = True
         self._stride = self.engine.stride(consumer)
 
@@ -79,7 +80,7 @@ class PlainPass:
             self.name = epoch  # a worker's rest may be empty: whether the pass is over, its siblings know
 
     def __iter__(self) -> Iterator[Any]:
-        self._clock.claim(self._identity, self.name)  # here, an iterator that nobody asks for an item is no pass
+        self._is_asked()
         self._check_valid()
         while True:
             given = 0
@@ -98,6 +99,16 @@ class PlainPass:
             )
         if self._alone:
             self._over()
+
+    def _is_asked(self) -> None:
+        """An iterator that nobody asks for an item is no pass: what it was to be is left to the one that is asked."""
+        clock = self._clock
+        if not self._in_worker:
+            late = not clock.takes_state(self._identity) if self._loaded else clock.passed(self.name)
+            if late:
+                self.engine = self._whole
+                self._begin(clock.next(self._ends or 1))
+        clock.claim(self._identity, self.name)
 
     def _check_valid(self) -> None:
         if not self.valid:

@@ -138,6 +138,10 @@ class Feed(IterableDataset[Parcel]):
         """In the parent: what workers make for the pass that is open is not wanted any more."""
         self._shared[2] += 1
 
+    def leave_to_parent(self) -> None:
+        """In a fork of the parent: its workers are told nothing from here."""
+        self._shared = self._shared.clone().share_memory_()  # type: ignore[no-untyped-call]
+
     def __iter__(self) -> Iterator[Parcel]:
         info = get_worker_info()
         if info is None or self.task is None or not (self.is_asked or self._passes):

@@ -165,6 +165,7 @@ class Loader(DataLoader[Any]):
         self._open: weakref.ref[Pass] | None = None  # the one that may be used; it holds this loader, not the reverse
         self._judge = pipe.spec.policy.fresh()  # of the pass that runs: what was skipped in all workers
         self._flow: Generator[Received, None, None] | None = None  # of an endless stream, that passes are cut from
+        self._process = os.getpid()  # whose threads and workers make items
         super().__init__(
             self._feed,
             batch_size=None,
@@ -399,6 +400,12 @@ class Loader(DataLoader[Any]):
         self._life.load([checked_state(each) for each in given])
         self._close()
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise ConfigError(
+            "a loader is not copied or pickled, because what it gives out is counted once: copy or pickle the "
+            "pipeline, and make a loader there with pipe.loader(...), which goes on from this one's state_dict()"
+        )
+
     def __iter__(self) -> Any:
         return self._begun(self._watchers)
 
@@ -439,6 +446,7 @@ class Loader(DataLoader[Any]):
 
     def _stop(self) -> None:
         """End what makes items ahead."""
+        self._leave_to_parent()
         flow, self._flow = self._flow, None
         if flow is not None:
             self._feed.give_up()
@@ -449,8 +457,17 @@ class Loader(DataLoader[Any]):
         """What comes has ended."""
         self._flow = None
 
+    def _leave_to_parent(self) -> None:
+        """In a fork: what makes items is the parent process's. It begins anew here, where this loader stands."""
+        if self._process != os.getpid():
+            self._process = os.getpid()
+            _of_parents.append((self._flow, self._iterator))
+            self._flow = self._iterator = None
+            self._feed.leave_to_parent()
+
     def _received(self) -> Iterator[Received]:
         """What comes from here on; begun when the first item is wanted."""
+        self._leave_to_parent()
         if self._flow is None:
             life, feed = self._life, self._feed
             at, engine = life.at, life.engine
@@ -508,6 +525,10 @@ def _chosen(pipe: HasSpec, world: tuple[int, int], prefetch: int, context: Any, 
         torch.distributed.broadcast_object_list(found, src=0)
     choice: Choice = found[0]
     return choice
+
+
+_of_parents: list[Any] = []
+"""In a fork: what its parent runs. It is held for ever, because ending it here would end it there."""
 
 
 @dataclass(frozen=True)

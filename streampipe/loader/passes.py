@@ -81,6 +81,7 @@ class Pass:
         life = self._life
         if not self.over:
             self._loader._recorder.asks()
+        life.asks()
         if self.over or (self.complete and life.steps is not None):
             self.over = True
             self._ends()

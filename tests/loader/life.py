@@ -222,6 +222,18 @@ def a_break_in_mid_pass(case: Case) -> None:
         assert list(session) == case.stream[3 + case.steps : 3 + 2 * case.steps]
 
 
+@row(lambda case: _by_the_pipeline(case))
+def an_iterator_that_nobody_asks_is_no_pass(case: Case) -> None:
+    """A look at the iterator, ``zip(range(0), loader)``: the next pass is the one that it would have been."""
+    session = case.new()
+    iter(session)
+    assert session.take(2) == case.whole[0][:2]
+    session = case.new(case.after(2, passes=1))
+    iter(session)
+    session.set_epoch(case.first(1))
+    case.goes_on(session, 2, passes=1)
+
+
 # --- states ---
 
 

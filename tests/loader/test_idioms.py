@@ -3,9 +3,11 @@ shares."""
 
 from __future__ import annotations
 
+import copy
 import io
 import itertools
 import json
+import pickle
 import subprocess
 import sys
 import warnings
@@ -516,3 +518,33 @@ raise SystemExit("over")
 def test_a_process_that_ends_in_a_pass_says_nothing_of_it():
     done = subprocess.run([sys.executable, "-c", ENDS_IN_A_PASS], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (1, "over\n")
+
+
+# --- copies, and what is refused ---
+
+
+@pytest.mark.parametrize("used", [False, True])
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_a_loader_is_not_copied_and_says_what_to_copy(folder, copied, used):
+    loader = make(folder, "indexed").loader()
+    if used:
+        batches(loader, 1)
+    with pytest.raises(sp.ConfigError, match="copy or pickle the pipeline"):
+        copied(loader)
+
+
+def test_a_state_that_is_refused_changes_nothing(folder):
+    loader = make(folder, "indexed").loader()
+    batches(loader, 3)
+    before = loader.state_dict()
+    other = make(folder, "indexed", seed=8).loader()
+    batches(other, 2)
+    with pytest.raises(sp.ConfigError, match="seed"):
+        loader.load_state_dict(other.state_dict())
+    assert loader.state_dict() == before
+
+
+def test_a_pass_on_a_device_that_nobody_asks_is_none(folder):
+    loader = sp.to_device(make(folder, "indexed").loader(), "cpu")
+    iter(loader)
+    assert [epoch for epoch in range(2) if rows(next(iter(loader)))[0][0] == epoch] == [0, 1]
