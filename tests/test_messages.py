@@ -48,7 +48,7 @@ def folder(tmp_path_factory):
         (lambda p: p.of_rank("a", 2), "rank and world_size are whole numbers"),
         (lambda p: p.batch(2).loader("2"), "num_workers is a whole number"),
         (lambda p: p.batch(2).loader(tail="dorp"), "tail is one of .*; did you mean 'drop'"),
-        (lambda p: p.batch(2).loader(persistent_workers=True), "give num_workers=1 or more"),
+        (lambda p: p.batch(2).loader(persistent_workers=True), "needs num_workers=1 or more"),
         (lambda p: p.batch(2).loader().set_epoch("a"), "epoch is a whole number"),
         (lambda p: sp.mix(p), r"mix takes a list of pipelines, as in mix\(\[a, b\]\)"),
         (lambda p: sp.mix([p, p], probs=[1, 2]), "'probs'; here it is weights="),
