@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from streampipe.atomic import sweep
@@ -59,11 +60,16 @@ def claim(pattern: str, facts: Mapping[str, Any], source: Source, shards: int) -
     folder = pattern.rpartition("/")[0]
     path = local_path(folder) if "://" in folder else folder or "."
     record = f"{folder}/{RECORD}" if folder else RECORD
-    names = [shard_url(pattern, number).rpartition("/")[2] for number in range(min(shards, 100_000))]
+
+    @cache
+    def ours() -> frozenset[str]:  # asked where a killed writer left something
+        names = [shard_url(pattern, number).rpartition("/")[2] for number in range(min(shards, 100_000))]
+        return frozenset([*names, *map(index_url, names), NAME, RECORD])
+
     if path is not None:
         try:
             os.makedirs(path, exist_ok=True)
-            sweep(path, frozenset([*names, *map(index_url, names), NAME, RECORD]).__contains__)
+            sweep(path, lambda name: name in ours())
         except OSError as error:
             raise PackError(
                 f"{path} cannot be written ({error.strerror or error}); choose another output folder"
@@ -72,7 +78,7 @@ def claim(pattern: str, facts: Mapping[str, Any], source: Source, shards: int) -
         sweep_uploads()
     known = source.read_if_there(record)
     if known is None:
-        _check_empty(folder, path, names, source)
+        _check_empty(pattern, path, source)
         if put(record, (json.dumps(facts, indent=1) + "\n").encode(), source, new=True):
             return
         known = source.read(record)  # another process was faster
@@ -127,11 +133,12 @@ def _short(value: Any) -> str:
     return text if len(text) <= 500 else text[:497] + "..."
 
 
-def _check_empty(folder: str, path: str | None, names: Sequence[str], source: Source) -> None:
+def _check_empty(pattern: str, path: str | None, source: Source) -> None:
+    folder, first = pattern.rpartition("/")[0], shard_url(pattern, 0)
     if path is not None:
         present = [name for name in os.listdir(path) if name.endswith(".tar")]
     else:
-        present = [name for name in names[:1] if exists(f"{folder}/{name}", source)]
+        present = [first.rpartition("/")[2]] if exists(first, source) else []
     if present:
         raise OutputBusy(
             f"{redact(folder)} holds shards of unknown origin ({present[0]}) and no {RECORD}; choose an empty "
