@@ -28,6 +28,7 @@ from streampipe.engine.state import VERSION, checked_state
 from streampipe.errors import ConfigError
 from streampipe.fluent import Fluent
 from streampipe.index.beside import Beside
+from streampipe.loader.callers import reads_ahead
 from streampipe.loader.loader import Loader
 from streampipe.policy import ErrorPolicy
 from streampipe.reading.protocol import Samples
@@ -356,7 +357,8 @@ class Pipeline(Fluent, IterableDataset[Any]):
         For torchdata's ``StatefulDataLoader`` and for a DataLoader without workers. ``pipe.loader()`` has its own.
 
         Raises:
-            ConfigError: the pass runs in workers of a plain DataLoader, of which this process knows nothing.
+            ConfigError: the pass runs in workers of a plain DataLoader, of which this process knows nothing; or
+                Accelerate or Lightning reads it, and is a batch ahead of the loop.
         """
         if self._clock.ran_in_workers:
             raise ConfigError(
@@ -369,6 +371,12 @@ class Pipeline(Fluent, IterableDataset[Any]):
             epochs = self.spec.epochs
             new = {"kind": "new", "epoch": self._clock.next(epochs or 1), "step": 0, "epochs": epochs, "steps": None}
             return {"streampipe": VERSION, **new, "ranks": self._world_of()[1]}  # for sp.replay
+        if reader := self._pass.reader:
+            raise ConfigError(
+                f"{reader} reads one batch ahead of the loop, so this state would stand one batch too far: take it "
+                f"behind the pass, or make the loader with streampipe.compat.accelerate.prepare, LoaderModule of "
+                f"streampipe.compat.lightning, or as torchdata's StatefulDataLoader (use_stateful_dataloader=True)"
+            )
         return self._pass.state()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -416,6 +424,8 @@ class Pipeline(Fluent, IterableDataset[Any]):
         if info is not None:
             self._resume = None
         self._pass = PlainPass(self.spec, Consumer(rank, world_size, worker, num_workers), self._clock, state)
+        if info is None:
+            self._pass.reader = reads_ahead(self.__len__)
         return iter(self._pass)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -50,6 +50,7 @@ class PlainPass:
         if in_worker:
             clock.claim(identity, self.name)
         self.valid = True
+        self.reader = ""  # who has taken one item more than it has handed on, as long as the pass runs
         self._stride = self.engine.stride(consumer)
 
     def _begin(self, epoch: int) -> None:
@@ -92,6 +93,7 @@ class PlainPass:
                 break
             self._over()  # nothing was left of the pass that was resumed: the next one follows
             self._clock.claim(self._identity, self.name)
+        self.reader = ""
         if self._ends is None:
             raise ConfigError(
                 "the endless pass has no more samples: its shards hold none, or all of them were skipped or dropped "

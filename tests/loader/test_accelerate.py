@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 import streampipe as sp
 from tests import levels
@@ -232,3 +233,51 @@ def test_a_state_saved_by_accelerate_names_the_loaders_place(local, accelerator,
         return [*got, *(rows(batch) for batch in fresh)]
 
     right_or_refused(whole, run)
+
+
+def tensors(local, level):
+    pipe = levels.samples(level, "each", local).map(number, "cls").select("cls", metadata=False)
+    return pipe.batch(4)
+
+
+def number(text):
+    return torch.tensor(int(text))
+
+
+def numbers(batches):
+    return [int(each) for batch in batches for each in batch["cls"]]
+
+
+@pytest.mark.parametrize("level", ["indexed", "streamed"])
+def test_a_pipelines_state_in_a_loop_that_is_read_ahead_is_refused_and_right_behind_it(local, accelerator, level):
+    from torch.utils.data import DataLoader
+
+    pipe, resumed = tensors(local, level), tensors(local, level)
+    for _ in accelerator.prepare(DataLoader(pipe, batch_size=None)):
+        break
+    with pytest.raises(sp.ConfigError, match="Accelerate reads one batch ahead"):
+        pipe.state_dict()
+    reference = tensors(local, level)
+    whole = [numbers(reference) for _ in range(2)]
+    assert numbers(accelerator.prepare(DataLoader(pipe, batch_size=None))) == whole[0]  # it counts the epochs itself
+    resumed.load_state_dict(pipe.state_dict())
+    assert numbers(resumed) == whole[1]
+
+
+@pytest.mark.parametrize("level", ["indexed", "streamed"])
+def test_lightning_reads_ahead_of_a_plain_dataloader_without_a_length(local, level):
+    fetchers = pytest.importorskip("lightning.pytorch.loops.fetchers")
+    from lightning.pytorch.utilities.combined_loader import CombinedLoader
+    from torch.utils.data import DataLoader
+
+    pipe, resumed = tensors(local, level), tensors(local, level)
+    whole = numbers(tensors(local, level))
+    fetcher = fetchers._PrefetchDataFetcher()
+    fetcher.setup(CombinedLoader(DataLoader(pipe, batch_size=None)))
+    first, _, _ = next(iter(fetcher))
+    if level == "streamed":
+        with pytest.raises(sp.ConfigError, match="Lightning reads one batch ahead"):
+            pipe.state_dict()
+    else:
+        resumed.load_state_dict(pipe.state_dict())
+        assert numbers([first]) + numbers(resumed) == whole
