@@ -6,10 +6,14 @@ looks like one of another length, or of none.
 
 from __future__ import annotations
 
+import io
 import ipaddress
+import math
 import re
+import socket
+import time
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from http import HTTPStatus
 from http.client import (
@@ -35,7 +39,47 @@ _PLAIN = re.compile(rb"([!-9;-~]+):[ \t]*(.*?)\r?\n", re.DOTALL)
 _MOST_LINES, _LONGEST = 100, 65536  # as the standard library has it
 
 
+class _Patient(io.RawIOBase):
+    """What a connection brings. A timeout of a socket begins anew with each byte, and bytes that bring an object no
+    further (headers, what stands around chunks, a body nobody wants) could come for ever: they may for ``stall``
+    seconds, from the first of them on.
+    """
+
+    def __init__(self, raw: Any, stall: float | None) -> None:
+        super().__init__()
+        self._raw = raw
+        self._sock = raw._sock  # as that of the standard library has it
+        self._stall = stall
+        self._until = math.inf
+
+    def news(self) -> None:
+        """What came was wanted."""
+        self._until = math.inf
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        if self._until < time.monotonic():
+            raise TimeoutError(f"bytes came, but nothing new in {self._stall:g} s")
+        count: int | None = self._raw.readinto(buffer)
+        if self._until == math.inf and self._stall is not None:
+            self._until = time.monotonic() + self._stall
+        return count
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
 class _Response(HTTPResponse):
+    def __init__(self, sock: Any, *args: Any, **options: Any) -> None:
+        super().__init__(sock, *args, **options)
+        self.news: Callable[[], None] = lambda: None
+        if type(getattr(self.fp, "raw", None)) is socket.SocketIO:  # else it is TLS within TLS
+            patient = _Patient(self.fp.detach(), sock.gettimeout())
+            self.fp, self.news = io.BufferedReader(patient), patient.news
+
     def begin(self) -> None:
         """Read status and headers. As the standard library does it, but for who parses plain headers: it takes the
         parser for mail, which is a sixth of what a request costs.
@@ -60,6 +104,7 @@ class _Response(HTTPResponse):
         if status in (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED) or status < 200 or self._method == "HEAD":
             self.length = 0
         self.will_close = self.will_close or (not self.chunked and self.length is None)
+        self.news()
 
 
 def _lines(file: Any) -> list[bytes]:

@@ -325,6 +325,7 @@ def _pieces(response: Any, wanted: int | None, failed: Callable[[], object]) -> 
             piece = response.read1(PIECE if wanted is None else min(PIECE, wanted - done), decode_content=False)
             if not piece:
                 break
+            response.received.news()
             done += len(piece)
             yield piece
         if wanted is not None and done < wanted:
@@ -375,6 +376,7 @@ class _Body:
 
     def __init__(self, received: Any) -> None:
         self._file = received.fp
+        self._news = received.news
         found = getattr(getattr(self._file, "raw", None), "_sock", None)
         self._socket = found if type(found) is socket.socket and hasattr(found, "recvmsg_into") else None  # no TLS
         self._is_bare = False  # none of the bytes lies in the file's own buffer
@@ -384,9 +386,11 @@ class _Body:
         if self._file is None:
             return 0
         if self._is_bare and self._socket is not None and len(pieces) > 1 and sum(map(len, pieces)) <= most:
+            self._news()
             return int(self._socket.recvmsg_into(pieces)[0])
         first = pieces[0][:most]
         got = int(self._file.readinto1(first))
+        self._news()
         self._is_bare = got < len(first) or len(first) > _PAST_BUFFERS
         return got
 

@@ -1,7 +1,10 @@
 """Proxies of the environment, as other programs read them; and where a connection must not lead."""
 
+import itertools
 import socket
+from contextlib import nullcontext
 from http.client import HTTPResponse, RemoteDisconnected
+from types import SimpleNamespace
 
 import pytest
 
@@ -163,3 +166,37 @@ def test_a_length_beside_chunks_means_nothing():
         b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabcde\r\n0\r\n\r\n"
     )[1]
     assert (length, headers, chunked) == (None, [("Transfer-Encoding", "chunked")], True)
+
+
+def _begun(data, monkeypatch):
+    """An answer whose every look at the clock is 3 s after the one before, over a connection that may rest for 5."""
+    ours, theirs = socket.socketpair()
+    ours.settimeout(5)
+    theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 18)
+    theirs.sendall(data)
+    theirs.close()
+    clock = itertools.count(0, 3)
+    monkeypatch.setattr(connections, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    response = connections._Response(ours, method="GET")
+    ours.close()
+    response.begin()
+    return response
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"HTTP/1.1 100 Continue\r\n\r\n" * 2000, b"HTTP/1.1 200 OK\r\nX: " + b"a" * 50_000],
+    ids=["continue", "header"],
+)
+def test_an_answer_that_goes_on_beginning_is_given_up(data, monkeypatch):
+    with pytest.raises(TimeoutError, match="bytes came, but nothing new in 5 s"):
+        _begun(data, monkeypatch)
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_a_body_may_take_any_time_as_long_as_somebody_wants_it(wanted, monkeypatch):
+    response = _begun(b"HTTP/1.1 200 OK\r\nContent-Length: 50000\r\n\r\n" + b"a" * 50_000, monkeypatch)
+    with response, nullcontext() if wanted else pytest.raises(TimeoutError):
+        while response.read1(5000):
+            if wanted:
+                response.news()

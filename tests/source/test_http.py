@@ -390,7 +390,7 @@ def test_proxies_of_the_environment_are_used(server, monkeypatch):
 def test_several_pieces_of_memory_are_filled_at_once_and_never_more_than_is_left_of_an_answer():
     theirs, ours = socket.socketpair()
     with theirs, ours:
-        body = _Body(SimpleNamespace(fp=ours.makefile("rb")))
+        body = _Body(SimpleNamespace(fp=ours.makefile("rb"), news=lambda: None))
         memory = bytearray(6_000)
         pieces = [memoryview(memory)[at : at + 2_000] for at in range(0, 6_000, 2_000)]
         theirs.sendall(b"a" * 10)
