@@ -80,7 +80,7 @@ def plot(found: dict[str, list[Any]]) -> str:
         every = [each for each in found["bytes"] if each.turns]
         middle = len(every[0].turns) // 2 if every else 0
         rows = [((each.who, each.way), [1 / each.median("cpu", middle) / 1000]) for each in every]
-        panels.append(("bytes, thousand samples a second of CPU", sorted(rows, key=lambda row: -row[1][0])))
+        panels.append(("bytes, samples of 40 kB: thousands a second of CPU", sorted(rows, key=lambda row: -row[1][0])))
     return _svg(panels)
 
 
