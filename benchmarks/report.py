@@ -103,5 +103,7 @@ def _svg(panels: list[tuple[str, list[tuple[tuple[str, str], list[float]]]]]) ->
             parts.append(f'<text x="{left + max(values) / most * width + 6:.1f}" y="{y + 12}">{max(values):.0f}</text>')
             y += 20
     style = 'xmlns="http://www.w3.org/2000/svg" font-family="sans-serif" font-size="12"'
-    back = '<rect width="100%" height="100%" fill="white"/>'
-    return f'<svg {style} viewBox="0 0 {left + width + 60} {y + 10}">{back}{"".join(parts)}</svg>\n'
+    wide, high = left + width + 60, y + 10
+    back = f"<title>{html.escape('; '.join(title for title, _ in panels))}</title>"
+    back += f'<rect width="{wide}" height="{high}" fill="white"/>'
+    return f'<svg {style} viewBox="0 0 {wide} {high}">{back}{"".join(parts)}</svg>\n'

@@ -70,8 +70,11 @@ class Clock:
 
     def begin(self, identity: int, epochs: int) -> int:
         """The first epoch of a pass of ``epochs`` epochs that begins now, in this process."""
-        mine = int(self._cell[self._place(identity)])
-        return mine >> _BITS if mine & _OWNER == identity else self.next(epochs)
+        last = int(self._cell[0])  # first: a sibling that begins meanwhile writes this one last
+        for value in (last, int(self._cell[self._place(identity)])):
+            if value & _OWNER == identity:
+                return value >> _BITS
+        return _behind(last, epochs)
 
     def claim(self, identity: int, epoch: int) -> None:
         """This pass is that of ``epoch``. Who is told later than others changes nothing: a newer one may have begun."""
@@ -82,8 +85,7 @@ class Clock:
 
     def next(self, epochs: int) -> int:
         """The epoch that a pass would begin at if it began now."""
-        value = int(self._cell[0])  # owner 0: set() named this epoch, or nothing ran yet
-        return (value >> _BITS) + (epochs if value & _OWNER else 0)
+        return _behind(int(self._cell[0]), epochs)
 
     def passed(self, epoch: int) -> bool:
         """Whether a pass of that epoch, or a later one, began last."""
@@ -97,6 +99,11 @@ class Clock:
     def ran_in_workers(self) -> bool:
         """Whether the last pass ran in the workers of a plain DataLoader."""
         return bool(self._cell[2]) and get_worker_info() is None
+
+
+def _behind(value: int, epochs: int) -> int:
+    """The epoch behind the last pass, as its cell has that."""
+    return (value >> _BITS) + (epochs if value & _OWNER else 0)  # owner 0: set() named it, or nothing ran yet
 
 
 def _shared(cell: torch.Tensor) -> torch.Tensor:

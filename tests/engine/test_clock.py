@@ -66,3 +66,27 @@ def test_a_plain_pass_that_nobody_asks_leaves_the_loaded_state_to_the_next(folde
     rest = [key for batch in pipe for key in batch["__key__"]]
     assert len(first) + len(rest) == len({*first, *rest}) == 9
     assert len(list(unasked)) == len(list(pipe)) == 3  # whole epochs
+
+
+class _Slow:
+    """The cells of a clock, of which the first look takes so long that something happens behind it."""
+
+    def __init__(self, cell, happens):
+        self.cell, self.happens = cell, happens
+
+    def __getitem__(self, at):
+        value = int(self.cell[at])
+        happens, self.happens = self.happens, lambda: None
+        happens()
+        return value
+
+    def __setitem__(self, at, value):
+        self.cell[at] = value
+
+
+def test_a_worker_whose_sibling_begins_while_it_looks_takes_the_same_epoch():
+    clock, sibling = Clock(), Clock()
+    sibling._cell = clock._cell
+    clock.claim(7, 1)
+    clock._cell = _Slow(clock._cell, lambda: sibling.claim(8, sibling.begin(8, 1)))
+    assert clock.begin(8, 1) == sibling.begin(8, 1) == 2
