@@ -9,7 +9,7 @@ from typing import Any
 
 from streampipe.commands.say import say_json
 from streampipe.decoding.codecs import ALL
-from streampipe.decoding.fields import ASKED_FOR, IMAGES
+from streampipe.decoding.fields import ALL_IMAGES
 from streampipe.errors import ConfigError
 from streampipe.loader import Loader
 from streampipe.pipeline import Pipeline
@@ -51,7 +51,7 @@ def _pipe(given: argparse.Namespace) -> Pipeline:
     pipe = pipe if given.bucket is None else pipe.bucket(given.bucket)
     if given.size is None and given.bucket is None:
         return pipe
-    return pipe.rename(image=";".join(sorted(IMAGES | ASKED_FOR))).select("image").decode(given.size, formats=ALL)
+    return pipe.rename(image=";".join(sorted(ALL_IMAGES))).select("image").decode(given.size, formats=ALL)
 
 
 def _together(samples: Sequence[Any]) -> dict[str, Any]:

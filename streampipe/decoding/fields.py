@@ -26,6 +26,7 @@ IMAGES = frozenset().union(*(each.extensions for each in DEFAULT))
 _ASKED_FOR = {extension: each for each in OPTIONAL for extension in each.extensions}
 ASKED_FOR = frozenset(_ASKED_FOR)
 """Those of the formats that are decoded where ``decode(formats=)`` names them."""
+ALL_IMAGES = IMAGES | ASKED_FOR
 MASKS = frozenset(("mask", "masklabel", "seg"))
 RENAMED = frozenset(("image", "control", "mask"))
 """Names without an extension under which images go behind ``rename``: bytes there that are no image are damage."""

@@ -12,7 +12,7 @@ from streampipe.decoding import animation, isobmff, matroska
 from streampipe.decoding.codec import HEAD, Data
 from streampipe.decoding.container import VideoHeader
 from streampipe.decoding.extensions import SOUNDS, UNSAFE, VIDEOS, extension_of
-from streampipe.decoding.fields import ASKED_FOR, IMAGES, KNOWN, is_mask, main_image
+from streampipe.decoding.fields import ALL_IMAGES, KNOWN, is_mask, main_image
 from streampipe.errors import DecodeError
 
 CONTAINERS: dict[ModuleType, str] = {isobmff: "mp4", matroska: "matroska", animation: "gif"}
@@ -20,7 +20,7 @@ CONTAINERS: dict[ModuleType, str] = {isobmff: "mp4", matroska: "matroska", anima
 
 
 _NO_VIDEOS = KNOWN | UNSAFE | SOUNDS | {"gz"}
-PICTURES = IMAGES | ASKED_FOR | VIDEOS
+PICTURES = ALL_IMAGES | VIDEOS
 """Extensions of what a sample of a folder is of: an image or a video."""
 
 

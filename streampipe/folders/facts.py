@@ -17,8 +17,7 @@ import pyarrow as pa
 
 from streampipe.decoding import ImageHeader, probe
 from streampipe.decoding.codec import Data
-from streampipe.decoding.fields import ASKED_FOR
-from streampipe.decoding.fields import IMAGES as IMAGE_FIELDS
+from streampipe.decoding.fields import ALL_IMAGES
 from streampipe.decoding.movie import is_video_field, main_picture
 from streampipe.errors import DecodeError
 from streampipe.folders.files import digest_of, packed_size
@@ -120,7 +119,7 @@ def _size(folder: str, name: str, file: File, read: Read) -> tuple[int | None, i
 
 def _other_sizes(folder: str, item: Item, read: Read) -> dict[str, int]:
     """The sizes of all images but the main one, as an index has them of a shard."""
-    names = [name for name in item.files if name.rpartition(".")[2] in IMAGE_FIELDS | ASKED_FOR]
+    names = [name for name in item.files if name.rpartition(".")[2] in ALL_IMAGES]
     if len(names) < 2:
         return {}
     heads = {}

@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from streampipe.decoding import MAX_PIXELS, ImageHeader, probe
-from streampipe.decoding.fields import ASKED_FOR, IMAGES, is_mask, main_image
+from streampipe.decoding.fields import ALL_IMAGES, is_mask, main_image
 from streampipe.decoding.icc import UNUSABLE, conversion, to_srgb
 from streampipe.decoding.pillow import check_range, is_animated, of_16_bits, open_pillow
 from streampipe.errors import ConfigError, DecodeError
@@ -81,7 +81,7 @@ class Change:
         Raises:
             DecodeError: an image is damaged, or has more pixels than are decoded.
         """
-        images = [name for name in fields if name.rpartition(".")[2] in IMAGES | ASKED_FOR]
+        images = [name for name in fields if name.rpartition(".")[2] in ALL_IMAGES]
         if not images:
             return fields
         result = {name: data for name, data in fields.items() if name not in images}
