@@ -24,9 +24,10 @@ from streampipe.context import Run
 from streampipe.counters import counters
 from streampipe.index.answers import Tally
 from streampipe.plan.bucketed import BucketDataset, BucketPlaces, make_plan
-from streampipe.plan.buckets import Buckets, cut, log_ratios
+from streampipe.plan.buckets import Buckets
 from streampipe.plan.dataset import Dataset
 from streampipe.plan.groups import GroupOrder, Groups
+from streampipe.plan.ratios import cut_away, log_ratios
 from streampipe.plan.shapes import SETS
 from streampipe.stages.bucket import MAX_BYTES, Pools
 
@@ -165,7 +166,7 @@ def cuts(n: int = 400_000) -> None:
         text = f"{name:12}{len(buckets):>8}"
         for draw in DISTRIBUTIONS.values():
             ratios = draw(n, np.random.default_rng(2))
-            lost = 100 * cut(ratios, log_ratios(buckets.sizes)[assigned(buckets, ratios)])
+            lost = 100 * cut_away(ratios, log_ratios(buckets.sizes)[assigned(buckets, ratios)])
             text += f"{lost.mean():>18.1f} / {np.percentile(lost, 95):.1f} / {np.percentile(lost, 99):.1f}"
         print(text)
 

@@ -71,8 +71,8 @@ ORDER = [  # each may import from those before it, and from itself
     "testing",
 ]
 INSIDE = {  # and in a folder, each file from those before it
-    "plan": "order shapes buckets spread groups cut rotation lanes deal planned schedule course stepped "
-    "ask compound clips dataset streams sorter bucketed packing packed mixed batchwise",
+    "plan": "order shapes ratios buckets batch_sizes leftovers spread groups cut rotation lanes deal planned schedule "
+    "course stepped ask compound clips dataset streams sorter bucketed packing packed mixed batchwise",
     "query": "aliases expression arrow condition split own cost",
     "index": "beside stated facts columns unpack parquet memory known manifest separated sidecar table layout ready "
     "sizes scan writer note find merged answers dataset whole build learn",

@@ -21,13 +21,14 @@ from streampipe.errors import ConfigError, StageError
 from streampipe.index import Finder
 from streampipe.index.answers import Tally
 from streampipe.plan.ask import ask, said
-from streampipe.plan.buckets import MISSTATED, Buckets, cut_between, name_of
+from streampipe.plan.buckets import MISSTATED, Buckets, name_of
 from streampipe.plan.compound import Compound, Signatures
 from streampipe.plan.dataset import Dataset, EpochStream, Size
 from streampipe.plan.deal import shard_seed
 from streampipe.plan.groups import GroupOrder, Groups, Origin
 from streampipe.plan.lanes import EpochOrder, Lanes, batch_seed, sensible_window
 from streampipe.plan.planned import Counted, Cursor, Place, Plan
+from streampipe.plan.ratios import cut_away_between
 from streampipe.plan.sorter import BEYOND, NO_SIZE, UNSIZED, WRONG, Occurring, Sorter
 from streampipe.query.condition import Keep
 from streampipe.rng import derive
@@ -113,7 +114,7 @@ class BucketDataset:
             return float(self.cut[target]) * len(places)
         ends = np.cumsum(self.counts[[place.shard for place in places]], 1)
         own = (ends <= np.array([place.number for place in places])[:, None]).sum(1)
-        more = cut_between(self.buckets.sizes)[own, target]
+        more = cut_away_between(self.buckets.sizes)[own, target]
         return float((1 - (1 - self.cut[own]) * (1 - more)).sum())
 
     def places(self, plan: BucketPlan, rank: int, ranks: int, repeat: bool = True) -> BucketPlaces:

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import zlib
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from math import log, prod
+from math import log
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from streampipe.errors import ConfigError
 from streampipe.kinds import checked_class
+from streampipe.plan.ratios import log_ratios
 from streampipe.plan.shapes import SETS, NoUpscale, Size, every, generate, in_order
 from streampipe.spelling import similar
 
@@ -302,100 +303,6 @@ def _areas(bases: Any, step: int, nearest: str, others: Sequence[str]) -> Areas:
     return Areas(tuple(edges), tuple(Buckets(base=each, step=step, nearest=nearest) for each in edges))
 
 
-class Leftover(NamedTuple):
-    """Neighbours in aspect ratio that share a batch: of ``bucket`` the ``first``-th to last left-over sample."""
-
-    bucket: int
-    first: int
-    samples: int
-
-
-class Merged(NamedTuple):
-    """A batch of leftovers, at the size of bucket ``target``."""
-
-    target: int
-    pieces: tuple[Leftover, ...]
-
-    @property
-    def samples(self) -> int:
-        """How many there are in it."""
-        return sum(piece.samples for piece in self.pieces)
-
-
-def merge(buckets: Buckets, left: Sequence[int], batch: Sequence[int]) -> list[Merged]:
-    """Batches for the samples that full batches leave over: ``left[b]`` of bucket b, ``batch[b]`` to a batch of it.
-
-    The leftovers stand sorted by their buckets' aspect ratio. From the front so many are taken as the best bucket has
-    in a batch; best is the one at which the least of them is cut away. All batches but the last are full.
-
-    >>> merge(Buckets([(2, 1), (1, 1), (1, 2)]), [1, 0, 3], [4, 4, 4])
-    [Merged(target=2, pieces=(Leftover(bucket=0, first=0, samples=1), Leftover(bucket=2, first=0, samples=3)))]
-    """
-    cut = cut_between(buckets.sizes)
-    kinds = np.repeat(np.arange(len(left)), left)
-    merged: list[Merged] = []
-    at, given = 0, [0] * len(left)
-    while at < len(kinds):
-        costs = [cut[kinds[at : at + size], target].mean() for target, size in enumerate(batch)]
-        target = int(np.argmin(costs))
-        mine = kinds[at : at + batch[target]]
-        at += len(mine)
-        pieces = []
-        for bucket, count in zip(*np.unique(mine, return_counts=True), strict=True):
-            pieces.append(Leftover(int(bucket), given[bucket], int(count)))
-            given[bucket] += int(count)
-        merged.append(Merged(target, tuple(pieces)))
-    return merged
-
-
-_SHAPES = ("(height, width)", "(height, width, frames), or each number of frames,")
-
-
-def batch_sizes(buckets: Buckets, size: int | Mapping[Any, int] | None, pixels: int | None) -> tuple[int, ...]:
-    """Samples in a batch of each bucket: the same for all, by (height, width), or as many as a pixel budget allows.
-
-    Where buckets have frames, by (height, width, frames), or by the number of frames alone; where they have several
-    areas, by (height, width), or by the edge of each area.
-
-    Raises:
-        ConfigError: a bucket has no size, or it is below 1.
-
-    >>> batch_sizes(Buckets([(1024, 512), (1024, 1024)]), None, 4 * 1024 * 1024)
-    (8, 4)
-    >>> batch_sizes(Buckets([(480, 832)], frames=(1, 17)), {1: 32, 17: 2}, None)
-    (32, 2)
-    """
-    if pixels is not None:
-        if pixels < 1:
-            raise ConfigError(f"batch takes a budget of 1 or more pixels, not {pixels}")
-        return tuple(max(1, pixels // prod(size)) for size in buckets.sizes)
-    if not isinstance(size, Mapping):
-        if size is not None and size < 1:
-            raise ConfigError(f"batch takes a size of 1 or more samples, not {size}")
-        return (size or 1,) * len(buckets)
-    areas = buckets.areas
-    if areas and not buckets.frames and all(isinstance(each, int) for each in size):  # by the edge of each area
-        if set(size) != set(areas.values()):
-            raise ConfigError(f"batch has sizes for areas {sorted(size)}; the buckets have {sorted({*areas.values()})}")
-        size = {each: size[base] for each, base in areas.items()}
-    if buckets.frames and all(isinstance(each, int) for each in size):  # by the number of frames alone
-        if set(size) != set(buckets.frames):
-            raise ConfigError(f"batch has sizes for clips of {sorted(size)} frames; the buckets have {buckets.frames}")
-        size = {each: size[each[-1]] for each in buckets.sizes}
-    lacking = [str(each) for each in buckets.sizes if each not in size]
-    strange = [str(each) for each in size if each not in buckets.sizes]
-    if lacking or strange:
-        what = (
-            f"no size for {', '.join(lacking)}" if lacking else f"sizes for {', '.join(strange)}, which are no bucket"
-        )
-        raise ConfigError(
-            f"batch has {what}: give one for each {_SHAPES[bool(buckets.frames)]} of the buckets, or pixels="
-        )
-    if least := [str(each) for each, n in size.items() if not (isinstance(n, int) and n >= 1)]:
-        raise ConfigError(f"batch takes 1 or more samples of each bucket, unlike for {', '.join(least)}")
-    return tuple(size[each] for each in buckets.sizes)
-
-
 def make(spec: str | Buckets | Iterable[Size]) -> Buckets:
     """Buckets from the name of a set, from a list of (height, width), or as they are.
 
@@ -403,23 +310,6 @@ def make(spec: str | Buckets | Iterable[Size]) -> Buckets:
         ConfigError: nothing has that name.
     """
     return spec if isinstance(spec, Buckets) else Buckets(spec)
-
-
-def log_ratios(sizes: Sequence[tuple[int, ...]]) -> np.ndarray:
-    """log(width / height) of each; that of a transpose is exactly the negative."""
-    h, w = np.array(sizes, np.float64).T[:2]
-    return np.asarray(np.log(w) - np.log(h))
-
-
-def cut(ratios: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """The share of an image with a log aspect ratio that is cut away when it is scaled to cover another one."""
-    return np.asarray(-np.expm1(-np.abs(ratios - others)))
-
-
-def cut_between(sizes: Sequence[tuple[int, ...]]) -> np.ndarray:
-    """The share that is cut off bucket i (row) to bring it to bucket j (column)."""
-    ratios = log_ratios(sizes)
-    return cut(ratios[:, None], ratios[None, :])
 
 
 def name_of(size: tuple[int, ...]) -> str:

@@ -16,7 +16,8 @@ from functools import cached_property
 from typing import NamedTuple
 
 from streampipe.errors import ConfigError
-from streampipe.plan.buckets import Buckets, merge
+from streampipe.plan.buckets import Buckets
+from streampipe.plan.leftovers import merge
 from streampipe.plan.spread import Spread
 from streampipe.rng import derive
 

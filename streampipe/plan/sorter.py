@@ -14,9 +14,10 @@ from streampipe.index.merged import MergedFacts, Untold
 from streampipe.index.stated import MOST_SIDE, differs, whole
 from streampipe.index.table import IMAGES
 from streampipe.plan.ask import Found, Uncounted, per_shard
-from streampipe.plan.buckets import Buckets, cut, log_ratios
+from streampipe.plan.buckets import Buckets
 from streampipe.plan.clips import ClipKeep
 from streampipe.plan.compound import Compound, Signatures
+from streampipe.plan.ratios import cut_away, log_ratios
 from streampipe.query.condition import Keep
 
 NO_SIZE = "without the size of an image"
@@ -107,7 +108,7 @@ class Sorter:
         shard, size = np.searchsorted(ends, rows, side="right"), len(self.buckets)
         at, often = shard[inside] * size + found[inside], times[inside]
         counts = np.bincount(at, often, minlength=len(ends) * size).astype(np.int64).reshape(-1, size)
-        lost = cut(ratios[inside], log_ratios(self.buckets.sizes)[found[inside]]) * often
+        lost = cut_away(ratios[inside], log_ratios(self.buckets.sizes)[found[inside]]) * often
         unsized = np.flatnonzero(found == _NO_SIZE)
         first = None
         if len(unsized):

@@ -21,9 +21,11 @@ from streampipe.decoding.several import apart
 from streampipe.errors import ConfigError, SampleError, StageError
 from streampipe.index.facts import EDGES, facts_of
 from streampipe.index.stated import differs, stated_size
-from streampipe.plan.buckets import MISSTATED, Buckets, cut, log_ratios, merge, name_of
+from streampipe.plan.buckets import MISSTATED, Buckets, name_of
 from streampipe.plan.compound import LACKS, Compound, Signature, told
 from streampipe.plan.groups import check_leftover
+from streampipe.plan.leftovers import merge
+from streampipe.plan.ratios import cut_away, log_ratios
 from streampipe.plan.shapes import Size
 from streampipe.stages.stage import stage
 from streampipe.stages.values import LEFTOVERS, check_choice, check_flag
@@ -248,7 +250,7 @@ class Pools:
 
     def _out(self, target: int, members: list[Assigned]) -> Group:
         size = self._shapes[target]
-        lost = cut(np.array([each.ratio for each in members]), log_ratios([size])[0])
+        lost = cut_away(np.array([each.ratio for each in members]), log_ratios([size])[0])
         samples = [{**each.sample, "__size__": told(size)} for each in members]
         return Group(name_of(size), samples, float(lost.sum()))
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from streampipe.decoding import is_image_field
 from streampipe.errors import ConfigError
-from streampipe.plan.buckets import batch_sizes
+from streampipe.plan.batch_sizes import batch_sizes
 from streampipe.plan.compound import Compound, Signature, Signatures
 from streampipe.stages.stage import pushdown_of, traits_of
 from streampipe.traits import Batch, Filter, Group, Keeps, Limit, Pack

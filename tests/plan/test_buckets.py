@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import streampipe as sp
-from streampipe.plan.buckets import batch_sizes, cut_between, log_ratios, make, merge
+from streampipe.plan.buckets import make
+from streampipe.plan.ratios import log_ratios
 from streampipe.plan.shapes import SETS
-from streampipe.plan.spread import Spread
 
 PRESETS = {name: make(name) for name in SETS}
 
@@ -132,18 +132,6 @@ def test_wrong_specs_are_refused(make_them, words):
         make_them()
 
 
-def test_batch_sizes_are_given_by_bucket_or_follow_from_a_pixel_budget():
-    buckets = make("sdxl")
-    sizes = batch_sizes(buckets, None, 16 * 1024 * 1024)
-    pixels = [n * w * h for n, (h, w) in zip(sizes, buckets.sizes, strict=True)]
-    assert all(0.9 * 16 * 1024 * 1024 < each <= 16 * 1024 * 1024 for each in pixels)
-    assert set(batch_sizes(buckets, None, 5)) == {1}
-    with pytest.raises(sp.ConfigError, match=r"no size for \(2048, 512\)"):
-        batch_sizes(buckets, {(1024, 1024): 4}, None)
-    with pytest.raises(sp.ConfigError, match=r"\(9, 9\), which are no bucket"):
-        batch_sizes(make([(8, 8)]), {(8, 8): 1, (9, 9): 1}, None)
-
-
 SIDES = st.integers(1, 4000)
 
 
@@ -155,21 +143,6 @@ def test_of_several_areas_an_image_goes_to_the_largest_that_it_fills(h, w):
     sets = [sp.Buckets(base=base) for base in (256, 512, 1024)]
     own = [each.sizes[each.of(h, w)] for each in sets]
     assert found == ([size for size in own if h >= size[0] and w >= size[1]] or own[:1])[-1]
-
-
-def test_several_areas_are_one_set_with_batch_sizes_by_area():
-    several = sp.Buckets(base=[1024, 512])
-    assert several == sp.Buckets(base=(512, 1024)) == pickle.loads(pickle.dumps(several)) != sp.Buckets()
-    assert {(512, 512), (1024, 1024)} <= set(several.sizes)
-    assert several.upscale
-    assert several.text == "Buckets(base=(512, 1024), step=64)"
-    assert set(zip(several.sizes, batch_sizes(several, {512: 32, 1024: 8}, None), strict=True)) == {
-        (size, n) for base, n in ((512, 32), (1024, 8)) for size in sp.Buckets(base=base).sizes
-    }
-    with pytest.raises(sp.ConfigError, match=r"sizes for areas \[512\]; the buckets have \[512, 1024\]"):
-        batch_sizes(several, {512: 32}, None)
-    with pytest.raises(sp.ConfigError, match="could bring small images to the size of a larger area"):
-        list(sp.from_iterable([]).bucket(several, tail="merge").batch(2))
 
 
 def sd_scripts(sizes, h, w):
@@ -230,43 +203,6 @@ def test_without_upscaling_no_image_is_enlarged(h, w):
     assert (found is None) or (found[0] <= h and found[1] <= w and found[0] * found[1] <= 512 * 512)
     if min(h, w) >= 32 and max(h, w) <= 12 * min(h, w):
         assert found is not None
-
-
-def test_merging_leftovers_would_enlarge_images():
-    pipe = sp.from_iterable([])
-    with pytest.raises(sp.ConfigError, match="upscale=False forbids"):
-        list(pipe.bucket(sp.Buckets(upscale=False), tail="merge").batch(2))
-
-
-@settings(max_examples=100, deadline=None)
-@given(st.data())
-def test_merged_batches_hold_every_leftover_once_and_cut_the_least(data):
-    buckets = make("sd15")
-    sizes = data.draw(st.lists(st.integers(1, 9), min_size=17, max_size=17))
-    left = [data.draw(st.integers(0, size - 1)) for size in sizes]
-    merged = merge(buckets, left, sizes)
-    given_out = [(b, first + i) for each in merged for b, first, n in each.pieces for i in range(n)]
-    assert given_out == [(b, i) for b, n in enumerate(left) for i in range(n)]
-    assert all(each.samples == sizes[each.target] for each in merged[:-1])
-    cut = cut_between(buckets.sizes)
-    for each in merged:
-        own = np.repeat([b for b, _, _ in each.pieces], [n for _, _, n in each.pieces])
-        smaller = [t for t in range(17) if sizes[t] == sizes[each.target]]
-        assert cut[own, each.target].mean() <= min(cut[own, t].mean() for t in smaller) + 1e-12
-
-
-@settings(max_examples=100, deadline=None)
-@given(st.lists(st.integers(0, 3000), min_size=1, max_size=6), st.integers(0, 10**9), st.data())
-def test_a_spread_gives_each_item_once_in_order_evenly_and_from_anywhere(lengths, seed, data):
-    turns = Spread(lengths, seed)
-    order = [turns.at(i) for i in range(turns.total)]
-    for s, length in enumerate(lengths):
-        assert [item for of, item in order if of == s] == list(range(length))
-        mine = np.cumsum([of == s for of, _ in order])
-        share = length / max(1, turns.total) * np.arange(1, turns.total + 1)
-        assert not length or np.abs(mine - share).max() <= 1 + len(lengths)
-    for i in data.draw(st.lists(st.integers(0, max(0, turns.total - 1)), max_size=5)) if order else []:
-        assert Spread(lengths, seed).at(i) == order[i]
 
 
 @pytest.mark.parametrize(
