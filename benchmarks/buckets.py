@@ -23,7 +23,8 @@ import numpy as np
 from streampipe.context import Run
 from streampipe.counters import counters
 from streampipe.index.answers import Tally
-from streampipe.plan.bucketed import BucketDataset, BucketPlaces, make_plan
+from streampipe.plan.bucket_plan import BucketPlaces, make_plan
+from streampipe.plan.bucketed import BucketDataset
 from streampipe.plan.buckets import Buckets
 from streampipe.plan.dataset import Dataset
 from streampipe.plan.groups import GroupOrder, Groups

@@ -11,8 +11,8 @@ from streampipe.engine.engine import Engine
 from streampipe.engine.indexed import IndexedEngine
 from streampipe.engine.interleaved import LaneEngine
 from streampipe.engine.streams import PlannedStream
-from streampipe.plan.bucketed import BucketPlan
-from streampipe.plan.packed import PackPlan
+from streampipe.plan.bucket_plan import BucketPlan
+from streampipe.plan.pack_plan import PackPlan
 from streampipe.plan.planned import Plan
 from streampipe.reading.prefetch import MOST_OPEN
 from streampipe.reading.protocol import Samples

@@ -23,8 +23,9 @@ from streampipe.engine.streams import PlannedStream
 from streampipe.errors import ConfigError
 from streampipe.plan.ask import Uncounted
 from streampipe.plan.batchwise import BatchPlan
-from streampipe.plan.bucketed import BucketPlan
-from streampipe.plan.packed import NotPacked, PackPlan
+from streampipe.plan.bucket_plan import BucketPlan
+from streampipe.plan.pack_plan import PackPlan
+from streampipe.plan.packed import NotPacked
 from streampipe.plan.planned import Plan
 from streampipe.plan.stepped import StepPlan
 from streampipe.plan.streams import choose_streams

@@ -14,10 +14,10 @@ from streampipe.engine.indexed import IndexedEngine
 from streampipe.engine.interleaved import LaneEngine
 from streampipe.engine.lanes import Shape
 from streampipe.plan.batchwise import BatchPlan
-from streampipe.plan.bucketed import BucketPlan
+from streampipe.plan.bucket_plan import BucketPlan
 from streampipe.plan.buckets import name_of as bucket_name
 from streampipe.plan.clips import ClipKeep
-from streampipe.plan.packed import ABOVE, PackPlan
+from streampipe.plan.pack_plan import ABOVE, PackPlan
 from streampipe.plan.planned import Plan
 from streampipe.plan.schedule import columns_of, draw
 from streampipe.plan.stepped import StepPlan

@@ -13,9 +13,10 @@ from streampipe.engine.planning import check_part
 from streampipe.errors import ConfigError
 from streampipe.plan.buckets import Buckets
 from streampipe.plan.compound import Compound
+from streampipe.plan.costs import Fine
 from streampipe.plan.course import Rates
 from streampipe.plan.mixed import ConcatDataset, MixDataset, MixedBuckets, MixedPacks, Part
-from streampipe.plan.packed import Fine, NotPacked
+from streampipe.plan.packed import NotPacked
 from streampipe.plan.packing import Packing
 from streampipe.plan.schedule import Schedule, constant
 from streampipe.query.condition import Keep

@@ -13,10 +13,11 @@ from streampipe.engine.learnt import check_learnt
 from streampipe.errors import ConfigError, ShardError
 from streampipe.plan import stepped
 from streampipe.plan.ask import Uncounted
-from streampipe.plan.bucketed import Bucketed, BucketPlan, make_plan
+from streampipe.plan.bucket_plan import Bucketed, BucketPlan, make_plan
 from streampipe.plan.compound import Signatures
 from streampipe.plan.lanes import sensible_window
-from streampipe.plan.packed import NotPacked, Packed, PackPlan, make_pack_plan
+from streampipe.plan.pack_plan import Packed, PackPlan, make_pack_plan
+from streampipe.plan.packed import NotPacked
 from streampipe.plan.planned import Plan, make
 from streampipe.plan.streams import choose_streams
 from streampipe.reading.protocol import Samples

@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from streampipe.errors import ConfigError
-from streampipe.plan.bucketed import BucketPlan
+from streampipe.plan.bucket_plan import BucketPlan
 from streampipe.plan.course import Rates, begin
 from streampipe.plan.dataset import Dataset
 from streampipe.plan.lanes import Lanes

@@ -16,14 +16,17 @@ from typing import Any
 import numpy as np
 
 from streampipe.errors import ConfigError
-from streampipe.plan.bucketed import BucketDataset, BucketOrders, BucketPlaces, BucketPlan, choose_lanes
+from streampipe.plan.bucket_orders import BucketOrders, choose_lanes
+from streampipe.plan.bucket_plan import BucketPlaces, BucketPlan
+from streampipe.plan.bucketed import BucketDataset
 from streampipe.plan.buckets import Buckets
 from streampipe.plan.course import Rates
 from streampipe.plan.cut import check_ranks
 from streampipe.plan.dataset import Dataset, within
 from streampipe.plan.deal import shard_seed
 from streampipe.plan.lanes import EpochOrder, Lanes, batch_seed, choose, sensible_window
-from streampipe.plan.packed import PackDataset, PackPlaces, PackPlan, class_lanes
+from streampipe.plan.pack_plan import PackPlaces, PackPlan, class_lanes
+from streampipe.plan.packed import PackDataset
 from streampipe.plan.packing import Packs
 from streampipe.plan.planned import Place, Plan
 from streampipe.plan.stepped import StepPlan

@@ -17,7 +17,8 @@ from streampipe.counters import counters
 from streampipe.decoding import is_image
 from streampipe.errors import ConfigError, SampleError, StageError
 from streampipe.index.facts import facts_of
-from streampipe.plan.packed import ABOVE, ADVICE_OVER, ADVICE_UNKNOWN
+from streampipe.plan.pack_plan import ABOVE
+from streampipe.plan.packed import ADVICE_OVER, ADVICE_UNKNOWN
 from streampipe.plan.packing import Packing, fit
 from streampipe.query.cost import Cost
 from streampipe.stages.batch import Collate

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from streampipe.engine.state import VERSION, checked_state
 from streampipe.errors import ConfigError
 from streampipe.index.answers import Tally
-from streampipe.plan.bucketed import BucketDataset, make_plan
+from streampipe.plan.bucket_plan import make_plan
+from streampipe.plan.bucketed import BucketDataset
 from streampipe.plan.buckets import Buckets
 from streampipe.plan.dataset import Dataset
 from streampipe.plan.lanes import Lanes

@@ -14,7 +14,8 @@ from torch.utils.data import DataLoader
 import streampipe as sp
 from streampipe.counters import counters
 from streampipe.index.answers import Tally
-from streampipe.plan.bucketed import BucketDataset, BucketPlaces, make_plan
+from streampipe.plan.bucket_plan import BucketPlaces, make_plan
+from streampipe.plan.bucketed import BucketDataset
 from streampipe.plan.dataset import Dataset
 from tests.data import shard
 

@@ -10,7 +10,7 @@ import pytest
 import streampipe as sp
 from streampipe.context import Consumer
 from streampipe.counters import counters
-from streampipe.plan.packed import PackPlan
+from streampipe.plan.pack_plan import PackPlan
 from tests.data import shard
 from tests.laws import engine_of, run
 
