@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from streampipe.captions import Tags
+    from streampipe.combine import concat, mix, split
     from streampipe.commands.verify import verify
     from streampipe.context import Consumer, Position, Run
     from streampipe.decoding import Area
@@ -68,7 +69,7 @@ if TYPE_CHECKING:
     from streampipe.samplesource import SampleSource, register_source
     from streampipe.source import Answer, Cache, Network, Pin, Store, register_store
     from streampipe.stages.stage import Stage, stage
-    from streampipe.stream import concat, from_iterable, mix, split, stream
+    from streampipe.stream import from_iterable, stream
     from streampipe.tar import Limits
     from streampipe.views import show
 
@@ -151,6 +152,7 @@ __all__ = [
 
 _FROM = {
     "streampipe.captions": "Tags",
+    "streampipe.combine": "concat mix split",
     "streampipe.commands.verify": "verify",
     "streampipe.context": "Consumer Position Run",
     "streampipe.decoding": "Area",
@@ -186,7 +188,7 @@ _FROM = {
     "streampipe.samplesource": "SampleSource register_source",
     "streampipe.source": "Answer Cache Network Pin Store register_store",
     "streampipe.stages.stage": "Stage stage",
-    "streampipe.stream": "concat from_iterable mix split stream",
+    "streampipe.stream": "from_iterable stream",
     "streampipe.tar": "Limits",
     "streampipe.views": "show",
 }

@@ -22,8 +22,8 @@ from streampipe.spelling import spelt
 from streampipe.stages.batch import Collate
 from streampipe.stages.bucket import MAX_BYTES
 from streampipe.stages.collate import Pad
-from streampipe.stages.decode import Crop, Decoders
-from streampipe.stages.framing import Sizes
+from streampipe.stages.decoder import Decoders
+from streampipe.stages.framing import Crop, Sizes
 from streampipe.stages.grouping import find_groups
 from streampipe.stages.pack import WINDOW
 from streampipe.stages.stage import Stage, StageDefinition, pushdown_of

@@ -16,7 +16,7 @@ from streampipe.kinds import checked
 from streampipe.pipeline import Pipeline
 from streampipe.report.html import filled
 from streampipe.spec import AnyStage
-from streampipe.stages.decode import FieldDecoder
+from streampipe.stages.decoder import FieldDecoder
 from streampipe.stages.stage import Stage, pushdown_of
 from streampipe.stages.values import check_number
 from streampipe.threads import ordered

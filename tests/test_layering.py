@@ -64,6 +64,7 @@ ORDER = [  # each may import from those before it, and from itself
     "replay",
     "preview",
     "stream",
+    "combine",
     "compat",
     "commands",
     "cli",
@@ -74,7 +75,7 @@ INSIDE = {  # and in a folder, each file from those before it
     "plan": "order shapes ratios buckets batch_sizes leftovers spread groups cut rotation lanes deal planned schedule "
     "course stepped ask compound clips dataset streams sorter bucket_orders bucket_plan bucketed packing costs "
     "pack_plan packed mixed batchwise",
-    "query": "aliases expression arrow condition split own cost",
+    "query": "aliases column expression arrow condition split own cost",
     "index": "beside stated facts columns unpack parquet memory known manifest separated sidecar table layout ready "
     "sizes scan writer note find merged answers dataset whole build learn",
     "source": "location address connections network failures store http web retry fetch s3 gcs hub rust stores "

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 import streampipe as sp
 from streampipe.counters import counters
+from streampipe.query.column import column
 from streampipe.query.condition import Condition
-from streampipe.query.expression import Expression, column
+from streampipe.query.expression import Expression
 from tests.data import photo, shard
 from tests.laws import engine_of
 

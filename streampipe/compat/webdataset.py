@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from streampipe.combine import mix
 from streampipe.context import FILLED_IN, Run
 from streampipe.decoding import is_image_field
 from streampipe.errors import ConfigError
@@ -20,7 +21,7 @@ from streampipe.pipeline import Pipeline
 from streampipe.spelling import no_name
 from streampipe.stages.fields import find
 from streampipe.stages.stage import stage
-from streampipe.stream import mix, stream
+from streampipe.stream import stream
 
 __all__ = ["RandomMix", "WebDataset", "WebLoader", "map_tuple", "to_tuple"]
 

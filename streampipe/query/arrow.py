@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from streampipe.errors import ConfigError
-from streampipe.query.expression import Column
+from streampipe.query.column import Column
 
 _NO_FIELD = re.compile(r"No match for FieldRef\.Name\((.+?)\)")
 

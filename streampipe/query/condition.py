@@ -21,7 +21,8 @@ from streampipe.index import ShardIndex
 from streampipe.index.columns import MOST_COLUMNS
 from streampipe.query.aliases import COLUMNS, columns_of
 from streampipe.query.arrow import ArrowExpression
-from streampipe.query.expression import Column, Expression, column, first_known, together
+from streampipe.query.column import Column, column, first_known, together
+from streampipe.query.expression import Expression
 
 MISSING = ("drop", "keep", "error")
 

@@ -13,8 +13,9 @@ import numpy as np
 from streampipe.errors import ConfigError
 from streampipe.index import ShardIndex
 from streampipe.query.aliases import columns_of
+from streampipe.query.column import Column
 from streampipe.query.condition import IndexFacts, SampleFacts
-from streampipe.query.expression import Column, Expression
+from streampipe.query.expression import Expression
 
 UNKNOWN = 0
 """The cost of a sample that has none: a value is missing, or what comes out is below 1."""

@@ -15,13 +15,12 @@ import ast
 import operator
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from streampipe.errors import ConfigError
-from streampipe.index.columns import EXACT
+from streampipe.query.column import Column, conjunction, constant, negation, together
 
 MOST_CHARACTERS = 10_000
 _COMPARE: dict[type, Callable[[Any, Any], Any]] = {
@@ -41,76 +40,7 @@ _ARITHMETIC: dict[type, Callable[[Any, Any], Any]] = {
     ast.Mod: operator.mod,
 }
 _NAMES = (ast.Name, ast.Attribute, ast.Subscript)
-_ONE_KNOWN = np.ones(1, bool)
-_ONE_KNOWN.flags.writeable = False
 _FUNCTIONS = ("abs", "min", "max", "len")
-
-
-class Column(NamedTuple):
-    """Values of one kind (float64, int64, bool or objects), and which of them are known."""
-
-    values: np.ndarray
-    known: np.ndarray
-
-
-def column(values: Sequence[Any]) -> Column:
-    """A column from Python values; None and NaN are unknown.
-
-    >>> column([1, None, 3]).known.tolist()
-    [True, False, True]
-    """
-    if len(values) == 1 and type(values[0]) in (int, float, bool) and values[0] == values[0]:
-        return Column(np.array(values), _ONE_KNOWN)  # a single sample's fact, mostly
-    known = np.array([v is not None and v == v for v in values], bool)
-    kinds = {type(v) for v, k in zip(values, known, strict=True) if k}
-    exact = kinds != {int, float} or all(abs(v) <= EXACT for v in values if type(v) is int)
-    if kinds <= {int, float} and exact:
-        kind: Any = np.int64 if kinds == {int} else np.float64
-        return Column(np.array([v if k else 0 for v, k in zip(values, known, strict=True)], kind), known)
-    if kinds == {bool}:
-        return Column(np.array([bool(v) for v in values]), known)
-    held = np.empty(len(values), object)
-    held[:] = list(values)
-    return Column(held, known)
-
-
-def first_known(columns: Sequence[Column], rows: int) -> Column:
-    """In each row the value of the first column that knows one.
-
-    >>> first_known([column([None, 1]), column([2, 3])], 2).values.tolist()
-    [2, 1]
-    """
-    if not columns:
-        return Column(np.zeros(rows), np.zeros(rows, bool))
-    values, known = columns[0]
-    for other in columns[1:]:
-        if known.all():
-            break
-        take = other.known & ~known
-        if not take.any():
-            continue
-        if not known.any():
-            values, known = other
-        elif values.dtype == other.values.dtype or _fit_together(values, other.values):
-            values, known = np.where(take, other.values, values), known | take
-        else:
-            held = np.empty(rows, object)
-            held[:] = [b if t else a for a, b, t in zip(values.tolist(), other.values.tolist(), take, strict=True)]
-            values, known = held, known | take
-    return Column(values, known)
-
-
-def _fit_together(a: np.ndarray, b: np.ndarray) -> bool:
-    """Whether whole numbers and floats can stand in one array, none of them changed."""
-    if {a.dtype.kind, b.dtype.kind} != {"i", "f"}:
-        return False
-    whole = a if a.dtype.kind == "i" else b
-    return bool((np.abs(whole) <= EXACT).all())
-
-
-def together(parts: Sequence[Column]) -> Column:
-    """Truth values joined by ``and``: false where one is known to be false, else unknown where one is unknown."""
-    return parts[0] if len(parts) == 1 else _all(parts)
 
 
 class Expression:
@@ -233,14 +163,18 @@ class Expression:
         if isinstance(node, _NAMES):
             return columns.get(_name(node)) or Column(np.zeros(rows), np.zeros(rows, bool))
         if isinstance(node, ast.Constant):
-            return _constant(node.value, rows)
+            return constant(node.value, rows)
         if isinstance(node, ast.BoolOp):
             parts = [_truth(self._value(part, columns, rows), part) for part in node.values]
-            return _all(parts) if isinstance(node.op, ast.And) else _not(_all([_not(part) for part in parts]))
+            return (
+                conjunction(parts)
+                if isinstance(node.op, ast.And)
+                else negation(conjunction([negation(part) for part in parts]))
+            )
         if isinstance(node, ast.UnaryOp):
             value = self._value(node.operand, columns, rows)
             if isinstance(node.op, ast.Not):
-                return _not(_truth(value, node.operand))
+                return negation(_truth(value, node.operand))
             numbers = _numbers(value, node.operand)
             return numbers if isinstance(node.op, ast.UAdd) else Column(-numbers.values, numbers.known)
         if isinstance(node, ast.BinOp):
@@ -262,12 +196,12 @@ class Expression:
                 continue
             if isinstance(op, (ast.In, ast.NotIn)):
                 inside = self._inside(left, right, columns, rows)
-                found.append(inside if isinstance(op, ast.In) else _not(inside))
+                found.append(inside if isinstance(op, ast.In) else negation(inside))
                 continue
             value = self._value(right, columns, rows)
             found.append(_compared(_COMPARE[type(op)], left, value, node))
             left = value
-        return _all(found) if len(found) > 1 else found[0]
+        return conjunction(found) if len(found) > 1 else found[0]
 
     def _inside(self, left: Column, right: ast.expr, columns: Mapping[str, Column], rows: int) -> Column:
         if isinstance(right, (ast.List, ast.Tuple, ast.Set)):
@@ -310,26 +244,6 @@ def _constants(node: ast.expr) -> set[Any]:
     return found
 
 
-def _constant(value: Any, rows: int) -> Column:
-    return _constant_once(value) if rows == 1 else _constants_of(value, rows)
-
-
-@lru_cache(1000, typed=True)  # False is not 0
-def _constant_once(value: Any) -> Column:
-    return _constants_of(value, 1)
-
-
-def _constants_of(value: Any, rows: int) -> Column:
-    if isinstance(value, str):
-        held = np.empty(rows, object)
-        held[:] = value
-        return Column(held, np.ones(rows, bool))
-    try:
-        return Column(np.full(rows, value), np.ones(rows, bool))
-    except OverflowError:
-        return Column(np.full(rows, float(value)), np.ones(rows, bool))
-
-
 def _truth(value: Column, node: ast.expr) -> Column:
     if value.values.dtype == object:
         if any(not isinstance(v, bool) for v, k in zip(value.values, value.known, strict=True) if k):
@@ -347,17 +261,6 @@ def _numbers(value: Column, node: ast.expr) -> Column:
             np.array([v if k else 0 for v, k in zip(value.values, value.known, strict=True)], float), value.known
         )
     return Column(value.values.astype(float), value.known)
-
-
-def _not(value: Column) -> Column:
-    return Column(~value.values.astype(bool), value.known)
-
-
-def _all(parts: Sequence[Column]) -> Column:
-    """Kleene's and: false where one is known to be false, else unknown where one is unknown."""
-    false = np.logical_or.reduce([part.known & ~part.values.astype(bool) for part in parts])
-    known = false | np.logical_and.reduce([part.known for part in parts])
-    return Column(~false, known)
 
 
 def _arithmetic(op: ast.operator, left: Column, right: Column) -> Column:

@@ -16,7 +16,7 @@ from streampipe.memory import empty
 from streampipe.stages.batch import Collate, gathered, rows_of_batch
 from streampipe.stages.collate import Batch, Pad, unpadded
 from streampipe.stages.collate import collate as default_collate
-from streampipe.stages.decode import FieldDecoder
+from streampipe.stages.decoder import FieldDecoder
 from streampipe.stages.framing import passed
 from streampipe.stages.stage import stage
 from streampipe.threads import ordered

@@ -17,7 +17,7 @@ from streampipe.errors import SampleError
 from streampipe.index.facts import facts_of
 from streampipe.plan.buckets import Buckets
 from streampipe.samples import size_of
-from streampipe.stages.decode import FieldDecoder
+from streampipe.stages.decoder import FieldDecoder
 from streampipe.stages.framing import SAME_SHAPE
 from streampipe.views.picture import layer, thumbnail, video_still
 

@@ -12,7 +12,7 @@ import streampipe as sp
 from streampipe import stages
 from streampipe.context import Run
 from streampipe.preview import cards_of
-from streampipe.stages.decode import FieldDecoder
+from streampipe.stages.decoder import FieldDecoder
 from streampipe.views.cards import CardMaker
 from tests.data import encoded, natural, photo
 
