@@ -1,10 +1,13 @@
 """Data flows from left to right, and imports never run against it."""
 
 import ast
+import re
 import subprocess
 import sys
 import types
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parent.parent / "streampipe"
 
@@ -89,7 +92,7 @@ INSIDE = {  # and in a folder, each file from those before it
     "folders": "names walk files facts metadata layouts duplicates remote zips listing",
     "pack": "split change contents sift catalog supply find output pickles shard job summary work spool run",
     "engine": "engine chain division learnt planning mix batched batches indexed lanes turns streams state interleaved "
-    "bounds compile life clock plain explain",
+    "bounds compile life clock plain explain_reading explain_plan explain",
     "write": "cost draft encode spec job work workers run",
     "device": "codec transfer images watch feed",
     "observe": "histogram trace tally",
@@ -192,6 +195,12 @@ def test_every_module_has_its_place():
     assert {place(mine) for mine, _ in modules()} == set(ORDER)
     for folder, files in INSIDE.items():
         assert {path.stem for path in (ROOT / folder).glob("*.py")} - {"__init__"} == set(files.split())
+
+
+@pytest.mark.parametrize("folder", ["plan", "engine", "loader", "reading", "index", "query"])
+def test_the_first_page_of_a_folder_names_its_files(folder):
+    page = ast.get_docstring(ast.parse((ROOT / folder / "__init__.py").read_text()))
+    assert set(re.findall("``([a-z_]+)``", page)) >= set(INSIDE[folder].split())
 
 
 def test_public_names_stand_in_three_places_of_the_package():

@@ -1,4 +1,10 @@
-"""The stages, one a file. Each is a generator function; the pipeline's methods of the same names add them."""
+"""The stages, one a file. Each is a generator function; the pipeline's methods of the same names add them.
+
+What is no stage: ``stage`` the decorator that makes one · ``guard`` a stage while it runs · ``items`` samples or
+batches between two · ``values``, ``left``, ``nothing`` what is refused · ``fields`` names by preference · ``framing``,
+``decoder`` how images are cut and decoded · ``collate``, ``varlen`` samples to a batch · ``grouping`` what stands
+between ``bucket`` and ``batch`` · ``fuse``, ``decode_batch``, ``map_batch`` two stages in one.
+"""
 
 from streampipe.stages.assign import assign
 from streampipe.stages.batch import Collate, batch
