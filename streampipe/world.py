@@ -1,9 +1,12 @@
-"""Rank and world size, found in one place: torch.distributed if it runs, else the environment, else Ray Train."""
+"""Rank and world size, found in one place: torch.distributed if it runs, else the environment, else Ray Train. And what
+ranks tell each other.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
+from typing import Any
 
 import torch.distributed
 
@@ -27,7 +30,7 @@ def find_world(rank: int | None = None, world_size: int | None = None) -> tuple[
             raise ConfigError(f"rank and world_size are whole numbers, not {rank!r} and {world_size!r}")
         return _checked(rank, world_size, "the arguments")
     environment = _from_environment()
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
+    if has_process_group():
         group = (torch.distributed.get_rank(), torch.distributed.get_world_size())
         if environment is not None and environment != group:
             raise ConfigError(
@@ -44,13 +47,32 @@ def check_world(rank: int, world_size: int) -> None:
     Raises:
         ConfigError: a loader made too early would read another rank's samples, or all of them.
     """
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
+    if has_process_group():
         group = (torch.distributed.get_rank(), torch.distributed.get_world_size())
         if group != (rank, world_size):
             raise ConfigError(
                 f"this loader was made for rank {rank} of {world_size}, before torch.distributed said rank {group[0]} "
                 f"of {group[1]}: make it after init_process_group, or pass rank= and world_size="
             )
+
+
+def has_process_group() -> bool:
+    """Whether torch.distributed runs here, so that ranks can tell each other something."""
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
+def of_all_ranks(value: Any) -> list[Any]:
+    """What each rank of the process group gives; all of them must call this."""
+    values: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(values, value)
+    return values
+
+
+def of_first_rank(value: Any) -> Any:
+    """What the first rank of the process group gives; all of them must call this."""
+    values = [value]
+    torch.distributed.broadcast_object_list(values, src=0)
+    return values[0]
 
 
 def cores() -> int:

@@ -15,6 +15,7 @@ from streampipe.plan.ask import Uncounted
 from streampipe.reading.protocol import Samples
 from streampipe.rng import derive
 from streampipe.spec import Job, Spec
+from streampipe.world import has_process_group
 
 _YES, _NO = b"indexed", b"streamed"
 
@@ -58,7 +59,7 @@ def learns(spec: Spec) -> bool:
 
 def _decided(what: int, mine: bool) -> bool | None:
     """What the first rank that came found; None where ranks cannot hear of each other."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+    if not has_process_group():
         return None
     store = torch.distributed.distributed_c10d._get_default_store()
     found = store.compare_set(f"streampipe/learn/{what:x}", "", (_YES if mine else _NO).decode())

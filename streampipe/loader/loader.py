@@ -11,10 +11,9 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
-from math import inf
 from typing import Any, Protocol
 
-import torch.distributed
+import torch
 from torch.utils.data import DataLoader
 
 from streampipe import memory
@@ -32,7 +31,7 @@ from streampipe.loader.callers import lost_state, refuse_reading_ahead
 from streampipe.loader.choose import Choice, Setting, choose, rate_of
 from streampipe.loader.feed import Crew, Feed, Parcel, Received, Task, crew_of, length_of, unpack
 from streampipe.loader.handover import Shelf
-from streampipe.loader.options import check_options, refuse_of_workers
+from streampipe.loader.options import check_options, refuse_unknown
 from streampipe.loader.passes import Pass
 from streampipe.loader.recorder import Recorder
 from streampipe.loader.reports import facts_of, look, report_of
@@ -42,9 +41,9 @@ from streampipe.report import Facts, Seen, Summary
 from streampipe.report.metrics import HasScalars, Logger
 from streampipe.report.prometheus import show
 from streampipe.spec import Job, Spec
-from streampipe.stages.values import TAILS, check_choice, check_flag, check_function, check_kind, check_number
+from streampipe.stages.values import check_number
 from streampipe.traits import Takes
-from streampipe.world import check_world, find_world
+from streampipe.world import check_world, find_world, has_process_group, of_all_ranks, of_first_rank
 
 
 class HasSpec(Protocol):
@@ -120,32 +119,12 @@ class Loader(DataLoader[Any]):
         progress: str | None = None,
         **unknown: Any,
     ) -> None:
-        check_options(unknown, inspect.signature(Loader).parameters)
+        refuse_unknown(unknown, inspect.signature(Loader).parameters)
         if not hasattr(pipe, "spec"):
             raise ConfigError(f"a loader is of a pipeline, as sp.stream(...).batch(n) gives it, not of {pipe!r:.80}")
-        check_number("loader", "num_workers", num_workers, 0)
-        check_number("loader", "threads", threads, 0)
-        check_number("loader", "prefetch", prefetch, 1)
-        check_number("loader", "callback_every", callback_every, 1)
-        check_number("loader", "steps_per_epoch", steps_per_epoch, 1, optional=True)
-        check_choice("loader", "tail", tail, (None, *TAILS))
-        check_choice("loader", "state_of", state_of, ("rank", "job"))
-        check_choice("loader", "progress", progress, (None, "line", "table"))
-        check_kind("loader", "log", log, (str, os.PathLike), "a folder")
-        check_flag("loader", "auto", auto)
-        check_flag("loader", "fixed_epoch", fixed_epoch)
-        check_flag("loader", "pin_memory", pin_memory)
-        check_flag("loader", "trace", trace)
-        check_flag("loader", "persistent_workers", persistent_workers)
-        check_function("loader", "worker_init_fn", worker_init_fn, optional=True)
-        if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 <= timeout < inf:
-            raise ConfigError(f"loader: timeout is seconds, 0 (none) or more, not {timeout!r}")
-        if not num_workers and not auto:
-            refuse_of_workers(persistent_workers, timeout, multiprocessing_context, worker_init_fn)
+        check_options(locals())
         self._choice: Choice | None = None
         if auto:
-            if num_workers or threads:
-                raise ConfigError("auto=True chooses num_workers and threads; leave them out, or leave out auto")
             world = find_world(rank, world_size)
             self._choice = _chosen(pipe, world, prefetch, multiprocessing_context, worker_init_fn)
             num_workers, threads = self._choice.setting
@@ -379,11 +358,9 @@ class Loader(DataLoader[Any]):
         """
         if self._feed.world_size == 1 or state["kind"] != "lanes":
             return state
-        if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        if not has_process_group():
             raise ConfigError("state_dict(all_ranks=True) needs torch.distributed; without it use sp.merge_states")
-        states: list[Any] = [None] * self._feed.world_size
-        torch.distributed.all_gather_object(states, state)
-        return merge_states(states)
+        return merge_states(of_all_ranks(state))
 
     def load_state_dict(self, state: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> None:
         """The next pass continues with the batch after the one that ``state`` was taken at; an open iterator ends.
@@ -519,11 +496,9 @@ def _chosen(pipe: HasSpec, world: tuple[int, int], prefetch: int, context: Any, 
         with closing(iter(loader)) as batches:
             return rate_of(batches, partial(length_of, batched=pipe.spec.yields is Takes.BATCHES))
 
-    together = world[1] > 1 and torch.distributed.is_available() and torch.distributed.is_initialized()
-    found: list[Any] = [choose(pipe.spec, measure, world[1]) if not together or world[0] == 0 else None]
-    if together:
-        torch.distributed.broadcast_object_list(found, src=0)
-    choice: Choice = found[0]
+    if world[1] == 1 or not has_process_group():
+        return choose(pipe.spec, measure, world[1])
+    choice: Choice = of_first_rank(choose(pipe.spec, measure, world[1]) if world[0] == 0 else None)
     return choice
 
 

@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch.distributed
-
 from streampipe import report
 from streampipe.engine.chain import named
 from streampipe.engine.engine import Engine
@@ -19,7 +17,7 @@ from streampipe.report.forms import FORMATS, text_of
 from streampipe.report.saved import saved
 from streampipe.spec import AnyStage
 from streampipe.stages.stage import Stage
-from streampipe.world import cores
+from streampipe.world import cores, has_process_group, of_all_ranks
 
 FORMS = (*FORMATS, "counts")
 
@@ -56,9 +54,8 @@ def report_of(seen: Seen, facts: Facts, format: str, path: str | os.PathLike[str
     """The report in one of its formats; also written to ``path``."""
     if format not in FORMS:
         raise ConfigError(f"report(format=) is one of {', '.join(FORMS)}, not {format!r}")
-    if all_ranks and torch.distributed.is_available() and torch.distributed.is_initialized():
-        every: list[Any] = [None] * torch.distributed.get_world_size()
-        torch.distributed.all_gather_object(every, seen)
+    if all_ranks and has_process_group():
+        every = of_all_ranks(seen)
         seen, facts = report.merged(every), facts.of_ranks(len(every))
     text = saved(seen, facts) if format == "counts" else text_of(seen, facts, format)
     if path is not None:
