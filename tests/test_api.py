@@ -40,7 +40,8 @@ def _lines(name: str, thing: Any) -> list[str]:
 
 
 def _of_pipeline() -> dict[str, Any]:
-    return {**vars(sp.Pipeline.__bases__[0]), **vars(sp.Pipeline)}
+    own = [each for each in reversed(sp.Pipeline.__mro__) if each.__module__.startswith("streampipe.")]
+    return {name: value for each in own for name, value in vars(each).items()}
 
 
 def _signature(function: Any) -> str:
