@@ -52,6 +52,7 @@ class Expression:
     >>> fits = Expression("width >= 512 and aesthetic > 5")
     >>> sorted(fits.names)
     ['aesthetic', 'width']
+    >>> from streampipe.query.column import column
     >>> fits({"width": column([512, 100, 600]), "aesthetic": column([6, 6, None])}, 3).known.tolist()
     [True, True, False]
     >>> Expression("__import__('os').system('ls')")
@@ -100,6 +101,7 @@ class Expression:
         Raises:
             ConfigError: a text is counted with.
 
+        >>> from streampipe.query.column import column
         >>> Expression("n // 2 + 1").numbers({"n": column([5, 8])}, 2).values.tolist()
         [3.0, 5.0]
         """

@@ -106,6 +106,9 @@ class Entries:
 
         ``raw`` is what ``view`` shows; slices of it are bytes, without a view between.
         """
+        # Strategy: a member of an archive costs as many calls as stand here, so what nearly all headers are is decided
+        # in place: a block of ASCII with a right sum, an octal size, a name that needs no check. What is rare (extended
+        # headers, names and kinds to look at, errors) is in the methods below, each of which is called for it alone.
         start, total = at, len(view)
         records, long_name, mtime = self.common, None, b""
         while True:
