@@ -87,7 +87,7 @@ def make_batches(
 
 
 class _Turn(NamedTuple):
-    """A step as the plan has it that it is of: in a mixture of batches that of its part, with the part's stages."""
+    """A step, with the plan and stages that make it: in a mixture of batches, those of the part whose turn it is."""
 
     part: int
     plan: Plan

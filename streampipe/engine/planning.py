@@ -45,7 +45,7 @@ def narrowed(spec: Spec, chain: Sequence[AnyStage]) -> Spec:
         fields.update(name for each in found.at for name in each.split(";"))
         if found.only:
             if stage is chain[0] and any(_only(spec, each) is spec.source for each in found.at):
-                return spec  # one that is not there is told of with all that are
+                return spec  # the source lacks a field: the error that says so lists all fields, so all are read
             return replace(spec, source=spec.source.only(frozenset(fields)))
     return spec
 

@@ -113,12 +113,7 @@ def index(
         raise ConfigError("index takes a source or storage_options, not both")
     opened = source or Source(storage_options)
     shards = list(urls if isinstance(urls, ShardList) else expand(urls, lambda: opened))
-    if folder is None and (signed := next(filter(has_query, shards), None)):
-        raise ConfigError(f"{redact(signed)} has a query (a signature?), so nothing can be put beside it: give --out")
-    places = [index_url(url, folder) for url in shards]
-    if len(set(places)) < len(places):
-        twice = next(place for place in places if places.count(place) > 1)
-        raise ConfigError(f"two shards would have the index {redact(twice)}: index their folders one by one")
+    places = _places(shards, folder)
     summary = Summary(redact(_base(places[0]) + NAME), shards=len(shards))
 
     bounds = limits or Limits()
@@ -130,34 +125,50 @@ def index(
         jobs.setdefault(_base(place), {})[_name(url)] = _Job(url, place, opened, bounds, on_error)
     wholes = [Whole(opened, base, list(mine)) for base, mine in jobs.items()]
     summary.folders = len(wholes)
-
-    def counted(done: Iterator[tuple[Indexed, str | None]]) -> Iterator[Indexed]:
-        for each, why in tqdm(done, total=len(shards), unit=" shards", desc="index", disable=not progress):
-            if why is not None:
-                summary.failed.append(why)
-            if each.entry is not None:
-                summary.kept += each.kept
-                summary.samples += each.entry.samples
-                summary.bytes += each.entry.bytes
-            if len(summary.failed) == len(shards):
-                raise CorruptShard(
-                    f"none of the {len(shards)} shards could be indexed; the first: {min(summary.failed)}"
-                )
-            yield each
-
     wanted = (mine[name] for whole, mine in zip(wholes, jobs.values(), strict=True) for name in whole.order)
     if cluster is not None:
         done = cluster.ordered(_indexed, wanted, lambda amount: None)
     else:
         done = ordered(_indexed, wanted, threads or _THREADS)
     with closing(done):
-        found = counted(done)
+        found = _counted(done, summary, progress)
         for whole, mine in zip(wholes, jobs.values(), strict=True):
             staying = _still_there(whole.others, [job.url for job in mine.values()], opened)
             whole.update(islice(found, len(mine)), staying)
     summary.failed.sort()
     summary.seconds = time.perf_counter() - start
     return summary
+
+
+def _places(shards: Sequence[str], folder: str | None) -> list[str]:
+    """Where the index of each shard goes.
+
+    Raises:
+        ConfigError: nothing can be put beside a shard, or two would have the same index.
+    """
+    if folder is None and (signed := next(filter(has_query, shards), None)):
+        raise ConfigError(f"{redact(signed)} has a query (a signature?), so nothing can be put beside it: give --out")
+    places = [index_url(url, folder) for url in shards]
+    if len(set(places)) < len(places):
+        twice = next(place for place in places if places.count(place) > 1)
+        raise ConfigError(f"two shards would have the index {redact(twice)}: index their folders one by one")
+    return places
+
+
+def _counted(done: Iterator[tuple[Indexed, str | None]], summary: Summary, progress: bool) -> Iterator[Indexed]:
+    """What is indexed, counted in the summary; shards of which none could be are an error."""
+    for each, why in tqdm(done, total=summary.shards, unit=" shards", desc="index", disable=not progress):
+        if why is not None:
+            summary.failed.append(why)
+        if each.entry is not None:
+            summary.kept += each.kept
+            summary.samples += each.entry.samples
+            summary.bytes += each.entry.bytes
+        if len(summary.failed) == summary.shards:
+            raise CorruptShard(
+                f"none of the {summary.shards} shards could be indexed; the first: {min(summary.failed)}"
+            )
+        yield each
 
 
 def check_folders(places: Iterable[str], advice: str) -> None:
