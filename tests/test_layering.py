@@ -82,7 +82,7 @@ INSIDE = {  # and in a folder, each file from those before it
     "query": "aliases column expression arrow condition split own cost",
     "index": "beside stated facts columns unpack parquet memory known manifest separated sidecar table layout ready "
     "sizes scan writer note find merged answers dataset whole build learn",
-    "source": "location address connections network failures store http web retry fetch s3 gcs hub rust stores "
+    "source": "location address connections network failures wire store http web retry fetch s3 gcs hub rust stores "
     "buffers link traffic forward versions ranges ranged local disk part cache download source",
     "tar": "limits foreign extended header names compression entries reader writer",
     "decoding": "extensions inflate geometry text blocks tensorfile conditioning arrays budget exif codec segments icc "

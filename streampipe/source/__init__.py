@@ -2,9 +2,10 @@
 
 ``location`` what a URL may be and how it is shown · ``address``, ``connections`` where a request may go · ``network``
 the settings · ``failures`` what an error of a backend means · ``retry`` how long and when to try again · ``store`` what
-a store is, and the registry · ``http`` the one that speaks HTTP, for the endpoints ``web``, ``s3``, ``gcs``, ``hub`` ·
-``rust``, ``stores`` the others · ``fetch`` exactly the bytes that were asked for · ``forward`` whole objects, front to
-back, ahead of need · ``local`` files of this machine · ``cache`` shards kept on it · ``source`` the door to all of it.
+a store is, and the registry · ``wire`` a request and its answer · ``http`` the store that speaks HTTP, for the
+endpoints ``web``, ``s3``, ``gcs``, ``hub`` · ``rust``, ``stores`` the others · ``fetch`` exactly the bytes that were
+asked for · ``forward`` whole objects, front to back, ahead of need · ``local`` files of this machine · ``cache`` shards
+kept on it · ``source`` the door to all of it.
 """
 
 from streampipe.source.cache import Cache

@@ -53,7 +53,7 @@ Ip = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 class Address(NamedTuple):
     """An http(s) URL, as the connection reads it: ``url`` is what is requested, without user and fragment; ``target``
-    is its path with the query."""
+    is its path with the query, ``named`` what it calls the host."""
 
     scheme: str
     host: str
@@ -61,6 +61,7 @@ class Address(NamedTuple):
     url: str
     user: str | None
     target: str
+    named: str
 
 
 @lru_cache(4096)  # windows of one object are asked for one after the other
@@ -91,7 +92,10 @@ def address(url: str) -> Address:
         raise ConfigError(f"{printable(redact(url))} is not a URL that can be requested ({error}); check it") from None
     user = None if parsed.auth is None else unquote(parsed.auth)
     port = parsed.port or _PORTS[parsed.scheme]
-    return Address(parsed.scheme, host.strip("[]"), port, clean, user, again.request_uri)
+    bare = host.strip("[]")
+    named = f"[{bare.partition('%')[0]}]" if ":" in bare else bare
+    named = named if port == _PORTS[parsed.scheme] else f"{named}:{port}"
+    return Address(parsed.scheme, bare, port, clean, user, again.request_uri, named)
 
 
 def joined(at: str, location: str) -> str:

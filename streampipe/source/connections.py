@@ -1,29 +1,11 @@
-"""Connections whose headers are whole, that lead where they may, by way of the environment's proxies.
-
-The standard library takes the end of a connection for the end of the headers. A response that breaks off amid them then
-looks like one of another length, or of none.
-"""
+"""Connections that lead where they may, by way of the environment's proxies."""
 
 from __future__ import annotations
 
-import io
 import ipaddress
-import math
-import re
-import socket
-import time
 from base64 import b64encode
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from http import HTTPStatus
-from http.client import (
-    HTTPException,
-    HTTPMessage,
-    HTTPResponse,
-    LineTooLong,
-    RemoteDisconnected,
-    UnknownProtocol,
-)
 from typing import Any
 from urllib.parse import unquote
 from urllib.request import getproxies, proxy_bypass
@@ -34,118 +16,6 @@ from urllib3.util import parse_url
 
 from streampipe.errors import ConfigError, SourceError
 from streampipe.source.address import Address, is_metadata, only_here
-
-_PLAIN = re.compile(rb"([!-9;-~]+):[ \t]*(.*?)\r?\n", re.DOTALL)
-_MOST_LINES, _LONGEST = 100, 65536  # as the standard library has it
-
-
-class _Patient(io.RawIOBase):
-    """What a connection brings. A timeout of a socket begins anew with each byte, and bytes that bring an object no
-    further (headers, what stands around chunks, a body nobody wants) could come for ever: they may for ``stall``
-    seconds, from the first of them on.
-    """
-
-    def __init__(self, raw: Any, stall: float | None) -> None:
-        super().__init__()
-        self._raw = raw
-        self._sock = raw._sock  # as that of the standard library has it
-        self._stall = stall
-        self._until = math.inf
-
-    def news(self) -> None:
-        """What came was wanted."""
-        self._until = math.inf
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int | None:
-        if self._until < time.monotonic():
-            raise TimeoutError(f"bytes came, but nothing new in {self._stall:g} s")
-        count: int | None = self._raw.readinto(buffer)
-        if self._until == math.inf and self._stall is not None:
-            self._until = time.monotonic() + self._stall
-        return count
-
-    def close(self) -> None:
-        self._raw.close()
-        super().close()
-
-
-class _Response(HTTPResponse):
-    def __init__(self, sock: Any, *args: Any, **options: Any) -> None:
-        super().__init__(sock, *args, **options)
-        self.news: Callable[[], None] = lambda: None
-        if type(getattr(self.fp, "raw", None)) is socket.SocketIO:  # else it is TLS within TLS
-            patient = _Patient(self.fp.detach(), sock.gettimeout())
-            self.fp, self.news = io.BufferedReader(patient), patient.news
-
-    def begin(self) -> None:
-        """Read status and headers. As the standard library does it, but for who parses plain headers: it takes the
-        parser for mail, which is a sixth of what a request costs.
-        """
-        if self.headers is not None:
-            return
-        version, status, reason = self._read_status()
-        while status == HTTPStatus.CONTINUE:
-            _lines(self.fp)
-            version, status, reason = self._read_status()
-        if not version.startswith(("HTTP/1.", "HTTP/0.9")):
-            raise UnknownProtocol(version)
-        self.code = self.status = status
-        self.reason, self.version = reason.strip(), 10 if version in ("HTTP/1.0", "HTTP/0.9") else 11
-        self.headers = self.msg = _parsed(_lines(self.fp))
-        self.chunked = self.headers.get("Transfer-Encoding", "").lower() == "chunked"
-        if self.chunked:  # beside it a length means nothing: who unpacked the body on its way may have left the old one
-            del self.headers["Content-Length"]
-        self.chunk_left = None
-        self.will_close = self._check_close()
-        self.length = number(self.headers.get("Content-Length"))
-        if status in (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED) or status < 200 or self._method == "HEAD":
-            self.length = 0
-        self.will_close = self.will_close or (not self.chunked and self.length is None)
-        self.news()
-
-
-def _lines(file: Any) -> list[bytes]:
-    """The lines of headers, to the empty one behind them."""
-    lines: list[bytes] = []
-    while len(lines) <= _MOST_LINES:
-        line = file.readline(_LONGEST + 1)
-        if not line:
-            raise RemoteDisconnected("the connection ended amid the headers")
-        if len(line) > _LONGEST:
-            raise LineTooLong("header line")
-        lines.append(line)
-        if line in (b"\r\n", b"\n"):
-            return lines
-    raise HTTPException(f"got more than {_MOST_LINES} headers")
-
-
-def _parsed(lines: Sequence[bytes]) -> HTTPMessage:
-    """The headers of all lines that are some. The standard library drops all behind one that is none, such as the
-    length; and urllib3 then logs the URL with the signature in it.
-    """
-    found = HTTPMessage()
-    whole: list[bytes] = []
-    for line in lines[:-1]:
-        if whole and line[:1] in (b" ", b"\t"):  # it goes on with the one before
-            whole[-1] += line
-        else:
-            whole.append(line)
-    for line in whole:
-        if plain := _PLAIN.fullmatch(line):
-            found.set_raw(plain[1].decode("latin-1"), plain[2].decode("latin-1"))
-    return found
-
-
-def number(text: str | None) -> int | None:
-    """What a header says that is a number of bytes; None if it says something else.
-
-    >>> number("17"), number("-1"), number("\\xb2"), number(None)
-    (17, None, None, None)
-    """
-    return int(text) if text and text.isdecimal() and text.isascii() and len(text) < 20 else None
 
 
 def basic(user: str) -> str:
@@ -161,15 +31,6 @@ def _checked(base: Any, allowed: Sequence[str], link_local: bool) -> Any:
     """A class of connections that are checked as soon as they are there. Of a proxy's, it is the proxy who connects."""
 
     class Checked(base):  # type: ignore[misc]
-        def response_class(self, *args: Any, **options: Any) -> _Response:
-            self.received = _Response(*args, **options)
-            return self.received
-
-        def getresponse(self) -> Any:
-            response = super().getresponse()
-            response.received = self.received  # so that a body can be read into memory of ours
-            return response
-
         def connect(self) -> None:
             super().connect()
             ip = "" if self.proxy is not None else str(self.sock.getpeername()[0])

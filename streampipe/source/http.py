@@ -6,13 +6,10 @@ Every store that speaks HTTP is read here, and only here: an ``Endpoint`` says w
 
 from __future__ import annotations
 
-import io
 import re
-import socket
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from http.client import IncompleteRead
 from typing import Any, NamedTuple, NoReturn, Protocol
 
 import urllib3
@@ -20,19 +17,20 @@ import urllib3
 from streampipe.errors import SourceError, StreampipeError
 from streampipe.printable import printable
 from streampipe.source.address import Address, address, is_metadata, joined, only_here, same_owner
-from streampipe.source.connections import number, pools, proxy_of
+from streampipe.source.connections import pools, proxy_of
 from streampipe.source.failures import Ended, HttpError, changed
 from streampipe.source.location import redact
 from streampipe.source.network import Network
 from streampipe.source.store import Answer, Memory, Pin
+from streampipe.source.wire import Reply, exchange, number
 
 PIECE = 1 << 18
-_PAST_BUFFERS = 2 * io.DEFAULT_BUFFER_SIZE
-"""What is read into that much memory goes past a file's own buffer, and leaves nothing in it."""
 _SHORT = 1 << 16
 """Bytes of a body nobody wants that are read to keep a connection."""
 _MOVED = 4096
 """Redirections that are remembered."""
+_ORIGINS = 256
+"""Hosts whose connections are kept."""
 _CONTENT_RANGE = re.compile(r"bytes +(?:(\d{1,19})-(\d{1,19})|\*)/(\d{1,19}|\*)", re.ASCII | re.IGNORECASE)
 _MOST_HOPS = 5
 _PERHAPS_GET = (400, 401, 403, 405, 501)
@@ -83,8 +81,7 @@ class HttpStore:
         self.endpoint = endpoint
         self._lock = threading.Lock()
         self._moved: dict[str, str] = {}  # where an object's URL led, so that not every window is sent round
-        self._pools: dict[tuple[str | None, bool], Any] = {}
-        self._proxies: dict[tuple[str, str, int], str | None] = {}
+        self._pools: dict[tuple[str, str, int, bool], Any] = {}
         self._no_conditions: set[str] = set()  # hosts that refuse If-Match with the version that they have
 
     def credentials(self, url: str) -> str:
@@ -97,18 +94,17 @@ class HttpStore:
         with self._lock:
             self._moved.clear()
             self._pools.clear()
-            self._proxies.clear()
 
     def pin(self, url: str) -> Pin:
         """The object's size and version, without its bytes."""
         if self.endpoint.heads:
-            response = self._request("HEAD", url, {})
-            if response.status < 300 and not _encoding(response):
-                _put_away(response)
-                return self._found(response, number(response.headers.get("Content-Length")))
-            if response.status >= 300 and response.status not in _PERHAPS_GET:
-                self._refuse(response, url)
-            _put_away(response)
+            reply = self._request("HEAD", url, {})
+            if reply.status < 300 and not _encoding(reply):
+                reply.finish()
+                return self._found(reply, number(reply.headers.get("Content-Length")))
+            if reply.status >= 300 and reply.status not in _PERHAPS_GET:
+                self._refuse(reply, url)
+            reply.finish()
         answer = self.get(url, 0, 1, Pin())
         for _ in answer.pieces:
             break
@@ -121,68 +117,72 @@ class HttpStore:
     def get(self, url: str, start: int, end: int | None, pin: Pin, memory: Memory | None = None) -> Answer:
         """The bytes [start, end) of the pinned version, or of any if nothing is pinned."""
         headers = {} if start == 0 and end is None else {"Range": f"bytes={start}-{'' if end is None else end - 1}"}
-        host = self.endpoint.request(url, "GET").at.host
-        if pin.version and pin.version.startswith('"') and host not in self._no_conditions:
-            headers["If-Match"] = pin.version  # a strong ETag; others cannot be asked for
-        response = self._request("GET", url, headers)
-        conditional = "If-Match" in headers
-        if response.status == 412 and conditional:  # another version; or it says so of the very same one
-            _put_away(response)
+        wanted = self.endpoint.request(url, "GET")
+        conditional = (
+            pin.version is not None and pin.version.startswith('"') and wanted.at.host not in self._no_conditions
+        )
+        if conditional:
+            headers["If-Match"] = pin.version or ""  # a strong ETag; others cannot be asked for
+        reply = self._request("GET", url, headers, wanted)
+        refused = reply.status == 412 and conditional
+        if refused:  # another version; or it says so of the very same one
+            reply.drain(_SHORT)
             del headers["If-Match"]
-            response = self._request("GET", url, headers)
+            reply = self._request("GET", url, headers)
         try:
-            if response.status == 416:
-                return self._beyond(response, url, start, pin)
-            if response.status not in (200, 206):
-                self._refuse(response, url)
-            answer = self._answer(response, url, start, end, pin, memory)
+            if reply.status == 416:
+                return self._beyond(reply, url, start, pin)
+            if reply.status not in (200, 206):
+                self._refuse(reply, url)
+            answer = self._answer(reply, url, start, end, pin, memory)
         except BaseException:
-            response.close()
+            reply.close()
             raise
-        if conditional and "If-Match" not in headers:
+        if refused:
             if answer.pin.mark is None:
-                response.close()
+                reply.close()
                 raise changed(url, "the store has another version now")
-            self._no_conditions.add(host)
+            self._no_conditions.add(wanted.at.host)
         return answer
 
     def _answer(
-        self, response: Any, url: str, start: int, end: int | None, pin: Pin, memory: Memory | None = None
+        self, reply: Reply, url: str, start: int, end: int | None, pin: Pin, memory: Memory | None = None
     ) -> Answer:
-        if encoding := _encoding(response):
+        if encoding := _encoding(reply):
             raise SourceError(
                 f"{redact(url)}: the server sends it as {printable(encoding)} although it was asked not to, so bytes "
                 f"cannot be counted; switch that off at the server (the file's own suffix says .gz if it is compressed)"
             )
-        whole = response.status == 200
-        size = number(response.headers.get("Content-Length")) if whole else _size_of(response)
-        until = 0 if whole else _check_range(response, url, start, end)
-        found = self._found(response, size)
+        whole = reply.status == 200
+        if whole:
+            size, until = number(reply.headers.get("Content-Length")), 0
+        else:
+            size, until = _check_range(reply, url, start, end)
+        found = self._found(reply, size)
         check_pin(url, pin, found)
         begin = 0 if whole else start
         wanted = size if whole else until - start
-        received = getattr(response, "received", None)
         failed = partial(self._moved.pop, url, None)  # the next try is led to a mirror that may do better
         # By its own length it ends; where that is not what was asked for, or is not said, it is read with more care.
-        if memory is not None and not whole and wanted is not None and getattr(received, "length", None) == wanted:
-            return Answer(begin, found, _placed(response, received, start, wanted, memory, failed), False, True)
-        return Answer(begin, found, _pieces(response, wanted, failed), whole and (start > 0 or end is not None))
+        if memory is not None and not whole and wanted is not None and reply.length == wanted:
+            return Answer(begin, found, _placed(reply, start, wanted, memory, failed), False, True)
+        return Answer(begin, found, _pieces(reply, wanted, failed), whole and (start > 0 or end is not None))
 
-    def _found(self, response: Any, size: int | None) -> Pin:
-        return Pin(size, self.endpoint.version(response.headers), response.headers.get("Last-Modified"))
+    def _found(self, reply: Reply, size: int | None) -> Pin:
+        return Pin(size, self.endpoint.version(reply.headers), reply.headers.get("Last-Modified"))
 
-    def _beyond(self, response: Any, url: str, start: int, pin: Pin) -> Answer:
+    def _beyond(self, reply: Reply, url: str, start: int, pin: Pin) -> Answer:
         """416: right for what is empty. Not every store says the size with it, and some say it for a range that ends
         beyond the object.
         """
-        size = _size_of(response)
-        found = self._found(response, size)
-        _put_away(response)
+        size = _size_of(reply)
+        found = self._found(reply, size)
+        reply.drain(_SHORT)
         if size != 0 and start == 0:
-            response = self._request("GET", url, {})
-            if response.status != 200:
-                self._refuse(response, url)
-            return self._answer(response, url, 0, None, pin)
+            reply = self._request("GET", url, {})
+            if reply.status != 200:
+                self._refuse(reply, url)
+            return self._answer(reply, url, 0, None, pin)
         check_pin(url, pin, found)
         if start == 0:
             return Answer(0, found, iter(()))
@@ -191,21 +191,13 @@ class HttpStore:
             f"the server"
         )
 
-    def _refuse(self, response: Any, url: str) -> NoReturn:
-        body = b""
-        length = number(response.headers.get("Content-Length"))
-        if length is not None and length <= _SHORT:
-            try:
-                body = response.read(_SHORT, decode_content=False)
-            except urllib3.exceptions.HTTPError:
-                body = b""  # its status says enough
-        headers = {name.title(): value for name, value in response.headers.items()}
-        _put_away(response)
-        error = HttpError(response.status, printable(response.reason or ""), headers, body)
+    def _refuse(self, reply: Reply, url: str) -> NoReturn:
+        headers = {name.title(): value for name, value in reply.headers.items()}
+        error = HttpError(reply.status, printable(reply.reason), headers, reply.drain(_SHORT))
         raise self.endpoint.refusal(url, error)
 
-    def _request(self, method: str, url: str, headers: Mapping[str, str]) -> Any:
-        wanted = self.endpoint.request(url, method)
+    def _request(self, method: str, url: str, headers: Mapping[str, str], wanted: Request | None = None) -> Reply:
+        wanted = wanted or self.endpoint.request(url, method)
         at = self._moved.get(url, wanted.at.url)
         remembered = at != wanted.at.url
         for _ in range(_MOST_HOPS + 1):
@@ -214,22 +206,22 @@ class HttpStore:
             if same_owner(wanted.at, to):  # credentials are for the host they were given for
                 sent.update(wanted.headers)
             try:
-                response = self._send(method, to, sent, given=to.host == wanted.at.host)
+                reply = self._send(method, to, sent, given=to.host == wanted.at.host)
             except BaseException:
                 self._moved.pop(url, None)
                 raise
             # What is signed for a time runs out, and a mirror may be out of order.
-            if remembered and response.status >= 400 and response.status not in (412, 416):
+            if remembered and reply.status >= 400 and reply.status not in (412, 416):
                 remembered, at = False, wanted.at.url
                 self._moved.pop(url, None)
-                _put_away(response)
+                reply.drain(_SHORT)
                 continue
-            if response.status not in (301, 302, 303, 307, 308) or "Location" not in response.headers:
-                if at != wanted.at.url and response.status in (200, 206):
+            if reply.status not in (301, 302, 303, 307, 308) or "Location" not in reply.headers:
+                if at != wanted.at.url and reply.status in (200, 206):
                     self._remember(url, at)
-                return response
-            location = response.headers["Location"]
-            _put_away(response)
+                return reply
+            location = reply.headers["Location"]
+            reply.drain(_SHORT)
             at = self._check_hop(url, to, location)
         raise SourceError(f"{redact(url)}: more than {_MOST_HOPS} redirections; check the URL")
 
@@ -258,52 +250,33 @@ class HttpStore:
             raise SourceError(f"{how}{only_here(new.host)}")
         return new.url
 
-    def _send(self, method: str, to: Address, headers: Mapping[str, str], given: bool) -> Any:
+    def _send(self, method: str, to: Address, headers: Mapping[str, str], given: bool) -> Reply:
         if to.host not in self.network.redirects_to and is_metadata(to.host, link_local=not given, resolve=False):
             raise SourceError(f"{redact(to.url)} is {only_here(to.host)}")
-        proxy, pools_ = self._pool(to, given)
-        options: dict[str, Any] = {"redirect": False, "retries": False, "preload_content": False}
-        try:
-            if proxy is not None:
-                return pools_.request(method, to.url, headers=headers, **options)
-            pool = pools_.connection_from_host(to.host, to.port, to.scheme)
-            return pool.urlopen(method, to.target, headers=headers, assert_same_host=False, **options)
-        except urllib3.exceptions.ProtocolError as error:
-            for each in error.args:  # what the check of a connection raised is ours
-                if isinstance(each, StreampipeError):
-                    raise each from None
-            raise
+        return exchange(self._pool(to, given), method, to, headers)
 
-    def _pool(self, to: Address, given: bool) -> tuple[str | None, Any]:
+    def _pool(self, to: Address, given: bool) -> Any:
         """``given``: for the host that the user named; where a server leads us, fewer addresses will do."""
-        origin = to.scheme, to.host, to.port
-        if origin not in self._proxies:
-            self._proxies[origin] = proxy_of(to)  # looked up once: to ask the environment takes a millisecond
-        proxy = self._proxies[origin]
-        with self._lock:
-            if (proxy, given) not in self._pools:
-                timeout = urllib3.Timeout(connect=self.network.connect, read=self.network.stall)
-                settings: dict[str, Any] = {"timeout": timeout, "maxsize": self.network.requests}
-                self._pools[proxy, given] = pools(
-                    proxy, self.network.redirects_to, not given, **{**settings, **self.endpoint.settings}
-                )
-            return proxy, self._pools[proxy, given]
+        origin = to.scheme, to.host, to.port, given
+        if (found := self._pools.get(origin)) is None:
+            proxy = proxy_of(to)  # looked up once: to ask the environment takes a millisecond
+            timeout = urllib3.Timeout(connect=self.network.connect, read=self.network.stall)
+            settings: dict[str, Any] = {"timeout": timeout, "maxsize": self.network.requests, **self.endpoint.settings}
+            made = pools(proxy, self.network.redirects_to, not given, **settings)
+            with self._lock:
+                found = self._pools.setdefault(origin, made.connection_from_host(to.host, to.port, to.scheme))
+                while len(self._pools) > _ORIGINS:
+                    self._pools.pop(next(iter(self._pools)))
+        return found
 
 
-def _put_away(response: Any) -> None:
-    """Let a response go whose body nobody wants. One that is long or endless costs its connection."""
-    length = number(response.headers.get("Content-Length"))
-    if response.length_remaining == 0 or (length is not None and length <= _SHORT):
-        response.drain_conn()
-        response.release_conn()
-    else:
-        response.close()
-
-
-def _encoding(response: Any) -> str:
+def _encoding(reply: Reply) -> str:
     """What an answer's bytes were made into on their way, so that they cannot be counted; nothing if they were not."""
-    found: str = response.headers.get("Content-Encoding", "").lower()
-    return "" if found in ("identity", "aws-chunked") else found  # the last is S3's word for how it was uploaded
+    way = reply.headers.get("Transfer-Encoding", "").lower()
+    if way not in ("", "chunked", "identity"):
+        return str(way)
+    found = reply.headers.get("Content-Encoding", "").lower()
+    return "" if found in ("identity", "aws-chunked") else str(found)  # the last is S3's word for how it was uploaded
 
 
 def check_pin(url: str, pin: Pin, found: Pin) -> None:
@@ -316,86 +289,48 @@ def check_pin(url: str, pin: Pin, found: Pin) -> None:
         raise changed(url, how)
 
 
-def _pieces(response: Any, wanted: int | None, failed: Callable[[], object]) -> Iterator[bytes]:
+def _pieces(reply: Reply, wanted: int | None, failed: Callable[[], object]) -> Iterator[bytes]:
     """The body, as it comes. A body that is shorter or longer than said is an error."""
     done, finished = 0, False
     try:
         while wanted is None or done < wanted:
-            # read1: what has come is ours, also where the connection breaks before the next byte
-            piece = response.read1(PIECE if wanted is None else min(PIECE, wanted - done), decode_content=False)
+            # what has come is ours, also where the connection breaks before the next byte
+            piece = reply.read(PIECE if wanted is None else min(PIECE, wanted - done))
             if not piece:
                 break
-            response.received.news()
             done += len(piece)
             yield piece
         if wanted is not None and done < wanted:
             raise Ended(f"{done} of {wanted} bytes came")
         finished = True
-    except urllib3.exceptions.IncompleteRead as error:
-        raise Ended(f"the connection ended early: {error}") from error
-    except urllib3.exceptions.ProtocolError as error:
-        if any(isinstance(each, IncompleteRead) for each in error.args):
-            raise Ended(f"the connection ended early: {error}") from error
-        raise
     finally:
-        if finished and response.length_remaining in (0, None):
-            response.release_conn()
+        if finished:
+            reply.finish()
         else:
             failed()
-            response.close()
+            reply.close()
 
 
-def _placed(
-    response: Any, received: Any, start: int, wanted: int, memory: Memory, failed: Callable[[], object]
-) -> Iterator[bytes]:
+def _placed(reply: Reply, start: int, wanted: int, memory: Memory, failed: Callable[[], object]) -> Iterator[bytes]:
     """How much came each time, into memory of the reader's. What came is his, also where the connection breaks then."""
-    done, body = 0, _Body(received)
+    done = 0
     try:
         while done < wanted:
-            count, error = _filled(body, memory, start + done, wanted - done, PIECE if done else 1)
+            count, error = _filled(reply, memory, start + done, wanted - done, PIECE if done else 1)
             done += count
             if count:
-                received.length -= count
                 yield range(count)  # type: ignore[misc]  # only how long it is is told
             if error is not None or not count:
                 raise error or Ended(f"{done} of {wanted} bytes came")
-        received.read(1)  # nothing is left: it closes itself, and the connection can be used again
     finally:
-        if done == wanted and received.isclosed():
-            response.release_conn()
+        if done == wanted:
+            reply.finish()
         else:
             failed()
-            response.close()
+            reply.close()
 
 
-class _Body:
-    """The rest of an answer's bytes. Several pieces of memory are filled by one call, where that can be.
-
-    A call of the system for each sample, of which a request brings many, costs more than all else together.
-    """
-
-    def __init__(self, received: Any) -> None:
-        self._file = received.fp
-        self._news = received.news
-        found = getattr(getattr(self._file, "raw", None), "_sock", None)
-        self._socket = found if type(found) is socket.socket and hasattr(found, "recvmsg_into") else None  # no TLS
-        self._is_bare = False  # none of the bytes lies in the file's own buffer
-
-    def receive(self, pieces: Sequence[memoryview], most: int) -> int:
-        """How many bytes came, 0 at the end. They fill the pieces in order."""
-        if self._file is None:
-            return 0
-        if self._is_bare and self._socket is not None and len(pieces) > 1 and sum(map(len, pieces)) <= most:
-            self._news()
-            return int(self._socket.recvmsg_into(pieces)[0])
-        first = pieces[0][:most]
-        got = int(self._file.readinto1(first))
-        self._news()
-        self._is_bare = got < len(first) or len(first) > _PAST_BUFFERS
-        return got
-
-
-def _filled(body: _Body, memory: Memory, at: int, most: int, least: int) -> tuple[int, OSError | None]:
+def _filled(reply: Reply, memory: Memory, at: int, most: int, least: int) -> tuple[int, OSError | None]:
     """How many bytes came, ``least`` or all there are, and what ended it before.
 
     A connection gives little at a time, and to hand on each of these costs more than to receive it.
@@ -403,7 +338,7 @@ def _filled(body: _Body, memory: Memory, at: int, most: int, least: int) -> tupl
     count = 0
     try:
         while count < min(least, most):
-            got = body.receive(memory(at + count), most - count)
+            got = reply.receive(memory(at + count), most - count)
             if not got:
                 break
             count += got
@@ -412,25 +347,26 @@ def _filled(body: _Body, memory: Memory, at: int, most: int, least: int) -> tupl
     return count, None
 
 
-def _check_range(response: Any, url: str, start: int, end: int | None) -> int:
-    """Where an answer ends that begins where it was asked to. It may be shorter: the rest is asked for again.
+def _check_range(reply: Reply, url: str, start: int, end: int | None) -> tuple[int | None, int]:
+    """How large the object is, and where an answer ends that begins where it was asked to. It may be shorter: the rest
+    is asked for again.
 
     Raises:
         SourceError: it answers something else.
     """
-    found = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
-    size = _size_of(response)
+    said = reply.headers.get("Content-Range", "")
+    found = _CONTENT_RANGE.fullmatch(said)
     if found is not None and found[1] is not None:
-        begins, ends = int(found[1]), int(found[2]) + 1
+        begins, ends, size = int(found[1]), int(found[2]) + 1, None if found[3] == "*" else int(found[3])
         last = min(size if size is not None else ends, end if end is not None else ends)
         if begins == start < ends <= last:
-            return ends
+            return size, ends
     raise SourceError(
         f"{redact(url)}: bytes {start} to {'the end' if end is None else end - 1} were asked for, the server "
-        f"answered with {response.headers.get('Content-Range')!r}; it cannot be read from this server"
+        f"answered with {said or None!r}; it cannot be read from this server"
     )
 
 
-def _size_of(response: Any) -> int | None:
-    found = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
+def _size_of(reply: Reply) -> int | None:
+    found = _CONTENT_RANGE.fullmatch(reply.headers.get("Content-Range", ""))
     return int(found[3]) if found and found[3] != "*" else None

@@ -1,13 +1,15 @@
 """S3 and what speaks like it: botocore finds credentials and endpoints, our HTTP path reads.
 
-A request is signed anew each time (0.2 ms), so that nothing is signed for a time. Only what no condition can change is
-left to botocore's client: which host and path an object has, by endpoint, region and addressing style.
+A signature (0.2 ms) is for any range of an object, and good for a minute here, of the fifteen that a store allows. Only
+what no condition can change is left to botocore's client: which host and path an object has, by endpoint, region and
+addressing style.
 """
 
 from __future__ import annotations
 
 import re
 import threading
+import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 from urllib.parse import unquote
@@ -36,6 +38,7 @@ _EXPIRED = ("ExpiredToken", "TokenRefreshRequired", "ExpiredTokenException", "Re
 _BUSY = ("SlowDown", "RequestTimeout", "InternalError", "ServiceUnavailable", "RequestLimitExceeded", "Throttling")
 _DENIED = ("InvalidToken", "InvalidAccessKeyId", "SignatureDoesNotMatch", "AuthorizationHeaderMalformed")
 _PLACES = 4096
+_SIGNED = 60.0  # seconds for which a signature is used again
 _METADATA_TRIES = 3
 
 
@@ -66,6 +69,7 @@ class S3:
         self._clients: dict[str | None, Any] = {}  # by region
         self._regions: dict[str, str] = {}  # of buckets that are not where they were asked for
         self._places: dict[str, tuple[Address, str]] = {}  # of objects, with the region
+        self._requests: dict[tuple[str, str], tuple[Request, float]] = {}  # that were signed, and until when they do
 
     def _of_connections(self, network: Network) -> dict[str, Any]:
         found: dict[str, Any] = {}
@@ -83,9 +87,15 @@ class S3:
 
     def request(self, url: str, method: str) -> Request:
         """The signed request for an object."""
-        at, region = self._place(url)
-        extra = {"x-amz-request-payer": "requester"} if self._options.get("requester_pays") else {}
-        return Request(at, extra if self._anonymous else self._signed(method, at.url, region, extra))
+        found, until = self._requests.get((url, method), (None, 0.0))
+        if found is None or time.monotonic() > until:
+            at, region = self._place(url)
+            extra = {"x-amz-request-payer": "requester"} if self._options.get("requester_pays") else {}
+            found = Request(at, extra if self._anonymous else self._signed(method, at.url, region, extra))
+            self._requests[url, method] = found, time.monotonic() + _SIGNED
+            while len(self._requests) > _PLACES:
+                self._requests.pop(next(iter(self._requests)), None)
+        return found
 
     @property
     def _anonymous(self) -> bool:
@@ -172,6 +182,7 @@ class S3:
         """Look for credentials anew, in files, environment and metadata service."""
         with self._lock:
             self._session = None
+            self._requests = {}
 
     def version(self, headers: Mapping[str, str]) -> str | None:
         """The ETag."""
@@ -188,6 +199,7 @@ class S3:
         if error.status in (301, 307, 400) and region and region != self._regions.get(bucket, self._place(url)[1]):
             self._regions[bucket] = region
             self._places.clear()
+            self._requests = {}
             return OSError(f"the bucket {bucket} is in the region {region}: it is asked for there")
         if code in _EXPIRED:
             return Expired(error)

@@ -5,7 +5,6 @@ import time
 from base64 import b64decode
 from email.utils import formatdate
 from itertools import pairwise
-from types import SimpleNamespace
 
 import pytest
 
@@ -14,9 +13,9 @@ from streampipe.counters import counters
 from streampipe.source import Network, Source
 from streampipe.source.address import address
 from streampipe.source.fetch import attempt
-from streampipe.source.http import _Body
 from streampipe.source.store import Pin
 from streampipe.source.web import web
+from streampipe.source.wire import Reply
 from streampipe.testing import (
     ChaosProxy,
     Chunked,
@@ -390,7 +389,8 @@ def test_proxies_of_the_environment_are_used(server, monkeypatch):
 def test_several_pieces_of_memory_are_filled_at_once_and_never_more_than_is_left_of_an_answer():
     theirs, ours = socket.socketpair()
     with theirs, ours:
-        body = _Body(SimpleNamespace(fp=ours.makefile("rb"), news=lambda: None))
+        theirs.sendall(b"HTTP/1.1 206 Partial Content\r\nContent-Length: 20000\r\n\r\n")
+        body = Reply(ours, "GET")
         memory = bytearray(6_000)
         pieces = [memoryview(memory)[at : at + 2_000] for at in range(0, 6_000, 2_000)]
         theirs.sendall(b"a" * 10)
@@ -411,6 +411,23 @@ def test_a_body_in_chunks_is_read_whole_whatever_length_stands_beside(source):
     with Scripted(lambda *_: (200, headers, chunks)) as server:
         assert bounded(whole, source, f"{server.at}/a.tar") == DATA
         assert source.size(f"{server.at}/a.tar") is None
+
+
+def test_an_answer_that_is_encoded_for_its_way_or_has_two_lengths_gives_no_bytes():
+    said = {}
+    with Scripted(
+        lambda method, path, sent: (206, {"Content-Range": f"bytes 0-9/{len(DATA)}", **said}, DATA[:10])
+    ) as server:
+        source, url = Source(network=QUICK), f"{server.at}/a.tar"
+        said["Transfer-Encoding"] = "gzip, chunked"
+        with pytest.raises(sp.SourceError, match="sends it as gzip, chunked"):
+            bounded(source.read, url, 0, 10)
+        said.clear()
+        said["content-length"] = "9"
+        with pytest.raises(sp.SourceError, match="two lengths"):
+            bounded(source.read, url, 0, 10)
+        said["content-length"] = "10"
+        assert bounded(source.read, url, 0, 10) == DATA[:10]
 
 
 def test_a_line_amid_the_headers_does_not_bring_a_signature_into_a_log(source, caplog):
