@@ -125,8 +125,7 @@ class Ranges:
 
     def _run(self, parts: Sequence[Part], answer: Answer) -> None:
         try:
-            with self._version.reading():
-                error: BaseException | None = self._read(parts, answer)
+            error: BaseException | None = self._read(parts, answer)
         except BaseException as found:
             error = found
         for number in range(len(parts)):

@@ -188,7 +188,7 @@ class Source:
         return Ranges(self._store(url), live.pins.of(url), self.network, live.traffic, stop)
 
     def begin(self) -> None:
-        """A pass begins: objects that were replaced while they were read are read as they are now."""
+        """A pass begins: objects are read as they are now."""
         if self._now is not None and self._now.process == os.getpid():
             self._now.pins.begin()
 
@@ -210,11 +210,10 @@ class Source:
             live = self._live
             if version is None:  # of objects that are read whole, and may be many, nothing is remembered
                 version = Version(url) if end is None else live.pins.of(url)
-            with version.reading():
-                data, pin = fetched(
-                    self._store(url), url, self.network, live.traffic.link, start, end, version.pin or Pin()
-                )
-                version.agree(pin)
+            data, pin = fetched(
+                self._store(url), url, self.network, live.traffic.link, start, end, version.pin or Pin()
+            )
+            version.agree(pin)
         else:
             try:
                 with open(path, "rb") as file:
@@ -346,8 +345,7 @@ class Source:
             self.download(next_url)
         if download is not None:
             try:
-                with self.agreed(url).reading():
-                    yield from download.pieces()
+                yield from download.pieces()
             finally:
                 self._live.downloads.pop(url, None)
 

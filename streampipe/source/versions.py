@@ -2,18 +2,15 @@
 
 What is learnt of an object, such as where its samples begin, is kept with the ``Version`` that it is of, and its parts
 are asked for of that one. So what was learnt of one version never meets bytes of another, whatever is asked for again.
-When an object was replaced, versions are let go when the next pass begins, and never within one: who holds what is left
-of an old one has an error then, and no bytes of the new one.
+They are let go when a pass begins, and never within one: a pass reads objects as they are then, kept ones too, and who
+holds what is left of an old one has an error, and no bytes of the new one.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 
-from streampipe.errors import ShardChanged
 from streampipe.source.http import check_pin
 from streampipe.source.store import Pin
 
@@ -33,12 +30,11 @@ if hasattr(os, "register_at_fork"):
 class Version:
     """One version of an object. ``pin`` is what is known of it, None before the first answer."""
 
-    __slots__ = ("pin", "replaced", "url")
+    __slots__ = ("pin", "url")
 
     def __init__(self, url: str, pin: Pin | None = None) -> None:
         self.url = url
         self.pin = pin
-        self.replaced = False  # the store has another one by now
 
     def agree(self, found: Pin) -> None:
         """An answer is of this version; what it says besides is known from here on.
@@ -46,19 +42,10 @@ class Version:
         Raises:
             ShardChanged: it is of another one.
         """
-        with _lock, self.reading():
+        with _lock:
             known = self.pin or Pin()
             check_pin(self.url, known, found)
             self.pin = known.with_(found)
-
-    @contextmanager
-    def reading(self) -> Iterator[None]:
-        """Take note if what is done here finds that it was replaced."""
-        try:
-            yield
-        except ShardChanged:
-            self.replaced = True
-            raise
 
 
 class Versions:
@@ -76,9 +63,5 @@ class Versions:
         self._of[url] = Version(url, pin)
 
     def begin(self) -> None:
-        """A pass begins: if objects were replaced, all are read as they are now.
-
-        Who writes a dataset anew replaces many of them, and each would end a pass of its own.
-        """
-        if any(version.replaced for version in list(self._of.values())):
-            self._of = {}
+        """A pass begins: all objects are read as they are now."""
+        self._of = {}

@@ -122,6 +122,16 @@ def test_a_kept_shard_of_another_version_is_replaced(server, source):
     assert bytes(fresh.file(url)) == DATA[::-1]
 
 
+def test_a_pass_reads_a_kept_shard_as_it_is_when_the_pass_begins(server, source):
+    url = server.url("a.tar")
+    whole(source, url)
+    server.put("a.tar", DATA[::-1])
+    assert bounded(whole, source, url) == DATA  # in this pass it is of one version
+    source.begin()
+    assert source.file(url) is None
+    assert bounded(whole, source, url) == bytes(source.file(url)) == DATA[::-1]
+
+
 def test_a_kept_shard_that_rotted_is_fetched_again(server, source):
     url = server.url("a.tar")
     whole(source, url)
