@@ -26,13 +26,15 @@ from streampipe.index.whole import Indexed, Whole
 from streampipe.kinds import checked
 from streampipe.pool import Pool
 from streampipe.processes import Tell
-from streampipe.source import Source, has_query, local_path, redact
+from streampipe.source import Pin, Source, has_query, local_path, redact
 from streampipe.tar import Limits
 from streampipe.threads import ordered
 from streampipe.urls import ShardList, expand
 
 log = logging.getLogger("streampipe")
 _THREADS = 4
+_SEEN = "seen"
+"""The fact of an index that says which version of a remote shard it was made of, and where that was."""
 
 
 @dataclass
@@ -75,9 +77,10 @@ def index(
     """Index shards, local or remote, several at once, and write the manifest of each folder when all in it are done.
 
     Each index appears at its place when it is whole. An index that is there and fits its shard is kept, so an
-    interrupted run goes on when it is run again: it is of a shard of this size, and a local shard has not changed since
-    it was written. Before anything is hashed, the headers of all local shards are read
-    and the places of the indexes are looked at: what is wrong is said at once, of all shards.
+    interrupted run goes on when it is run again: it is of a shard of this size that has not changed since it was made
+    (of a remote shard the store tells by its version, where this command made the index). Before anything is hashed,
+    the headers of all local shards are read and the places of the indexes are looked at: what is wrong is said at once,
+    of all shards.
 
     Args:
         urls: shards, brace ranges, globs or folders, as for ``sp.stream``.
@@ -199,10 +202,14 @@ class _Job:
 def _indexed(job: _Job, tell: Tell = lambda amount: None) -> tuple[Indexed, str | None]:
     """Index a shard, unless its index is there; and say what is wrong with one that is left out."""
     name, data = _name(job.url), job.source.read_if_there(job.place)
-    found = None if data is None else _fitting(data, job.source, job.url, job.place)
+    pin = job.source.pin(job.url)
+    found = None if data is None else _fitting(data, pin, job.url, job.place)
     kept = found is not None
     try:
-        found = found if found is not None else scan(job.url, job.source, job.limits)
+        if found is None:
+            found = scan(job.url, job.source, job.limits)
+            if (seen := _seen(job.url, pin)) is not None:
+                found.facts[_SEEN] = seen
     except ShardError as error:
         if job.on_error == "raise":
             raise
@@ -273,21 +280,31 @@ def _sweep(places: Sequence[str]) -> None:
         sweep(folder or ".", names.__contains__)
 
 
-def _fitting(data: bytes, source: Source, url: str, place: str) -> ShardIndex | None:
+def _fitting(data: bytes, pin: Pin, url: str, place: str) -> ShardIndex | None:
     """The index that is there, if it fits its shard."""
     try:
         found = ShardIndex.from_bytes(data, redact(place))
     except IndexMismatch:
         return None
-    if found.shard_bytes != source.size(url) or not {"sha256", NESTED, VIDEOS, IMAGES} <= set(found.facts):
+    if found.shard_bytes != pin.size or not {"sha256", NESTED, VIDEOS, IMAGES} <= set(found.facts):
         return None
-    if _changed_since(url, place):
+    if _changed_since(found, pin, url, place):
         log.info("%s is older than its shard, and is made anew", redact(place))
         return None
     return found
 
 
-def _changed_since(url: str, place: str) -> bool:
-    """Whether a local shard was written after its index: tars are filled up, so another one often has the same size."""
+def _changed_since(found: ShardIndex, pin: Pin, url: str, place: str) -> bool:
+    """Whether a shard was written after its index: tars are filled up, so another one often has the same size."""
     shard, index = local_path(url), local_path(place)
-    return shard is not None and index is not None and os.stat(shard).st_mtime_ns > os.stat(index).st_mtime_ns
+    if shard is None:
+        was, now = found.facts.get(_SEEN), _seen(url, pin)
+        return isinstance(was, dict) and now is not None and was.get("url") == now["url"] and was != now
+    return index is not None and os.stat(shard).st_mtime_ns > os.stat(index).st_mtime_ns
+
+
+def _seen(url: str, pin: Pin) -> dict[str, str] | None:
+    """Which version of a remote shard is indexed. A copy of it elsewhere may well be called another version."""
+    if local_path(url) is not None or pin.mark is None:
+        return None
+    return {"url": redact(url), "mark": pin.mark}

@@ -20,6 +20,7 @@ from streampipe.index.manifest import read
 from streampipe.index.memory import memory
 from streampipe.source import Source
 from streampipe.tar import Limits
+from streampipe.testing import FaultServer
 from streampipe.urls import ShardList
 from tests.cases.shards.archives import header
 from tests.data import encoded, natural, photo, shard, write_shards
@@ -161,6 +162,19 @@ def test_a_shard_that_was_rewritten_with_its_old_size_is_indexed_anew(tmp_path):
         list(sp.stream(path))
     assert index(path, progress=False).kept == 0
     assert [sample["txt"] for sample in sp.stream(path)] == [b"y"]
+
+
+def test_a_remote_shard_that_was_rewritten_with_its_old_size_is_indexed_anew(tmp_path):
+    first, second = (shard([("a", {"txt": text})]) for text in "xy")
+    with FaultServer({"a.tar": first}) as server, FaultServer({"a.tar": first}) as copy:
+
+        def indexed(of):
+            return index(of.url("a.tar"), folder=str(tmp_path), progress=False).kept
+
+        assert [indexed(server), indexed(server)] == [0, 1]
+        server.put("a.tar", second)
+        assert [indexed(server), indexed(server)] == [0, 1]
+        assert indexed(copy) == 1  # elsewhere a version may be called otherwise
 
 
 @pytest.mark.parametrize("count", [2, 9])  # 16 and more have their facts in one file
