@@ -13,6 +13,8 @@ SCHEMES = frozenset(("file", "http", "https", "s3", "gs", "gcs", "az", "abfs", "
 
 # What ends in an @ before the path. A password with / ? # in it ends the host there, and stands where a port should.
 _USER = re.compile(r"://([^/?#]*@|[^/?#@:\[]*:(?!\d*(?:[/?#]|\Z))[^@]*@)")
+# A password that begins with digits and a slash looks like a port. Hosts with ports have a dot in them, or this name.
+_PERHAPS = re.compile(r"://((?!localhost:)[^/?#@:\[.]+:\d+[/?#][^@]*@)")
 _BEHIND = re.compile(r"[?#].*", re.DOTALL)
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)(?:://|::)")
 _CHAIN = re.compile(r"::(?![^\[\]]*\])")  # but not within the brackets of an IPv6 address
@@ -27,8 +29,12 @@ def redact(url: str) -> str:
     >>> redact("data/a.tar")
     'data/a.tar'
     """
-    shown = "::".join(_BEHIND.sub("", _USER.sub("://", part)) if "://" in part else part for part in _CHAIN.split(url))
+    shown = "::".join(_shown(part) if "://" in part else part for part in _CHAIN.split(url))
     return printable(shown, None)
+
+
+def _shown(part: str) -> str:
+    return _BEHIND.sub("", _PERHAPS.sub("://...@", _USER.sub("://", part)))
 
 
 def secrets_of(url: str) -> list[str]:
@@ -37,7 +43,10 @@ def secrets_of(url: str) -> list[str]:
     >>> secrets_of("https://me:pw@host/a.tar?token=abc")
     ['me:pw@', 'token=abc']
     """
-    return [*_USER.findall(url), *re.findall(r"[?#](.+)", _USER.sub("://", url))] if "://" in url else []
+    if "://" not in url:
+        return []
+    users = _USER.findall(url) or _PERHAPS.findall(url)
+    return [*users, *re.findall(r"[?#](.+)", _PERHAPS.sub("://", _USER.sub("://", url)))]
 
 
 def redacted(text: str, url: str) -> str:

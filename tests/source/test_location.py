@@ -21,7 +21,14 @@ from streampipe.source.location import check_scheme, is_chain, redacted, scheme_
         ("https://me:p/ss@h/a.tar", "https://h/a.tar"),
         ("https://me:p#ss@h/a.tar?sig=1", "https://h/a.tar"),
         ("https://me:p?ss@h/a.tar", "https://h/a.tar"),
-        ("https://h:8080/a@b.tar", "https://h:8080/a@b.tar"),
+        ("https://h.test:8080/a@b.tar", "https://h.test:8080/a@b.tar"),
+        ("http://localhost:8080/a@b.tar", "http://localhost:8080/a@b.tar"),
+        ("http://[::1]:8080/a@b.tar", "http://[::1]:8080/a@b.tar"),
+        ("http://minio:9000/a.tar", "http://minio:9000/a.tar"),
+        (
+            "https://me:12/34@h/a.tar",
+            "https://...@h/a.tar",
+        ),  # perhaps a port
         ("hf://datasets/o/d@main/a.tar", "hf://datasets/o/d@main/a.tar"),
         ("zip://x::https://me:pw@h/a.zip?sig=1", "zip://x::https://h/a.zip"),
         ("https://me:pw@h/a?sig=1::s3://k:s@b/c", "https://h/a::s3://b/c"),
