@@ -50,6 +50,7 @@ def facts(rows: int, seed: int) -> ShardIndex:
             "height": pa.array(rng.integers(256, 2048, rows), pa.int32()),
             "aesthetic": pa.array(rng.normal(5, 1, rows).round(3)),
             "punsafe": pa.array(rng.random(rows).round(4)),
+            "fields": pa.array([[{"name": "jpg", "size": 99_000}]] * rows),
         }
     )
     return ShardIndex(table, {"bytes": rows * 100_000, NESTED: True, LEFT_OUT: False})
