@@ -12,10 +12,10 @@ from functools import lru_cache, partial
 from itertools import islice
 from typing import Any, NamedTuple
 
-from streampipe.context import FILLED_IN, Mark, Run, Sample, Trail, key_of, where
+from streampipe.context import FILLED_IN, Mark, Run, Sample, Trail, blame, key_of, where, within
 from streampipe.counters import counters
 from streampipe.decoding import is_image
-from streampipe.errors import ConfigError, SampleError, StageError
+from streampipe.errors import ConfigError, StageError
 from streampipe.index.facts import facts_of
 from streampipe.plan.pack_plan import ABOVE
 from streampipe.plan.packed import ADVICE_OVER, ADVICE_UNKNOWN
@@ -104,7 +104,7 @@ def pack(
         collate: a function from the samples of a pack to what it becomes, in place of all that.
 
     Raises:
-        StageError: a sample has no cost, or costs more than the budget.
+        StageError: a sample has no cost, or costs more than the budget; ``cost`` raised.
 
     >>> rows = [{"n": 5}, {"n": 1}, {"n": 3}, {"n": 4}]
     >>> [each["n"].tolist() for each in pack(budget=8, cost="n")(rows)]
@@ -140,8 +140,8 @@ def _costed(samples: Iterable[Sample], packing: Packing, taken: Trail, run: Run)
         before, taken.mark = taken.mark, run.trail.mark
         try:
             cost = _cost_of(sample, packing, run)
-        except SampleError as error:
-            run.policy.failed(error, run.stage)
+        except Exception as error:
+            run.policy.failed(blame(error, run.stage, sample), run.stage)
         else:
             run.policy.passed(run.stage)
             if cost <= packing.most:
@@ -168,7 +168,7 @@ def _cost_of(sample: Sample, packing: Packing, run: Run) -> int:
                 f"nothing; {ADVICE_UNKNOWN}"
             )
     else:
-        found = cost(sample)
+        found = within(cost, run)(sample)
         if not isinstance(found, int) or found < 1:
             raise StageError(
                 f"stage {run.stage!r}, {where(sample)}: cost= gave {found!r}; a cost is a whole number, 1 or more"

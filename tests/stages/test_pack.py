@@ -118,6 +118,8 @@ def test_what_cannot_be_packed_is_an_error_that_says_what_to_do():
     assert counters.get("pack", "left out, cost above limit") == 1
     (found,) = packed(rows([3, 12, 4]), cost="n", on_error="skip")
     assert found["__key__"] == ["000", "002"]
+    (found,) = packed(rows([3, 0, 4]), cost=lambda sample: 9 // sample["n"] // 3, on_error="skip")
+    assert found["__key__"] == ["000"]  # the second one cannot be divided by, the third one costs 0
     (found,) = packed([{"__key__": "a", "n": 3}, {"__key__": "b", "m": 4}], cost="n + m", missing=0)
     assert (found["n"], found["m"]) == ([3, None], [None, 4])
 
