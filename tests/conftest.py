@@ -1,5 +1,7 @@
 """What all tests share."""
 
+import gc
+
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -18,6 +20,19 @@ def _own_memory(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STREAMPIPE_CACHE", str(tmp_path_factory.mktemp("memory")))
         yield
+
+
+gc.disable()  # what is imported while tests are collected stays
+
+
+def pytest_collection_finish():
+    """Hundreds of thousands of objects of imported modules are looked at by no collection, here or in a forked child.
+
+    There each look copies the page on which the object lies: a collection in a child took a second.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 FIRST = (

@@ -1,7 +1,7 @@
 """The latents recipe with tiny models: what is stored is what the models say, and training draws from it."""
 
+import importlib
 import os
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,20 +11,24 @@ import torch
 import streampipe as sp
 from tests.data import write_photos
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
-pytest.importorskip("diffusers")
-pytest.importorskip("transformers")
-import encode_latents
-import tiny_models
-import train_from_latents
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+def example(name):
+    """A module of ``examples/``, imported when a test asks: diffusers in a process makes each fork of it dearer."""
+    return importlib.import_module(name)
 
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread():
     """Networks this small are slower on several threads, and much slower on a busy machine."""
+    pytest.importorskip("diffusers")
+    pytest.importorskip("transformers")
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(EXAMPLES))
+        yield
     torch.set_num_threads(before)
 
 
@@ -36,11 +40,13 @@ def folder(tmp_path_factory):
 
 
 def given(folder, out, *more):
-    return encode_latents.arguments([folder, str(out), "--size", "32", "--max-samples", "6", "--threads", "0", *more])
+    return example("encode_latents").arguments(
+        [folder, str(out), "--size", "32", "--max-samples", "6", "--threads", "0", *more]
+    )
 
 
 def encode(folder, out, *more):
-    encode_latents.main(given(folder, out, *more))
+    example("encode_latents").main(given(folder, out, *more))
     return files(out)
 
 
@@ -56,8 +62,12 @@ def latents(folder, tmp_path_factory):
 
 
 def test_what_is_stored_is_what_the_models_say_of_each_sample_alone(folder, latents):
-    vae, clip, words = tiny_models.vae(), tiny_models.clip(), tiny_models.clip_tokenizer()
-    t5, t5_words = tiny_models.t5(), tiny_models.t5_tokenizer()
+    vae, clip, words = (
+        example("tiny_models").vae(),
+        example("tiny_models").clip(),
+        example("tiny_models").clip_tokenizer(),
+    )
+    t5, t5_words = example("tiny_models").t5(), example("tiny_models").t5_tokenizer()
     stored = {sample["__key__"]: sample for sample in sp.stream(latents).decode()}
     flips = 0
     source = sp.stream(folder).rename(image="jpg", text="txt").select("image", "text").decode(32, flip=0.5)
@@ -93,7 +103,7 @@ def test_lost_shards_are_made_again_byte_for_byte_and_other_models_are_another_j
     assert "text_embeds" not in str(whole["00000.tar"])
     with pytest.raises(sp.OutputBusy, match="its pipeline was"):
         encode(folder, tmp_path / "out", "--no-text", "--dtype", "bfloat16")
-    tiny_models.vae().save_pretrained(tmp_path / "vae")
+    example("tiny_models").vae().save_pretrained(tmp_path / "vae")
     assert encode(folder, tmp_path / "pretrained", "--no-text", "--vae", str(tmp_path / "vae")).keys() == whole.keys()
 
 
@@ -101,11 +111,11 @@ def test_latents_of_buckets_are_trained_on_in_the_same_buckets(folder, tmp_path)
     buckets = [(32, 32), (32, 48), (64, 32)]  # (height, width)
     options = given(folder, tmp_path)
     options.buckets = buckets
-    encode_latents.main(options)
+    example("encode_latents").main(options)
     shapes = {s["__key__"]: s["latents.npy"].shape for s in sp.stream(str(tmp_path)).decode()}
     assert len(shapes) == 14
     assert set(shapes.values()) == {(2, 4, 4, 4), (2, 4, 4, 6)}  # portraits there are none
-    loader = train_from_latents.pipeline(str(tmp_path), 2, buckets, epochs=2).loader()
+    loader = example("train_from_latents").pipeline(str(tmp_path), 2, buckets, epochs=2).loader()
     batches = list(loader)
     assert sum(len(batch["latents"]) for batch in batches) >= 24
     assert {tuple(batch["latents"].shape[1:]) for batch in batches} == {(4, 4, 4), (4, 4, 6)}
@@ -120,7 +130,7 @@ def test_the_specification_can_be_asked_for_without_reading_latents(latents):
 
 
 def draws(latents, epoch, **options):
-    loader = train_from_latents.pipeline(latents, batch=4).loader(**options)
+    loader = example("train_from_latents").pipeline(latents, batch=4).loader(**options)
     loader.set_epoch(epoch)
     pairs = [pair for batch in loader for pair in zip(batch["text"][:, :, 0].tolist(), batch["latents"], strict=True)]
     return {tuple(row): z for row, z in pairs}
@@ -144,13 +154,15 @@ def test_a_draw_has_the_mean_and_deviation_that_were_stored():
         "pooled.npy": mean,
         "json": {"scaling_factor": 2.0, "shift_factor": 1.0, **sizes},
     }
-    z = torch.stack([train_from_latents.draw(sample, np.random.default_rng(i))["latents"] for i in range(100)])
+    z = torch.stack(
+        [example("train_from_latents").draw(sample, np.random.default_rng(i))["latents"] for i in range(100)]
+    )
     assert abs(z.mean().item() - 4) < 0.02
     assert abs(z.std().item() - 1) < 0.02
 
 
 def test_training_from_the_shards_learns(latents, capsys):
-    losses = train_from_latents.main([latents, "--epochs", "4"])
+    losses = example("train_from_latents").main([latents, "--epochs", "4"])
     assert losses[-1] < losses[0]
     assert "epoch 3: loss" in capsys.readouterr().out
 
@@ -161,4 +173,4 @@ def test_overflow_is_an_error_not_a_shard_of_nothing(folder, tmp_path):
             return type("Out", (), {"latent_dist": type("D", (), {"mean": x * 1e9, "std": x})})
 
     with pytest.raises(ValueError, match="overflows in this dtype"):
-        encode_latents.encode_images(Broken(), torch.zeros(1, 3, 8, 8, dtype=torch.uint8))
+        example("encode_latents").encode_images(Broken(), torch.zeros(1, 3, 8, 8, dtype=torch.uint8))

@@ -137,18 +137,19 @@ def repeated(rows):
 
 
 BOMBS = {
-    "dictionary": (pa.table({"key": repeated(4096)}), {}),
-    "dictionary in a list": (
+    "dictionary": lambda: (pa.table({"key": repeated(4096)}), {}),
+    "dictionary in a list": lambda: (
         pa.table({"key": pa.ListArray.from_arrays(pa.array(range(4097), pa.int32()), repeated(4096))}),
         {},
     ),
-    "differences": (
+    "differences": lambda: (
         pa.table({"key": ["x" * (1 << 20) + str(i) for i in range(300)]}),
         {"use_dictionary": False, "column_encoding": "DELTA_BYTE_ARRAY"},
     ),
-    "numbers": (pa.table({"key": pa.array([1] * 20_000_000, pa.int64())}), {}),
-    "rows": (pa.table({"key": pa.array([True] * 20_000_000)}), {}),
+    "numbers": lambda: (pa.table({"key": np.ones(20_000_000, np.int64)}), {}),
+    "rows": lambda: (pa.table({"key": np.ones(20_000_000, bool)}), {}),
 }
+"""Made when they are asked for: half a gigabyte of a test process would be copied with each of its forks."""
 
 
 @pytest.mark.parametrize("name", BOMBS)
@@ -157,7 +158,7 @@ def test_a_small_parquet_that_unpacks_to_much_is_refused_before_it_does(name):
 
     from streampipe.index.parquet import read_table
 
-    table, options = BOMBS[name]
+    table, options = BOMBS[name]()
     file = io.BytesIO()
     pq.write_table(table, file, compression="zstd", store_schema=False, **options)
     assert len(file.getvalue()) < 1 << 20
