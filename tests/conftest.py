@@ -1,9 +1,13 @@
 """What all tests share."""
 
 import gc
+import multiprocessing
+from multiprocessing import forkserver
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.warm import PRELOADED
 
 # A loaded machine fails no test, and what passed once passes again. --hypothesis-profile explore draws new examples.
 settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
@@ -33,6 +37,16 @@ def pytest_collection_finish():
     gc.collect()
     gc.freeze()
     gc.enable()
+
+
+multiprocessing.set_forkserver_preload(PRELOADED)
+
+
+@pytest.fixture(scope="session")
+def warm():
+    """The method to start processes that begin with torch and streampipe imported, with no test's environment."""
+    forkserver.ensure_running()
+    return "forkserver"
 
 
 FIRST = (

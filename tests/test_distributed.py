@@ -3,54 +3,48 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
+from pathlib import Path
 
-from tests.data import write_shards
-
-TRAIN = """
-import json, os, sys
+import pytest
 import torch
 import torch.distributed as dist
-import streampipe as sp
 
-folder, store, log, state, batch, workers = sys.argv[1:7]
-rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
-loader = sp.stream(folder, seed=1, shuffle=20, epochs=2).decode().batch(int(batch)).loader(num_workers=int(workers))
-if os.path.exists(state):
-    loader.load_state_dict(json.load(open(state)))
-done = json.load(open(state))["done"] if os.path.exists(state) else 0
-for got in loader:
-    total = torch.tensor([float(len(got["__key__"]))])
-    dist.all_reduce(total)  # hangs for ever where a rank has fewer steps than the others
-    done += 1
+import streampipe as sp
+from tests.data import write_shards
+from tests.warm import Program
+
+
+def train(folder, store, log, state, batch, workers):
+    rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
+    loader = sp.stream(folder, seed=1, shuffle=20, epochs=2).decode().batch(batch).loader(num_workers=workers)
+    done = 0
+    if state.exists():
+        saved = json.loads(state.read_text())
+        loader.load_state_dict(saved)
+        done = saved["done"]
+    for got in loader:
+        total = torch.tensor([float(len(got["__key__"]))])
+        dist.all_reduce(total)  # hangs for ever where a rank has fewer steps than the others
+        done += 1
+        with open(log, "a") as file:
+            print(json.dumps([done, rank, got["__key__"]]), file=file)
+        dist.barrier()
+        if rank == 0 and done % 3 == 0:
+            part = state.with_suffix(".part")
+            part.write_text(json.dumps({**loader.state_dict(), "done": done}))
+            part.replace(state)
     with open(log, "a") as file:
-        print(json.dumps([done, rank, got["__key__"]]), file=file)
-    dist.barrier()
-    if rank == 0 and done % 3 == 0:
-        with open(state + ".part", "w") as file:
-            json.dump({**loader.state_dict(), "done": done}, file)
-        os.replace(state + ".part", state)
-with open(log, "a") as file:
-    print(json.dumps(["end", rank, done]), file=file)
-dist.destroy_process_group()  # gloo's threads may abort a process that ends without it
-"""
+        print(json.dumps(["end", rank, done]), file=file)
+    dist.destroy_process_group()  # gloo's threads may abort a process that ends without it
 
 
 def launch(tmp_path, name, folder, ranks, batch, workers, state):
     log = tmp_path / f"{name}.log"
-    script = tmp_path / "train.py"
-    script.write_text(TRAIN)
-    processes = []
-    for rank in range(ranks):
-        arguments = [str(folder), str(tmp_path / f"{name}.store"), str(log), str(state), str(batch), str(workers)]
-        environment = {**os.environ, "RANK": str(rank), "WORLD_SIZE": str(ranks), "OMP_NUM_THREADS": "1"}
-        processes.append(
-            subprocess.Popen([sys.executable, str(script), *arguments], env=environment, stderr=subprocess.DEVNULL)
-        )
-    return log, processes
+    given = (folder, tmp_path / f"{name}.store", log, state, batch, workers)
+    worlds = [{"RANK": str(rank), "WORLD_SIZE": str(ranks)} for rank in range(ranks)]
+    return log, [Program(train, *given, environment=world, stderr=Path(os.devnull)) for world in worlds]
 
 
 def lines(log):
@@ -75,6 +69,7 @@ def batches(log):
     return {step: sorted(keys) for step, keys in found.items()}
 
 
+@pytest.mark.usefixtures("warm")
 def test_a_job_killed_in_mid_epoch_continues_on_fewer_ranks_with_the_same_batches(tmp_path):
     folder = tmp_path / "data"
     write_shards(folder, [17, 30, 9, 24, 28])

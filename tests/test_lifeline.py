@@ -5,11 +5,14 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+import streampipe as sp
 from tests.data import write_shards
+from tests.warm import Program
 
 ROOT = Path(__file__).parents[1]
 
@@ -33,19 +36,15 @@ if __name__ == "__main__":
     time.sleep(1000)
 """
 
-WRITER = """
-import os, sys, time
-import streampipe as sp
 
-def stuck(text):
-    open(os.path.join(sys.argv[2], str(os.getpid())), "w").close()
+def stuck(said, text):
+    (said / str(os.getpid())).touch()
     time.sleep(1000)
 
-if __name__ == "__main__":
-    pipe = sp.stream(sys.argv[1]).decode().map(stuck, "txt")
-    pipe.write(sys.argv[2] + "/out/{:05d}.tar", max_samples=2, num_workers=2, progress=False,
-        multiprocessing_context=sys.argv[3])
-"""
+
+def write_and_hang(folder, said, method):
+    options = {"max_samples": 2, "num_workers": 2, "progress": False, "multiprocessing_context": method}
+    sp.stream(folder).decode().map(partial(stuck, said), "txt").write(f"{said}/out/{{:05d}}.tar", **options)
 
 
 def runs(pid):
@@ -76,19 +75,18 @@ def test_workers_end_when_their_parent_is_killed(tmp_path, method):
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+@pytest.mark.usefixtures("warm")
 def test_workers_of_write_end_when_their_parent_is_killed_while_a_function_hangs(tmp_path, method):
     write_shards(tmp_path / "in", [4, 4])
-    script = tmp_path / "writer.py"
-    script.write_text(WRITER)
     said = tmp_path / "said"
     said.mkdir()
-    command = [sys.executable, str(script), str(tmp_path / "in"), str(said), method]
-    with subprocess.Popen(command, env={**os.environ, "PYTHONPATH": ROOT}) as parent:
-        while len(workers := [int(path.name) for path in said.iterdir() if path.name.isdigit()]) < 2:
-            assert parent.poll() is None
-            time.sleep(0.02)
-        parent.send_signal(signal.SIGKILL)
-        wait_for_end_of(workers)
+    parent = Program(write_and_hang, tmp_path / "in", said, method)
+    while len(workers := [int(path.name) for path in said.iterdir() if path.name.isdigit()]) < 2:
+        assert parent.poll() is None
+        time.sleep(0.02)
+    parent.kill()
+    parent.wait()
+    wait_for_end_of(workers)
 
 
 def test_a_worker_lives_on_when_only_the_fork_server_ends(tmp_path):

@@ -71,8 +71,8 @@ def test_every_step_resumes_to_the_same_batches_and_the_same_next_epoch(shards, 
 
 
 @pytest.mark.parametrize("make", [planned, sequential])
-def test_spawned_workers_resume_too(shards, make):
-    options = {"num_workers": 2, "multiprocessing_context": "spawn"}
+def test_workers_that_are_no_forks_of_the_parent_resume_too(shards, make, warm):
+    options = {"num_workers": 2, "multiprocessing_context": warm}
     whole = keys(make(shards).loader(num_workers=2))
     state, got = stopped(make(shards), 3, options)
     loader = make(shards).loader(**options)

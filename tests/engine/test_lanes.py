@@ -224,9 +224,10 @@ def keys(batches):
         (1, {}),
         (3, {}),
         (3, {"threads": 2, "persistent_workers": True}),
-        (2, {"multiprocessing_context": "spawn"}),
+        (2, {"multiprocessing_context": "forkserver"}),
     ],
 )
+@pytest.mark.usefixtures("warm")
 def test_a_loader_goes_on_at_every_step_over_two_epochs(shards, workers, options):
     whole_loader = sequential(shards, epochs=2).loader(num_workers=workers)
     batches, states = iter(whole_loader), []
@@ -236,8 +237,8 @@ def test_a_loader_goes_on_at_every_step_over_two_epochs(shards, workers, options
         if (batch := next(batches, None)) is None:
             break
         whole.append(batch["__key__"])
-    stride = 9 if "multiprocessing_context" in options else 1
     following = keys(whole_loader)
+    stride = 9 if "multiprocessing_context" in options else 1
     for step in range(0, len(states), stride):
         loader = sequential(shards, epochs=2).loader(num_workers=workers, **options)
         loader.load_state_dict(states[step])

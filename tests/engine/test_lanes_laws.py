@@ -88,13 +88,13 @@ def test_global_batches_are_the_same_on_any_workers_that_divide_the_columns(fold
 
 
 @every_cell
-def test_threads_and_spawned_or_persistent_workers_change_no_batch(folder, cell):
+def test_threads_and_workers_that_are_no_forks_or_persistent_change_no_batch(folder, cell, warm):
     make = make_of(cell, folder)
     whole = Job(make, SIZE).take(10)
     assert Job(make, SIZE, threads=2).take(10) == whole
     assert Job(make, SIZE, 1, 2, persistent_workers=True).take(10) == whole
     if cell == "streamed, opaque":
-        assert Job(make, SIZE, 1, 2, multiprocessing_context="spawn").take(10) == whole
+        assert Job(make, SIZE, 1, 2, multiprocessing_context=warm).take(10) == whole
 
 
 @pytest.mark.parametrize("cell", ["indexed, opaque", "streamed"])

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from functools import partial
-from pathlib import Path
 
 import pytest
 
 from tests import levels
 from tests.engine.lanes import STEPS, Job, divisors, lanes_of, slots
+from tests.engine.train import main
+from tests.warm import Program
 
-ROOT = Path(__file__).parents[2]
 SIZE = 12
 PASSES = 2
 CELLS = {
@@ -40,19 +37,11 @@ class Processes:
 
     def __init__(self, name, out, ranks, **options):
         self.name, self.out, self.ranks = name, out, ranks
-        arguments = json.dumps({**options, "out": str(out), "job": name, "size": SIZE, "passes": PASSES})
+        options |= {"out": str(out), "job": name, "size": SIZE, "passes": PASSES}
         self.running = []
         for rank in range(ranks):
-            environment = {
-                **os.environ,
-                "RANK": str(rank),
-                "WORLD_SIZE": str(ranks),
-                "OMP_NUM_THREADS": "1",
-                "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
-            }
-            command = [sys.executable, "-m", "tests.engine.train", arguments]
-            with (out / f"{name}.{rank}.err").open("w") as log:
-                self.running.append(subprocess.Popen(command, env=environment, cwd=ROOT, stderr=log))
+            environment = {"RANK": str(rank), "WORLD_SIZE": str(ranks)}
+            self.running.append(Program(main, options, environment=environment, stderr=out / f"{name}.{rank}.err"))
 
     def lines(self, rank):
         """What a rank has logged so far, whole lines only."""
@@ -99,7 +88,7 @@ class Processes:
 
 
 @pytest.fixture
-def start(tmp_path):
+def start(tmp_path, warm):
     """Starts jobs; what of them still runs at the end is killed."""
     jobs = []
 

@@ -1,4 +1,4 @@
-"""One rank of a training job, to be run and killed by test_processes: ``python -m tests.engine.train OPTIONS``.
+"""One rank of a training job, to be run and killed by test_processes in a process of its own.
 
 Every batch goes into the rank's own log, one line each. Every third step the states of all ranks are saved together;
 where such a checkpoint is there, the job goes on from it.
@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -62,6 +62,7 @@ def train(
         print(json.dumps(["end", done]), file=file)
 
 
-if __name__ == "__main__":
-    train(**json.loads(sys.argv[1]))
+def main(options: dict[str, Any]) -> None:
+    """A process from its beginning to its end."""
+    train(**options)
     dist.destroy_process_group()  # gloo's threads may abort a process that ends without it

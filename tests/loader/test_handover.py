@@ -139,7 +139,10 @@ def labelled(batch):
     return batch
 
 
-@pytest.mark.parametrize("options", [{"persistent_workers": True, "threads": 2}, {"multiprocessing_context": "spawn"}])
+@pytest.mark.parametrize(
+    "options", [{"persistent_workers": True, "threads": 2}, {"multiprocessing_context": "forkserver"}]
+)
+@pytest.mark.usefixtures("warm")
 def test_batches_of_workers_that_are_kept_stay_as_they_came(tmp_path, options):
     write_photos(tmp_path, [10, 9, 11])
     pipe = sp.stream(tmp_path, shuffle=7).decode(size=120).batch(2).map(labelled)

@@ -240,9 +240,9 @@ def test_options_of_torch_that_have_no_meaning_here_are_refused_with_advice(fold
         make(folder, "indexed").loader(**{option: None})
 
 
-def test_the_pipelines_stages_of_a_spawned_loader_resume(folder):
+def test_the_pipelines_stages_of_workers_that_are_no_forks_resume(folder, warm):
     whole = batches(make(folder, "indexed, opaque").loader(2))
-    options = {"num_workers": 2, "multiprocessing_context": "spawn"}
+    options = {"num_workers": 2, "multiprocessing_context": warm}
     state, got = saved_after(make(folder, "indexed, opaque").loader(**options), 3)
     loader = make(folder, "indexed, opaque").loader(**options)
     loader.load_state_dict(state)

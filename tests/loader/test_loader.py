@@ -18,8 +18,7 @@ from torch.utils.data import DataLoader
 import streampipe as sp
 from streampipe.counters import counters
 from tests.data import write_photos, write_shards
-
-METHODS = ["fork", "spawn", "forkserver"]
+from tests.warm import PIPE, Program
 
 
 def keys_of(batches):
@@ -52,9 +51,10 @@ def pause(sample):
     ("counts", "method"),
     [([10, 3, 8], "fork"), ([11], "fork"), ([10, 3, 8], "spawn"), ([11], "forkserver")],
 )
+@pytest.mark.usefixtures("warm")
 def test_plain_dataloader_and_loader_see_every_sample_once(tmp_path, counts, method):
     keys = write_shards(tmp_path, counts)
-    workers = 3 if method == "fork" else 2  # others take seconds to start
+    workers = 1 if method == "spawn" else 3  # a new interpreter takes seconds to start
     for make in (
         lambda: DataLoader(pipeline(tmp_path), batch_size=None, num_workers=workers, multiprocessing_context=method),
         lambda: pipeline(tmp_path).loader(num_workers=workers, multiprocessing_context=method),
@@ -89,9 +89,9 @@ def test_what_cannot_be_handed_to_a_spawned_worker_is_told_with_what_to_do(tmp_p
         iter(loader).__next__()
 
 
-def test_spawned_workers_agree_on_epochs_too(tmp_path):
+def test_workers_that_are_no_forks_of_the_parent_agree_on_epochs_too(tmp_path, warm):
     write_shards(tmp_path, [6, 6])
-    plain = DataLoader(pipeline(tmp_path), batch_size=None, num_workers=2, multiprocessing_context="spawn")
+    plain = DataLoader(pipeline(tmp_path), batch_size=None, num_workers=2, multiprocessing_context=warm)
     forked = DataLoader(pipeline(tmp_path), batch_size=None, num_workers=2, multiprocessing_context="fork")
     assert [keys_of(plain) for _ in range(2)] == [keys_of(forked) for _ in range(2)]
 
@@ -108,7 +108,8 @@ def test_a_pass_that_was_broken_off_does_not_confuse_the_next(tmp_path):
         assert [first, second] == orders[1:]
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("method", ["fork", "forkserver"])
+@pytest.mark.usefixtures("warm")
 def test_rank_is_decided_in_the_parent(tmp_path, monkeypatch, method):
     keys = write_shards(tmp_path, [6, 6, 6])
     got = []
@@ -234,19 +235,15 @@ def test_a_pass_that_is_broken_off_leaves_nothing_behind(tmp_path, how, persiste
     assert now[1] <= before[1] + 2  # a leak would be several for each of the passes
 
 
-STUCK = """
-import multiprocessing, sys, time
-import streampipe as sp
-
 def stuck(sample):
     time.sleep(0 if sample["__position__"].sample < 2 else 1000)
     return sample
 
-if __name__ == "__main__":
-    loader = sp.stream(sys.argv[1]).map(stuck).batch(1).loader(num_workers=2, multiprocessing_context=sys.argv[2])
-    for batch in loader:
+
+def get_stuck(folder, method):
+    """Says which workers it has, and waits for them."""
+    for _ in sp.stream(folder).map(stuck).batch(1).loader(num_workers=2, multiprocessing_context=method):
         print(*[child.pid for child in multiprocessing.active_children()], flush=True)
-"""
 
 
 def lives(pid):
@@ -258,20 +255,17 @@ def lives(pid):
 
 
 @pytest.mark.parametrize("method", ["fork", "forkserver"])
+@pytest.mark.usefixtures("warm")
 def test_workers_end_with_their_parent_wherever_they_are(tmp_path, method):
     write_shards(tmp_path, [5, 5])
-    (tmp_path / "stuck.py").write_text(STUCK)
-    command = [sys.executable, tmp_path / "stuck.py", tmp_path, method]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    process = Program(get_stuck, tmp_path, method, stdout=PIPE)
     try:
         pids = [int(pid) for pid in process.stdout.readline().split()]
         assert len(pids) == 2
         process.send_signal(signal.SIGKILL)
         process.wait()
-        start = time.monotonic()
-        while any(map(lives, pids)) and time.monotonic() - start < 60:
+        while any(map(lives, pids)):  # the test's own time limit is the deadline
             time.sleep(0.02)
-        assert not any(map(lives, pids))
     finally:
         process.kill()
         process.communicate()

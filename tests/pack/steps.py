@@ -1,6 +1,6 @@
 """Run pack in children of this process, and break the N-th thing that each asks of the operating system.
 
-``python steps.py FOLDER WORK``: for every way to fail and N = 1, 2, 3, ... until a run gets through without failing, a
+``main(folder, work)``: for every way to fail and N = 1, 2, 3, ... until a run gets through without failing, a
 child packs FOLDER into a new folder below WORK and fails there; a second child runs the same again. The result must be
 that of an unbroken run, byte for byte. Prints what went wrong, and then one line of JSON: how many steps there were.
 
@@ -138,7 +138,3 @@ def main(folder, work):
     for each in wrong:
         print(*each, file=sys.stderr)
     print(json.dumps({"steps": steps, "wrong": len(wrong), "files": sorted(wanted)}))
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

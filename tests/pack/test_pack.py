@@ -24,6 +24,8 @@ from streampipe.folders.listing import check
 from streampipe.index import ShardIndex, manifest
 from streampipe.pack import pack, split
 from tests.data import photo
+from tests.pack import steps
+from tests.warm import PIPE, Program
 
 TWINS = (
     "a.jpg",
@@ -319,24 +321,25 @@ def test_other_shards_are_never_overwritten(tmp_path):
         quiet(source, tmp_path / "foreign")
 
 
-SLOW = """
-import sys, time
-import streampipe as sp
-from streampipe.pack import contents as module
-read = module.read_file
-def slow(folder, file, name):
-    print(file.path, flush=True)
-    time.sleep(0.02)
-    return read(folder, file, name)
-module.read_file = slow
-sp.pack(sys.argv[1], sys.argv[2], max_samples=4, progress=False)
-"""
+def pack_and_tell(source, out):
+    """Packs slowly, and tells which file it is at."""
+    module = sys.modules["streampipe.pack.contents"]
+    read = module.read_file
+
+    def slow(folder, file, name):
+        print(file.path, flush=True)
+        time.sleep(0.02)
+        return read(folder, file, name)
+
+    module.read_file = slow
+    sp.pack(source, out, max_samples=4, progress=False)
 
 
 def start(source, out):
-    return subprocess.Popen([sys.executable, "-c", SLOW, str(source), str(out)], stdout=subprocess.PIPE, text=True)
+    return Program(pack_and_tell, source, out, stdout=PIPE)
 
 
+@pytest.mark.usefixtures("warm")
 def test_a_killed_run_leaves_no_half_shard_and_goes_on(tmp_path):
     source = folder_of(tmp_path / "in", 20)
     quiet(source, tmp_path / "reference", max_samples=4)
@@ -354,6 +357,7 @@ def test_a_killed_run_leaves_no_half_shard_and_goes_on(tmp_path):
     assert {p.name: p.read_bytes() for p in (tmp_path / "out").glob("*.tar")} == reference
 
 
+@pytest.mark.usefixtures("warm")
 def test_two_runs_do_not_write_one_folder(tmp_path):
     source = folder_of(tmp_path / "in", 20)
     process = start(source, tmp_path / "out")
@@ -367,16 +371,15 @@ def test_two_runs_do_not_write_one_folder(tmp_path):
         process.stdout.close()
 
 
+@pytest.mark.usefixtures("warm")
 def test_at_every_step_a_failure_or_a_kill_leaves_no_half_file_and_the_next_run_ends_the_same(tmp_path):
     folder_of(tmp_path / "in", 5, **{"002a.jpg": b""})
     (tmp_path / "work").mkdir()
-    script = Path(__file__).parent / "steps.py"
-    done = subprocess.run(
-        [sys.executable, str(script), tmp_path / "in", tmp_path / "work"], capture_output=True, text=True, check=False
-    )
-    found = json.loads(done.stdout.splitlines()[-1])
-    assert done.returncode == 0
-    assert found["wrong"] == 0, done.stderr
+    program = Program(steps.main, str(tmp_path / "in"), str(tmp_path / "work"), stdout=PIPE, stderr=PIPE)
+    said, errors = program.communicate()
+    assert program.returncode == 0, errors
+    found = json.loads(said.splitlines()[-1])
+    assert found["wrong"] == 0, errors
     assert found["steps"] > 40
     assert not any(name.endswith(".part") for name in found["files"])
 

@@ -1,25 +1,28 @@
 """Interrupted, mended, run again: what is finished is kept, and the bytes are those of an unbroken run."""
 
+import importlib
 import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
+from contextlib import suppress
 
 import pytest
 
 import streampipe as sp
 from streampipe.cli import main
 from tests.pack.test_pack import contents, folder_of, quiet, start
+from tests.warm import PIPE, Program
 
 
 def files(out):
     return {path.name: path.read_bytes() for path in out.iterdir()}
 
 
-@pytest.mark.parametrize("context", ["fork", "spawn"])
+@pytest.mark.parametrize("context", ["fork", "forkserver"])
+@pytest.mark.usefixtures("warm")
 def test_worker_processes_write_the_same_bytes(tmp_path, context):
     source = folder_of(tmp_path / "in", 30)
     quiet(source, tmp_path / "alone", max_samples=4, num_workers=0)
@@ -48,6 +51,7 @@ def test_a_mended_file_does_not_cost_the_finished_shards(tmp_path):
     assert files(tmp_path / "out") == files(tmp_path / "whole")
 
 
+@pytest.mark.usefixtures("warm")
 def test_a_file_that_goes_bad_midway_is_mended_and_only_its_shard_is_made(tmp_path):
     source = folder_of(tmp_path / "in", 12)
     bad = source / "008.jpg"
@@ -119,15 +123,13 @@ def test_a_journal_that_is_cut_short_or_nonsense_costs_shards_not_correctness(tm
         assert files(tmp_path / "out") == before
 
 
-INTERRUPTED = """
-import signal, sys
-signal.signal(signal.SIGINT, signal.default_int_handler)
-import tests.pack.slow
-from streampipe.cli import main
-sys.exit(main(["pack", sys.argv[1], sys.argv[2], "--max-samples", "4", "--workers", sys.argv[3], "--quiet"]))
-"""
+def pack_slowly(source, out, workers):
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    importlib.import_module("tests.pack.slow")
+    sys.exit(main(["pack", str(source), str(out), "--max-samples", "4", "--workers", str(workers), "--quiet"]))
 
 
+@pytest.mark.usefixtures("warm")
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_interrupted_or_killed_with_its_workers_it_goes_on(tmp_path, number, workers):
@@ -136,16 +138,16 @@ def test_interrupted_or_killed_with_its_workers_it_goes_on(tmp_path, number, wor
     quiet(source, tmp_path / "whole", max_samples=4)
     wanted, out = files(tmp_path / "whole"), tmp_path / "out"
     for shards in (1, 4, 7):
-        command = [sys.executable, "-c", INTERRUPTED, str(source), str(out), str(workers)]
-        process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True)
+        process = Program(pack_slowly, source, out, workers, start_new_session=True, stderr=PIPE)
         while process.poll() is None and len(list(out.glob("*.tar"))) < shards:
             time.sleep(0.005)
-        (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
+        with suppress(ProcessLookupError):  # it was faster
+            (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
         error = process.stderr.read()  # until the last process of the group has ended
         status = process.wait()
         process.stderr.close()
         if status == 0:
-            break  # it was faster
+            break
         assert status == (130 if number == signal.SIGINT else -signal.SIGKILL)
         assert error == ("streampipe: interrupted; run the same command again to go on\n" if status == 130 else "")
         for path in out.glob("*.tar"):

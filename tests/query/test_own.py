@@ -80,11 +80,11 @@ def test_a_sample_without_a_row_lacks_the_value(shards, facts, tier):
         keys(stream.where("score > 2", "error", facts=facts))
 
 
-def test_workers_and_other_keys_and_the_state(shards, tmp_path):
+def test_workers_and_other_keys_and_the_state(shards, tmp_path, warm):
     table = pa.table({"id": list(SCORES), "score": pa.array(SCORES.values(), pa.float32())})
     pq.write_table(table, tmp_path / "by_id.parquet")
     pipe = sp.stream(str(shards)).where("score > 2", facts=tmp_path / "by_id.parquet", on="id").batch(4)
-    found = [key for batch in pipe.loader(num_workers=2, multiprocessing_context="spawn") for key in batch["__key__"]]
+    found = [key for batch in pipe.loader(num_workers=2, multiprocessing_context=warm) for key in batch["__key__"]]
     assert found == [f"{i:04d}" for i in range(21, 30) if i % 7]
     loader, other = pipe.loader(), sp.stream(str(shards)).where("n > 22").batch(4).loader()
     next(iter(loader))

@@ -257,7 +257,8 @@ def test_a_loader_goes_on_in_the_middle_of_an_epoch(server, folder):
     assert contents(got) + contents(other) == whole
 
 
-@pytest.mark.parametrize("start", ["fork", "spawn"])
+@pytest.mark.parametrize("start", ["fork", "forkserver"])
+@pytest.mark.usefixtures("warm")
 def test_loader_workers_read_ahead_under_every_start_method(server, folder, start):
     pipe = remote(server)
     next(iter(pipe))  # the parent has connections and threads of its own

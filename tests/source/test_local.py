@@ -2,8 +2,6 @@
 
 import glob
 import os
-import subprocess
-import sys
 
 import fsspec
 import pytest
@@ -14,6 +12,7 @@ from streampipe.source import Source
 from streampipe.source.local import BLOCK, of_one_folder, open_local
 from streampipe.urls import ShardList
 from tests.data import shard
+from tests.warm import PIPE, Program
 
 
 @pytest.fixture
@@ -53,29 +52,25 @@ def test_a_descriptor_is_closed_with_its_file(path):
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-JOB = """
-import os, sys
-import streampipe as sp
-path, tier, workers = sys.argv[1], sys.argv[2], int(sys.argv[3])
-try:
-    for number, batch in enumerate(sp.stream(path, tier=tier, on_error="skip").batch(4).loader(num_workers=workers)):
-        if number == 1:
-            os.truncate(path, 4096)
-except sp.ShardChanged:
-    os._exit(7)
-"""
+def read_what_shrinks(path, tier, workers):
+    try:
+        for number, _ in enumerate(sp.stream(path, tier=tier, on_error="skip").batch(4).loader(num_workers=workers)):
+            if number == 1:
+                os.truncate(path, 4096)
+    except sp.ShardChanged:
+        os._exit(7)
 
 
 @pytest.mark.parametrize("tier", ["planned", "sequential"])
 @pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.usefixtures("warm")
 def test_a_shard_that_shrinks_while_it_is_read_is_an_error_in_the_process_that_reads(tmp_path, tier, workers):
     path = tmp_path / "a.tar"
     path.write_bytes(shard([(f"{i:04d}", {"jpg": bytes(200_000), "txt": "x"}) for i in range(100)]))
-    environment = {**os.environ, "STREAMPIPE_CACHE": str(tmp_path / "remembered")}
-    done = subprocess.run(
-        [sys.executable, "-c", JOB, str(path), tier, str(workers)], env=environment, capture_output=True, timeout=120
-    )
-    assert done.returncode == 7, done.stderr.decode()
+    own = {"STREAMPIPE_CACHE": str(tmp_path / "remembered")}
+    program = Program(read_what_shrinks, path, tier, workers, environment=own, stderr=PIPE)
+    _, errors = program.communicate()
+    assert program.returncode == 7, errors
 
 
 def test_what_an_index_knows_is_read_from_a_shard_that_grew_shorter_behind_it(tmp_path):

@@ -1,6 +1,6 @@
 """Run write in children of this process, and break the N-th thing that each asks of the operating system.
 
-``python -m tests.write.steps FOLDER WORK KIND``: for N = 1, 2, 3, ... until a run gets through without failing, a child
+``main(folder, work, kind)``: for N = 1, 2, 3, ... until a run gets through without failing, a child
 writes a pipeline over the shards in FOLDER into a new folder below WORK and fails (KIND ``ERROR``) or dies (``KILL``)
 at step N; a second child runs the same again. The result must be that of an unbroken run, byte for byte. Prints what
 went wrong, and then one line of JSON. What is counted: see ``tests.pack.steps``.
@@ -49,7 +49,3 @@ def main(folder, work, kind):
     for each in wrong:
         print(*each, file=sys.stderr)
     print(json.dumps({"steps": steps, "wrong": len(wrong), "files": sorted(wanted)}))
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

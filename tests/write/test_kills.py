@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -12,19 +10,20 @@ import pytest
 
 import streampipe as sp
 from tests.data import write_shards
-
-ROOT = Path(__file__).parents[2]
+from tests.warm import PIPE, Program
+from tests.write import steps
 
 
 @pytest.mark.parametrize("kind", ["ERROR", "KILL"])
+@pytest.mark.usefixtures("warm")
 def test_broken_at_any_step_and_run_again_it_writes_the_same_bytes(tmp_path, kind):
     write_shards(tmp_path / "in", [7, 6])
-    command = [sys.executable, "-m", "tests.write.steps", tmp_path / "in", tmp_path / "work", kind]
     (tmp_path / "work").mkdir()
-    done = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
-    assert found["wrong"] == 0, done.stderr
+    program = Program(steps.main, str(tmp_path / "in"), str(tmp_path / "work"), kind, stdout=PIPE, stderr=PIPE)
+    said, errors = program.communicate()
+    assert program.returncode == 0, errors
+    found = json.loads(said.splitlines()[-1])
+    assert found["wrong"] == 0, errors
     assert found["steps"] > 25
     assert not any(name.endswith(".part") for name in found["files"])
 
@@ -38,16 +37,12 @@ def slow_pipe(folder):
     return sp.stream(str(folder), shuffle=6).decode().map(slow, "txt")
 
 
-WRITER = """
-import sys
-import time
-from tests.write.test_kills import slow_pipe
-folder, out, workers = sys.argv[1:]
-slow_pipe(folder).write(out + "/{:05d}.tar", max_samples=3, num_workers=int(workers), progress=False,
-    multiprocessing_context="fork")
-"""
+def write_slowly(folder, out):
+    options = {"max_samples": 3, "num_workers": 2, "multiprocessing_context": "fork", "progress": False}
+    slow_pipe(folder).write(f"{out}/{{:05d}}.tar", **options)
 
 
+@pytest.mark.usefixtures("warm")
 def test_workers_and_their_parent_are_killed_at_any_moment(tmp_path):
     """SIGKILL to the parent when so many shards are there: workers end by themselves, and a new run finishes."""
     write_shards(tmp_path / "in", [30, 31])
@@ -55,8 +50,7 @@ def test_workers_and_their_parent_are_killed_at_any_moment(tmp_path):
     slow_pipe(tmp_path / "in").write(f"{whole}/{{:05d}}.tar", max_samples=3, progress=False)
     out = tmp_path / "out"
     for shards in (1, 6, 13):
-        command = [sys.executable, "-c", WRITER, str(tmp_path / "in"), str(out), "2"]
-        process = subprocess.Popen(command, cwd=ROOT, start_new_session=True)
+        process = Program(write_slowly, tmp_path / "in", out, start_new_session=True)
         while process.poll() is None and len(list(out.glob("*.tar"))) < shards:
             time.sleep(0.01)
         process.kill()
@@ -104,14 +98,12 @@ def test_a_killed_worker_is_an_error_and_its_shard_is_made_by_the_next_run(tmp_p
     assert not list((tmp_path / "out").glob("*.part"))
 
 
+@pytest.mark.usefixtures("warm")
 def test_ranks_that_run_at_once_and_one_of_them_twice_write_the_same_bytes(tmp_path):
     write_shards(tmp_path / "in", [30, 31])
     slow_pipe(tmp_path / "in").write(f"{tmp_path}/whole/{{:05d}}.tar", max_samples=3, progress=False)
-    command = [sys.executable, "-c", WRITER, str(tmp_path / "in"), str(tmp_path / "out"), "2"]
-    running = [
-        subprocess.Popen(command, cwd=ROOT, env={**os.environ, "RANK": rank, "WORLD_SIZE": "2"})
-        for rank in ("0", "1", "0")
-    ]
+    worlds = [{"RANK": rank, "WORLD_SIZE": "2"} for rank in ("0", "1", "0")]
+    running = [Program(write_slowly, tmp_path / "in", tmp_path / "out", environment=world) for world in worlds]
     assert [process.wait() for process in running] == [0, 0, 0]
     found, wanted = ({p.name: p.read_bytes() for p in (tmp_path / name).iterdir()} for name in ("out", "whole"))
     assert found == wanted
