@@ -1,19 +1,22 @@
 """The examples run, and do what they say."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
+from tests.warm import PIPE, Program, script
+
 ROOT = Path(__file__).parent.parent
+pytestmark = pytest.mark.usefixtures("warm")
 
 
-def run(*arguments):
-    done = subprocess.run([sys.executable, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+def run(name, *arguments):
+    program = Program(script, ROOT / name, *arguments, stdout=PIPE, stderr=PIPE)
+    said, errors = program.communicate()
+    assert program.returncode == 0, errors
+    return said
 
 
 def test_the_quickstart_leaves_a_contact_sheet_and_figures(tmp_path):

@@ -1,7 +1,5 @@
 """The editing trainer, killed at any time, goes on with the losses that it would have had."""
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,6 +11,8 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "examples"))
 import train_edit  # noqa: E402
 
+from tests.warm import PIPE, Program  # noqa: E402
+
 
 @pytest.fixture(autouse=True)
 def one_thread():
@@ -21,6 +21,7 @@ def one_thread():
     torch.set_num_threads(before)
 
 
+@pytest.mark.usefixtures("warm")
 def test_a_killed_run_goes_on_with_the_same_losses(tmp_path):
     train_edit.draw(tmp_path / "shards", 24)
     whole = train_edit.train(tmp_path, 14, 4, 100, 0)
@@ -28,16 +29,11 @@ def test_a_killed_run_goes_on_with_the_same_losses(tmp_path):
     out = tmp_path / "killed"
     out.mkdir()
     (out / "shards").symlink_to(tmp_path / "shards")
-    code = f"import train_edit, pathlib; train_edit.train(pathlib.Path({str(out)!r}), 14, 4, 3, 0)"
-    process = subprocess.Popen(
-        [sys.executable, "-c", code],
-        env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'examples'}"},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    with process:
+    process = Program(train_edit.train, out, 14, 4, 3, 0, stdout=PIPE)
+    with process.stdout:
         for line in process.stdout:
             if line.startswith("step 7:"):
                 process.kill()
+    process.wait()
     again = train_edit.train(out, 14, 4, 3, 0)
     assert again == whole

@@ -1,19 +1,15 @@
 """The trainer on packs of patches: killed and resumed, with the losses of a run that was left alone."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from tests.data import photo, shard
+from tests.warm import PIPE, Program, script
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(EXAMPLES.parent)}
 SIZES = ((64, 48), (48, 96), (32, 32), (128, 64))
 
 
@@ -29,6 +25,7 @@ def losses(out):
     return [json.loads(line) for line in (out / "losses.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.usefixtures("warm")
 def test_a_killed_training_on_packs_goes_on_with_the_same_losses(example, tmp_path):
     shards = tmp_path / "shards"
     shards.mkdir()
@@ -53,13 +50,11 @@ def test_a_killed_training_on_packs_goes_on_with_the_same_losses(example, tmp_pa
     assert len({each["images"] for each in whole}) > 1
     assert min(each["loss"] for each in whole) > 0.1
 
-    broken = subprocess.Popen(
-        [sys.executable, EXAMPLES / "train_navit.py", *given("broken", 10_000)], env=ENVIRONMENT, stdout=subprocess.PIPE
-    )
+    broken = Program(script, EXAMPLES / "train_navit.py", *given("broken", 10_000), stdout=PIPE)
     while not (tmp_path / "broken" / "losses.jsonl").exists() or len(losses(tmp_path / "broken")) < 5:
         assert broken.poll() is None, broken.communicate()[0]
         time.sleep(0.02)
-    os.kill(broken.pid, signal.SIGKILL)
+    broken.kill()
     broken.communicate()
     done = len(losses(tmp_path / "broken"))
 

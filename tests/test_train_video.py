@@ -1,19 +1,19 @@
 """A tiny video transformer, killed and run again: its losses are those of a run that nobody killed."""
 
-import os
 import re
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 from tests.videos import need_av
+from tests.warm import PIPE, Program, script
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
+@pytest.mark.usefixtures("warm")
 def test_it_is_killed_and_goes_on_with_the_same_losses(tmp_path, monkeypatch, capsys):
     need_av()
     monkeypatch.syspath_prepend(str(EXAMPLES))
@@ -29,10 +29,10 @@ def test_it_is_killed_and_goes_on_with_the_same_losses(tmp_path, monkeypatch, ca
     whole = run("whole", "--steps", "11")
     shapes = set(re.findall(r", (\d+x\d+x3x\d+x\d+)", capsys.readouterr().out))
     assert {shape.split("x")[1] for shape in shapes} == {"1", "5", "9"}
-    command = [sys.executable, str(EXAMPLES / "train_video.py"), "--out", str(tmp_path / "killed"), "--save-every", "3"]
-    alone = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(EXAMPLES.parent)}
-    killed = subprocess.run([*command, "--kill-at", "8"], capture_output=True, check=False, env=alone)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    given = ("--out", tmp_path / "killed", "--save-every", "3", "--kill-at", "8")
+    killed = Program(script, EXAMPLES / "train_video.py", *given, stdout=PIPE, stderr=PIPE)
+    _, errors = killed.communicate()
+    assert killed.returncode == -signal.SIGKILL, errors
     assert run("killed", "--steps", "11") == whole  # from step 6 on, where its last checkpoint is
     assert "step 7: " in capsys.readouterr().out
     torch.set_num_threads(threads)

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import runpy
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from subprocess import PIPE
 from typing import Any
@@ -70,13 +72,24 @@ class Program:
 
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
         """What it says until the last process that could say something has ended."""
-        said = []
-        for file in (self.stdout, self.stderr):
-            said.append(file.read() if file and not file.closed else "")
-            if file:
-                file.close()
+        with ThreadPoolExecutor(2) as both:  # none of the two fills up
+            said = list(both.map(_rest, (self.stdout, self.stderr)))
         self.wait(timeout)
         return said[0], said[1]
+
+
+def script(path: Path, *arguments: object) -> None:
+    """The work of a program that is a file, begun as ``python path arguments`` would."""
+    sys.argv = [str(path), *map(str, arguments)]
+    sys.path.insert(0, str(path.parent))
+    runpy.run_path(str(path), run_name="__main__")
+
+
+def _rest(file: Any) -> str:
+    if file is None or file.closed:
+        return ""
+    with file:
+        return file.read()
 
 
 def _text(mine: Any, theirs: Any) -> Any:

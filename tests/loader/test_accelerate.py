@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
 import subprocess
-import sys
 
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 import streampipe as sp
 from tests import levels
 from tests.data import write_shards
 from tests.levels import keys_of, rows
+from tests.warm import Program
 
 pytest.importorskip("accelerate")
 pytestmark = [
@@ -22,26 +22,12 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning"),
 ]
 
-RANK = """
-import json, sys, warnings
-import torch
-import streampipe as sp
-from accelerate import Accelerator
-from accelerate.utils import DataLoaderConfiguration
-from torch.utils.data import DataLoader
-
-folder, cells = sys.argv[1], json.loads(sys.argv[2])
-
-
-def number(text):
-    return torch.tensor(int(text))
-
 
 def collate(rows):
     return {"cls": torch.stack([row["cls"] for row in rows])}
 
 
-def make(what):
+def make(folder, what):
     pipe = sp.stream(folder, shuffle=8, epochs=None if "endless" in what else 1).map(number, "cls")
     batched = pipe.batch(4, collate=collate)  # accelerate sends tensors to other ranks, and no texts
     if what == "loader":
@@ -55,9 +41,12 @@ def make(what):
     return DataLoader(batched, batch_size=None)
 
 
-def two_epochs(what, dispatch):
+def two_epochs(folder, what, dispatch):
+    from accelerate import Accelerator
+    from accelerate.utils import DataLoaderConfiguration
+
     accelerator = Accelerator(cpu=True, dataloader_config=DataLoaderConfiguration(dispatch_batches=dispatch))
-    prepared = accelerator.prepare(make(what))
+    prepared = accelerator.prepare(make(folder, what))
     found = []
     for epoch in range(2):
         if hasattr(prepared, "set_epoch"):
@@ -66,25 +55,27 @@ def two_epochs(what, dispatch):
     return found
 
 
-for what, dispatch in cells:
-    try:
-        answer = {"got": two_epochs(what, dispatch)}
-    except sp.ConfigError as error:
-        answer = {"refused": str(error)}
-    except Exception as error:
-        answer = {"error": repr(error)}
-    print(json.dumps([what, dispatch, answer]), flush=True)
-"""
+def answer_all(folder):
+    """One rank: a line for each cell."""
+    for what, dispatch in CELLS:
+        try:
+            answer = {"got": two_epochs(folder, what, dispatch)}
+        except sp.ConfigError as error:
+            answer = {"refused": str(error)}
+        except Exception as error:
+            answer = {"error": repr(error)}
+        print(json.dumps([what, dispatch, answer]), flush=True)
+
+
 PREPARED = ("DataLoader", "DataLoader, workers", "DataLoader of batches", "loader", "loader, endless")
 CELLS = [(what, dispatch) for what in PREPARED for dispatch in (None, False, True)]
 
 
 @pytest.fixture(scope="module")
-def answers(tmp_path_factory):
+def answers(tmp_path_factory, warm):
     """What two ranks, as two processes, got in each cell: by cell, one answer a rank."""
     folder = tmp_path_factory.mktemp("accelerate")
     write_shards(folder / "data", [16] * 4)
-    (folder / "rank.py").write_text(RANK)
     shared = {
         "WORLD_SIZE": "2",
         "LOCAL_WORLD_SIZE": "2",
@@ -94,13 +85,12 @@ def answers(tmp_path_factory):
     }
     running = []
     for rank in range(2):
-        environment = {**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
-        command = [sys.executable, str(folder / "rank.py"), str(folder / "data"), json.dumps(CELLS)]
-        with (folder / f"{rank}.out").open("w") as out, (folder / f"{rank}.err").open("w") as err:
-            running.append(subprocess.Popen(command, env=environment, stdout=out, stderr=err))
+        environment = {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+        said = {"stdout": folder / f"{rank}.out", "stderr": folder / f"{rank}.err"}
+        running.append(Program(answer_all, folder / "data", environment=environment, **said))
     try:
         for each in running:
-            each.wait(120)
+            each.wait(600)
     except subprocess.TimeoutExpired:
         pass  # the cells that have no answer fail
     finally:
@@ -204,8 +194,6 @@ def test_skip_first_batches_of_a_prepared_loader_too(local, accelerator, level):
 @pytest.mark.parametrize("level", ["indexed", "streamed"])
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_dataloader_made_of_a_loaders_dataset_works_or_is_refused_with_advice(local, level, workers):
-    from torch.utils.data import DataLoader
-
     whole = [rows(batch) for batch in loader_of(local, level)]
 
     def run():
@@ -250,8 +238,6 @@ def numbers(batches):
 
 @pytest.mark.parametrize("level", ["indexed", "streamed"])
 def test_a_pipelines_state_in_a_loop_that_is_read_ahead_is_refused_and_right_behind_it(local, accelerator, level):
-    from torch.utils.data import DataLoader
-
     pipe, resumed = tensors(local, level), tensors(local, level)
     for _ in accelerator.prepare(DataLoader(pipe, batch_size=None)):
         break
@@ -268,7 +254,6 @@ def test_a_pipelines_state_in_a_loop_that_is_read_ahead_is_refused_and_right_beh
 def test_lightning_reads_ahead_of_a_plain_dataloader_without_a_length(local, level):
     fetchers = pytest.importorskip("lightning.pytorch.loops.fetchers")
     from lightning.pytorch.utilities.combined_loader import CombinedLoader
-    from torch.utils.data import DataLoader
 
     pipe, resumed = tensors(local, level), tensors(local, level)
     whole = numbers(tensors(local, level))
