@@ -54,9 +54,9 @@ FIRST = (
     "tests/write/test_kills.py",
     "tests/loader/test_loader.py",
     "tests/loader/test_accelerate.py",
+    "tests/engine/test_lanes_laws.py",
     "tests/engine/test_lanes.py",
     "tests/test_resume.py",
-    "tests/pack/test_resume.py",
     "tests/test_examples.py",
 )
 """Files that take minutes: where two processes share the suite, neither is to begin with one of them at the end."""

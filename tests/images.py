@@ -61,15 +61,15 @@ def broken(data: bytes, rng: random.Random) -> bytes:
     return bytes(changed)
 
 
-def main() -> None:
-    rng = random.Random(int(sys.argv[1]))
+def main(seed: int, rounds: int) -> None:
+    rng = random.Random(seed)
     warnings.simplefilter("ignore")  # Pillow's about what it finds
     seeds = [data for name in ("jpeg", "jpeg", "png", "webp", "gif", "avif") for data in kinds_of(name).values()]
-    for _ in range(int(sys.argv[2])):
+    for _ in range(rounds):
         for data in seeds:
             check_image(broken(data, rng), rng.randrange(256))
     print("alive")
 
 
 if __name__ == "__main__":
-    main()
+    main(*map(int, sys.argv[1:]))

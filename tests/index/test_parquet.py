@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import subprocess
-import sys
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,25 +10,21 @@ import pytest
 
 from streampipe.errors import IndexMismatch
 from streampipe.index.parquet import read_table
+from tests.warm import PIPE, Program
 
-FLIPS = """
-import sys
-from streampipe.errors import IndexMismatch
-from streampipe.index.parquet import read_table
 
-data = open(sys.argv[1], "rb").read()
-end = len(data) - 8
-refused = 0
-for at in range(end - int.from_bytes(data[end : end + 4], "little"), end):
-    for bit in (0, 6):
-        damaged = bytearray(data)
-        damaged[at] ^= 1 << bit
-        try:
-            read_table(bytes(damaged), "a.parquet", 1 << 20)
-        except IndexMismatch:
-            refused += 1
-print("refused", refused)
-"""
+def read_with_flips(data):
+    end = len(data) - 8
+    refused = 0
+    for at in range(end - int.from_bytes(data[end : end + 4], "little"), end):
+        for bit in (0, 6):
+            damaged = bytearray(data)
+            damaged[at] ^= 1 << bit
+            try:
+                read_table(bytes(damaged), "a.parquet", 1 << 20)
+            except IndexMismatch:
+                refused += 1
+    print("refused", refused)
 
 
 def written(table, **options):
@@ -39,13 +33,15 @@ def written(table, **options):
     return sink.getvalue()
 
 
-def test_no_flipped_bit_of_what_a_file_says_of_itself_ends_the_process(tmp_path):
+@pytest.mark.usefixtures("warm")
+def test_no_flipped_bit_of_what_a_file_says_of_itself_ends_the_process():
     """In a process of its own, because pyarrow ends it where a column's sizes contradict its type and Python asks."""
     table = pa.table({"n": pa.array([1, None], pa.int64()), "text": ["a", "b"], "list": [[1.5], [2.5, 3.5]]})
-    (tmp_path / "a.parquet").write_bytes(written(table.replace_schema_metadata(None), store_schema=False))
-    done = subprocess.run([sys.executable, "-c", FLIPS, tmp_path / "a.parquet"], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert int(done.stdout.removeprefix("refused ")) > 50
+    data = written(table.replace_schema_metadata(None), store_schema=False)
+    program = Program(read_with_flips, data, stdout=PIPE, stderr=PIPE)
+    said, errors = program.communicate()
+    assert program.returncode == 0, errors[-2000:]
+    assert int(said.removeprefix("refused ")) > 50
 
 
 def test_a_text_that_is_no_utf8_is_refused_before_anybody_reads_it():

@@ -4,10 +4,9 @@ import gc
 import os
 import pickle
 import signal
-import subprocess
-import sys
 from collections import namedtuple
 from multiprocessing.reduction import ForkingPickler
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,6 +17,7 @@ import streampipe as sp
 from streampipe.loader.handover import Packed, Shelf
 from streampipe.memory import Blocks, empty
 from tests.data import write_photos, write_shards
+from tests.warm import Program
 
 EDGE = 160
 
@@ -161,28 +161,22 @@ def test_batches_of_workers_that_are_kept_stay_as_they_came(tmp_path, options):
             assert (made == int(key)).all()
 
 
-KILLED = """
-import os, signal, sys
-import streampipe as sp
-from streampipe.memory import empty
-import torch
-
 def large(sample):
     return {"x": torch.zeros(50_000)}
 
-if __name__ == "__main__":
-    pipe = sp.stream(sys.argv[1], epochs=None).map(large).batch(4)
-    for number, batch in enumerate(pipe.loader(num_workers=2)):
+
+def be_killed(folder):
+    pipe = sp.stream(folder, epochs=None).map(large).batch(4)
+    for number, _ in enumerate(pipe.loader(num_workers=2)):
         if number == 6:
             os.kill(os.getpid(), signal.SIGKILL)
-"""
 
 
+@pytest.mark.usefixtures("warm")
 def test_a_killed_parent_leaves_nothing_in_shared_memory(tmp_path):
     write_shards(tmp_path, [20, 20])
     before = segments()
-    result = subprocess.run([sys.executable, "-c", KILLED, tmp_path], stderr=subprocess.DEVNULL, timeout=120)
-    assert result.returncode == -signal.SIGKILL
+    assert Program(be_killed, tmp_path, stderr=Path(os.devnull)).wait() == -signal.SIGKILL
     assert segments() <= before
 
 

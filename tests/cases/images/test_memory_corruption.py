@@ -1,14 +1,14 @@
 """The fast JPEG codec is only given files that it scales as asked: others made it write past its buffer."""
 
 import struct
-import subprocess
-import sys
 
 import pytest
 
 import streampipe as sp
 from streampipe.decoding import jpeg, probe
+from tests import images
 from tests.data import encoded, natural, photo
+from tests.warm import PIPE, Program
 
 
 def segment(marker, body):
@@ -39,29 +39,24 @@ def hidden(data):
     yield b"\xff\xd8" + fast_header(1600, 1600) + rest  # two frame headers
 
 
-CHILD = """
-import sys, streampipe as sp
-for name in sys.argv[1:]:
-    data = open(name, "rb").read()
-    for size in (8, 64, (1, 900)):
-        for damaged in ("error", "accept"):
-            try:
-                list(sp.from_iterable([{"__key__": "a", "jpg": data}]).decode(size, damaged=damaged))
-            except sp.DecodeError as error:
-                pass
-print("alive")
-"""
+def decode_all(files):
+    for data in files:
+        for size in (8, 64, (1, 900)):
+            for damaged in ("error", "accept"):
+                try:
+                    list(sp.from_iterable([{"__key__": "a", "jpg": data}]).decode(size, damaged=damaged))
+                except sp.DecodeError:
+                    pass
+    print("alive")
 
 
-def test_no_file_makes_the_codec_write_past_its_buffer(tmp_path):
+@pytest.mark.usefixtures("warm")
+def test_no_file_makes_the_codec_write_past_its_buffer():
     whole = lossless(1600, 1600)
     files = [whole, *hidden(whole), whole[:5000], encoded(natural(90, 70).convert("CMYK"), progressive=True)]
-    paths = []
-    for i, data in enumerate(files):
-        paths.append(tmp_path / str(i))
-        paths[-1].write_bytes(data)
-    done = subprocess.run([sys.executable, "-c", CHILD, *map(str, paths)], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout.strip()) == (0, "alive"), done.stderr[-2000:]
+    program = Program(decode_all, files, stdout=PIPE, stderr=PIPE)
+    said, errors = program.communicate()
+    assert (program.returncode, said.strip()) == (0, "alive"), errors[-2000:]
 
 
 def test_only_scalable_kinds_are_scaled(monkeypatch):
@@ -94,10 +89,11 @@ def test_what_the_codec_gave_is_compared_with_what_was_asked_for(monkeypatch):
         jpeg._decode(photo(), header, jpeg.Wanted(eighths=2))
 
 
+@pytest.mark.usefixtures("warm")
 def test_broken_files_of_every_format_are_refused_or_decoded_to_the_size_that_was_asked_for():
-    command = [sys.executable, "-m", "tests.images", "7", "25"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout.strip()) == (0, "alive"), done.stderr[-2000:]
+    program = Program(images.main, 7, 25, stdout=PIPE, stderr=PIPE)
+    said, errors = program.communicate()
+    assert (program.returncode, said.strip()) == (0, "alive"), errors[-2000:]
 
 
 def test_our_reader_of_headers_and_the_codecs_agree_on_what_it_may_have():
