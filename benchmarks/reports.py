@@ -24,8 +24,9 @@ from pathlib import Path
 from unittest.mock import patch
 
 import streampipe as sp
+from streampipe.context import Run
 from streampipe.counters import OfLoader, OfProcess
-from streampipe.engine import batches
+from streampipe.engine import batches, chain
 from streampipe.loader import feed
 from streampipe.loader.recorder import Recorder
 from streampipe.source.local import LocalFile
@@ -39,26 +40,34 @@ from data import laion_like, photos
 def without_counting() -> Iterator[None]:
     """Nothing is counted, and no clock is looked at, by what is built meanwhile."""
 
-    def pulled(self: object, items: object, tally: object) -> Iterator[object]:
-        for item in items:
-            self.number += 1
-            if isinstance(item, dict):
-                self.key, self._url = item.get("__key__"), item.get("__url__")
-            yield item
-            del item
+    def guarded(stage: object, items: object, run: Run) -> Iterator[object]:
+        policy, skips, pulled = run.policy, run.policy.mode != "raise", guard._Pulled()
+        rows = guard.traits_of(stage).rows
+        checked, before = rows in (guard.Rows.EACH, guard.Rows.FEWER), policy.left_out
+        try:
+            for item in guard._started(stage, pulled.stream(items), run):
+                pulled.yielded += 1
+                if skips:
+                    policy.yielded(run.stage)
+                if checked and pulled.yielded > pulled.given:
+                    raise AssertionError
+                yield item
+                del item
+            assert rows is not guard.Rows.EACH or pulled.yielded + policy.left_out - before == pulled.given
+        except BaseException:
+            raise
 
     def made(counts: OfLoader, items: Iterator[object]) -> Iterator[object]:
         return items
 
     out = [
-        (guard, "watched", lambda items, tally, pulled=None, count=1: items),
-        (batches, "watched", lambda items, tally, pulled=None, count=1: items),
-        (guard._Pulled, "stream", pulled),
+        (chain, "guarded", guarded),
+        (batches, "watched", lambda items, tally, count=1: items),
         (feed, "made_for", made),
         (OfProcess, "add", lambda self, *args, **kwargs: None),
         (OfLoader, "add", lambda self, *args, **kwargs: None),
         (LocalFile, "watched", lambda self, start, end, tally: self.read(start, end)),
-        *((Recorder, name, lambda self, *args: None) for name in ("begin", "asks", "came", "gives")),
+        *((Recorder, name, lambda self, *args: None) for name in ("begin", "asks", "gives", "ends")),
     ]
     with ExitStack() as stack:
         for owner, name, instead in out:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from queue import Queue
 from threading import Thread
 from typing import Protocol
@@ -59,8 +60,10 @@ class Hashes:
         self._thread: Thread | None = None
         if beside and len(os.sched_getaffinity(0)) > 1:
             self._queue = Queue[list[tuple[Digest, bytes]]](_WAITING)
-            self._thread = Thread(target=self._work, name="streampipe-sha256", daemon=True)
-            self._thread.start()
+            thread = Thread(target=self._work, name="streampipe-sha256", daemon=True)
+            with suppress(RuntimeError):  # where there is no thread to be had, this one hashes
+                thread.start()
+                self._thread = thread
 
     def update(self, digest: Digest, data: bytes) -> None:
         """More bytes of what a digest is of."""

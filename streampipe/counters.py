@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import NamedTuple, ParamSpec, TypeVar
+from typing import NamedTuple, ParamSpec, Protocol, TypeVar
 
 from streampipe.observe import Histogram, Slow, Span, Stack, Tally, Trace
 from streampipe.observe.tally import slowest_of
@@ -50,6 +50,17 @@ class Counted:
     examples: dict[tuple[str, str], list[str]] = field(default_factory=dict)
     took: dict[tuple[str, str], Took] = field(default_factory=dict)
     spans: list[Span] = field(default_factory=list)
+
+
+class Part(Protocol):
+    """Sums that one owner keeps for itself, and all others see now and then."""
+
+    @property
+    def name(self) -> str:
+        """Under which they are counted."""
+
+    def new(self) -> dict[str, float]:
+        """What was added since this was asked last."""
 
 
 class Meter(defaultdict[str, float]):
@@ -103,11 +114,11 @@ class Counters:
         self._examples: dict[tuple[str, str], list[str]] = {}
         self._took: dict[tuple[str, str], Took] = {}  # "calls" in threads of a pool, and what is the stage's "own"
         self._threads: dict[int, _OfThread] = {}
-        self._meters: list[Meter] = []
+        self._parts: list[Part] = []
 
     def add(self, name: str, what: str, amount: float = 1, example: object = None) -> None:
         """Add ``amount`` to the sum of ``what`` under ``name``; of the first few, an example (a key, an error)."""
-        self._mine().sums[name, what] += amount
+        self.of_thread().sums[name, what] += amount
         if example is not None:
             examples = self._examples.setdefault((name, what), [])
             if len(examples) < _EXAMPLES:
@@ -115,25 +126,26 @@ class Counters:
 
     def tally(self, name: str) -> Tally:
         """The numbers of a stage in this thread."""
-        mine = self._mine()
+        mine = self.of_thread()
         found = mine.tallies.get(name)
         if found is None:
             found = mine.tallies[name] = Tally(name, mine.stack, self.trace)
         return found
 
-    def of_thread(self) -> dict[str, Tally]:
-        """The tallies of this thread."""
-        return self._mine().tallies
-
-    def _mine(self) -> _OfThread:
+    def of_thread(self) -> _OfThread:
+        """What this thread counts."""
         thread = threading.get_ident()
         return self._threads.get(thread) or self._threads.setdefault(thread, _OfThread())
 
     def meter(self, name: str) -> Meter:
         """Sums that one owner adds to all the time: without a lock, and seen by all others now and then."""
         found = Meter(name)
-        self._meters.append(found)
+        self.with_part(found)
         return found
+
+    def with_part(self, part: Part) -> None:
+        """From now on these sums are counted too."""
+        self._parts.append(part)
 
     def get(self, name: str, what: str) -> float:
         """The sum of ``what`` under ``name``; 0 if nothing was counted."""
@@ -143,9 +155,9 @@ class Counters:
     def fold(self) -> None:
         """Add what the tallies of all threads and the meters have that is new."""
         with _lock.held:
-            for meter in self._meters:
-                for what, amount in meter.new().items():
-                    self._sums[meter.name, what] += amount
+            for part in self._parts:
+                for what, amount in part.new().items():
+                    self._sums[part.name, what] += amount
             threads = list(self._threads.values())
             for thread in threads:
                 for where, amount in thread.new().items():
@@ -213,10 +225,11 @@ class OfProcess(Counters):
 
     def add(self, name: str, what: str, amount: float = 1, example: object = None) -> None:
         """Add for the loader that this thread works for, which is a part of the process's sum; else for that alone."""
-        if scope.own is None:
+        own = scope.own
+        if own is None:
             super().add(name, what, amount, example)
         else:
-            scope.own.add(name, what, amount, example)
+            own.add(name, what, amount, example)
 
     def add_for_all(self, name: str, what: str, amount: float = 1) -> None:
         """Add for the process alone, whichever loader this thread works for."""
@@ -224,14 +237,8 @@ class OfProcess(Counters):
 
     def tally(self, name: str) -> Tally:
         """The numbers of a stage in this thread, of the loader that it works for."""
-        here = scope.here
-        if here is None:
-            return super().tally(name)
-        found = here.get(name)
-        if found is None:
-            assert scope.own is not None
-            found = scope.own.tally(name)
-        return found
+        own = scope.own
+        return super().tally(name) if own is None else own.tally(name)
 
     def fold(self) -> None:
         """With those of all loaders."""
@@ -282,7 +289,6 @@ class OfLoader(Counters):
 
 class _Scope(threading.local):
     own: OfLoader | None = None
-    here: dict[str, Tally] | None = None  # its tallies in this thread
 
 
 scope = _Scope()
@@ -292,7 +298,6 @@ scope = _Scope()
 def work_for(loader: OfLoader | None) -> None:
     """From now on this thread works for a loader, or for none."""
     scope.own = loader
-    scope.here = None if loader is None else loader.of_thread()
 
 
 counters = OfProcess()

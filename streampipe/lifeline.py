@@ -16,6 +16,9 @@ import os
 import threading
 from multiprocessing.connection import wait
 
+from streampipe.errors import ConfigError
+from streampipe.pool import refused
+
 _LOOK = 1.0  # seconds between two looks at who the parent is
 _watched = 0  # the process that has a thread; a fork does not take threads along
 
@@ -24,11 +27,18 @@ def end_with_parent() -> None:
     """End this worker process when its parent has died. Further calls in the same process do nothing.
 
     It ends at once, by ``os._exit``: nobody is left to give anything to, and files appear whole or not at all.
+
+    Raises:
+        ConfigError: the system gives it no thread.
     """
     global _watched
-    if _watched != os.getpid():
-        _watched = os.getpid()
+    if _watched == os.getpid():
+        return
+    try:
         threading.Thread(target=_watch, args=(os.getppid(),), name="streampipe-parent", daemon=True).start()
+    except RuntimeError as error:
+        raise ConfigError(refused("watch a worker's parent", error)) from error
+    _watched = os.getpid()
 
 
 def _watch(parent: int) -> None:

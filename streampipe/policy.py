@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -55,11 +56,14 @@ class _Tally:
 
 @dataclass
 class Fate:
-    """What a stage kept and dropped in all lanes of a consumer, and what there is to say if it kept nothing."""
+    """What a stage kept, and how many it dropped for which reasons, in all lanes together; and the error if it kept
+    nothing, which is made of these two.
+    """
 
     kept: bool = False
     dropped: int = 0
-    error: StreampipeError | None = None
+    reasons: Counter[str] = field(default_factory=Counter)
+    error: Callable[[int, Counter[str]], StreampipeError] | None = None
 
 
 @checked_class
@@ -126,7 +130,8 @@ class ErrorPolicy:
 
     def judge(self) -> StreampipeError | None:
         """The error of a stage that kept nothing of all that it was given, if there is one."""
-        return next((fate.error for fate in self._fates.values() if not fate.kept and fate.error), None)
+        found = (fate for fate in self._fates.values() if not fate.kept)
+        return next((fate.error(fate.dropped, fate.reasons) for fate in found if fate.error is not None), None)
 
     @property
     def left_out(self) -> int:
@@ -139,6 +144,8 @@ class ErrorPolicy:
 
     def passed(self, place: str, number: int = 1) -> None:
         """A sample came through at ``place``, or so many."""
+        if not number:
+            return
         tally = self._tallies.get(place)
         if tally is None:
             tally = self._tallies[place] = _Tally()
@@ -213,8 +220,9 @@ class ErrorPolicy:
         """
         for place, fate in (fates or {}).items():
             mine = self.fate(place)
-            if fate.error is not None and (mine.error is None or fate.dropped > mine.dropped):
-                mine.dropped, mine.error = fate.dropped, fate.error  # that of the largest share
+            mine.dropped += fate.dropped
+            mine.reasons += fate.reasons
+            mine.error = mine.error or fate.error
             mine.kept = mine.kept or fate.kept
         for place, (good, bad, budget) in counts.items():
             tally = self._tallies.setdefault(place, _Tally(budget=budget))

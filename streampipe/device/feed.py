@@ -128,8 +128,8 @@ class DeviceLoader:
                 if watchers is not None:
                     watchers.asks()
                 made = next(flow, None)
-                loop.came(None)
                 if made is None:
+                    loop.ends()
                     break
                 state, batch, event, when = made
                 del made

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from threading import current_thread
 from time import perf_counter
 
 from streampipe.loader import Loader
@@ -48,4 +49,4 @@ class _Thread:
             seconds = perf_counter() - began
             self._sums[f"{what} seconds"] += seconds
             if self._trace is not None:
-                self._trace.add(f"{what} on the device", began, seconds, seconds)
+                self._trace.add(current_thread().name, f"{what} on the device", began, seconds, seconds)

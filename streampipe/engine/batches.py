@@ -241,19 +241,23 @@ def good(
     """The samples that came, in a mixture through the stages of their part. Errors are up to the error policy. The
     ``tally`` is told of them all together, in the end.
     """
-    number = 0
-    for place, sample in zip(places, found, strict=True):
-        if isinstance(sample, (ShardError, SampleError)):
-            run.policy.failed(sample, "reading")
-            counters.add("reading", "samples skipped")
-            continue
-        run.policy.passed("reading")
-        number += 1
-        if place.size is not None:
-            sample["__size__"] = told(place.size)
-        if chains is None:
-            yield sample
-        else:
-            yield from through(chains[place.part], [sample], run, None)
-    if tally is not None:
-        tally.yielded += number
+    number = told_of = 0  # that came, and of which the policy was told
+    try:
+        for place, sample in zip(places, found, strict=True):
+            if isinstance(sample, (ShardError, SampleError)):
+                run.policy.passed("reading", number - told_of)
+                told_of = number
+                run.policy.failed(sample, "reading")
+                counters.add("reading", "samples skipped")
+                continue
+            number += 1
+            if place.size is not None:
+                sample["__size__"] = told(place.size)
+            if chains is None:
+                yield sample
+            else:
+                yield from through(chains[place.part], [sample], run, None)
+    finally:
+        run.policy.passed("reading", number - told_of)
+        if tally is not None:
+            tally.yielded += number

@@ -148,7 +148,7 @@ def _nothing_kept(source: Samples, division: Division) -> Exception:
     for each in islice(source.indexes(), _SHARDS_TO_BLAME):
         seen, reasons = seen + len(each), reasons + division.keep.reasons(each)
         there.update(each.fact_names)
-    return nothing_left(division.keep.text, seen, reasons, division.keep.names(there), there)
+    return nothing_left(division.keep.text, division.keep.names(there), there, seen, reasons)
 
 
 def _with_buckets(

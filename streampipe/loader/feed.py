@@ -155,8 +155,6 @@ class Feed(IterableDataset[Parcel]):
         if self._passes:
             epoch, until, _ = self._shared.tolist()
             task = replace(task, at=task.engine.first(epoch), until=None if until < 0 else until)
-        else:
-            end_with_parent()
         self._passes += 1
         self._counts = OfLoader(Trace(f"worker {info.id}") if self._trace else None)
         self.shelf.blocks.clear()
@@ -168,7 +166,7 @@ class Feed(IterableDataset[Parcel]):
         numbers = range(worker, crew.consumers, crew.processes)
         sender = Sender(self._counts)
         streams = [self._of_worker(task, number, worker, sender) for number in numbers]
-        return _until_unwanted(self._of_process(streams, crew, True))
+        return _until_unwanted(_to_its_error(self._with_parent(streams, crew), worker))
 
     def parcels(self, pin: bool = False) -> Generator[Parcel, None, None]:
         """The parcels of a pass that has no workers; ``pin``: in pinned memory."""
@@ -178,6 +176,11 @@ class Feed(IterableDataset[Parcel]):
         if pin:
             streams = [map(Parcel.pin_memory, each) for each in streams]
         return self._of_process(streams, task.crew)
+
+    def _with_parent(self, streams: Sequence[Iterator[Parcel]], crew: Crew) -> Iterator[Parcel]:
+        """What the consumers in a worker make, as long as its parent lives."""
+        end_with_parent()
+        yield from self._of_process(streams, crew, True)
 
     def _of_process(
         self, streams: Sequence[Iterator[Parcel]], crew: Crew, in_worker: bool = False
@@ -230,32 +233,26 @@ def unpack(
     ``batched``: items are known to be batches.
     """
     done: set[int] = set()
+    counts = recorder.counts
     with closing(parcels):
-        for parcel in _waited(parcels, recorder):
-            if _is(parcel.item, FAILED):
-                kind, text, origin = parcel.moved
-                raise kind(text) from (WorkerTraceback(origin) if origin else None)
-            if _is(parcel.item, END):
-                judge.merge(parcel.skipped or {}, parcel.dropped or {})
-                continue
+        for parcel in parcels:
+            item = parcel.item
+            if parcel.counted is not None:
+                counts.merge(parcel.counted)
+            if item.__class__ is str:
+                if item == FAILED:
+                    kind, text, origin = parcel.moved
+                    raise kind(text) from (WorkerTraceback(origin) if origin else None)
+                if item == END:
+                    judge.merge(parcel.skipped or {}, parcel.dropped or {})
+                    continue
             if not parcel.more:
                 done.add(parcel.consumer)
-            if not is_nothing(parcel.item):
-                recorder.gives(length_of(parcel.item, batched), parcel.made)
-            yield Received(parcel.item, parcel.moved, len(done) < consumers)
-            del parcel
-
-
-def _waited(parcels: Iterator[Parcel], recorder: Recorder) -> Iterator[Parcel]:
-    """The parcels; how long they are waited for is counted."""
-    while True:
-        recorder.asks()
-        parcel = next(parcels, None)
-        recorder.came(None if parcel is None else parcel.counted)
-        if parcel is None:
-            return
-        yield parcel
-        del parcel
+            if not is_nothing(item):
+                recorder.gives(length_of(item, batched), parcel.made)
+            yield Received(item, parcel.moved, len(done) < consumers)
+            del item, parcel
+    recorder.ends()
 
 
 def _until_unwanted(parcels: Iterator[Parcel]) -> Iterator[Parcel]:

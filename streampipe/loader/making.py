@@ -23,7 +23,7 @@ and as ``own seconds`` the part of the busy time in which the stages were timed.
 busy time is of: all but the first."""
 NETWORK, NETWORK_TIMED = "network seconds", "timed network seconds"
 """Under that name, too: how long was waited for the network, and the part of it while the stages were timed."""
-_MOST, _MOST_TRACED = 0.004, 0.02
+_MOST, _MOST_TRACED = 0.002, 0.02
 """The share of the time that looking at the clock may take; where spans are kept for a timeline, more."""
 _RISES = 1.02
 """How many times longer than before an item may be taken to be."""
@@ -36,18 +36,23 @@ _SOON = 0.25
 class Duty:
     """Which items are timed: all of them, or every so many-th."""
 
+    __slots__ = ("_clock", "_left", "_most", "_usual")
+
     def __init__(self, clock: Stack, most: float) -> None:
         self._clock = clock
         self._most = most
         self._usual = inf  # seconds that an item takes: on a busy machine some are held up, and have no more room
-        self.first = True
-        self._left = 1  # the first item opens shards and starts codecs: what goes on is another thing
+        self._left = 1  # that are not timed: the first one opens shards and starts codecs, and says nothing of others
 
-    def begin(self) -> None:
-        """An item begins."""
-        self._clock.on = self._left <= 0
-        self._left -= 1
-        self._clock.looks = 0
+    def begin(self) -> bool:
+        """An item begins; whether it is timed."""
+        if self._left > 0:
+            self._left -= 1
+            return False
+        clock = self._clock
+        clock.on, clock.looks = True, 0
+        clock.inner = clock.cpu = 0.0
+        return True
 
     def end(self, seconds: float) -> None:
         """It took so long."""
@@ -71,37 +76,37 @@ def _cost_of_a_look() -> float:
 
 def made_for(counts: OfLoader, items: Iterator[T]) -> Iterator[T]:
     """The items. While they are made, the thread works for the loader of these counters."""
-    tally = counts.tally(READER)
-    duty = Duty(tally.stack, _MOST_TRACED if counts.trace else _MOST)
+    tally, trace = counts.tally(READER), counts.trace
+    stack, later = tally.stack, 0
+    duty = Duty(stack, _MOST_TRACED if trace else _MOST)
     ended = perf_counter()
     try:
         while True:
+            timed = duty.begin()
             began = perf_counter()
             tally.waiting += began - ended
             work_for(counts)
-            duty.begin()
-            tally.stack.inner = tally.stack.cpu = tally.stack.waited = 0.0
-            timed = tally.stack.on
             try:
                 item = next(items, None)
             finally:
                 work_for(None)
                 ended = perf_counter()
                 seconds = ended - began
-                duty.end(seconds)
-                first, duty.first = duty.first, False
-                if not first:
+                if timed:
+                    duty.end(seconds)
+                if later:
                     tally.busy += seconds
-                    tally.own += seconds if timed else 0
-                    if waited := tally.stack.waited:
-                        counts.add(READER, NETWORK, waited)
-                        counts.add(READER, NETWORK_TIMED, waited if timed else 0)
-                if counts.trace is not None:
-                    counts.trace.add("batch", began, seconds, seconds - tally.stack.inner)
+                    if timed:
+                        tally.own += seconds
+                    if stack.waited:
+                        _waited(counts, stack, timed)
+                if trace is not None:
+                    trace.add(tally.thread, "batch", began, seconds, seconds - stack.inner if timed else seconds)
             if item is None:
                 return
             tally.yielded += 1
-            tally.given += not first
+            tally.given += later
+            later, stack.waited = 1, 0.0
             yield item
             del item
     finally:
@@ -110,6 +115,13 @@ def made_for(counts: OfLoader, items: Iterator[T]) -> Iterator[T]:
         if close is not None:
             close()
         work_for(None)
+
+
+def _waited(counts: OfLoader, stack: Stack, timed: bool) -> None:
+    """An item waited for the network."""
+    waited, stack.waited = stack.waited, 0.0
+    counts.add(READER, NETWORK, waited)
+    counts.add(READER, NETWORK_TIMED, waited if timed else 0)
 
 
 class Sender:

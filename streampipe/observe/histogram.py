@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from math import exp, floor, log
+
+import numpy as np
 
 _STEP = log(1.1)  # sizes are 10 % apart: a quantile is right to 5 %
 _LEAST = 1e-7
@@ -28,6 +30,12 @@ class Histogram:
         """One more of so many seconds."""
         size = floor(log(seconds if seconds > _LEAST else _LEAST) / _STEP)
         self.counts[size] = self.counts.get(size, 0) + 1
+
+    def add_all(self, seconds: Iterable[float]) -> None:
+        """As many more, at once: that costs less."""
+        sizes = np.floor(np.log(np.maximum(np.fromiter(seconds, np.float64), _LEAST)) / _STEP)
+        for size, number in zip(*np.unique(sizes.astype(np.int64), return_counts=True), strict=True):
+            self.counts[int(size)] = self.counts.get(int(size), 0) + int(number)
 
     def merge(self, other: Histogram) -> None:
         """Add what another one counted."""

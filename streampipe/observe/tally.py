@@ -8,6 +8,7 @@ of what it pulled. Two looks at the clock for each item and stage are all it tak
 
 from __future__ import annotations
 
+import threading
 from typing import NamedTuple
 
 from streampipe.observe.histogram import Histogram
@@ -44,10 +45,20 @@ class Stack:
         self.waits = False
 
 
+class Flow:
+    """One stream of items through a stage: how many it was given and yielded so far. Plain integers of who runs it."""
+
+    __slots__ = ("given", "yielded")
+
+    def __init__(self) -> None:
+        self.given = self.yielded = 0
+
+
 class Tally:
     """The numbers of a stage in a thread. Only that thread writes them, so they need no lock."""
 
     __slots__ = (
+        "_flows",
         "_folded",
         "busy",
         "bytes",
@@ -59,6 +70,7 @@ class Tally:
         "own",
         "slowest",
         "stack",
+        "thread",
         "trace",
         "waiting",
         "yielded",
@@ -68,11 +80,23 @@ class Tally:
         self.name = name
         self.stack = stack
         self.trace = trace
+        self.thread = threading.current_thread().name
+        self._flows: list[Flow] = []  # that are open
         self.given = self.yielded = self.calls = self.bytes = 0
         self.own = self.waiting = self.busy = self.cpu = 0.0
         self.durations = Histogram()
         self.slowest: list[Slow] = []
         self._folded: tuple[float, ...] = (0,) * len(SUMS)
+
+    def opened(self, flow: Flow) -> None:
+        """A stream of the stage begins: what goes through it is added when somebody asks, or at its end."""
+        self._flows.append(flow)
+
+    def closed(self, flow: Flow) -> None:
+        """It has ended."""
+        self._flows.remove(flow)
+        self.given += flow.given
+        self.yielded += flow.yielded
 
     def took(self, began: float, seconds: float, cpu: float, key: object) -> None:
         """The stage worked until it had an item (or none): ``seconds`` since ``began``, with what it pulled."""
@@ -84,7 +108,7 @@ class Tally:
         if own >= _WORTH:
             self._keep(own, key)
             if self.trace is not None:
-                self.trace.add(self.name, began, seconds, own, "" if key is None else str(key))
+                self.trace.add(self.thread, self.name, began, seconds, own, "" if key is None else str(key))
 
     def called(self, began: float, seconds: float, cpu: float, key: object) -> None:
         """A call in a thread of a pool."""
@@ -93,7 +117,7 @@ class Tally:
         self.cpu += cpu
         self._keep(seconds, key)
         if self.trace is not None:
-            self.trace.add(self.name, began, seconds, seconds, "" if key is None else str(key))
+            self.trace.add(self.thread, self.name, began, seconds, seconds, "" if key is None else str(key))
 
     def _keep(self, seconds: float, key: object) -> None:
         self.durations.add(seconds)
@@ -103,7 +127,10 @@ class Tally:
 
     def new(self) -> dict[str, float]:
         """What was summed since this was asked last."""
-        now = (self.given, self.yielded, self.own, self.waiting, self.calls, self.busy, self.cpu, self.bytes)
+        flows = self._flows.copy()
+        given = self.given + sum(flow.given for flow in flows)
+        yielded = self.yielded + sum(flow.yielded for flow in flows)
+        now = (given, yielded, self.own, self.waiting, self.calls, self.busy, self.cpu, self.bytes)
         before, self._folded = self._folded, now
         return {what: n - b for what, n, b in zip(SUMS, now, before, strict=True) if n != b}
 

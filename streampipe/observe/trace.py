@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Iterable
 from typing import NamedTuple
 
 _MOST = 200_000
+_Own = tuple[str, str, float, float, float, str]
+"""A span of this process without that: a tuple is made in a third of the time."""
 
 
 class Span(NamedTuple):
@@ -29,32 +30,35 @@ class Trace:
     """The newest spans of a process, and in a loader's parent those of its workers.
 
     >>> trace = Trace("loader")
-    >>> trace.add("decode", 1.0, 0.5, 0.5, "0001")
+    >>> trace.add("MainThread", "decode", 1.0, 0.5, 0.5, "0001")
     >>> [(span.name, span.seconds, span.key) for span in trace.take()]
     [('decode', 0.5, '0001')]
     """
 
     def __init__(self, process: str) -> None:
         self.process = process
-        self._spans: deque[Span] = deque(maxlen=_MOST)
+        self._own: deque[_Own] = deque(maxlen=_MOST)
+        self._others: deque[Span] = deque(maxlen=_MOST)
 
-    def add(self, name: str, began: float, seconds: float, own: float, key: str = "", thread: str = "") -> None:
-        """One more span, of this thread if no other is named."""
-        thread = thread or threading.current_thread().name
-        self._spans.append(Span(self.process, thread, name, began, seconds, own, key))
+    def add(self, thread: str, name: str, began: float, seconds: float, own: float, key: str = "") -> None:
+        """One more span."""
+        self._own.append((thread, name, began, seconds, own, key))
 
     def take(self) -> list[Span]:
         """The spans, and forget them: what a worker sends."""
         spans = []
-        while self._spans:
-            spans.append(self._spans.popleft())
+        while self._others:
+            spans.append(self._others.popleft())
+        while self._own:
+            spans.append(Span(self.process, *self._own.popleft()))
         return spans
 
     def merge(self, spans: Iterable[Span]) -> None:
         """Add those of another process."""
-        self._spans.extend(spans)
+        self._others.extend(spans)
 
     @property
     def spans(self) -> list[Span]:
         """A copy of them all, by when they began."""
-        return sorted(self._spans.copy(), key=lambda span: span.began)
+        own = (Span(self.process, *each) for each in self._own.copy())
+        return sorted((*self._others.copy(), *own), key=lambda span: span.began)[-_MOST:]

@@ -10,7 +10,7 @@ from typing import Any
 from streampipe.context import Run, blame, key_of
 from streampipe.counters import counters
 from streampipe.errors import StageError, StreampipeError
-from streampipe.observe import Tally
+from streampipe.observe import Flow, Tally
 from streampipe.stages.stage import Stage, traits_of
 from streampipe.traits import Rows
 
@@ -30,47 +30,53 @@ def guarded(stage: AnyStage, items: Iterable[Any], run: Run) -> Iterator[Any]:
     Raises:
         StageError: it raised; or it yielded more or fewer than its traits say.
     """
-    tally = counters.tally(run.stage)
-    pulled = _Pulled()
+    tally, policy, skips = counters.tally(run.stage), run.policy, run.policy.mode != "raise"
+    stack, pulled = tally.stack, _Pulled()
     rows = traits_of(stage).rows
     checked = rows in (Rows.EACH, Rows.FEWER)
-    before, yielded = run.policy.left_out, 0
+    before = policy.left_out
+    tally.opened(pulled)
     try:
-        for item in watched(_started(stage, pulled.stream(items, tally), run), tally, pulled):
-            yielded += 1
-            run.policy.yielded(run.stage)
-            if checked and yielded > pulled.number:
-                raise _too_many(rows, yielded, pulled.number, run)
+        made = iter(_started(stage, pulled.stream(items), run))
+        while (item := _timed(made, tally, pulled) if stack.on else next(made, _END)) is not _END:
+            pulled.yielded += 1
+            if skips:
+                policy.yielded(run.stage)
+            if checked and pulled.yielded > pulled.given:
+                raise _too_many(rows, pulled.yielded, pulled.given, run)
             yield item
             del item
-        if rows is Rows.EACH and yielded + (left_out := run.policy.left_out - before) != pulled.number:
-            raise _not_each(yielded, left_out, pulled.number, run)
+        if rows is Rows.EACH and pulled.yielded + (left_out := policy.left_out - before) != pulled.given:
+            raise _not_each(pulled.yielded, left_out, pulled.given, run)
     except StreampipeError:
         raise
     except Exception as error:
         raise blame(error, run.stage, None if error is pulled.error else pulled.place) from error
+    finally:
+        tally.closed(pulled)
 
 
-def watched(items: Iterable[Any], tally: Tally, pulled: _Pulled | None = None, count: int = 1) -> Iterator[Any]:
-    """The items of a stage, counted, and while times are taken timed; of a source nothing was ``pulled``. ``count`` 0:
-    they are counted elsewhere, together."""
+def watched(items: Iterable[Any], tally: Tally, count: int = 1) -> Iterator[Any]:
+    """The items of a source, counted, and while times are taken timed. ``count`` 0: they are counted elsewhere,
+    together."""
     made, stack = iter(items), tally.stack
-    while True:
-        if stack.on:
-            outer, outer_cpu = stack.inner, stack.cpu
-            stack.inner = stack.cpu = 0.0
-            began, cpu = perf_counter(), thread_time()
-            item = next(made, _END)
-            seconds, cpu = perf_counter() - began, thread_time() - cpu
-            tally.took(began, seconds, cpu, pulled.key if pulled else key_of(item))
-            stack.inner, stack.cpu = outer + seconds, outer_cpu + cpu
-        else:
-            item = next(made, _END)
-        if item is _END:
-            return
+    while (item := _timed(made, tally, None) if stack.on else next(made, _END)) is not _END:
         tally.yielded += count
         yield item
         del item
+
+
+def _timed(made: Iterator[Any], tally: Tally, pulled: _Pulled | None) -> Any:
+    """The next item, or ``_END``, with what it takes; of a source nothing was ``pulled``."""
+    stack = tally.stack
+    outer, outer_cpu = stack.inner, stack.cpu
+    stack.inner = stack.cpu = 0.0
+    began, cpu = perf_counter(), thread_time()
+    item = next(made, _END)
+    seconds, cpu = perf_counter() - began, thread_time() - cpu
+    tally.took(began, seconds, cpu, pulled.key if pulled is not None else key_of(item))
+    stack.inner, stack.cpu = outer + seconds, outer_cpu + cpu
+    return item
 
 
 def _started(stage: AnyStage, items: Iterable[Any], run: Run) -> Iterable[Any]:
@@ -93,23 +99,22 @@ def _not_each(yielded: int, left_out: int, pulled: int, run: Run) -> StageError:
     )
 
 
-class _Pulled:
-    """Items that a stage pulls: how many, and where the last one came from; none is kept alive. Nor is the stream: it
-    holds this, and in a circle only the garbage collector would end it, at some time and in any thread."""
+class _Pulled(Flow):
+    """Items that a stage pulls and yields: how many, and where the last one came from; none is kept alive. Nor is the
+    stream: it holds this, and in a circle only the garbage collector would end it, at some time and in any thread."""
 
-    __slots__ = ("_url", "error", "key", "number")
+    __slots__ = ("_url", "error", "key")
 
     def __init__(self) -> None:
+        super().__init__()
         self.key: Any = None
         self._url: Any = None
-        self.number = 0
         self.error: Exception | None = None  # of whatever is in front of the stage
 
-    def stream(self, items: Iterable[Any], tally: Tally) -> Iterator[Any]:
+    def stream(self, items: Iterable[Any]) -> Iterator[Any]:
         try:
             for item in items:
-                self.number += 1
-                tally.given += 1
+                self.given += 1
                 if isinstance(item, dict):
                     self.key, self._url = item.get("__key__"), item.get("__url__")
                 yield item

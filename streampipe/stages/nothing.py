@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
 
 from streampipe.context import Run
 from streampipe.errors import StageError
 
+Error = Callable[[int, Counter[str]], StageError]
+"""The error for so many samples that were dropped, for these reasons. It can be pickled."""
 log = logging.getLogger("streampipe")
 NOTHING_LEFT = 10_000
 """Samples after which a stage that has kept none is taken for a mistake."""
@@ -40,7 +45,7 @@ class Drops:
         if self._dropped is not None:
             self._dropped += 1
             if self._dropped >= NOTHING_LEFT:
-                raise self._error()
+                raise self._error(self._others + self._dropped, Counter())
 
     def end(self) -> None:
         """The samples are at their end.
@@ -54,25 +59,33 @@ class Drops:
             run.policy.end(run.stage)  # a plan's stages end with each of its batches, a lane's with each epoch
         if self._dropped is None or not self._dropped:
             return
-        if self._run.in_lane:
-            self._dropped += self._run.policy.fate(self._run.stage).dropped
-        elif self._run.fill:
-            return
-        if self._dropped >= 2:
-            none_left(self._run, self._dropped, self._error())
-        elif self._run.in_lane:
-            self._run.policy.fate(self._run.stage).dropped = self._dropped
+        if self._run.in_lane and self._others + self._dropped < 2:
+            self._run.policy.fate(self._run.stage).dropped += self._dropped
+        elif self._run.in_lane or (self._dropped >= 2 and not self._run.fill):
+            none_left(self._run, self._dropped, self._error, Counter())
 
-    def _error(self) -> StageError:
-        return StageError(f"stage {self._run.stage!r} dropped every one of {self._dropped} samples{self._advice}")
+    @property
+    def _others(self) -> int:
+        """Those that the stage has dropped in other lanes."""
+        return self._run.policy.fate(self._run.stage).dropped if self._run.in_lane else 0
+
+    @property
+    def _error(self) -> Error:
+        return partial(_every_one, self._run.stage, self._advice)
 
 
-def none_left(run: Run, dropped: int, error: StageError) -> None:
+def _every_one(stage: str, advice: str, dropped: int, reasons: Counter[str]) -> StageError:
+    return StageError(f"stage {stage!r} dropped every one of {dropped} samples{advice}")
+
+
+def none_left(run: Run, dropped: int, error: Error, reasons: Counter[str]) -> None:
     """A stream has ended of which a stage kept nothing: an error if it was all there is, else for others to judge."""
     if run.in_lane:
         fate = run.policy.fate(run.stage)
-        fate.dropped, fate.error = dropped, error
+        fate.dropped += dropped
+        fate.reasons += reasons
+        fate.error = error
     elif run.consumer.total == 1:
-        raise error
+        raise error(dropped, reasons)
     else:
         log.warning("stage %r kept none of the %d samples of this consumer", run.stage, dropped)

@@ -70,12 +70,12 @@ def where(
             reasons += verdict.reasons
             there.update(facts)
             if seen >= NOTHING_LEFT and not isinstance(condition, Split):  # a split may be of very few
-                raise nothing_left(condition.text, seen, reasons, condition.names(there), there)
+                raise nothing_left(condition.text, condition.names(there), there, seen, reasons)
     if seen and not kept and not run.resumed and not run.fill:  # a rest may be without any
-        none_left(run, seen, nothing_left(condition.text, seen, reasons, condition.names(there), there))
+        none_left(run, seen, partial(nothing_left, condition.text, condition.names(there), there), reasons)
 
 
-def nothing_left(text: str, seen: int, reasons: Counter[str], names: str, there: Collection[str]) -> StageError:
+def nothing_left(text: str, names: str, there: Collection[str], seen: int, reasons: Counter[str]) -> StageError:
     """The error for a condition that dropped everything, with a histogram of why."""
     shown = "; ".join(f"{why} for {times}" for why, times in reasons.most_common(8))
     columns = ", ".join(sorted(there)[:40])

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+from functools import partial
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from streampipe.loader.ahead import Ahead, in_turn
 from streampipe.loader.feed import Crew, crew_of
 from tests.data import write_shards
 from tests.laws import engine_of
-from tests.levels import rows, samples, write_levels
+from tests.levels import COUNTS, rows, samples, write_levels
 
 THREADS = (1, 2, 3, 5)
 
@@ -104,12 +105,34 @@ def test_torch_computes_in_one_thread_where_others_make_batches_and_as_before_el
 @pytest.mark.parametrize("level", ["indexed", "streamed"])
 def test_a_filter_that_drops_everything_is_an_error_whoever_filters(levels, level, options):
     pipe = sp.stream(levels / level, shuffle=5).filter(never).batch(4)
-    with pytest.raises(sp.StageError, match=r"stage 'filter\(never\)' dropped every one of \d+ samples"):
+    with pytest.raises(sp.StageError, match=rf"stage 'filter\(never\)' dropped every one of {sum(COUNTS)} samples"):
         list(pipe.loader(**options))
 
 
 def never(sample):
     return False
+
+
+def refuse_threads(worker, name):
+    start = threading.Thread.start
+
+    def refused(self):
+        if self.name.startswith(name):
+            raise RuntimeError("can't start new thread")
+        start(self)
+
+    threading.Thread.start = refused
+
+
+@pytest.mark.parametrize(("name", "what"), [("streampipe-parent", "watch a"), ("streampipe-ahead", "make batches")])
+def test_a_worker_that_is_given_no_thread_says_so_in_a_sentence(levels, name, what):
+    loader = (
+        sp.stream(levels / "indexed")
+        .batch(4)
+        .loader(num_workers=1, threads=2, worker_init_fn=partial(refuse_threads, name=name))
+    )
+    with pytest.raises(sp.ConfigError, match=f"^no thread can be started to {what}.*ulimit -u"):
+        list(loader)
 
 
 def counted(number, closed):
