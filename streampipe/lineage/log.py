@@ -2,13 +2,15 @@
 
 Strategy: rows wait in memory and become a file now and then, at the end of a pass or process, and where a state is
 taken, so that a checkpoint and the log agree (every few seconds where states are taken all the time). A killed job
-loses what it did since. When it goes on from a checkpoint it does some steps again: a file says when it was written,
+loses what it did since. A disk that does not take a file (it is full) ends no training: rows wait, and it is tried
+again. When it goes on from a checkpoint it does some steps again: a file says when it was written,
 and readers believe the newest one.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +25,7 @@ from streampipe.atomic import AtomicFile
 from streampipe.context import Position
 from streampipe.errors import ConfigError
 
+log = logging.getLogger("streampipe")
 SCHEMA = pa.schema(
     [
         ("step", pa.int64()),  # batches that this rank had received before, since training began
@@ -38,6 +41,7 @@ SCHEMA = pa.schema(
 NAME, END = "trained-on-", ".parquet"
 ABOUT = b"streampipe"
 _ROWS = 200_000
+_MOST_ROWS = 5 * _ROWS  # that wait for a disk to take them: half a gigabyte
 _SECONDS = 60.0
 _SOON = 5.0  # between states that are written for
 
@@ -80,7 +84,7 @@ class Log:
         columns["epoch"] += [each[0] for each in positions]
         columns["shard"] += [each[1] for each in positions]
         columns["number"] += [each[2] for each in positions]
-        if len(columns["step"]) >= _ROWS or monotonic() - waiting.written > _SECONDS:
+        if len(columns["step"]) >= waiting.enough or monotonic() - waiting.written > _SECONDS:
             self.write()
 
     def soon(self) -> None:
@@ -103,27 +107,50 @@ class _Waiting:
         self.columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
         self.begun: Any = None  # the state before the first of them
         self.written = monotonic()
+        self.enough = _ROWS
 
-    def write(self) -> None:
-        """Make them a file."""
+    def write(self, last: bool = False) -> None:
+        """Make them a file, or let them wait where the disk does not take it. ``last``: nobody will try again."""
         columns, self.written = self.columns, monotonic()
         if not columns["step"]:
             return
-        first, last = columns["step"][0], columns["step"][-1]
+        try:
+            self._publish(columns["step"][0], columns["step"][-1])
+        except OSError as error:
+            self._keep(len(columns["step"]), error, last)
+        else:
+            self._forget()
+
+    def _publish(self, first: int, last: int) -> None:
         about = {"rank": self.rank, "ranks": self.ranks, "first": first, "last": last, "written": time_ns()}
         schema = SCHEMA.with_metadata({ABOUT: json.dumps({**about, "state": self.begun})})
         name = f"{NAME}{first:012d}-rank{self.rank:05d}-{about['written']:x}{END}"
         with AtomicFile(self.folder / name) as draft:
-            pq.write_table(pa.table(columns, schema=schema), draft.file, compression="zstd")
+            pq.write_table(pa.table(self.columns, schema=schema), draft.file, compression="zstd")
             draft.publish()
+
+    def _keep(self, rows: int, error: OSError, last: bool) -> None:
+        """They wait for another time, as long as they are not too many."""
+        steps = self.columns["step"]
+        lost = last or rows >= _MOST_ROWS
+        log.warning(
+            "what was trained on in steps %d to %d (rank %d) could not be written to %s (%s): make room there; %s",
+            *(steps[0], steps[-1], self.rank, self.folder, error),
+            "these steps are lost to the log" if lost else "it is tried again, and training goes on",
+        )
+        self.enough = rows + _ROWS
+        if lost:
+            self._forget()
+
+    def _forget(self) -> None:
         self.columns = {name: [] for name in SCHEMA.names}
-        self.begun = None
+        self.begun, self.enough = None, _ROWS
 
 
 def _at_end(waiting: _Waiting, process: int) -> None:
     """The log is gone, or the process ends. A fork has a copy of the rows, which are not its own."""
     if os.getpid() == process:
-        waiting.write()
+        waiting.write(last=True)
 
 
 def _samples(item: Any) -> tuple[Sequence[Any], Sequence[Any], Sequence[Any]]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from math import exp, floor, log
 
-import numpy as np
-
 _STEP = log(1.1)  # sizes are 10 % apart: a quantile is right to 5 %
 _LEAST = 1e-7
 
@@ -33,6 +31,8 @@ class Histogram:
 
     def add_all(self, seconds: Iterable[float]) -> None:
         """As many more, at once: that costs less."""
+        import numpy as np  # commands that count nothing do without it
+
         sizes = np.floor(np.log(np.maximum(np.fromiter(seconds, np.float64), _LEAST)) / _STEP)
         for size, number in zip(*np.unique(sizes.astype(np.int64), return_counts=True), strict=True):
             self.counts[int(size)] = self.counts.get(int(size), 0) + int(number)

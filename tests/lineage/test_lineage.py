@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -281,3 +282,20 @@ def test_a_checkpoint_is_in_the_log_however_lately_rows_were_written(folder, tmp
     next(passing)
     loader.state_dict()
     assert [step for step, _ in logged(tmp_path)] == [0, 1]
+
+
+@pytest.mark.parametrize("most", [1_000_000, 30])
+def test_a_full_disk_ends_no_training_and_rows_wait_for_room(folder, tmp_path, monkeypatch, caplog, most):
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    loader = planned(folder).loader(log=tmp_path / "log")
+    with monkeypatch.context() as patched:
+        patched.setattr("streampipe.lineage.log._MOST_ROWS", most)
+        patched.setattr("streampipe.lineage.log.pq.write_table", full)
+        first = list(loader)
+        loader.state_dict()
+    assert re.search(r"steps 0 to \d+ \(rank 0\) could not be written to .*No space left.*make room", caplog.text)
+    steps = len(first) + len(list(loader))
+    had = sp.Lineage(tmp_path / "log").table()["step"].to_pylist()
+    assert sorted(set(had)) == list(range(0 if most > 30 else len(first), steps))

@@ -24,6 +24,9 @@ def test_merging_is_counting_together(some, more):
     merged = of(some)
     merged.merge(of(more))
     assert merged.counts == of(some + more).counts
+    merged = of(some)
+    merged.add_all(more)
+    assert merged.counts == of(some + more).counts
 
 
 def test_what_takes_longer_is_told_with_its_share_of_the_time():
