@@ -3,7 +3,7 @@
 What is no stage: ``stage`` the decorator that makes one · ``guard`` a stage while it runs · ``items`` samples or
 batches between two · ``values``, ``left``, ``nothing`` what is refused · ``fields`` names by preference · ``framing``,
 ``decoder`` how images are cut and decoded · ``collate``, ``varlen`` samples to a batch · ``grouping`` what stands
-between ``bucket`` and ``batch`` · ``fuse``, ``decode_batch``, ``map_batch`` two stages in one.
+between ``bucket`` and ``batch`` · ``fuse``, ``rows``, ``decode_rows``, ``map_rows`` written where the batch has it.
 """
 
 from streampipe.stages.assign import assign

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from streampipe.decoding import DeferredBatch, DeferredImage
 from streampipe.decoding.several import Images
 from streampipe.errors import StageError
 from streampipe.memory import empty, fill
+from streampipe.stages.rows import joined
 
 Batch = dict[str, Any]
 Pad = Mapping[str, float]
@@ -93,6 +94,8 @@ def _column(name: str, values: list[Any], keys: Sequence[Any], pad: Pad | None) 
         values = of_lists(values)
     if any(isinstance(value, (np.ndarray, torch.Tensor)) for value in values):
         values = [_tensor(name, value, key) for value, key in zip(values, keys, strict=True)]
+        if (made := joined(values)) is not None:
+            return made
     elif isinstance(first, (bool, int, float, np.generic)):
         found = None if name.startswith("__") else numbers(values)
         return values if found is None else found
@@ -269,11 +272,6 @@ def as_tensor(value: Any) -> Any:
     if not isinstance(value, np.ndarray):
         return value
     return torch.from_numpy(np.require(value, value.dtype.newbyteorder("="), ["C", "W"]).reshape(value.shape))
-
-
-def unpadded(pad: Pad | None, names: Collection[str]) -> Pad | None:
-    """The same without fields that have their rows already."""
-    return {name: value for name, value in pad.items() if name not in names} if pad else pad
 
 
 def is_channels_last(image: torch.Tensor) -> bool:

@@ -61,8 +61,9 @@ def map(
     ``__key__`` gets the old one's key, URL and position. With ``threads``, calls overlap and the order stays.
 
     A function of a field with a parameter ``out=None`` need not make a tensor (or array) that ``batch`` then copies:
-    where ``batch`` comes next, it is given the row of its batch, to write its value into and to return. ``out`` is
-    None for the first value of a batch, which says what shape and dtype rows have, and where no ``batch`` follows::
+    where ``batch`` follows, and only stages between that leave the field as it is (``select``, ``rename``, ``caption``,
+    ``map`` of another field ...), it is given the row of its batch, to write its value into and to return. ``out`` is
+    None for the first value of a batch, which says what shape and dtype rows have, and where there is no row::
 
         def scaled(image, out=None):
             return torch.div(image, 255, out=out)

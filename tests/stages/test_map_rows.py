@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import streampipe as sp
-from streampipe.stages.map_batch import Block
+from streampipe.stages.rows import Block
 from tests.data import write_shards
 
 SAMPLES = [{"__key__": f"{i}", "x": i, "txt": f"t{i}"} for i in range(11)]
@@ -117,7 +117,7 @@ def test_without_a_batch_that_follows_out_is_none():
     calls = []
     pipe = sp.from_iterable(SAMPLES).map(writes(KINDS["tensor"], calls), "x")
     list(pipe)
-    list(pipe.select("x").batch(3))
+    list(pipe.map(str, "txt").map(lambda sample: sample).batch(3))
     list(pipe.batch(3, collate=list))
     assert set(map(type, calls)) == {type(None)}
 
@@ -178,6 +178,6 @@ def test_functions_that_cannot_be_called_so_are_refused_at_once():
 
 def test_a_row_ends_where_the_next_begins():
     block = Block(3)
-    block.begin(torch.zeros(4))
+    block.begin("x", (4,), torch.float32)
     with pytest.raises(RuntimeError, match="resiz"):
-        block.row(0).resize_(5)
+        block.row("x", 0).resize_(5)
