@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -20,9 +21,10 @@ from streampipe.source import Cache, redact
 
 
 def run(given: argparse.Namespace) -> int:
-    """Ask; 1 if nothing is kept."""
+    """Ask; 1 if nothing is kept, 2 if nothing is asked."""
     if not given.where and given.bucket is None:
-        raise ConfigError("select wants a question: --where CONDITION, --bucket NAME, or both")
+        print("streampipe: select wants a question: --where CONDITION, --bucket NAME, or both", file=sys.stderr)
+        return 2
     shards, source = shards_of(given)
     if given.cache is not None:
         source.cache = Cache(given.cache)

@@ -73,7 +73,11 @@ class _Whole(ImageFile.ImageFile):
 @lru_cache
 def _whole(factory: type) -> type:
     """A plugin's class in front of that one, so that what it has of its own comes first."""
-    own = {"load": _Whole.load} if factory.__name__ == "Jpeg2KImageFile" else {}  # calls the base's by its name
+    own: dict[str, Any] = {}
+    if factory.__name__ == "Jpeg2KImageFile":  # it calls the base's by its name
+        own["load"] = _Whole.load
+    elif factory.__name__ == "JpegImageFile":  # it asks the same variable, and ends a file that is cut off
+        own["load_read"] = lambda image, size: image.fp.read(size)
     return type(factory.__name__, (factory, _Whole), {"__module__": factory.__module__, **own})
 
 

@@ -28,6 +28,7 @@ FORMATS = {"jpg": "JPEG", "webp": "WEBP", "png": "PNG"}
 Size = tuple[int, int]
 _ORIENTATION = 0x0112  # of EXIF
 _WHITE = (255, 255, 255)
+_COLOURS = {"RGBA": "RGB", "LA": "L", "P": "RGB", "PA": "RGB"}  # what their colours are without transparency
 _SUFFIXES = {kind: suffix for suffix, kind in FORMATS.items()}
 
 
@@ -147,8 +148,8 @@ def _changed(
         check_range(turned)
         if turned.mode.startswith("I") and (wanted != "PNG" or "transparency" in turned.info):
             turned = _in_8_bits(turned)
-        if srgb and profile is not None and conversion(profile, turned.mode) not in (None, UNUSABLE):
-            (turned, _), profile = to_srgb(turned, profile), None
+        if srgb and profile is not None and _is_other(profile, turned.mode):
+            turned, profile = _in_srgb(turned, profile), None
         if turned.mode in ("P", "PA", "LA", "1", "CMYK", "YCbCr", "HSV", "LAB") or "transparency" in turned.info:
             opaque = "A" not in turned.mode and "transparency" not in turned.info
             turned = turned.convert("RGB" if opaque else "RGBA")
@@ -166,9 +167,25 @@ def _other_colours(data: bytes, kind: str) -> bool:
     try:
         with open_pillow(kind.lower(), data) as opened:
             profile = opened.info.get("icc_profile")
-            return profile is not None and conversion(profile, opened.mode) not in (None, UNUSABLE)
+            return profile is not None and _is_other(profile, opened.mode)
     except Exception:  # who decodes it says what is wrong
         return False
+
+
+def _is_other(profile: bytes, mode: str) -> bool:
+    """Whether a profile is one of other colours than sRGB that images of a mode can have."""
+    return conversion(profile, _COLOURS.get(mode, mode)) not in (None, UNUSABLE)
+
+
+def _in_srgb(image: Image.Image, profile: bytes) -> Image.Image:
+    """An image in sRGB: the colours of a palette as those of pixels, transparency as it was."""
+    if image.mode in ("P", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA" if "A" in image.mode or "transparency" in image.info else "RGB")
+    alpha = image.getchannel("A") if image.mode in ("RGBA", "LA") else None
+    converted, _ = to_srgb(image if alpha is None else image.convert(_COLOURS[image.mode]), profile)
+    if alpha is not None:
+        converted.putalpha(alpha)
+    return converted
 
 
 def _in_8_bits(image: Image.Image) -> Image.Image:

@@ -49,7 +49,7 @@ def test_it_says_so_in_words_and_nothing_at_all_is_a_status(few, capsys):
     assert "2 of them without a value" in out
     assert asked(capsys, few, "--where", "n > 100")[0] == 1
     status, _, err = asked(capsys, few)
-    assert status == 1
+    assert status == 2  # wrong usage
     assert "select wants a question" in err
 
 

@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
 import streampipe as sp
 from streampipe.cli import main
@@ -175,6 +175,34 @@ def test_other_colours_become_srgb_where_that_is_asked_for():
     image = Image.open(io.BytesIO(found["png"]))
     assert "icc_profile" not in image.info
     assert np.array_equal(np.asarray(image), decode_image(labels["png"], output="numpy", icc="srgb"))
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "P", "LA"])
+def test_colours_with_transparency_or_a_palette_become_srgb_too(mode):
+    from PIL import ImageCms
+
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    image = natural(20, 10).convert("RGBA")
+    image.putalpha(Image.linear_gradient("L").resize(image.size))
+    file = io.BytesIO()
+    image.convert(mode).save(file, "PNG", icc_profile=swapped(srgb))
+    found = Change(srgb=True).apply({"png": file.getvalue()})["png"]
+    if mode == "LA":  # whose profile has to be one of greys
+        assert found == file.getvalue()
+        return
+    before, after = Image.open(io.BytesIO(file.getvalue())).convert("RGBA"), Image.open(io.BytesIO(found))
+    assert "icc_profile" not in after.info
+    red, green, blue, alpha = before.split()
+    wanted = np.asarray(Image.merge("RGBA", (blue, green, red, alpha)), int)
+    assert np.abs(wanted - np.asarray(after.convert("RGBA"))).max() <= 2
+
+
+def test_an_image_that_is_cut_off_is_damaged_whatever_a_program_has_set_pillow_to(monkeypatch):
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)  # as many training scripts do
+    data = photo(1, 64, 48)
+    for change in (Change(resize=16), Change(format="webp")):
+        with pytest.raises(sp.DecodeError, match="truncated"):
+            change.apply({"jpg": data[: len(data) * 2 // 3]})
 
 
 def swapped(profile):
