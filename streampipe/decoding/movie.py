@@ -103,6 +103,11 @@ def main_picture(names: Iterable[str]) -> str:
     >>> main_picture(["txt", "jpg", "mp4"]), main_picture(["mask.png", "jpg"])
     ('mp4', 'jpg')
     """
+    return _main_picture(tuple(names))
+
+
+@lru_cache(1024)
+def _main_picture(names: tuple[str, ...]) -> str:
     pictures = [name for name in names if extension_of(name) in PICTURES]
     if len(pictures) == 1:
         return pictures[0]

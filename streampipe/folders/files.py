@@ -7,6 +7,7 @@ import json
 import os
 import stat
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from json.encoder import encode_basestring_ascii as quoted
 
 from streampipe.errors import SourceError
@@ -27,6 +28,23 @@ def packed_size(item: Item) -> int:
         small = plain and len(name) <= _SHORT and file.size < _SMALL  # nearly always: one header, nothing to build
         total += (BLOCK if small else len(header_bytes(name, file.size))) + file.size + -file.size % BLOCK
     return total
+
+
+def digest_of_texts(rows: Iterable[tuple[str, str]]) -> str:
+    """``digest_of`` samples by key and text, at a third of its cost.
+
+    >>> item = Item("a", {"jpg": File("a.jpg", 3, 1), "txt": File("", 5, 0, "a cat")})
+    >>> digest_of_texts([(item.key, to_text(item.files))]) == digest_of([item])
+    True
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for key, text in rows:
+        parts = text.split("\0")
+        files = [parts[at : at + 5] for at in range(0, len(parts), 5)]
+        for name, path, size, mtime, data in sorted(files):
+            written = json.loads(data) if data else ""
+            digest.update(f"{key}\0{name}\0{path}\0{size}\0{mtime}\0{written}\n".encode())
+    return digest.hexdigest()
 
 
 def digest_of(items: Iterable[Item]) -> str:
@@ -63,6 +81,9 @@ def from_text(text: str) -> dict[str, File]:
     }
 
 
+_is_local = lru_cache(16)(lambda folder: local_path(folder) is not None)  # asked for each file of it
+
+
 class Unreadable(Exception):
     """Why a file is not read: it cannot be, or it is not what was found. ``changed`` says which."""
 
@@ -79,7 +100,7 @@ def read_file(folder: str, file: File, name: str, source: Source | None = None) 
     """
     if file.data is not None:
         return file.data.encode()
-    if local_path(folder) is None:
+    if not _is_local(folder):
         return _object(f"{folder}/{file.path}", file, source or Source())
     path = os.path.join(folder, file.path)
     try:

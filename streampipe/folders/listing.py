@@ -13,6 +13,7 @@ import sqlite3
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from operator import itemgetter
@@ -36,13 +37,14 @@ THREADS = 8
 """Images that are looked at at once."""
 _SCHEMA = """
 CREATE TABLE files(stem TEXT, rest TEXT, path TEXT, size INT, mtime INT, why TEXT);
-CREATE TABLE found(key TEXT, fold TEXT, rank INT, size INT, image INT, path TEXT, files TEXT, part INT DEFAULT 0);
-CREATE TABLE items(key TEXT, size INT, files TEXT, part INT);
+CREATE TABLE found(key TEXT, fold TEXT, rank INT, size INT, image INT, files TEXT, part INT DEFAULT 0);
 CREATE TABLE broken(path BLOB, why TEXT);
 CREATE TABLE same(number INT, path TEXT, first TEXT);
 """
 
 
+_Sample = tuple[str, str | None, int, int, int, str]
+"""A row: key, what it has in common with others (None: the key), place, bytes, those of its main picture, files."""
 Sift = Callable[[str, list[Item]], Iterable[int | None]]
 """Of a run of a folder's samples, in the order of their keys: the part of the dataset that each belongs to; None: none.
 """
@@ -164,15 +166,16 @@ def scan(
             walks.append((walk(root, partial(_place_beside, role)), seen_from(folder, root)))
         apart = tuple(f"{seen_from(folder, root)}/" for root in roots.values())
         samples = _samples(listing, _together(listing, walks), case_sensitive, caption, seed, apart)
-        listing._db.executemany("INSERT INTO found VALUES (?, ?, ?, ?, ?, ?, ?, 0)", samples)
+        order = _Order()
+        listing._db.executemany("INSERT INTO found VALUES (?, ?, ?, ?, ?, ?, 0)", order.watched(samples))
         listing._db.execute("DROP TABLE files")
-        _twins(listing)
+        if not order.of_folds:  # else no two are the same
+            _twins(listing)
         if sift is not None:
             _sift(listing, sift)
         if deduplicate:  # among those that are wanted: one that is not must not stand for one that is
             _without_repeated(listing, Seen(deduplicate), deduplicate == ALIKE, source)
-        listing._db.execute("INSERT INTO items SELECT key, size, files, part FROM found ORDER BY part, rank, key")
-        listing._db.execute("DROP TABLE found")
+        _put_in_order(listing, order.of_keys and seed is None and sift is None and not listing.left_out)
         listing._db.execute("COMMIT")
         (listing.broken,) = listing._db.execute("SELECT count(*) FROM broken").fetchone()
     except sqlite3.Error as error:
@@ -262,6 +265,36 @@ def _place_beside(role: str, path: str) -> str | None:
     return f"{path[: -len(ext) - 1]}.{role}.{ext}"
 
 
+@dataclass
+class _Kind:
+    """The samples that have the same fields: their main picture's, how many there are, and the bytes of their files."""
+
+    main: str
+    samples: int = 0
+    bytes: int = 0
+
+
+class _Order:
+    """In which order samples come: those of folders in which names are sorted need no more sorting."""
+
+    def __init__(self) -> None:
+        self.of_keys = self.of_folds = True
+
+    def watched(self, samples: Iterable[_Sample]) -> Iterator[_Sample]:
+        """The samples; then it is known whether keys, and what they have in common, always grew."""
+        last_key = last_fold = ""
+        for sample in samples:
+            key, fold, *_ = sample
+            if fold is None:
+                fold = key
+            if fold <= last_fold:
+                self.of_folds = False
+            if key <= last_key:
+                self.of_keys = False
+            last_key, last_fold = key, fold
+            yield sample
+
+
 def _samples(
     listing: Listing,
     stems: Iterable[list[Row]],
@@ -269,16 +302,17 @@ def _samples(
     caption: str | None,
     seed: int | None,
     apart: tuple[str, ...],
-) -> Iterator[tuple[str, str, int, int, int, str, str]]:
+) -> Iterator[_Sample]:
     """Of the files of each stem the samples, as rows of the next table; what is wrong is noted. ``apart``: where files
     lie that are no sample by themselves.
     """
     shuffle = None if seed is None else derive(seed, "pack")
-    finish = listing.layout.finish
+    finish = None if listing.layout.stays else listing.layout.finish
+    kinds: dict[tuple[str, ...], _Kind] = {}
     for files in stems:
         for found_item in _grouped(listing, files):
             try:
-                item = finish(found_item)
+                item = found_item if finish is None else finish(found_item)
             except Incomplete as error:
                 listing.note_broken(error.path, error.why)
                 continue
@@ -293,16 +327,20 @@ def _samples(
                 continue
             if caption is not None:
                 item = with_caption(item, caption)
-            listing.samples += 1
-            for name, file in item.files.items():
-                listing.fields[name] = listing.fields.get(name, 0) + 1
-                listing.bytes += file.size
-            listing.without_caption += CAPTIONS.isdisjoint(item.files)
-            rank = 0 if shuffle is None else derive(shuffle, item.key) >> 1
-            text = to_text(item.files)
-            image = item.files[main_picture(item.files)]
-            fold = folded(item.key, case_sensitive)
-            yield item.key, fold, rank, packed_size(item), image.size, image.path, text
+            key, parts = item
+            if (kind := kinds.get(names := tuple(parts))) is None:
+                kind = kinds[names] = _Kind(main_picture(names))
+            kind.samples += 1
+            kind.bytes += sum([file.size for file in parts.values()])
+            rank = 0 if shuffle is None else derive(shuffle, key) >> 1
+            fold = folded(key, case_sensitive)
+            yield key, (None if fold == key else fold), rank, packed_size(item), parts[kind.main].size, to_text(parts)
+    for names, kind in kinds.items():
+        listing.samples += kind.samples
+        listing.bytes += kind.bytes
+        listing.without_caption += kind.samples * CAPTIONS.isdisjoint(names)
+        for name in names:
+            listing.fields[name] = listing.fields.get(name, 0) + kind.samples
 
 
 def _grouped(listing: Listing, rows: Sequence[Row]) -> Sequence[Item]:
@@ -323,11 +361,13 @@ def _grouped(listing: Listing, rows: Sequence[Row]) -> Sequence[Item]:
 def _without_repeated(listing: Listing, seen: Seen, alike: bool, source: Source | None) -> None:
     """Take out the samples whose image is the same as an earlier one. Only images of one size can be equal."""
     equal = "WHERE image IN (SELECT image FROM found GROUP BY image HAVING count(*) > 1)"
-    rows = listing._db.execute(f"SELECT rowid, path FROM found {'' if alike else equal} ORDER BY key")
+    rows = listing._db.execute(f"SELECT rowid, files FROM found {'' if alike else equal} ORDER BY key")
 
     def marked(row: tuple[int, str]) -> tuple[int, str, bytes | None]:
-        video = alike and extension(row[1]) in VIDEOS
-        return *row, None if video else seen.mark(blocks_of(listing.folder, row[1], source))
+        files = from_text(row[1])
+        path = files[main_picture(files)].path
+        video = alike and extension(path) in VIDEOS
+        return row[0], path, None if video else seen.mark(blocks_of(listing.folder, path, source))
 
     with closing(seen):
         for number, path, mark in ordered(marked, rows, THREADS):
@@ -380,12 +420,23 @@ def _leave_out(listing: Listing, number: int) -> None:
     listing._db.execute("DELETE FROM found WHERE rowid = ?", (number,))
 
 
+def _put_in_order(listing: Listing, is_in_order: bool) -> None:
+    """The samples as the table ``items``, in the order of the shards."""
+    if is_in_order:
+        listing._db.execute("ALTER TABLE found RENAME TO items")
+        return
+    order = "SELECT key, size, files, part FROM found ORDER BY part, rank, key"
+    listing._db.execute(f"CREATE TABLE items AS {order}")
+    listing._db.execute("DROP TABLE found")
+
+
 def _twins(listing: Listing) -> None:
     """Note the keys that readers or file systems would take for the same."""
-    listing._db.execute("CREATE INDEX by_fold ON found(fold)")
+    fold = "coalesce(fold, key)"
+    listing._db.execute(f"CREATE INDEX by_fold ON found({fold})")
     twins = listing._db.execute(
-        "SELECT fold, key, files FROM found WHERE fold IN (SELECT fold FROM found GROUP BY fold HAVING count(*) > 1) "
-        "ORDER BY fold, key"
+        f"SELECT {fold}, key, files FROM found WHERE {fold} IN "
+        f"(SELECT {fold} FROM found GROUP BY {fold} HAVING count(*) > 1) ORDER BY {fold}, key"
     )
     for _, rows in groupby(twins, key=itemgetter(0)):
         same = list(rows)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import groupby
+from operator import itemgetter
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
@@ -37,7 +39,11 @@ class RemoteWalk(Walk):
 
     _in_turn = False
 
-    def _entries(self) -> Iterator[tuple[str, Any]]:
+    def _folders(self) -> Iterator[tuple[str, Iterable[Any]]]:
+        for below, objects in groupby(self._objects(), key=itemgetter(0)):
+            yield below, (each for _, each in objects)
+
+    def _objects(self) -> Iterator[tuple[str, Object]]:
         count = 0
         for path, size, version in self._source.files(self._folder):
             below, slash, name = path.rpartition("/")

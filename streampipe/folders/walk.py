@@ -8,11 +8,10 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import groupby, islice
-from operator import itemgetter
+from itertools import islice
 from typing import Any
 
-from streampipe.folders.names import TEXTS, Row, extension
+from streampipe.folders.names import TEXTS, Row, ending, first_dot
 from streampipe.source import Source
 from streampipe.urls import PACK_LOCK
 
@@ -71,25 +70,25 @@ class Walk:
         """The files, so many at a time, and whether these are all of a directory and there is none of their stems
         elsewhere, as long as places are paths. One that has several places comes several times.
         """
-        for below, entries in groupby(self._entries(), key=itemgetter(0)):
-            rows = self._rows(entries)
+        for below, entries in self._folders():
+            rows = self._rows(below, entries)
             run = list(islice(rows, _RUN))
             whole = self._in_turn and below.isascii() and len(run) < _RUN  # in others two forms of a name may meet
             while run:
                 yield whole, run
                 run = list(islice(rows, _RUN))
 
-    def _rows(self, entries: Iterable[tuple[str, Any]]) -> Iterator[Row]:
-        place = self._place
-        for below, entry in entries:
+    def _rows(self, below: str, entries: Iterable[Any]) -> Iterator[Row]:
+        place, facts = self._place, self._facts
+        for entry in entries:
             path = below + entry.name
             places = place(path)
             for placed in places if isinstance(places, tuple) else (places,):
-                if placed is None or (ext := extension(placed)) is None:
+                if placed is None or (dot := first_dot(placed)) < 0 or (ext := ending(placed[dot:])) is None:
                     if placed != "":
                         self.other.add(path)
                     continue
-                size, mtime, why = self._facts(path, entry, ext)
+                size, mtime, why = facts(path, entry, ext)
                 if size < 0:
                     self.other.add(path)
                     continue
@@ -98,36 +97,41 @@ class Walk:
                         self._note_broken(path, "its name is no valid text (UTF-8); rename it")
                         continue
                     placed = unicodedata.normalize("NFC", placed)
-                dot = placed.index(".", placed.rfind("/") + 1)
+                    dot = first_dot(placed)
                 yield placed[:dot], placed[dot:], (None if placed == path else path), size, mtime, why
 
-    def _entries(self) -> Iterator[tuple[str, os.DirEntry[str]]]:
-        """What is below the folder and no folder, one directory after the other, each as the disk has it.
-
-        Directories are open while they are listed: a file's facts are then asked for by its mere name, which is a fifth
-        of the time less than by its path.
-        """
+    def _folders(self) -> Iterator[tuple[str, Iterable[Any]]]:
+        """One directory after the other, and what is in it and no directory, as the disk has it."""
         folders = [""]
         while folders:
             below = folders.pop()
-            here = os.path.join(self._folder, below)  # with a slash at its end
-            count, inside = 0, []
-            try:
-                with _opened(here) as handle, os.scandir(handle) as found:
-                    for entry in found:
-                        name = entry.name
-                        if is_passed_over(name):
-                            self.hidden += 1
-                        elif entry.is_dir(follow_symlinks=False):
-                            if name not in self._names or os.path.realpath(here + name) not in self._without:
-                                inside.append(f"{below}{name}/")
-                        else:
-                            count += 1
-                            yield below, entry
-            except OSError as error:
-                self._note_broken(below.rstrip("/"), _why(error))
+            inside: list[str] = []
+            yield below, self._entries(below, inside)
             folders += sorted(inside, reverse=True)
-            self._tell(count)
+
+    def _entries(self, below: str, inside: list[str]) -> Iterator[os.DirEntry[str]]:
+        """What is in a directory and none itself; those that are go into ``inside``.
+
+        A directory is open while it is listed: a file's facts are then asked for by its mere name, which is a fifth of
+        the time less than by its path.
+        """
+        here = os.path.join(self._folder, below)  # with a slash at its end
+        count = 0
+        try:
+            with _opened(here) as handle, os.scandir(handle) as found:
+                for entry in found:
+                    name = entry.name
+                    if name[0] == "." or name in _PASSED_OVER:
+                        self.hidden += 1
+                    elif entry.is_dir(follow_symlinks=False):
+                        if name not in self._names or os.path.realpath(here + name) not in self._without:
+                            inside.append(f"{below}{name}/")
+                    else:
+                        count += 1
+                        yield entry
+        except OSError as error:
+            self._note_broken(below.rstrip("/"), _why(error))
+        self._tell(count)
 
     def _facts(self, path: str, entry: os.DirEntry[str], ext: str) -> tuple[int, int, str | None]:
         """Size, modification time, and why a file cannot be packed; a size below 0 for what is no file."""
@@ -143,15 +147,13 @@ class Walk:
         size = facts.st_size
         if why is None and not 0 < size <= self._most:
             why = self._why_not(size, ext)
-        if why is None and not self._may_read(path, facts):
+        if why is None and self._user and not self._may_read(path, facts):  # root may read all
             why = "Permission denied"
         return size, facts.st_mtime_ns, why
 
     def _may_read(self, path: str, facts: os.stat_result) -> bool:
-        """Whether a file may be read. Root may read all, and an owner what its mode says; of others the system is
-        asked.
-        """
-        if self._user == 0 or (facts.st_uid == self._user and facts.st_mode & stat.S_IRUSR):
+        """Whether a file may be read. An owner may what its mode says; of others the system is asked."""
+        if facts.st_uid == self._user and facts.st_mode & stat.S_IRUSR:
             return True
         return os.access(os.path.join(self._folder, path), os.R_OK, effective_ids=True)
 

@@ -105,6 +105,9 @@ def _hashed(data: memoryview, rows: Rows) -> str:
     return digest.hexdigest()
 
 
+_NONE: dict[str, Any] = {}
+
+
 class Rows:
     """The rows of an index, as the samples of its shard come: numbers, names and facts, no bytes.
 
@@ -174,7 +177,7 @@ class Rows:
         self._keys.append(place.key)
         self.spans.append((place.offset, place.size))
         self.sums.append(sum)
-        self._fields.append(tuple((name, at.offset, at.size) for name, at in place.fields.items()))
+        self._fields.append(tuple([(name, start, size) for name, (start, size) in place.fields.items()]))
         return self._note(fields)
 
     def _note(self, fields: Mapping[str, Any]) -> ImageHeader | None:
@@ -183,7 +186,8 @@ class Rows:
         self._sizes.append(size)
         scalars = scalars_of(fields["json"]) if "json" in fields else {}
         known = self._known.get(self._keys[-1])
-        self._columns.add({**known, **scalars, **facts, **others}, others)
+        found = {**known, **scalars, **facts, **others} if known or scalars or facts or others else _NONE
+        self._columns.add(found, others)
         return header
 
     def sum_headers(self, data: memoryview) -> None:

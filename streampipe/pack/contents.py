@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from itertools import groupby
 from operator import itemgetter
 from typing import Any, NamedTuple, Protocol
@@ -14,7 +14,7 @@ from streampipe.decoding.codecs import BUILT_IN, recognise
 from streampipe.decoding.fields import KNOWN
 from streampipe.decoding.movie import PICTURES
 from streampipe.errors import SampleError, ShardError, SourceError, StageError
-from streampipe.folders.files import Unreadable, digest_of, from_text, packed_size, read_file
+from streampipe.folders.files import Unreadable, digest_of_texts, from_text, packed_size, read_file
 from streampipe.folders.names import Item
 from streampipe.samplesource import RandomAccess, SampleSource
 from streampipe.source import Source, redact
@@ -74,7 +74,7 @@ class FilesOf:
     @property
     def digest(self) -> str:
         """Of their names, sizes and dates."""
-        return digest_of(self._items())
+        return digest_of_texts(self.rows)
 
     def _items(self) -> Iterator[Item]:
         return (Item(key, from_text(files)) for key, files in self.rows)
@@ -220,4 +220,9 @@ def _named(name: str, data: bytes | bytearray | memoryview) -> str:
 
 def main_of(fields: Mapping[str, Any]) -> list[str]:
     """The names of a sample's images."""
-    return [name for name in fields if name.rpartition(".")[2] in PICTURES]
+    return list(_pictures(tuple(fields)))
+
+
+@lru_cache(1024)
+def _pictures(names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(name for name in names if name.rpartition(".")[2] in PICTURES)

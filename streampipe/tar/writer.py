@@ -54,6 +54,8 @@ def header_bytes(name: str, size: int, mtime: int = 0, mode: int = 0o444) -> byt
     (512, 1536)
     """
     raw = name.encode("utf-8")
+    if len(raw) <= 100 and size < _OCTAL_SIZE and name.isascii():  # nearly always
+        return _ustar((b"", raw), size, mtime, mode, b"0")
     split = _split(raw)
     records = b""
     if split is None or not name.isascii():
@@ -90,23 +92,22 @@ def _record(keyword: bytes, value: bytes) -> bytes:
 def _ustar(name: tuple[bytes, bytes], size: int, mtime: int, mode: int, kind: bytes) -> bytes:
     prefix, last = name
     digits = b"%011o" % size
-    owner, time, rest, total = _always(mtime, mode, kind)
-    total += sum_of(last + digits) + (sum_of(prefix) if prefix else 0)
-    return b"".join(
-        (last.ljust(100, b"\0"), owner, digits, time, b"%06o\0 " % total, rest, prefix.ljust(155, b"\0"), bytes(12))
-    )
+    owner, time, rest, total = _always(mtime, mode, kind, prefix)
+    total += sum_of(last + digits)
+    return b"%b%b%b%b%06o\0 %b" % (last.ljust(100, b"\0"), owner, digits, time, total, rest)
 
 
 @lru_cache(16)
-def _always(mtime: int, mode: int, kind: bytes) -> tuple[bytes, bytes, bytes, int]:
-    """The parts of a header that are the same for all files: before the size, behind it, behind the checksum; and what
-    they add to that.
+def _always(mtime: int, mode: int, kind: bytes, prefix: bytes) -> tuple[bytes, bytes, bytes, int]:
+    """The parts of a header that are the same for all files of a folder: before the size, behind it, behind the
+    checksum; and what they add to that.
     """
     owner = b"%07o\0" % mode + b"0000000\0" * 2  # user and group by number
     time = b"\0%011o\0" % mtime
     names = b"bigdata".ljust(32, b"\0") * 2  # user and group by name, as webdataset's writer has it
     rest = kind + bytes(100) + b"ustar\x0000" + names + b"0000000\0" * 2
-    return owner, time, rest, sum_of(owner) + sum_of(time) + sum_of(rest) + sum_of(b" " * 8)
+    total = sum_of(owner) + sum_of(time) + sum_of(rest) + sum_of(prefix) + sum_of(b" " * 8)
+    return owner, time, rest + prefix.ljust(167, b"\0"), total
 
 
 class TarWriter:

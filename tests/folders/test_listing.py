@@ -49,6 +49,27 @@ def test_files_meet_whose_folders_are_two_forms_of_one_name(tmp_path):
     ]
 
 
+TREES = [
+    ["a.jpg", "b.jpg", "c.jpg"],  # keys and their folds grow: nothing is sorted
+    ["B.jpg", "a.jpg", "c.jpg"],  # folds do not
+    ["z.jpg", "a/x.jpg", "a b/x.jpg", "a/b/c.jpg"],  # nor keys: a directory's files come before its directories
+    ["B/1.jpg", "a/2.jpg", "b/1.jpg"],  # and two that differ in case are found
+]
+
+
+@pytest.mark.parametrize("names", TREES)
+def test_samples_are_in_order_and_twins_are_found_whether_or_not_there_is_anything_to_sort(tmp_path, names):
+    fill(tmp_path, *names)
+    with scan(str(tmp_path), layout=PLAIN) as listing:
+        keys = [name.removesuffix(".jpg") for name in names]
+        assert [item.key for item in listing.items()] == sorted(keys)
+        assert [item.key for item in listing.items(1, 1)] == sorted(keys)[1:2]
+        assert listing.collisions.count == ("b/1.jpg" in names)
+        assert (listing.samples, listing.fields) == (len(names), {"jpg": len(names)})
+    with scan(str(tmp_path), layout=PLAIN, seed=1) as listing:
+        assert sorted(item.key for item in listing.items()) == sorted(keys)
+
+
 @given(
     st.lists(RESTS, min_size=1, max_size=3),
     st.sampled_from(["a", "d/a", "\u00fc", "__a__", "a b", "-x"]),
