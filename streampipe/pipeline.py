@@ -225,6 +225,7 @@ class Pipeline(Fluent, SpecDataset):
         on_error: str | ErrorPolicy | None = None,
         version: str = "",
         quality: int = 95,
+        sha256: bool = True,
         storage_options: Mapping[str, Any] | None = None,
         multiprocessing_context: Any = None,
         engine: str = "local",
@@ -253,6 +254,7 @@ class Pipeline(Fluent, SpecDataset):
             version: change it when a function that the chain calls changes: the pipeline's names, parameters, code
                 and weights are compared with those of the shards that are there, what they call is not.
             quality: of JPEGs.
+            sha256: of each shard, in its index and the manifest. Each sample has its crc32 without it, too.
             storage_options: for fsspec.
             multiprocessing_context: how workers start: ``"fork"``, ``"spawn"``, ``"forkserver"``.
             engine: ``"local"``, or ``"ray"``: shards are tasks of a Ray cluster, ``num_workers`` at once (0: one a
@@ -276,6 +278,7 @@ class Pipeline(Fluent, SpecDataset):
             policy=policy,
             version=version,
             quality=quality,
+            sha256=sha256,
             source=Source(storage_options),
             context=cluster_of(engine, address, num_workers) or multiprocessing_context,
             progress=progress,

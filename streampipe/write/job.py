@@ -107,6 +107,7 @@ def facts_of(spec: Spec, pattern: str, options: Any, more: dict[str, Any]) -> di
         "pipeline": [describe(stage) for stage in spec.chain],
         "quality": options.quality,
         "version": options.version,
+        **({} if options.sha256 else {"sha256": False}),
     }
     plain: dict[str, Any] = json.loads(json.dumps(facts))
     return plain

@@ -75,6 +75,7 @@ class Options:
     policy: ErrorPolicy
     version: str
     quality: int
+    sha256: bool
     source: Source
     context: Any
     progress: bool
@@ -107,6 +108,7 @@ def write(spec: Spec, pattern: str, options: Options) -> Summary:
             options.policy.fresh(),
             options.source,
             options.quality,
+            options.sha256,
             options.threads,
         )
         summary = _planned(spec, work, options)
@@ -183,7 +185,7 @@ def _in_one_go(spec: Spec, pattern: str, options: Options, reason: str, advice: 
                 summary.kept += 1
                 _check_same(url, of_shard, options.source)
             else:
-                write_shard(url, of_shard, run, options.source, options.quality, beside=True)
+                write_shard(url, of_shard, run, options.source, options.quality, options.sha256, beside=True)
             summary.shards += 1
     if is_done(pattern, summary.shards, options.source):
         url = redact(shard_url(pattern, summary.shards))
@@ -233,7 +235,7 @@ def _manifest(summary: Summary, options: Options) -> None:
             )
         keys = np.fromiter(map(hash, found.keys()), np.int64, len(found))
         return (
-            Entry(url.rpartition("/")[2], found.shard_bytes, len(found), found.facts["sha256"]),
+            Entry(url.rpartition("/")[2], found.shard_bytes, len(found), found.facts.get("sha256")),
             keys,
             costs_in(found),
         )

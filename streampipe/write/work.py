@@ -54,6 +54,7 @@ class Work:
     policy: ErrorPolicy
     source: Source = field(default_factory=Source)
     quality: int = QUALITY
+    sha256: bool = True
     threads: int = 0
 
     def make(self, number: int, tell: Tell, beside: bool = False) -> None:
@@ -64,7 +65,7 @@ class Work:
         epoch, step = divmod(number, self.plan.batches)
         samples = told(read_batch(self.plan, epoch, step, run, views is not None), tell)
         made = through(self.chain, samples, run, views)
-        write_shard(shard_url(self.pattern, number), made, run, self.source, self.quality, beside)
+        write_shard(shard_url(self.pattern, number), made, run, self.source, self.quality, self.sha256, beside)
 
 
 def planned(spec: Spec, size: int) -> tuple[Plan, tuple[AnyStage, ...]]:
@@ -106,11 +107,13 @@ def _cut(chain: tuple[AnyStage, ...]) -> tuple[tuple[AnyStage, ...], tuple[AnySt
     return first, chain[len(first) :]
 
 
-def write_shard(url: str, samples: Iterable[Any], run: Run, source: Source, quality: int, beside: bool = False) -> None:
+def write_shard(
+    url: str, samples: Iterable[Any], run: Run, source: Source, quality: int, sha256: bool = True, beside: bool = False
+) -> None:
     """Write samples as a shard, and its index before it: where there is a shard, there is its index."""
     run = run.in_stage("write")
-    with Draft(url, source) as draft, Hashes(beside) as hashes:
-        writer = IndexWriter(draft.file.write, url, hashes=hashes)
+    with Draft(url, source) as draft, Hashes(beside and sha256) as hashes:
+        writer = IndexWriter(draft.file.write, url, sha256, hashes)
         count = 0
         for sample in samples:
             try:

@@ -75,6 +75,17 @@ def test_every_shard_has_its_index_and_all_a_manifest(whole):
     assert sorted(whole) == sorted([*wanted, "manifest.parquet", "write.json"])
 
 
+def test_without_sha256_the_shards_are_the_same_and_sound(folder, whole, tmp_path):
+    write(pipeline(folder), tmp_path, sha256=False)
+    assert {name: data for name, data in files(tmp_path).items() if name.endswith(".tar")} == {
+        name: data for name, data in whole.items() if name.endswith(".tar")
+    }
+    assert sp.verify(str(tmp_path), progress=False).damages == []
+    assert write(pipeline(folder), tmp_path, sha256=False).kept == 5
+    with pytest.raises(sp.OutputBusy, match="its sha256 was false"):
+        write(pipeline(folder), tmp_path)
+
+
 def test_two_ranks_with_two_workers_write_the_same_bytes_as_one_process(folder, whole, tmp_path):
     first = write(pipeline(folder), tmp_path, rank=1, world_size=2, num_workers=2, multiprocessing_context="fork")
     assert first.missing == 3
