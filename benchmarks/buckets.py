@@ -28,6 +28,7 @@ from streampipe.plan.bucketed import BucketDataset
 from streampipe.plan.buckets import Buckets
 from streampipe.plan.dataset import Dataset
 from streampipe.plan.groups import GroupOrder, Groups
+from streampipe.plan.lanes import Shuffle
 from streampipe.plan.ratios import cut_away, log_ratios
 from streampipe.plan.shapes import SETS
 from streampipe.stages.bucket import MAX_BYTES, Pools
@@ -181,7 +182,7 @@ def scale(samples: int, shards: int, ranks: int, window: int) -> None:
     tally = Tally(matrix, np.zeros(len(buckets)))
     whole = Dataset([f"{i}.tar" for i in range(shards)], None, matrix.sum(1, dtype=np.int64))  # type: ignore[arg-type]
     dataset = BucketDataset(whole, buckets, tally)
-    plan = make_plan(dataset, (BATCH,) * len(buckets), ranks, window, 0, "")
+    plan = make_plan(dataset, (BATCH,) * len(buckets), ranks, Shuffle(window), 0, "")
     print(
         f"{samples:.0e} samples in {shards:.0e} shards, {len(buckets)} buckets, {ranks} ranks, "
         f"global batch {BATCH * ranks}"

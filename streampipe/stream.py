@@ -10,7 +10,7 @@ from typing import Any
 from streampipe.errors import ConfigError, ShardMissing
 from streampipe.index.learn import Learn
 from streampipe.pipeline import Pipeline
-from streampipe.plan.lanes import SENSIBLE_WINDOW
+from streampipe.plan.lanes import SENSIBLE_WINDOW, Shuffle
 from streampipe.policy import ErrorPolicy
 from streampipe.reading.formats import format_of_all, source_of
 from streampipe.reading.iterable import IterableSamples
@@ -94,7 +94,7 @@ def stream(
     _check_index(index)
     check_choice("stream", "tier", tier, (None, "planned", "sequential"))
     policy = on_error if isinstance(on_error, ErrorPolicy) else ErrorPolicy(on_error)
-    window, sensible = _window(shuffle), shuffle is True
+    shuffled = Shuffle(_window(shuffle), shuffle is True)
     of_tars = {"index": index, "opener": opener, "limits": limits}
     of_bytes = {"storage_options": storage_options, "cache": cache, "network": network}
     if isinstance(urls, SampleSource) and not isinstance(urls, (str, PathLike)):
@@ -103,7 +103,7 @@ def stream(
             missing_shards,
             "a sample source that is given as it is",
         )
-        return Pipeline(ShardSamples(urls, window, tier, sensible), seed=seed, epochs=epochs, policy=policy)
+        return Pipeline(ShardSamples(urls, shuffled, tier), seed=seed, epochs=epochs, policy=policy)
     given = str(urls) if isinstance(urls, (str, PathLike)) else names_of(urls, _OWN)
     kept = cache if isinstance(cache, Cache) or cache is None else Cache(cache)
     source = Source(storage_options, opener, network, kept)
@@ -112,15 +112,13 @@ def stream(
     if kind == "tar":
         shards = expand(given, lambda: source)
         _check_there(given, opener, source)
-        samples: ShardSamples = TarSamples(
-            shards, source, window, limits or Limits(), index, tier, sensible, missing_shards
-        )
+        samples: ShardSamples = TarSamples(shards, source, shuffled, limits or Limits(), index, tier, missing_shards)
         return Pipeline(samples, seed=seed, epochs=epochs, policy=policy)
     _refuse({**of_tars, **(of_bytes if kind == "folder" else {})}, missing_shards, f"format {kind!r}")
     if kind in BUILT_IN:  # names of others' may be no paths
         _check_there(given, None, source)
     made = source_of(kind, given, source, policy.mode)
-    return Pipeline(ShardSamples(made, window, tier, sensible), seed=seed, epochs=epochs, policy=policy)
+    return Pipeline(ShardSamples(made, shuffled, tier), seed=seed, epochs=epochs, policy=policy)
 
 
 @spelt

@@ -9,6 +9,7 @@ from streampipe.context import Run, Sample
 from streampipe.errors import ConfigError
 from streampipe.index import Finder
 from streampipe.plan.dataset import count
+from streampipe.plan.lanes import Shuffle
 from streampipe.policy import ErrorPolicy
 from streampipe.reading.indexed import IndexedShard
 from streampipe.reading.tars import TarSamples
@@ -40,7 +41,7 @@ def listed(url: str, finder: Finder) -> Iterator[Listed]:
 
 def samples(url: str, finder: Finder) -> Iterator[Sample]:
     """All samples of a shard with their bytes, front to back, strictly."""
-    shard = TarSamples(ShardList.of([url]), finder.source, None, finder.limits, None, "sequential")
+    shard = TarSamples(ShardList.of([url]), finder.source, Shuffle(), finder.limits, None, "sequential")
     return shard(Run(policy=ErrorPolicy("raise")), 0)
 
 

@@ -109,7 +109,7 @@ class MixSamples(Samples):
                 kinds |= theirs
             else:
                 dataset = plan.dataset if buckets is None else each.source.dataset(inner.keep, buckets)
-                mine = [Leaf(Part(dataset, each.seed, each.source.window, (), plan.filter, plan.sensible), 1, ())]
+                mine = [Leaf(Part(dataset, each.seed, each.source.shuffle, (), plan.filter), 1, ())]
             counts.append(times * sum(leaf.part.dataset.samples * leaf.repeats for leaf in mine))
             found.append([_behind(leaf, inner.tail, times) for leaf in mine])
         if isinstance(self.weights, Schedule):

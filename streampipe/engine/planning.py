@@ -83,13 +83,13 @@ def plan_of(spec: Spec, division: Division, job: Job) -> Plan:
         dataset = dataset.limited(division.limit.first, division.limit.last)
     text = division.keep.text if division.keep else ""
     if division.group is not None:
-        return _with_buckets(spec, dataset, division, job, source.window, source.sensible)
+        return _with_buckets(spec, dataset, division, job)
     size = (division.batch or 1) * job.world_size
     if getattr(dataset, "rates", None) is not None:
         if tail_of(division, job) != "short":
             raise ConfigError("tail= has no meaning for a mixture with a schedule, which has whole batches only")
         return stepped.make(dataset, dataset.rates, size, spec.seed)
-    plan = make(dataset, size, source.window, spec.seed, tail_of(division, job), text, source.sensible)
+    plan = make(dataset, size, source.shuffle, spec.seed, tail_of(division, job), text)
     return _read_forward(plan) if plan.shuffled and any(part.forward for part in dataset.parts()) else plan
 
 
@@ -151,9 +151,7 @@ def _nothing_kept(source: Samples, division: Division) -> Exception:
     return nothing_left(division.keep.text, division.keep.names(there), there, seen, reasons)
 
 
-def _with_buckets(
-    spec: Spec, dataset: Bucketed, division: Division, job: Job, window: int | None, sensible: bool
-) -> BucketPlan:
+def _with_buckets(spec: Spec, dataset: Bucketed, division: Division, job: Job) -> BucketPlan:
     group = division.group
     assert group is not None
     if spec.policy.mode == "raise":
@@ -166,10 +164,9 @@ def _with_buckets(
         dataset,
         sizes,
         job.world_size,
-        window,
+        spec.source.shuffle,
         spec.seed,
         text,
-        sensible,
         group.tail,
         group.same is not False,
     )
@@ -185,8 +182,8 @@ def _with_packs(spec: Spec, dataset: Packed, division: Division, job: Job) -> Pa
             f"pack: all {dataset.left_out} samples cost more than limit={dataset.packing.most}: check it and cost "
             f"({dataset.packing.cost.text})"
         )
-    text, source = division.keep.text if division.keep else "", spec.source
-    return make_pack_plan(dataset, job.world_size, source.window, spec.seed, text, source.sensible)
+    text = division.keep.text if division.keep else ""
+    return make_pack_plan(dataset, job.world_size, spec.source.shuffle, spec.seed, text)
 
 
 def check_part(spec: Spec, whole: str = "the mixture") -> tuple[Division, Plan]:

@@ -15,7 +15,7 @@ import numpy as np
 
 from streampipe.plan.dataset import EpochStream
 from streampipe.plan.deal import shard_seed
-from streampipe.plan.lanes import EpochOrder, Lanes, batch_seed, sensible_window
+from streampipe.plan.lanes import EpochOrder, Lanes, Shuffle, batch_seed
 from streampipe.plan.planned import Place
 from streampipe.rng import derive
 
@@ -23,17 +23,15 @@ MOST_PLACES = 48
 _FORWARD_PLACES = 8  # where shards are read front to back: what is passed of each waits for its bucket
 
 
-def choose_lanes(dataset: Any, window: int | None, sensible: bool) -> Lanes:
+def choose_lanes(dataset: Any, shuffle: Shuffle) -> Lanes:
     """Lanes for all buckets of a dataset alike. They take turns draw by draw, whatever a bucket's batches hold."""
     deserved = max(1, min(len(dataset.shards), dataset.samples // (4 * MOST_PLACES)))
     if any(part.forward for part in dataset.parts()):
         deserved = min(deserved, _FORWARD_PLACES)
     allowed = (a for a in range(1, MOST_PLACES + 1) if MOST_PLACES % a == 0 and a <= deserved)
-    places = 1 if window is None else max(allowed)
-    size = getattr(dataset, "sample_bytes", 0.0)  # a mixture does not say
-    sensibly = sensible_window(places, places * len(dataset.by_bucket), size)
-    width = 0 if window is None else sensibly if sensible else window
-    return Lanes(dataset.samples, places, places, 1, width)
+    places = max(allowed) if shuffle.is_on else 1
+    window = shuffle.in_lanes(places, places * len(dataset.by_bucket), dataset.sample_bytes)
+    return Lanes(dataset.samples, places, places, 1, window)
 
 
 class ByBucket(Protocol):

@@ -18,7 +18,7 @@ from streampipe.errors import ConfigError
 from streampipe.plan.bucket_orders import MOST_PLACES, BucketOrders, choose_lanes
 from streampipe.plan.buckets import MISSTATED, Buckets, name_of
 from streampipe.plan.groups import GroupOrder, Groups, Origin
-from streampipe.plan.lanes import Lanes
+from streampipe.plan.lanes import Lanes, Shuffle
 from streampipe.plan.planned import Counted, Cursor, Place, Plan
 
 
@@ -182,22 +182,21 @@ def make_plan(
     dataset: Bucketed,
     sizes: Sequence[int],
     ranks: int,
-    window: int | None,
+    shuffle: Shuffle,
     seed: int,
     filter: str,
-    sensible: bool = False,
     leftover: str = "carry",
     same: bool = True,
 ) -> BucketPlan:
     """A plan for a new run of batches of ``sizes[b]`` samples of bucket b on each rank.
 
     ``same``: a step is one bucket on all ranks, else one bucket on each. ``leftover``: see ``Groups``. ``filter``: the
-    conditions, for the state. ``window`` and ``sensible``: as in ``planned.make``.
+    conditions, for the state.
     """
     per_group = tuple(size * ranks for size in sizes) if same else tuple(sizes)
     groups = Groups(dataset.buckets, dataset.by_bucket, per_group, leftover, 1 if same else ranks)
-    lanes = choose_lanes(dataset, window, sensible)
-    return BucketPlan(dataset, lanes, seed, window is not None, filter, sensible, groups=groups, ranks=ranks)
+    lanes = choose_lanes(dataset, shuffle)
+    return BucketPlan(dataset, lanes, seed, shuffle.is_on, filter, shuffle.chosen, groups=groups, ranks=ranks)
 
 
 class BucketPlaces:

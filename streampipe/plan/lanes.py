@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
@@ -146,6 +147,26 @@ def sensible_window(places: int, lanes: int = 1, sample_bytes: float = 0) -> int
     window = max(_LEAST_WINDOW, SENSIBLE_WINDOW // places)
     fitting = 2 * _HELD / (lanes * sample_bytes) if sample_bytes else window
     return max(_SHORTEST_WINDOW, min(window, int(fitting)))
+
+
+class Shuffle(NamedTuple):
+    """How the samples of an epoch are shuffled.
+
+    ``window``: so many samples; 0: shards alone; None: nothing, all is in its listed order. ``chosen``: nobody gave the
+    window, so that of the lanes (``sensible_window``) takes its place.
+    """
+
+    window: int | None = None
+    chosen: bool = False
+
+    @property
+    def is_on(self) -> bool:
+        """Whether anything is shuffled."""
+        return self.window is not None
+
+    def in_lanes(self, places: int, lanes: int = 1, sample_bytes: float = 0) -> int:
+        """The window of each of so many lanes, of which ``places`` meet in a batch."""
+        return sensible_window(places, lanes, sample_bytes) if self.is_on and self.chosen else self.window or 0
 
 
 class EpochOrder:

@@ -24,7 +24,7 @@ from streampipe.plan.course import Rates
 from streampipe.plan.cut import check_ranks
 from streampipe.plan.dataset import Dataset, within
 from streampipe.plan.deal import shard_seed
-from streampipe.plan.lanes import EpochOrder, Lanes, batch_seed, choose, sensible_window
+from streampipe.plan.lanes import EpochOrder, Lanes, Shuffle, batch_seed, choose
 from streampipe.plan.pack_plan import PackPlaces, PackPlan, class_lanes
 from streampipe.plan.packed import PackDataset
 from streampipe.plan.packing import Packs
@@ -99,10 +99,14 @@ class Part:
 
     dataset: Any  # a Dataset, or, behind buckets, a BucketDataset
     seed: int
-    window: int | None
+    shuffle: Shuffle
     stages: tuple[Any, ...]
     filter: str
-    sensible: bool = False  # the window follows from the number of lanes
+
+    @property
+    def window(self) -> int | None:
+        """In which its samples are shuffled, as it was asked for."""
+        return self.shuffle.window
 
 
 class MixDataset:
@@ -110,6 +114,8 @@ class MixDataset:
 
     ``rates``: the shares step by step, where they change.
     """
+
+    sample_bytes = 0.0  # of samples of several datasets no size is said
 
     def __init__(
         self,
@@ -224,12 +230,11 @@ class MixPlaces:
         epoch, at = divmod(number, mine.dataset.samples)
         known = self._orders.get(part)
         if known is None or known[0] != epoch:
-            shuffled = mine.window is not None
+            shuffled = mine.shuffle.is_on
             stream = mine.dataset.stream(shard_seed(mine.seed, epoch) if shuffled else None)
             # Lanes take turns draw by draw: a batch of as many samples as there are lanes, one from each.
             most = choose(48, mine.dataset.samples, len(mine.dataset.shards))[0] if shuffled else 1
-            window = sensible_window(most) if mine.sensible and shuffled else mine.window or 0
-            lanes = Lanes(mine.dataset.samples, most, most, 1, window)
+            lanes = Lanes(mine.dataset.samples, most, most, 1, mine.shuffle.in_lanes(most))
             known = self._orders[part] = (epoch, stream, EpochOrder(lanes, batch_seed(mine.seed, epoch)))
         _, stream, order = known
         shard, row = stream.find(order.draws(np.array([at])))[0]
@@ -238,6 +243,8 @@ class MixPlaces:
 
 class MixedBuckets:
     """The counted samples of a mixture by bucket. In each bucket the parts have their shares of the draws."""
+
+    sample_bytes = 0.0  # of samples of several datasets no size is said
 
     def __init__(
         self, parts: Sequence[Part], weights: Sequence[float | Fraction] | None, repeats: Sequence[int]
@@ -284,8 +291,8 @@ class MixedBuckets:
         """The order of each part's samples, from the part's own seed and window."""
         found = []
         for number, (part, dataset) in enumerate(zip(self._parts, self._datasets, strict=True)):
-            lanes = choose_lanes(dataset, part.window, part.sensible)
-            found.append(BucketOrders(dataset, lanes, part.seed, part.window is not None, number))
+            lanes = choose_lanes(dataset, part.shuffle)
+            found.append(BucketOrders(dataset, lanes, part.seed, part.shuffle.is_on, number))
         return found
 
     def owner(self, bucket: int, draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -318,6 +325,8 @@ def _rounds(
 
 class MixedPacks:
     """The counted samples of a mixture by class of cost. In each class the parts have their shares of the draws."""
+
+    sample_bytes = 0.0  # of samples of several datasets no size is said
 
     def __init__(
         self, parts: Sequence[Part], weights: Sequence[float | Fraction] | None, repeats: Sequence[int]
@@ -366,8 +375,8 @@ class MixedPacks:
         """The order of each part's samples, from the part's own seed and window."""
         found = []
         for number, (part, dataset) in enumerate(zip(self._parts, self._datasets, strict=True)):
-            lanes = class_lanes(dataset, part.window, part.sensible)
-            found.append(BucketOrders(dataset, lanes, part.seed, part.window is not None, number))
+            lanes = class_lanes(dataset, part.shuffle)
+            found.append(BucketOrders(dataset, lanes, part.seed, part.shuffle.is_on, number))
         return found
 
     def owner(self, bucket: int, draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

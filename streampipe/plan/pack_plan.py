@@ -18,7 +18,7 @@ from streampipe.counters import counters
 from streampipe.errors import ConfigError
 from streampipe.plan.bucket_orders import BucketOrders, choose_lanes
 from streampipe.plan.cut import Cut
-from streampipe.plan.lanes import Lanes, batch_seed, sensible_window
+from streampipe.plan.lanes import Lanes, Shuffle, batch_seed
 from streampipe.plan.packing import Draws, Packing, PackOrder, Packs
 from streampipe.plan.planned import Begun, Counted, Cursor, Place, Plan
 
@@ -110,22 +110,16 @@ class PackPlan(Plan):
             counters.add("pack", "skipped, without a cost", dataset.unknown)
 
 
-def make_pack_plan(
-    dataset: Packed, ranks: int, window: int | None, seed: int, filter: str, sensible: bool = False
-) -> PackPlan:
-    """A plan for a new run of one pack on each rank. ``window`` and ``sensible``: as in ``planned.make``."""
-    return PackPlan(
-        dataset, class_lanes(dataset, window, sensible), seed, window is not None, filter, sensible, ranks=ranks
-    )
+def make_pack_plan(dataset: Packed, ranks: int, shuffle: Shuffle, seed: int, filter: str) -> PackPlan:
+    """A plan for a new run of one pack on each rank."""
+    lanes = class_lanes(dataset, shuffle)
+    return PackPlan(dataset, lanes, seed, shuffle.is_on, filter, shuffle.chosen, ranks=ranks)
 
 
-def class_lanes(dataset: Any, window: int | None, sensible: bool) -> Lanes:
+def class_lanes(dataset: Any, shuffle: Shuffle) -> Lanes:
     """Lanes for all classes of a dataset alike; each has its share of the window, so that all of them hold one."""
-    lanes = choose_lanes(dataset, window, False)
-    if not sensible or window is None:
-        return lanes
-    size = getattr(dataset, "sample_bytes", 0.0)  # a mixture does not say
-    return replace(lanes, window=sensible_window(lanes.places, lanes.places, size))
+    lanes = choose_lanes(dataset, shuffle)
+    return replace(lanes, window=shuffle.in_lanes(lanes.places, lanes.places, dataset.sample_bytes))
 
 
 class PackPlaces:

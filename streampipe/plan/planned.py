@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Protocol
 from streampipe.counters import counters
 from streampipe.errors import ConfigError
 from streampipe.plan.cut import Cut
-from streampipe.plan.lanes import EpochOrder, Lanes, batch_seed, choose, sensible_window
+from streampipe.plan.lanes import EpochOrder, Lanes, Shuffle, batch_seed, choose
 
 
 class Cursor(NamedTuple):
@@ -295,19 +295,13 @@ _MUST_AGREE = {
 def make(
     dataset: Weighed,
     batch: int,
-    window: int | None,
+    shuffle: Shuffle,
     seed: int,
     tail: str,
     filter: str = "",
-    sensible: bool = False,
 ) -> Plan:
-    """A plan for a new run of batches of ``batch`` samples over all ranks.
-
-    ``window`` None is the shards' order; with ``sensible`` it follows from the number of lanes instead.
-    """
-    places, columns = (1, 1) if window is None else choose(batch, dataset.samples, len(dataset.shards))
-    width = (
-        0 if window is None else sensible_window(places, places * columns, dataset.sample_bytes) if sensible else window
-    )
-    lanes = Lanes(dataset.samples, batch, places, columns, width, tail)
-    return Plan(dataset, lanes, seed, window is not None, filter, sensible)
+    """A plan for a new run of batches of ``batch`` samples over all ranks."""
+    places, columns = choose(batch, dataset.samples, len(dataset.shards)) if shuffle.is_on else (1, 1)
+    window = shuffle.in_lanes(places, places * columns, dataset.sample_bytes)
+    lanes = Lanes(dataset.samples, batch, places, columns, window, tail)
+    return Plan(dataset, lanes, seed, shuffle.is_on, filter, shuffle.chosen)

@@ -17,6 +17,7 @@ from streampipe.index.beside import Beside
 from streampipe.index.learn import LearningFinder
 from streampipe.plan.ask import Uncounted
 from streampipe.plan.buckets import Buckets
+from streampipe.plan.lanes import Shuffle
 from streampipe.plan.packing import Packing
 from streampipe.query.condition import Keep
 from streampipe.urls import ShardList
@@ -25,17 +26,15 @@ from streampipe.urls import ShardList
 class Samples(ABC):
     """Samples in the order of an epoch. What stands here is what the least of them can do: be read.
 
-    ``parts`` are the pipelines of a mixture. ``window`` is the shuffle's: None for the listed order, 0 where whole
-    shards are shuffled; with ``sensible`` a plan chooses it. ``tier`` is what was asked for, None if nothing was.
-    ``open_shards``: how many a lane has open. ``leaves_marks``: a stream goes on behind any sample, by the mark that it
-    left (``run.trail``). ``together``: its lanes follow from the data, so one reader may have all of them open.
-    ``singly``: what it gives are never batches; ``batched``: they always are. ``fields_read``: the fields, where not
-    all are.
+    ``parts`` are the pipelines of a mixture. ``shuffle``: how they are shuffled. ``tier`` is what was asked for, None
+    if nothing was. ``open_shards``: how many a lane has open. ``leaves_marks``: a stream goes on behind any sample, by
+    the mark that it left (``run.trail``). ``together``: its lanes follow from the data, so one reader may have all of
+    them open. ``singly``: what it gives are never batches; ``batched``: they always are. ``fields_read``: the fields,
+    where not all are.
     """
 
     parts: Sequence[Any] = ()
-    window: int | None = None
-    sensible: bool = False
+    shuffle: Shuffle = Shuffle()
     together: bool = False
     tier: str | None = None
     singly: bool = False
@@ -47,6 +46,11 @@ class Samples(ABC):
     @abstractmethod
     def __call__(self, run: Run, epoch: int, views: bool = False, at: Sequence[Any] = ()) -> Iterator[Any]:
         """An epoch of one consumer or lane: ``run.consumer`` says which. ``at``: the mark behind which it goes on."""
+
+    @property
+    def window(self) -> int | None:
+        """Of the shuffle."""
+        return self.shuffle.window
 
     def begin(self) -> None:
         """A pass begins in this process: what was replaced while it was read is read as it is now."""

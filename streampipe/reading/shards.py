@@ -23,7 +23,7 @@ from streampipe.plan.buckets import Buckets
 from streampipe.plan.clips import ClipKeep
 from streampipe.plan.dataset import Dataset, count
 from streampipe.plan.deal import Portion, deal, sample_seed, shard_order, shard_seed
-from streampipe.plan.lanes import sensible_window
+from streampipe.plan.lanes import Shuffle, sensible_window
 from streampipe.plan.order import traceable, window_bytes
 from streampipe.plan.packed import PackDataset, count_groups
 from streampipe.plan.packing import Packing
@@ -44,9 +44,8 @@ class ShardSamples(Samples):
     """The samples of a source in shards. Calling it reads an epoch of one lane: ``run.consumer`` says which.
 
     Args:
-        window: None: shard order; 0: shards shuffled, samples not; else the shuffle's window.
+        shuffle: of shards and samples.
         tier: None: planned if it can be.
-        sensible: a plan chooses the window by its lanes.
     """
 
     open_shards = 1
@@ -56,9 +55,8 @@ class ShardSamples(Samples):
     def __init__(
         self,
         given: SampleSource,
-        window: int | None = None,
+        shuffle: Shuffle = Samples.shuffle,
         tier: str | None = None,
-        sensible: bool = False,
         finder: Finder | None = None,
     ) -> None:
         self.given = given
@@ -66,14 +64,13 @@ class ShardSamples(Samples):
         self.shards = names if isinstance(names, ShardList) else ShardList.of(names)
         if not len(self.shards):
             raise ConfigError(f"{type(given).__name__} has no shards, so no samples")
-        self.window = window
-        self.sensible = sensible
+        self.shuffle = shuffle
         self.tier = tier
         self.finder = finder or SourceFinder(given)
         self._datasets: dict[tuple[str, Any], Dataset | BucketDataset | PackDataset] = {}  # by filter and groups
         self._narrow: dict[frozenset[str], ShardSamples] = {}  # by the fields that are read
         self._job = unique()  # as long as this lives, it means the same data: in its copies in workers, too
-        self._asked = window
+        self._asked = shuffle.window
         self._lanes = 1
         self.together = False  # the shards that are left over are shared by readers, sample by sample
 
@@ -106,8 +103,8 @@ class ShardSamples(Samples):
         """The same samples for so many lanes that follow from the data, or (None) for readers with a stream each."""
         found = copy(self)
         found.together, found._lanes = lanes is not None, lanes or 1
-        if self.sensible:
-            found.window = window
+        if self.shuffle.chosen:
+            found.shuffle = self.shuffle._replace(window=window)
         return found
 
     @property

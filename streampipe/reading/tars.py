@@ -22,6 +22,7 @@ from streampipe.plan.bucketed import BucketDataset
 from streampipe.plan.buckets import Buckets
 from streampipe.plan.dataset import Dataset, count
 from streampipe.plan.deal import Portion
+from streampipe.plan.lanes import Shuffle
 from streampipe.plan.packed import PackDataset, count_groups
 from streampipe.plan.packing import Packing
 from streampipe.query.condition import Keep
@@ -97,15 +98,14 @@ class TarSamples(ShardSamples):
         self,
         shards: ShardList,
         source: Source,
-        window: int | None,
+        shuffle: Shuffle,
         limits: Limits,
         index: str | Learn | None = None,
         tier: str | None = None,
-        sensible: bool = False,
         missing_shards: str = "error",
     ) -> None:
         finder = _finder(source, limits, index, missing_shards)
-        super().__init__(Tars(shards, finder), window, tier, sensible, finder)
+        super().__init__(Tars(shards, finder), shuffle, tier, finder)
         self.limits = limits
         self._by_others: Dataset | None = None
 

@@ -12,6 +12,7 @@ import numpy as np
 from streampipe.context import Consumer, Run
 from streampipe.index.facts import image_size
 from streampipe.pipeline import Pipeline
+from streampipe.plan.lanes import Shuffle
 from streampipe.reading.finder import SourceFinder
 from streampipe.reading.shards import ShardSamples
 from streampipe.samplesource import Columns, Counts, Facts, RandomAccess, SampleSource
@@ -172,7 +173,7 @@ def _check_column(name: str, column: str, values: Sequence[Any], samples: Sequen
 
 def _lane(source: SampleSource, window: int | None, number: int, total: int) -> Iterator[tuple[Any, dict[str, Any]]]:
     run = Run(consumer=Consumer(worker=number, num_workers=total))
-    for sample in ShardSamples(source, window)(run, 0):
+    for sample in ShardSamples(source, Shuffle(window))(run, 0):
         yield run.trail.mark, sample
 
 
@@ -189,7 +190,7 @@ def _check_resumed(source: SampleSource, window: int | None) -> None:
     passed = list(_lane(source, window, 0, 1))
     for number, (mark, _) in enumerate(passed):
         run = Run(resumed=True)
-        rest = [sample["__key__"] for sample in ShardSamples(source, window)(run, 0, at=mark[1:])]
+        rest = [sample["__key__"] for sample in ShardSamples(source, Shuffle(window))(run, 0, at=mark[1:])]
         _need(
             rest == [sample["__key__"] for _, sample in passed[number + 1 :]],
             f"a pass that goes on behind sample {number + 1} (shuffle={window}) gives others than an unbroken one",
@@ -198,7 +199,7 @@ def _check_resumed(source: SampleSource, window: int | None) -> None:
 
 def _check_planned(source: SampleSource, whole: Read) -> None:
     """Batches that are decided before they are read, from every step on."""
-    pipe = Pipeline(ShardSamples(source, 4)).map(_key_of).batch(_BATCH)
+    pipe = Pipeline(ShardSamples(source, Shuffle(4))).map(_key_of).batch(_BATCH)
     loader = pipe.loader()
     known = isinstance(source, (Counts, Facts))
     samples = sum(map(len, whole))

@@ -15,6 +15,7 @@ from streampipe.engine.bounds import bounds_of
 from streampipe.engine.compile import compile
 from streampipe.plan.dataset import Dataset
 from streampipe.plan.deal import deal
+from streampipe.plan.lanes import Shuffle
 from streampipe.plan.planned import Cursor, make
 from streampipe.reading.shards import ShardSamples
 from streampipe.spec import Job
@@ -53,7 +54,9 @@ def test_a_streamed_reader_has_a_shard_a_lane_and_all_its_windows_fit_into_a_gig
 @pytest.mark.parametrize(("ranks", "workers"), [(RANKS, WORKERS), (RANKS, 12), (1, 8), (1, 1)])
 def test_a_planned_reader_keeps_its_shards_open_as_long_as_they_are_needed(ranks, workers):
     """A least recently used list of the length that is said: hardly any shard is opened twice."""
-    plan = make(Dataset([""] * SHARDS, None, np.full(SHARDS, EACH)), RANKS * BATCH, 2_000, 0, "short", "", True)
+    plan = make(
+        Dataset([""] * SHARDS, None, np.full(SHARDS, EACH)), RANKS * BATCH, Shuffle(2_000, True), 0, "short", ""
+    )
     places = plan.dataset.places(plan, 0, ranks)
     opened, seen, opens, drawn = OrderedDict(), set(), 0, 0
     steps = plan.steps(Cursor(0, plan.batches // 3, 1), 0, workers)

@@ -15,7 +15,7 @@ from streampipe.plan.bucket_plan import make_plan
 from streampipe.plan.bucketed import BucketDataset
 from streampipe.plan.buckets import Buckets
 from streampipe.plan.dataset import Dataset
-from streampipe.plan.lanes import Lanes
+from streampipe.plan.lanes import Lanes, Shuffle
 from streampipe.plan.mixed import MixDataset, Part
 from streampipe.plan.planned import Cursor, Plan, make
 
@@ -34,11 +34,11 @@ def planner(counts, window, tail, mixed, skip=0):
     """From a global batch to the plan of a new run."""
     dataset = dataset_of(counts)
     if mixed:
-        parts = [Part(dataset, 1, window, (), ""), Part(dataset_of([3, 4]), 2, None, (), "")]
+        parts = [Part(dataset, 1, Shuffle(window), (), ""), Part(dataset_of([3, 4]), 2, Shuffle(), (), "")]
         mixture = MixDataset(parts, [2, 1], [1, 1]).limited(skip)
         return lambda size: Plan(mixture, Lanes(mixture.samples, size, tail=tail), 7, False)
     dataset = dataset.limited(min(skip, dataset.samples - 1))
-    return lambda size: make(dataset, size, window, 7, tail)
+    return lambda size: make(dataset, size, Shuffle(window), 7, tail)
 
 
 def batch(plan, at, ranks=1):
@@ -147,7 +147,7 @@ def bucketed(matrix, window, leftover, same=True, ranks=1):
 
     def plan_of(size, ranks=ranks):
         each = size if isinstance(size, tuple) else (size,) * 3
-        return make_plan(dataset, each, ranks, window, 7, "", leftover=leftover, same=same)
+        return make_plan(dataset, each, ranks, Shuffle(window), 7, "", leftover=leftover, same=same)
 
     return plan_of
 

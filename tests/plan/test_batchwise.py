@@ -8,13 +8,14 @@ from streampipe.plan import planned
 from streampipe.plan.batchwise import batches_of, make
 from streampipe.plan.course import Rates
 from streampipe.plan.dataset import Dataset
+from streampipe.plan.lanes import Shuffle
 from streampipe.plan.planned import Cursor
 from streampipe.plan.schedule import Schedule, constant
 
 
 def part(counts, batch, seed=0):
     shards = [f"{i:05d}.tar" for i in range(len(counts))]
-    return planned.make(Dataset(shards, None, np.array(counts)), batch, 100, seed, "short")
+    return planned.make(Dataset(shards, None, np.array(counts)), batch, Shuffle(100), seed, "short")
 
 
 def together(plans, schedule=None):

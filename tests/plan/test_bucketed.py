@@ -17,6 +17,7 @@ from streampipe.index.answers import Tally
 from streampipe.plan.bucket_plan import BucketPlaces, make_plan
 from streampipe.plan.bucketed import BucketDataset
 from streampipe.plan.dataset import Dataset
+from streampipe.plan.lanes import Shuffle
 from tests.data import shard
 
 SIZES = [(16, 8), (8, 8), (8, 16), (40, 8)]  # (height, width), as all sizes are
@@ -377,7 +378,7 @@ def test_places_cover_epochs_in_equal_steps_on_any_ranks(matrix, sizes, window, 
     seen = {}
     for ranks in (1, 2, 4) if same else (3,):
         per_rank = [size * 4 // ranks for size in sizes] if same else sizes
-        plan = make_plan(dataset, per_rank, ranks, window, 9, "", leftover=leftover, same=same)
+        plan = make_plan(dataset, per_rank, ranks, Shuffle(window), 9, "", leftover=leftover, same=same)
         plan = plan.with_lanes(3, 1, window or 0)
         if plan.is_empty:
             return

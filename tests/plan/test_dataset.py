@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import streampipe as sp
 from streampipe.index import index
 from streampipe.plan.dataset import Dataset
-from streampipe.plan.lanes import Lanes
+from streampipe.plan.lanes import Lanes, Shuffle
 from streampipe.plan.mixed import MixDataset, Part
 from streampipe.plan.planned import Plan, make
 from streampipe.query.condition import Condition, Keep
@@ -97,14 +97,14 @@ def test_a_limit_has_exactly_its_samples_over_all_ranks_and_what_is_skipped_is_t
 ):
     whole = dataset_of(counts)
     first, last = limit[0], None if limit[1] is None else limit[0] + limit[1]
-    plans = [make(whole.limited(*each), 6, window, 5, "short") for each in [(0, first), (first, last)]]
+    plans = [make(whole.limited(*each), 6, Shuffle(window), 5, "short") for each in [(0, first), (first, last)]]
     if last is not None:
-        plans.append(make(whole.limited(last), 6, window, 5, "short"))
+        plans.append(make(whole.limited(last), 6, Shuffle(window), 5, "short"))
     got = [set(everything(plan, epoch, ranks)) for plan in plans]
     n = len(range(whole.samples)[first:last])
     assert len(got[1]) == plans[1].dataset.samples == n
     assert Counter(place for each in got for place in each) == Counter(
-        everything(make(whole, 6, window, 5, "short"), epoch)
+        everything(make(whole, 6, Shuffle(window), 5, "short"), epoch)
     )
     if n % 6 == 0 or n % 6 >= ranks:
         assert len(everything(plans[1], epoch, ranks)) == n
@@ -127,7 +127,7 @@ def test_limits_behind_one_another_are_one(counts, one, two):
 @settings(max_examples=50, deadline=None)
 @given(counts_of_shards, st.integers(0, 20), st.integers(1, 20), st.integers(0, 2))
 def test_of_a_mixture_a_limit_has_the_draws_of_each_epoch(counts, first, n, epoch):
-    parts = [Part(dataset_of(counts), 1, 3, (), ""), Part(dataset_of([3, 4]), 2, None, (), "")]
+    parts = [Part(dataset_of(counts), 1, Shuffle(3), (), ""), Part(dataset_of([3, 4]), 2, Shuffle(), (), "")]
     whole = MixDataset(parts, None, [1, 2])
     some = whole.limited(first, first + n)
     plans = [Plan(each, Lanes(each.samples, 4), 7, False) for each in (whole, some)]
@@ -140,5 +140,5 @@ def test_a_limit_counts_what_a_condition_keeps(folder):
     keep = Keep((Condition("key >= '0000002'"),))
     dataset = source.dataset(keep)
     assert dataset.samples == 8
-    plan = make(dataset.limited(3, 6), 2, None, 0, "short", keep.text)
+    plan = make(dataset.limited(3, 6), 2, Shuffle(), 0, "short", keep.text)
     assert [(place.shard, place.number) for place in everything(plan, 0)] == [(0, 3), (1, 0), (1, 1)]
