@@ -162,7 +162,7 @@ def stage(
             is checked while it runs; a sample that is left out on purpose is told of by ``run.drop()``.
         state: what the stage keeps between the samples that it yields: ``"nothing"``, ``"offset"`` (numbers, which it
             puts in front of ``run.trail.mark`` and finds in ``run.at`` on a resume), or ``"opaque"``: on a resume its
-            stream is replayed from the beginning of the epoch.
+            stream is replayed from the beginning of the epoch. So it is with ``"nothing"`` where one becomes several.
         takes: ``"samples"`` or ``"batches"`` where it makes sense for one of them only: in another place of a chain the
             pipeline then refuses it; ``"any"``.
         views: the stage never looks into fields, or can use memoryviews: it is then given fields that were not
@@ -188,6 +188,8 @@ def stage(
     """
     traits = Traits(_member(Rows, "rows", rows), _member(Keeps, "state", state), views, bytes_out, pushdown, own_size)
     traits = replace(traits, takes=_member(Takes, "takes", takes), fields=_looking_at(fields))
+    if traits.rows is Rows.SPLIT and traits.state is Keeps.NOTHING:
+        traits = replace(traits, state=Keeps.OPAQUE)  # started anew behind the first of several, it would lose the rest
     if function is not None and not callable(function):
         raise ConfigError(f"stage goes on a generator function, not on {function!r:.80}")
     if function is None:

@@ -447,3 +447,15 @@ def test_a_cached_stage_gives_each_epoch_its_own_positions_and_each_option_its_o
 
     assert list(plus(by=1)([1])) == [2]
     assert list(plus(by=2)([1])) == [3]
+
+
+def test_a_resume_between_what_a_stage_made_of_one_sample_loses_nothing(shards):
+    def loader():
+        return stream(shards, None).apply(sp.stage(rows="split", state="nothing")(doubles)).loader()
+
+    whole = [sample["__key__"] for sample in loader()]
+    for stop in (1, 2):
+        first, second = loader(), loader()
+        begun = [sample["__key__"] for sample in islice(first, stop)]
+        second.load_state_dict(first.state_dict())
+        assert begun + [sample["__key__"] for sample in second] == whole
