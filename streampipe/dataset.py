@@ -96,6 +96,7 @@ class SpecDataset(IterableDataset[Any]):
                 stacklevel=2,
             )
             loaded = self._resume = None
+            self._clock.gave_up()
         if loaded is None:
             self._clock.set(epoch)
 

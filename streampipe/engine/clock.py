@@ -14,6 +14,7 @@ from streampipe.rng import derive
 
 _BITS = 32
 _OWNER = (1 << _BITS) - 1
+_NOBODY = -1  # no identity
 _PASSES, _KEPT = 3, 509  # where the passes stand, and how many: one page of memory with what stands before
 _sets = itertools.count(1)
 _token = 0  # in a worker: of the set of workers that it is one of
@@ -48,6 +49,10 @@ class Clock:
     def loaded(self) -> None:
         """A state was loaded: the next pass may take it."""
         self._cell[1] = 0
+
+    def gave_up(self) -> None:
+        """The state that was loaded is for no pass, also for none that has begun and was not asked yet."""
+        self._cell[1] = _NOBODY
 
     @property
     def took_state(self) -> bool:
@@ -86,11 +91,6 @@ class Clock:
     def next(self, epochs: int) -> int:
         """The epoch that a pass would begin at if it began now."""
         return _behind(int(self._cell[0]), epochs)
-
-    def passed(self, epoch: int) -> bool:
-        """Whether a pass of that epoch, or a later one, began last."""
-        value = int(self._cell[0])
-        return bool(value & _OWNER) and value >> _BITS >= epoch
 
     def _place(self, identity: int) -> int:
         return _PASSES + identity % _KEPT

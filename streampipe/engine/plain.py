@@ -106,10 +106,11 @@ class PlainPass:
         """An iterator that nobody asks for an item is no pass: what it was to be is left to the one that is asked."""
         clock = self._clock
         if not self._in_worker:
-            late = not clock.takes_state(self._identity) if self._loaded else clock.passed(self.name)
+            coming = clock.next(self._ends or 1)  # another one if a pass, or set_epoch, came between
+            late = not clock.takes_state(self._identity) if self._loaded else coming != self.name
             if late:
                 self.engine = self._whole
-                self._begin(clock.next(self._ends or 1))
+                self._begin(coming)
         clock.claim(self._identity, self.name)
 
     def _check_valid(self) -> None:

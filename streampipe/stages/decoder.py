@@ -35,6 +35,7 @@ from streampipe.decorators.skip import SKIP
 from streampipe.errors import ConfigError, DecodeError, SampleError, StageError, StreampipeError
 from streampipe.stages.framing import TOO_SMALL, Frame, Framing, main_of
 from streampipe.stages.left import check_left
+from streampipe.stages.unseen import unseen
 from streampipe.stages.values import check_choice, check_colour, check_functions, check_names, check_number
 
 Encoded = EncodedImage | EncodedVideo
@@ -96,6 +97,7 @@ class FieldDecoder:
         self.memory = memory
         self.decoders = decoders
         self.fields = None if fields is None else frozenset(each for name in fields for each in name.split(";"))
+        self._unseen = None if self.fields is None else unseen(run, "fields", self.fields, any_of=True)
         self.unread = False  # whether arrays may stay in the bytes that they were found in, for who copies them
 
     def image_fields(self, sample: Sample) -> list[str]:
@@ -125,6 +127,8 @@ class FieldDecoder:
         return found if found is SKIP else together(found, sample)
 
     def _decoded(self, sample: Mapping[str, Any], rows: Rows | None) -> Any:
+        if self._unseen is not None:
+            self._unseen.look(sample)
         decoded: Sample = {}
         images: dict[str, Encoded] = {}
         clip = sample.get(_CLIP)

@@ -34,6 +34,7 @@ from streampipe.index.stated import ORIGINAL, differs, stated_size
 from streampipe.plan.compound import others_of
 from streampipe.stages.map import wants
 from streampipe.stages.nothing import Drops
+from streampipe.stages.unseen import Unseen, unseen
 from streampipe.stages.values import check_choice, check_factor
 
 T = TypeVar("T")
@@ -142,6 +143,14 @@ class Framing:
         """The run that random choices are made in: all framing stages of a chain make the same ones."""
         return self.run.in_stage(_CHOICES)
 
+    @cached_property
+    def _options_by_name(self) -> tuple[Unseen, ...]:
+        """The options that may name a field which no sample has. A mask may be made here (``alpha="mask"``)."""
+        size = self.size if isinstance(self.size, Mapping) else {}
+        of_fields = self.interpolation if isinstance(self.interpolation, Mapping) else {}
+        given = (("size", size.keys()), ("interpolation", of_fields.keys() - {"mask"}))
+        return tuple(unseen(self.run, option, names) for option, names in given if names)
+
     def has_own_size(self, name: str, sample: Mapping[str, Any]) -> bool:
         """Whether a field has a size that is not the main image's: the stage's own, or one that ``bucket`` gave it."""
         return place_of(name) in others_of(sample) or self._is_named(name)
@@ -194,6 +203,8 @@ class Framing:
         Raises:
             DecodeError: an image is not of the main image's shape, and so cannot be cut with it.
         """
+        for option in self._options_by_name:
+            option.look(sizes)
         state = told.get(FRAMED)
         drawn = self._drawn(told)
         mirrored = drawn[2] < self.flip if state is None else state.flipped  # an earlier stage may have decided

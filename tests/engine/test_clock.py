@@ -90,3 +90,19 @@ def test_a_worker_whose_sibling_begins_while_it_looks_takes_the_same_epoch():
     clock.claim(7, 1)
     clock._cell = _Slow(clock._cell, lambda: sibling.claim(8, sibling.begin(8, 1)))
     assert clock.begin(8, 1) == sibling.begin(8, 1) == 2
+
+
+def test_an_epoch_that_is_set_between_iter_and_the_first_item_is_that_of_the_pass(folder):
+    pipe = sp.stream(folder).batch(4)
+    batches = iter(pipe)
+    pipe.set_epoch(7)
+    assert (epoch_of(batches), epoch_of(pipe)) == (7, 8)
+    batches = iter(pipe)
+    pipe.set_epoch(3)  # an earlier one
+    assert (epoch_of(batches), epoch_of(pipe)) == (3, 4)
+    pipe.load_state_dict(pipe.state_dict())
+    batches = iter(pipe)
+    with pytest.warns(UserWarning, match=r"given up by set_epoch\(6\)"):
+        pipe.set_epoch(6)
+    assert len(list(batches)) == 3
+    assert epoch_of(pipe) == 7

@@ -5,6 +5,7 @@ import io
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import streampipe as sp
 from streampipe import stages
@@ -60,6 +61,26 @@ def test_decode_only_some_fields_and_refuse_unknown_options():
         list(sp.from_iterable(IMAGES).decode(size=8, crop="left"))
     with pytest.raises(sp.ConfigError, match="colour"):
         sp.from_iterable(IMAGES).decode(colour=1)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"fields": ("jgp", "pgn")}, "fields= names 'jgp' and 'pgn', and none of the first 100 samples has that"),
+        ({"size": {"jpg": 8, "contorl": 8}}, "size= names 'contorl'"),
+        ({"size": 8, "interpolation": {"ctl": "area", "maks": "area"}}, "interpolation= names 'maks'"),
+        (
+            {"fields": ("jpg", "png", "ctl.png"), "size": {"jpg": 8, "ctl": 8}, "interpolation": {"mask": "bilinear"}},
+            None,
+        ),
+    ],
+)
+def test_a_name_that_no_sample_has_is_said_once(options, said, caplog):
+    image = encoded(Image.new("RGB", (8, 8)), "PNG")
+    rare = [{"__key__": f"{i}", "jpg": image, **({"ctl.png": image} if i == 98 else {})} for i in range(200)]
+    assert len(list(sp.from_iterable(rare).decode(**options).batch(4, collate=list))) == 50
+    assert [each.message for each in caplog.records if not said or said not in each.message] == []
+    assert len(caplog.records) == (said is not None)
 
 
 def test_a_main_image_of_a_format_that_was_asked_for_has_rows_of_its_own_size():
