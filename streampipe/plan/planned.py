@@ -239,6 +239,8 @@ class Plan:
             if name == "window" and self.sensible and state.get("window") is not None:
                 continue
             if state.get(name) != mine.get(name):
+                if name == "dataset" and self.dataset.chains is not None:
+                    what = "the fingerprint of the mixture (its parts with their seeds and filters, and its weights)"
                 raise ConfigError(
                     f"{what} is {mine.get(name)!r} here and was {state.get(name)!r} when the state was saved: the "
                     f"order would be another one; restore it, or start a new epoch without the state (set_epoch)"

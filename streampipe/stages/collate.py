@@ -12,6 +12,7 @@ from streampipe.decoding import DeferredBatch, DeferredImage
 from streampipe.decoding.several import Images
 from streampipe.errors import StageError
 from streampipe.memory import empty, fill
+from streampipe.stages.fields import written
 from streampipe.stages.rows import joined
 
 Batch = dict[str, Any]
@@ -62,7 +63,7 @@ def collate(samples: Sequence[Any], pad: Pad | None = None) -> Any:
             raise StageError(
                 f"samples {first.get('__key__')!r} and {sample.get('__key__')!r} cannot share a batch: only one "
                 f"of them has {', '.join(map(repr, odd))}; use select(...), rename(image='jpg;png') or "
-                f"default({odd[0]}=...) before batch"
+                f"default({written(odd[0], '...')}) before batch"
             )
     if pad and (odd_names := [name for name in pad if name not in first]):
         raise StageError(f"batch(pad=) names {odd_names[0]!r}, which the samples lack; they have {', '.join(first)}")
@@ -259,7 +260,7 @@ def _advice(name: str, first: Any, value: Any) -> str:
     if isinstance(first, DeferredImage) and isinstance(value, DeferredImage):
         return "bring all images to one size, as in decode(size=512), or stack those of one size, as in bucket('sdxl')"
     if not isinstance(first, torch.Tensor) or not isinstance(value, torch.Tensor):
-        return f"give those that lack it a value of that shape, as in default({name}=function)"
+        return f"give those that lack it a value of that shape, as in default({written(name, 'function')})"
     if value.dtype != first.dtype:
         return f"bring them to one dtype, as in map(lambda x: x.float(), {name!r})"
     if first.dim() == 3 and first.dtype == torch.uint8:

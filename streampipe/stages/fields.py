@@ -28,3 +28,12 @@ def find(sample: Mapping[str, Any], wanted: str, stage: str) -> str:
 def metadata_of(sample: Mapping[str, Any]) -> dict[str, Any]:
     """The entries whose names start with two underscores: key, URL and position."""
     return {name: value for name, value in sample.items() if name.startswith("__")}
+
+
+def written(name: str, value: str) -> str:
+    """A field as one writes it in a call that is given fields by their names.
+
+    >>> written("mask", "0"), written("mask.png", "0")
+    ('mask=0', "**{'mask.png': 0}")
+    """
+    return f"{name}={value}" if name.isidentifier() else f"**{{{name!r}: {value}}}"

@@ -17,6 +17,7 @@ from streampipe.context import Sample
 from streampipe.errors import StageError
 from streampipe.memory import empty
 from streampipe.stages.collate import as_tensor, numbers, of_lists
+from streampipe.stages.fields import written
 
 
 def join(samples: Sequence[Sample], concat: Sequence[str] = (), total: int | None = None) -> dict[str, Any]:
@@ -79,7 +80,11 @@ def _rows(name: str, samples: Sequence[Sample]) -> list[torch.Tensor]:
     like = next((each for each in found if each is not None), None)
     if like is None:
         there = ", ".join(dict.fromkeys(each for sample in samples for each in sample))
-        raise StageError(f"pack(concat={name!r}): no sample of the pack has that field; there are {there}")
+        advice = f"default({written(name, 'torch.empty(0, 768)')})"
+        raise StageError(
+            f"pack(concat={name!r}): no sample of the pack has that field; there are {there}; where a whole pack may "
+            f"lack it, say in front of pack what no rows of it are, as in {advice}"
+        )
     return [like[:0] if each is None else each for each in found]
 
 

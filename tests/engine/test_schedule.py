@@ -169,7 +169,7 @@ def test_what_a_schedule_cannot_do_is_refused_with_what_to_do(pipe, part, tmp_pa
     with pytest.raises(sp.ConfigError, match="the state is of a pipeline with a schedule, unlike this one"):
         resumed(pipe([3, 1]), state)
     three = sp.mix([part("a"), part("b"), part("c")], sp.Schedule([1, 1, 1])).batch(6)
-    with pytest.raises(sp.ConfigError, match="the dataset's fingerprint is|the number of samples is"):
+    with pytest.raises(sp.ConfigError, match="the fingerprint of the mixture|the number of samples is"):
         resumed(three, state)
 
 
