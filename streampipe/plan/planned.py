@@ -285,8 +285,8 @@ _MUST_AGREE = {
     "packs": "what is packed, and into how many packs,",
     "leftover": "the policy for leftovers",
     "together": "the number of buckets at a step (1; under same=False, one for each rank)",
+    "filter": "the filter (where)",  # first: with another one all below differs, too
     "samples": "the number of samples",
-    "filter": "the filter (where)",
     "dataset": "the dataset's fingerprint",
     "seed": "the seed",
     "window": "the shuffle's window",
