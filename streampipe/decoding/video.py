@@ -185,7 +185,7 @@ def _opened(data: Data) -> Iterator[Any]:
     package, kind = av(), container_of(data)
     assert kind is not None
     try:
-        with package.open(io.BytesIO(data), format=CONTAINERS[kind], metadata_errors="replace") as container:
+        with package.open(io.BytesIO(data), format=CONTAINERS[kind], **_lenient(package)) as container:
             if not container.streams.video:
                 raise DecodeError("FFmpeg finds no video track in the file")
             for stream in (*container.streams.video[:1], *container.streams.audio[:1]):
@@ -195,6 +195,11 @@ def _opened(data: Data) -> Iterator[Any]:
             yield container
     except package.error.FFmpegError as error:
         raise DecodeError(f"the video is damaged, or FFmpeg cannot decode it ({error})") from error
+
+
+def _lenient(package: Any) -> dict[str, Any]:
+    """Options with which texts that are no UTF-8 are no errors: from 19.0 on PyAV has none, and they never are."""
+    return {"metadata_errors": "replace"} if int(package.__version__.partition(".")[0]) < 19 else {}
 
 
 def _zero(stream: Any) -> float:

@@ -204,3 +204,22 @@ def test_without_pyav_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(ConfigError, match=r"pip install 'streampipe\[video\]'"):
         frames(data, Clip(0, 0, 1, 10.0))
+
+
+def test_a_text_of_a_header_that_is_no_utf8_is_no_error():
+    av = need_av()
+    plain = video(4)
+    told = io.BytesIO()
+    with av.open(io.BytesIO(plain)) as given, av.open(told, "w", format="mp4") as made:
+        made.metadata["title"] = "TITLE"
+        stream = made.add_stream_from_template(given.streams.video[0])
+        for packet in given.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                made.mux(packet)
+    damaged = told.getvalue().replace(b"TITLE", b"TI\xff\xfeE")
+    assert damaged != told.getvalue()
+    clip = Clip(0, 0, 4, 10.0)
+    shown = [EncodedVideo(data, clip) for data in (damaged, plain)]
+    first, second = (numbers(each.decode(each.cut(decide(each.size, (32, 48))))) for each in shown)
+    assert first == second
