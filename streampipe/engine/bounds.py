@@ -46,7 +46,7 @@ class Bounds:
         >>> print(Bounds(16, 4, 4, 1000, 64 << 20))
         each of 16 readers: 4 lanes; at most 4 open shards, and 1,000 samples in windows (67.1 MB)
         >>> print(Bounds(1, 4, 9, 0, 0))
-        each of 1 readers: 4 lanes; at most 9 open shards, and no sample before its turn
+        one reader: 4 lanes; at most 9 open shards, and no sample before its turn
         """
         size = "" if self.bytes is None else words(self.bytes)
         if self.samples == 0:
@@ -55,7 +55,9 @@ class Bounds:
             waiting = f"samples before their turn of {size or 'unknown size'}"
         else:
             waiting = f"{self.samples:,} samples in windows" + (f" ({size})" if size else "")
-        return f"each of {self.readers} readers: {self.lanes} lanes; at most {self.shards:,} open shards, and {waiting}"
+        who = "one reader" if self.readers == 1 else f"each of {self.readers} readers"
+        lanes, shards = ("" if each == 1 else "s" for each in (self.lanes, self.shards))
+        return f"{who}: {self.lanes} lane{lanes}; at most {self.shards:,} open shard{shards}, and {waiting}"
 
 
 def bounds_of(engine: Engine[Any], job: Job) -> Bounds:

@@ -121,7 +121,7 @@ def _inputs(source: Samples) -> list[str]:
 
 
 def _difference(mine: Any, theirs: Any) -> tuple[str, str]:
-    """Two values that differ, in lists those parts of them that do."""
+    """Two values that differ, in lists those parts of them that do; None is one that was not given."""
     if isinstance(mine, list) and isinstance(theirs, list):
         ours = [each for each in mine if each not in theirs] or mine
         others = [each for each in theirs if each not in mine] or theirs
@@ -130,7 +130,7 @@ def _difference(mine: Any, theirs: Any) -> tuple[str, str]:
 
 
 def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
+    text = "not given" if value is None else json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 500 else text[:497] + "..."
 
 
