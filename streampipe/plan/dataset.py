@@ -240,4 +240,4 @@ class Kept:
             times = np.zeros(len(kept), np.int64)
             times[rows] = self._keep.seen(index, rows).times
             return Found(per_shard(times, ends)[:, None], numbers, np.zeros(1))
-        return Found(per_shard(kept.view(np.int8), ends)[:, None], numbers, np.zeros(1))
+        return Found(per_shard(kept, ends)[:, None], numbers, np.zeros(1))

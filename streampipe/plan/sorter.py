@@ -145,7 +145,7 @@ class Occurring(Sorter):
         kinds = {Signatures.to_text(each): len(mine) for each, mine in found.kinds(self._compound)}
         wanted = np.zeros(len(index), bool)
         wanted[rows] = True
-        return Found(per_shard(wanted.view(np.int8), ends)[:, None], Counter(kinds), np.zeros(1))
+        return Found(per_shard(wanted, ends)[:, None], Counter(kinds), np.zeros(1))
 
 
 def _check_images(index: ShardIndex) -> None:

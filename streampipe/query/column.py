@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, reduce
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +19,28 @@ class Column(NamedTuple):
 
     values: np.ndarray
     known: np.ndarray
+
+
+def all_known(rows: int) -> np.ndarray:
+    """A mask that is true in all rows, in no memory: most columns know all their values.
+
+    >>> mask = all_known(3)
+    >>> mask.tolist(), is_all(mask), is_all(np.ones(3, bool)), both(mask, np.array([True, False, True])).tolist()
+    ([True, True, True], True, False, [True, False, True])
+    """
+    return np.broadcast_to(_ONE_KNOWN, rows)
+
+
+def is_all(mask: np.ndarray) -> bool:
+    """Whether a mask is one of ``all_known``. Others may be true in all rows, too: nobody looks at them."""
+    return mask.strides == (0,) and bool(mask[:1].all())
+
+
+def both(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """The rows that are in both masks. It may be one of them, so nobody writes into it."""
+    if is_all(a):
+        return b
+    return a if is_all(b) else a & b
 
 
 def column(values: Sequence[Any]) -> Column:
@@ -52,7 +74,7 @@ def first_known(columns: Sequence[Column], rows: int) -> Column:
         return Column(np.zeros(rows), np.zeros(rows, bool))
     values, known = columns[0]
     for other in columns[1:]:
-        if known.all():
+        if is_all(known) or known.all():
             break
         take = other.known & ~known
         if not take.any():
@@ -94,19 +116,23 @@ def _constants_of(value: Any, rows: int) -> Column:
     if isinstance(value, str):
         held = np.empty(rows, object)
         held[:] = value
-        return Column(held, np.ones(rows, bool))
+        return Column(held, all_known(rows))
     try:
-        return Column(np.full(rows, value), np.ones(rows, bool))
+        one = np.full(1, value)
     except OverflowError:
-        return Column(np.full(rows, float(value)), np.ones(rows, bool))
+        one = np.full(1, float(value))
+    return Column(np.broadcast_to(one, rows), all_known(rows))
 
 
 def negation(value: Column) -> Column:
-    return Column(~value.values.astype(bool), value.known)
+    return Column(~value.values.astype(bool, copy=False), value.known)
 
 
 def conjunction(parts: Sequence[Column]) -> Column:
     """Kleene's and: false where one is known to be false, else unknown where one is unknown."""
-    false = np.logical_or.reduce([part.known & ~part.values.astype(bool) for part in parts])
-    known = false | np.logical_and.reduce([part.known for part in parts])
+    truths = [part.values.astype(bool, copy=False) for part in parts]
+    if all(is_all(part.known) for part in parts):
+        return Column(reduce(np.logical_and, truths), parts[0].known)
+    false = reduce(np.logical_or, [both(part.known, ~truth) for part, truth in zip(parts, truths, strict=True)])
+    known = false | reduce(both, [part.known for part in parts])
     return Column(~false, known)

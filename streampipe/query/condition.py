@@ -8,7 +8,7 @@ together.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -21,7 +21,7 @@ from streampipe.index import ShardIndex
 from streampipe.index.columns import MOST_COLUMNS
 from streampipe.query.aliases import COLUMNS, columns_of
 from streampipe.query.arrow import ArrowExpression
-from streampipe.query.column import Column, column, first_known, together
+from streampipe.query.column import Column, all_known, both, column, first_known, is_all, together
 from streampipe.query.expression import Expression
 
 MISSING = ("drop", "keep", "error")
@@ -87,7 +87,7 @@ class Condition:
             ConfigError: kinds that cannot be compared; or a value is unknown and ``missing`` is ``error``.
             IndexMismatch: the index lacks values of the json that a name may stand for.
         """
-        return self._judged(IndexFacts(index), np.ones(len(index), bool) if among is None else among)
+        return self._judged(IndexFacts(index), all_known(len(index)) if among is None else among)
 
     def of_sample(self, facts: Mapping[str, Any]) -> Verdict:
         """Whether a sample with these facts is kept: one row."""
@@ -130,16 +130,22 @@ class Condition:
         else:
             parts = self.condition.parts(facts.table(), facts.lacks)
         value = together(parts)
+        truth = value.values.astype(bool, copy=False)
+        if is_all(value.known):
+            kept = both(rows, truth)
+            return Verdict(kept, self._reasons(parts, rows, kept))
         unknown = rows & ~value.known
         if self.missing == "error" and unknown.any():
             key = facts.key(int(np.flatnonzero(unknown)[0]))
             raise ConfigError(
                 f"where {self.text}: sample {key!r} lacks a value that is needed; say missing='drop' or missing='keep'"
             )
-        kept = rows & np.where(unknown, self.missing == "keep", value.values.astype(bool))
-        dropped = rows & ~kept
-        reasons = self.condition.reasons(parts, dropped) if dropped.any() else Counter[str]()
-        return Verdict(kept, reasons, int((kept & unknown).sum()))
+        kept = rows & np.where(unknown, self.missing == "keep", truth)
+        return Verdict(kept, self._reasons(parts, rows, kept), int(np.count_nonzero(kept & unknown)))
+
+    def _reasons(self, parts: Sequence[Column], rows: np.ndarray, kept: np.ndarray) -> Counter[str]:
+        dropped = both(rows, ~kept)
+        return self.condition.reasons(parts, dropped) if dropped.any() else Counter[str]()
 
 
 class Asked(Protocol):
@@ -284,11 +290,12 @@ def _column(values: Any) -> Column:
     """A column of an index: an arrow array, or a list of what one of mixed kinds holds."""
     if isinstance(values, list):
         return column(values)
-    known = values.is_valid().to_numpy() if values.null_count else np.ones(len(values), bool)
+    known = values.is_valid().to_numpy() if values.null_count else all_known(len(values))
     if pa.types.is_string(values.type):
         return Column(values.to_numpy(), known)
     if values.null_count:
         values = values.fill_null(False if pa.types.is_boolean(values.type) else 0)
     numbers = values.to_numpy()
-    known = known & ~np.isnan(numbers) if numbers.dtype.kind == "f" else known
+    if numbers.dtype.kind == "f" and (odd := np.isnan(numbers)).any():
+        known = both(known, ~odd)
     return Column(numbers, known)

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from streampipe.errors import ConfigError
-from streampipe.query.column import Column, conjunction, constant, negation, together
+from streampipe.query.column import Column, all_known, both, conjunction, constant, is_all, negation, together
 
 MOST_CHARACTERS = 10_000
 _COMPARE: dict[type, Callable[[Any, Any], Any]] = {
@@ -116,9 +116,11 @@ class Expression:
         left = rows.copy()
         for what in ("false", "unknown"):
             for (_, text), (values, known) in zip(self._parts, parts, strict=True):
-                mine = left & (~known if what == "unknown" else known & ~values.astype(bool))
-                if mine.any():
-                    found[f"{text} is {what}"] += int(mine.sum())
+                if what == "unknown" and is_all(known):
+                    continue
+                mine = left & (~known if what == "unknown" else both(known, ~values.astype(bool, copy=False)))
+                if number := int(np.count_nonzero(mine)):
+                    found[f"{text} is {what}"] += number
                     left &= ~mine
         return found
 
@@ -194,7 +196,7 @@ class Expression:
         for op, right in zip(node.ops, node.comparators, strict=True):
             if isinstance(op, (ast.Is, ast.IsNot)):
                 known = left.known if isinstance(op, ast.IsNot) else ~left.known
-                found.append(Column(known, np.ones(rows, bool)))
+                found.append(Column(known, all_known(rows)))
                 continue
             if isinstance(op, (ast.In, ast.NotIn)):
                 inside = self._inside(left, right, columns, rows)
@@ -210,7 +212,7 @@ class Expression:
             wanted = _constants(right)
             return Column(np.array([each in wanted for each in left.values.tolist()], bool), left.known)
         whole = self._value(right, columns, rows)
-        known = left.known & whole.known
+        known = both(left.known, whole.known)
         pairs = zip(left.values.tolist(), whole.values.tolist(), known.tolist(), strict=True)
         values = [isinstance(a, str) and isinstance(b, str) and a in b for a, b, k in pairs]
         return Column(np.array(values, bool), known)
@@ -251,7 +253,7 @@ def _truth(value: Column, node: ast.expr) -> Column:
         if any(not isinstance(v, bool) for v, k in zip(value.values, value.known, strict=True) if k):
             raise ConfigError(f"where: {ast.unparse(node)} is no condition: it holds texts; compare it with something")
         return Column(np.array([v is True for v in value.values], bool), value.known)
-    return Column(value.values.astype(bool), value.known)
+    return Column(value.values.astype(bool, copy=False), value.known)
 
 
 def _numbers(value: Column, node: ast.expr) -> Column:
@@ -262,7 +264,7 @@ def _numbers(value: Column, node: ast.expr) -> Column:
         return Column(
             np.array([v if k else 0 for v, k in zip(value.values, value.known, strict=True)], float), value.known
         )
-    return Column(value.values.astype(float), value.known)
+    return Column(value.values.astype(float, copy=False), value.known)
 
 
 def _arithmetic(op: ast.operator, left: Column, right: Column) -> Column:
@@ -270,11 +272,11 @@ def _arithmetic(op: ast.operator, left: Column, right: Column) -> Column:
     with np.errstate(all="ignore"):
         values = _ARITHMETIC[type(op)](left.values, right.values)
     finite = np.isfinite(values)
-    return Column(np.where(finite, values, 0.0), left.known & right.known & finite)
+    return Column(np.where(finite, values, 0.0), both(left.known, right.known) & finite)
 
 
 def _compared(op: Callable[[Any, Any], Any], left: Column, right: Column, node: ast.Compare) -> Column:
-    known = left.known & right.known
+    known = both(left.known, right.known)
     if left.values.dtype != object and right.values.dtype != object:
         return Column(op(left.values, right.values), known)
     values = np.zeros(len(known), bool)
