@@ -132,12 +132,17 @@ def _other_sizes(folder: str, item: Item, read: Read) -> dict[str, int]:
 def _opened(folder: str, name: str, file: File, read: Read) -> tuple[bytes, Data]:
     """The first bytes of a file, and all of them, which cost nothing as long as they are not looked at."""
     try:
-        with open(os.path.join(folder, file.path), "rb") as opened:
+        with open(os.path.join(folder, file.path), "rb", opener=_unless_link) as opened:
             head = opened.read(_HEAD)
             return head, memoryview(mmap(opened.fileno(), 0, access=ACCESS_READ)) if head else b""
     except (OSError, ValueError):
         whole = read(file, name)  # which says what is wrong
         return whole, whole
+
+
+def _unless_link(path: str, flags: int) -> int:
+    """A file that is none stops nobody; a link is read whole, by who looks where it leads."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY)
 
 
 def _probed(head: bytes, name: str, file: File, read: Read) -> tuple[ImageHeader | None, bytes]:

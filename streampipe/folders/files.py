@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from json.encoder import encode_basestring_ascii as quoted
 
 from streampipe.errors import SourceError
 from streampipe.folders.names import TEXTS, File, Item
+from streampipe.folders.walk import allowed, leads_out
 from streampipe.source import Source, local_path, redact
 from streampipe.tar import BLOCK, header_bytes
 
 _SHORT, _SMALL = 100, 8 << 30  # a name and a size that one header can say
+_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 
 
 def packed_size(item: Item) -> int:
@@ -92,40 +95,61 @@ class Unreadable(Exception):
         super().__init__(f"{path} changed while it was packed: {why}" if changed else f"{path} cannot be read ({why})")
 
 
-def read_file(folder: str, file: File, name: str, source: Source | None = None) -> bytes:
-    """The bytes of a file that was found, for the field of this name. ``source`` reads those of a store.
+def read_file(
+    folder: str, file: File, name: str, source: Source | None = None, roots: Sequence[str] | None = None
+) -> bytes:
+    """The bytes of a file that was found, for the field of this name. ``source`` reads those of a store; ``roots``:
+    where links may lead, if not into the folder alone.
 
     Raises:
-        Unreadable: it is gone, may not be read, is empty, or has changed since.
+        Unreadable: it is gone, may not be read, is empty, has changed since, or became a link that leads elsewhere.
     """
     if file.data is not None:
         return file.data.encode()
     if not _is_local(folder):
         return _object(f"{folder}/{file.path}", file, source or Source())
     path = os.path.join(folder, file.path)
+    size = file.size
     try:
-        # Not blocking: where the file was made a fifo meanwhile, opening it would wait for ever.
-        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+        handle = _opened(path, folder, roots)
         try:
             facts = os.fstat(handle)
             regular = stat.S_ISREG(facts.st_mode)
-            data = os.read(handle, file.size + 1) if regular else b""
-            if not len(data) == file.size == facts.st_size:  # nearly always, one call has it all
-                data = _rest(handle, data, file.size + 1) if regular else b""
+            data = os.read(handle, size + 1) if regular else b""
+            if not len(data) == size == facts.st_size:  # nearly always, one call has it all
+                data = _rest(handle, data, size + 1) if regular else b""
         finally:
             os.close(handle)
     except OSError as error:
         raise Unreadable(path, error.strerror or str(error)) from error
     if not regular:
         raise Unreadable(path, "it is no file any more", changed=True)
-    if len(data) != file.size:
-        became = "more" if len(data) > file.size else len(data)
-        raise Unreadable(path, f"{file.size} bytes became {became}", changed=True)
+    if len(data) != size:
+        became = "more" if len(data) > size else len(data)
+        raise Unreadable(path, f"{size} bytes became {became}", changed=True)
     if facts.st_mtime_ns != file.mtime:
         raise Unreadable(path, "it was written to", changed=True)
     if not data and name.rpartition(".")[2] not in TEXTS:
         raise Unreadable(path, "it is empty")
     return data
+
+
+def _opened(path: str, folder: str, roots: Sequence[str] | None) -> int:
+    """A file, open. One that is a link is looked at again: it may have become one, or lead elsewhere, since.
+
+    Not blocking: where the file was made a fifo meanwhile, opening it would wait for ever.
+
+    Raises:
+        Unreadable: it leads out of the folder.
+    """
+    try:
+        return os.open(path, _FLAGS | os.O_NOFOLLOW)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+    if (why := leads_out(path, roots or allowed(folder, None))) is not None:
+        raise Unreadable(path, why)
+    return os.open(path, _FLAGS)
 
 
 def _object(url: str, file: File, source: Source) -> bytes:

@@ -27,7 +27,7 @@ from streampipe.folders.files import from_text, packed_size, to_text
 from streampipe.folders.layouts import CAPTIONS, PLAIN, Layout, with_caption
 from streampipe.folders.names import File, Found, Incomplete, Item, Row, Taken, extension, folded, group, simple
 from streampipe.folders.remote import RemoteWalk
-from streampipe.folders.walk import Few, Walk, seen_from
+from streampipe.folders.walk import Few, Walk, allowed, seen_from
 from streampipe.rng import derive
 from streampipe.source import Source, local_path
 from streampipe.tar import Limits
@@ -45,8 +45,9 @@ CREATE TABLE same(number INT, path TEXT, first TEXT);
 
 _Sample = tuple[str, str | None, int, int, int, str]
 """A row: key, what it has in common with others (None: the key), place, bytes, those of its main picture, files."""
-Sift = Callable[[str, list[Item]], Iterable[int | None]]
+Sift = Callable[[str, list[Item], Sequence[str]], Iterable[int | None]]
 """Of a run of a folder's samples, in the order of their keys: the part of the dataset that each belongs to; None: none.
+The folders come last that links may lead into.
 """
 
 
@@ -56,6 +57,7 @@ class Listing:
     def __init__(self, folder: str, layout: Layout) -> None:
         self.folder = folder
         self.layout = layout
+        self.roots: list[str] = []  # where links may lead
         self.samples = 0
         self.bytes = 0  # of all files
         self.fields: dict[str, int] = {}
@@ -152,6 +154,7 @@ def scan(
     try:
         listing._db.execute("BEGIN")
         roots = {role: os.fspath(root) for role, root in (beside or {}).items()}
+        listing.roots = [] if remote else allowed(folder, follow_symlinks, *roots.values())
         walk = partial(
             RemoteWalk if remote else Walk,
             note_broken=listing.note_broken,
@@ -393,7 +396,7 @@ def _sift(listing: Listing, sift: Sift) -> None:
 
     def parts() -> Iterator[tuple[int, int | None]]:
         for run in cut(items()):
-            for part in sift(listing.folder, run):
+            for part in sift(listing.folder, run, listing.roots):
                 yield numbers.popleft(), part
 
     db = listing._db

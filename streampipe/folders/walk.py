@@ -175,9 +175,9 @@ def _opened(folder: str) -> Iterator[int]:
         os.close(handle)
 
 
-def allowed(folder: str, follow: str | None) -> list[str]:
-    """Where the symbolic links of a folder may lead: to what is in it, and in the folder ``follow``."""
-    return [os.path.realpath(each) for each in (folder, follow) if each is not None]
+def allowed(*roots: str | None) -> list[str]:
+    """Where the symbolic links of a folder may lead: to what is in it, and in the folders that follow it."""
+    return [os.path.realpath(each) for each in roots if each is not None]
 
 
 def leads_out(path: str, roots: Iterable[str]) -> str | None:

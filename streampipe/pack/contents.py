@@ -16,6 +16,7 @@ from streampipe.decoding.movie import PICTURES
 from streampipe.errors import SampleError, ShardError, SourceError, StageError
 from streampipe.folders.files import Unreadable, digest_of_texts, from_text, packed_size, read_file
 from streampipe.folders.names import Item
+from streampipe.folders.walk import leads_out
 from streampipe.samplesource import RandomAccess, SampleSource
 from streampipe.source import Source, redact
 from streampipe.threads import ordered
@@ -62,6 +63,7 @@ class FilesOf:
     folder: str
     rows: Sequence[tuple[str, str]]
     source: Source | None = None  # what reads a folder of a store
+    roots: Sequence[str] = ()  # the folders that files of a local one may lie in, by any link
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -80,12 +82,28 @@ class FilesOf:
         return (Item(key, from_text(files)) for key, files in self.rows)
 
     def __iter__(self) -> Iterator[Loaded | Unreadable]:
-        yield from ordered(self._one, self._items(), 0 if self.source is None else THREADS)
+        if self.source is not None:
+            yield from ordered(self._one, self._items(), THREADS)
+            return
+        looked_at = set[str]()
+        for item in self._items():
+            why = self._strayed(item, looked_at)
+            yield self._one(item) if why is None else why
+
+    def _strayed(self, item: Item, looked_at: set[str]) -> Unreadable | None:
+        """Which of a sample's files lies in what has become a link out of the folder. Each folder is looked at once."""
+        for file in item.files.values():
+            below = file.path.rpartition("/")[0]
+            if below not in looked_at:
+                if (why := leads_out(os.path.join(self.folder, below), self.roots)) is not None:
+                    return Unreadable(os.path.join(self.folder, file.path), f"its folder is {why}")
+                looked_at.add(below)
+        return None
 
     def _one(self, item: Item) -> Loaded | Unreadable:
-        more = () if self.source is None else (self.source,)
+        folder, source, roots = self.folder, self.source, self.roots
         try:
-            fields = {name: read_file(self.folder, file, name, *more) for name, file in item.files.items()}
+            fields = {name: read_file(folder, file, name, source, roots) for name, file in item.files.items()}
         except Unreadable as error:
             return error
         return Loaded(item.key, fields, partial(self._path, item))

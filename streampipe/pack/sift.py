@@ -64,18 +64,20 @@ class Sift:
         self.parts.update(part for part in found if part is not None)
         return found
 
-    def of_folder(self, folder: str, items: list[Item]) -> Iterable[int | None]:
-        """The same for samples of a folder. What cannot be read stays: who packs it says what is wrong."""
+    def of_folder(self, folder: str, items: list[Item], roots: Sequence[str]) -> Iterable[int | None]:
+        """The same for samples of a folder, whose links may lead into ``roots``. What cannot be read stays: who packs it
+        says what is wrong.
+        """
 
         def read(file: File, name: str) -> bytes:
-            return read_file(folder, file, name, self._source)
+            return read_file(folder, file, name, self._source, roots)
 
         try:
             return self(facts_of(folder, items, read, self.columns))
         except Unreadable:
             if len(items) == 1:
                 return [0]
-            return [part for item in items for part in self.of_folder(folder, [item])]
+            return [part for item in items for part in self.of_folder(folder, [item], roots)]
 
     def name(self, part: int) -> str | None:
         """What a part is called: the size (height x width) of its bucket."""

@@ -82,7 +82,7 @@ class Files:
 
     def contents(self, start: int, count: int) -> FilesOf:
         """The files of a shard."""
-        return FilesOf(self.listing.folder, list(self.listing.rows(start, count)), self._source)
+        return FilesOf(self.listing.folder, list(self.listing.rows(start, count)), self._source, self.listing.roots)
 
     def why_broken(self) -> Iterator[tuple[str, str]]:
         """The files that cannot be packed."""

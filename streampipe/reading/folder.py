@@ -25,6 +25,7 @@ from streampipe.folders.facts import cut, facts_of, main_file
 from streampipe.folders.files import Unreadable, packed_size, read_file
 from streampipe.folders.layouts import layout_of
 from streampipe.folders.listing import shown
+from streampipe.folders.walk import allowed
 from streampipe.kinds import checked_class
 from streampipe.reading.numbered import Numbered
 
@@ -73,6 +74,7 @@ class Folder(Numbered):
         self.folder = os.path.abspath(os.path.expanduser(os.fspath(folder)))
         if not os.path.isdir(self.folder):
             raise ConfigError(f"{self.folder} is no folder; give the folder that holds the images")
+        self._roots = allowed(self.folder, follow_symlinks)
         listing = scan(
             self.folder,
             layout=layout_of(
@@ -127,7 +129,7 @@ class Folder(Numbered):
 
     def _read(self, file: File, name: str) -> bytes:
         try:
-            return read_file(self.folder, file, name)
+            return read_file(self.folder, file, name, None, self._roots)
         except Unreadable as error:
             what = f"changed since the folder was listed: {error.why}" if error.changed else f"is gone ({error.why})"
             raise SampleError(

@@ -231,10 +231,16 @@ def fifo(path):
     os.mkfifo(path)
 
 
+def lead_out(path):
+    """Of the same size and date, and somebody else's."""
+    path.symlink_to(path.rename(path.parents[1] / f"of_others_{path.name}"))
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
         (Path.unlink, "No such file"),
+        (lead_out, "cannot be read .a symbolic link out of the folder"),
         (shrink, "bytes became 1;"),
         (grow, "bytes became more;"),
         (fifo, "it is no file any more"),
@@ -261,6 +267,23 @@ def test_a_file_that_changes_between_finding_and_reading_stops_or_is_listed(tmp_
     summary = quiet(source, tmp_path / "out", on_error="skip")
     assert [(each.file, each.shard) for each in summary.skipped] == [(str(source / "002.jpg"), "00000.tar")]
     assert sorted(contents(tmp_path / "out")) == ["000", "sub/001", "sub/003"]
+
+
+def test_what_becomes_a_link_out_of_the_folder_is_not_read(tmp_path, monkeypatch):
+    source = folder_of(tmp_path / "in", 4)
+
+    def late(*args, **options):
+        listing = scan(*args, **options)
+        lead_out(source / "sub")
+        return listing
+
+    streamed = sp.Folder(source)
+    monkeypatch.setattr(sys.modules["streampipe.pack.find"], "scan", late)
+    with pytest.raises(sp.PackError, match=r"sub/001\.jpg cannot be read .its folder is a symbolic link out of the"):
+        quiet(source, tmp_path / "out")
+    lead_out(source / "000.jpg")
+    with pytest.raises(sp.SampleError, match=r"000\.jpg is gone .a symbolic link out of the folder"):
+        streamed.sample(0, 0)
 
 
 @contextmanager
@@ -326,10 +349,10 @@ def pack_and_tell(source, out):
     module = sys.modules["streampipe.pack.contents"]
     read = module.read_file
 
-    def slow(folder, file, name):
+    def slow(folder, file, name, *more):
         print(file.path, flush=True)
         time.sleep(0.02)
-        return read(folder, file, name)
+        return read(folder, file, name, *more)
 
     module.read_file = slow
     sp.pack(source, out, max_samples=4, progress=False)

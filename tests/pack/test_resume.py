@@ -164,11 +164,11 @@ def test_a_killed_worker_is_one_sentence_and_the_next_run_goes_on(tmp_path, monk
     module = sys.modules["streampipe.pack.contents"]
     really = module.read_file
 
-    def die_once(folder, file, name):
+    def die_once(folder, file, name, *more):
         if file.path.startswith("sub") and not mark.exists():
             mark.touch()
             os.kill(os.getpid(), signal.SIGKILL)
-        return really(folder, file, name)
+        return really(folder, file, name, *more)
 
     monkeypatch.setattr(module, "read_file", die_once)
     options = {"max_samples": 2, "num_workers": 2, "multiprocessing_context": "fork"}
