@@ -61,7 +61,10 @@ def recognise(data: Data, codecs: Iterable[Codec] = DEFAULT) -> Codec | None:
     ('jpeg', None)
     """
     head = bytes(data[:HEAD])
-    return next((each for each in codecs if each.recognises(head)), None)
+    for each in codecs:
+        if each.recognises(head):
+            return each
+    return None
 
 
 @lru_cache(maxsize=64)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
-from typing import NamedTuple
+from struct import Struct
 
 import numpy as np
 import simplejpeg
@@ -29,6 +29,7 @@ _SAYING = FRAMES | {0xE1, 0xE2, SCAN}  # segments that a header is read from
 _EXIF, _XMP, _ICC = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0", b"ICC_PROFILE\0"
 _SCALES = (1, 2, 4, 8)  # eighths: those at which the codec is fast
 _KEPT = 1 << 26  # bytes of a thread's buffer that it keeps
+_FRAME = Struct(">BHHB")  # of a frame header: precision, height, width, components
 _local = threading.local()
 
 
@@ -60,22 +61,24 @@ class Jpeg:
         """By walking the markers up to the first scan: a tenth of the time of opening it."""
         exif, xmp, frame, profile = [], None, None, False
         for each in segments(data, _SAYING):
-            if each.marker == 0xE2:
-                profile = profile or bytes(data[each.start : each.start + len(_ICC)]) == _ICC
-            elif each.marker == 0xE1:
-                body = bytes(data[each.start : each.end])
+            marker, start, end = each
+            if marker == SCAN:
+                if frame is not None:
+                    kind, precision, height, width, components = frame
+                    fast = kind in _HUFFMAN and precision == 8 and components in (1, 3)
+                    turned = orientation_of(b"".join(exif), xmp) if exif or xmp else 1
+                    scales = _SCALES if fast else (8,)
+                    return JpegHeader("JPEG", height, width, turned, scales, kind, components, profile)
+            elif marker == 0xE2:
+                profile = profile or bytes(data[start : start + len(_ICC)]) == _ICC
+            elif marker == 0xE1:
+                body = bytes(data[start:end])
                 if body.startswith(_EXIF):
                     exif.append(body[len(_EXIF) :])  # a long block goes on in the next segment
                 elif body.startswith(_XMP):
                     xmp = body[len(_XMP) :]
-            elif each.marker in FRAMES:
+            else:
                 frame = _frame(data, each)
-            elif each.marker == SCAN and frame is not None:
-                marker, precision, height, width, components = frame
-                fast = marker in _HUFFMAN and precision == 8 and components in (1, 3)
-                turned = orientation_of(b"".join(exif), xmp) if exif or xmp else 1
-                scales = _SCALES if fast else (8,)
-                return JpegHeader("JPEG", height, width, turned, scales, marker, components, profile)
         raise DecodeError(f"the JPEG image of {len(data)} bytes has a damaged header, or ends in it")
 
     def memory(self, header: ImageHeader, eighths: int) -> int:
@@ -136,20 +139,12 @@ def profile_in(data: Data) -> bytes | None:
     return b"".join(parts[i] for i in sorted(parts)) if parts and sorted(parts) == list(range(1, count + 1)) else None
 
 
-class _Frame(NamedTuple):
-    marker: int
-    precision: int
-    height: int
-    width: int
-    components: int
-
-
-def _frame(data: Data, each: Segment) -> _Frame | None:
-    if each.size < 6:
+def _frame(data: Data, each: Segment) -> tuple[int, int, int, int, int] | None:
+    """Of a frame header its marker, and precision, height, width and components; None where it says no size."""
+    if each.size < _FRAME.size:
         return None
-    body = bytes(data[each.start : each.start + 6])
-    height, width = int.from_bytes(body[1:3], "big"), int.from_bytes(body[3:5], "big")
-    return _Frame(each.marker, body[0], height, width, body[5]) if height and width else None
+    precision, height, width, components = _FRAME.unpack_from(data, each.start)
+    return (each.marker, precision, height, width, components) if height and width else None
 
 
 def _decode(data: Data, header: JpegHeader, wanted: Wanted, strict: bool = True) -> np.ndarray:

@@ -88,6 +88,9 @@ class Columns:
 
     def add(self, scalars: Mapping[str, Any], always: Collection[str] = ()) -> None:
         """The scalars of the next sample; NaN is no value. Those that are ``always`` columns are not many."""
+        if not scalars:
+            self.rows += 1
+            return
         held = self._held
         self._always.update(always)
         for name, value in scalars.items():

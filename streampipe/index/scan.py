@@ -13,7 +13,7 @@ from streampipe.errors import ConfigError, UnsupportedMember
 from streampipe.index.columns import Columns
 from streampipe.index.facts import scalars_of, seen_in
 from streampipe.index.known import Known, columns_beside
-from streampipe.index.table import NEEDS, SUMS, ShardIndex, make
+from streampipe.index.table import NEEDS, SUMS, ShardIndex, make_of
 from streampipe.samples import group
 from streampipe.source import Source, redact
 from streampipe.tar import BLOCK, Limits, Member, begun, compression_of, read_members, stream_members
@@ -184,7 +184,7 @@ class Rows:
         """The facts of the sample whose key came last; what the header of its main image says."""
         header, size, facts, others = seen_in(fields)
         self._sizes.append(size)
-        scalars = scalars_of(fields["json"]) if "json" in fields else {}
+        scalars = scalars_of(fields["json"]) if "json" in fields else _NONE
         known = self._known.get(self._keys[-1])
         found = {**known, **scalars, **facts, **others} if known or scalars or facts or others else _NONE
         self._columns.add(found, others)
@@ -199,20 +199,10 @@ class Rows:
 
     def to_index(self, facts: dict[str, Any], needs: set[str]) -> ShardIndex:
         """The index of the shard that has these samples."""
-        columns = zip(self._keys, self.spans, self.sums, self._fields, self._sizes, strict=True)
-        rows = [
-            {
-                "key": key,
-                "offset": start,
-                "size": size,
-                "crc32": crc32,
-                "fields": fields,
-                "width": width,
-                "height": height,
-            }
-            for key, (start, size), crc32, fields, (width, height) in columns
-        ]
-        return make(rows, self._columns, {**facts, NEEDS: sorted(needs)} if needs else facts)
+        starts, sizes = zip(*self.spans, strict=True) if self.spans else ((), ())
+        widths, heights = zip(*self._sizes, strict=True) if self._sizes else ((), ())
+        own = (self._keys, starts, sizes, self.sums, self._fields, widths, heights)
+        return make_of(own, self._columns, {**facts, NEEDS: sorted(needs)} if needs else facts)
 
 
 def _field_of(name: str, names: dict[str, str]) -> str | None:

@@ -184,9 +184,14 @@ def _fields(rows: Sequence[Sequence[Any]]) -> pa.Array:
 
 def make(rows: list[dict[str, Any]], columns: Columns, facts: Mapping[str, Any]) -> ShardIndex:
     """An index from its rows and from the columns of their json members."""
+    return make_of([[row[name] for row in rows] for name in OWN], columns, facts)
+
+
+def make_of(own: Sequence[Sequence[Any]], columns: Columns, facts: Mapping[str, Any]) -> ShardIndex:
+    """An index from its own columns, in their order, and from those of the json members."""
     arrays = {
-        name: _fields([row[name] for row in rows]) if kind is _FIELDS else pa.array([row[name] for row in rows], kind)
-        for name, kind in zip(OWN, _TYPES, strict=True)
+        name: _fields(values) if kind is _FIELDS else pa.array(values, kind)
+        for name, kind, values in zip(OWN, _TYPES, own, strict=True)
     }
     fields = [pa.field(name, array.type) for name, array in arrays.items()]
     added = columns.to_arrow()

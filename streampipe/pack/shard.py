@@ -107,7 +107,8 @@ def _add(
     stills: list[str],
 ) -> None:
     """Write a sample, and note the sha256 of its main image as it was found, and the orientation of what is written."""
-    if isinstance(found, Loaded):
+    digest: Digest | None = None
+    if isinstance(found, Loaded) and (task.sha256 or task.change or task.verify or task.unpickle):
         found, digest = _ready(found, hashes, task, stills)
     if isinstance(found, Unreadable):
         if task.on_error == "raise":

@@ -53,7 +53,7 @@ def header_bytes(name: str, size: int, mtime: int = 0, mode: int = 0o444) -> byt
     >>> len(header_bytes("0001.jpg", 5)), len(header_bytes("ü.jpg", 5))
     (512, 1536)
     """
-    raw = name.encode("utf-8")
+    raw = name.encode()
     if len(raw) <= 100 and size < _OCTAL_SIZE and name.isascii():  # nearly always
         return _ustar((b"", raw), size, mtime, mode, b"0")
     split = _split(raw)
@@ -93,8 +93,7 @@ def _ustar(name: tuple[bytes, bytes], size: int, mtime: int, mode: int, kind: by
     prefix, last = name
     digits = b"%011o" % size
     owner, time, rest, total = _always(mtime, mode, kind, prefix)
-    total += sum_of(last + digits)
-    return b"%b%b%b%b%06o\0 %b" % (last.ljust(100, b"\0"), owner, digits, time, total, rest)
+    return b"%b%b%b%b%06o\0 %b" % (last.ljust(100, b"\0"), owner, digits, time, total + sum_of(last + digits), rest)
 
 
 @lru_cache(16)
@@ -144,29 +143,33 @@ class TarWriter:
             raise ConfigError(f"sample {key!r} has no fields; there is nothing to write")
         if not 0 <= mtime < _OCTAL_SIZE:
             raise ConfigError(f"sample {key!r}: mtime is a number of seconds since 1970, not {mtime}")
-        payloads: dict[str, bytes] = {}
+        payloads: list[tuple[str, bytes]] = []
         for field, value in sorted(fields.items()):
             if field not in self._fields:
                 check_field(key, field)
                 if field not in JUNK_FIELDS:  # which are right under most keys, and not under all
                     self._fields.add(field)
-            payloads[field] = _payload(key, field, value)
+            payloads.append((field, value if type(value) is bytes else _payload(key, field, value)))
         start = at = self.offset
         places: dict[str, Field] = {}
         small: list[bytes] = []  # handed over together: each piece is a call of all that look at what is written
-        for field, payload in payloads.items():
+        for field, payload in payloads:
             size = len(payload)
             small.append(header := header_bytes(f"{key}.{field}", size, mtime))
-            places[field] = Field(at + len(header), size)
+            at += len(header)
+            places[field] = Field(at, size)
             if size <= _SMALL:
                 small.append(payload)
             else:
-                self._put(b"".join(small))
-                self._put(payload)
+                self._write(b"".join(small))
+                self._write(payload)
                 small.clear()
-            small.append(padding(size))
-            at += len(header) + size + -size % BLOCK
-        self._put(b"".join(small))
+            if more := -size % BLOCK:
+                small.append(bytes(more))
+            at += size + more
+        if small:
+            self._write(b"".join(small))
+        self.offset = at
         self._keys.add(key)
         return Written(key, start, self.offset - start, places)
 
