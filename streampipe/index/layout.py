@@ -13,7 +13,6 @@ from struct import Struct
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from streampipe.index.table import ShardIndex
 from streampipe.tar import BLOCK, Limits
@@ -44,7 +43,7 @@ class Layout:
         column = index.table.column
         starts, sizes = column("offset").to_numpy(), column("size").to_numpy()
         self.of_headers = index.sums_headers
-        sums = pc.fill_null(pc.cast(column("crc32"), pa.int64()), _NO_SUM).to_numpy()
+        sums = _filled(column("crc32").cast(pa.int64()), _NO_SUM)
         keys = _whole(column("key")).cast(pa.large_string())
         _, key_bounds, text = keys.buffers()
         self.text = b"" if text is None else text.to_pybytes()
@@ -65,10 +64,6 @@ class Layout:
     def rows(self, numbers: range) -> Iterator[Row]:
         """Where samples are that follow each other."""
         return _ROW.iter_unpack(memoryview(self._rows)[64 * numbers.start : 64 * numbers.stop])
-
-    def spans(self, numbers: range) -> tuple[tuple[int, ...], ...]:
-        """Of samples that follow each other: where each begins and ends, its checksum, where its key does."""
-        return tuple(zip(*self.rows(numbers), strict=True))[:5]
 
     def each(self, numbers: range) -> Iterator[tuple[int, ...]]:
         """``places`` of samples that follow each other, where all have as many fields."""
@@ -93,13 +88,13 @@ class Layout:
 
     def _read_fields(self, fields: pa.ListArray, limits: Limits) -> tuple[np.ndarray, np.ndarray]:
         """Keep the fields' places. Where those of each sample begin among all, and which samples are plain."""
-        counts = pc.fill_null(pc.list_value_length(fields), 0).to_numpy().astype(np.int64)
+        counts = _filled(fields.value_lengths(), 0).astype(np.int64)
         bounds = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
         flat = fields.flatten()
         names = flat.field("name").dictionary_encode()
-        codes = pc.fill_null(names.indices, 0).to_numpy()
-        starts = pc.fill_null(flat.field("offset"), 0).to_numpy()
-        sizes = pc.fill_null(flat.field("size"), -1).to_numpy()
+        codes = _filled(names.indices, 0)
+        starts = _filled(flat.field("offset"), 0)
+        sizes = _filled(flat.field("size"), -1)
         self._names: list[str] = names.dictionary.to_pylist() or [""]
         sample = np.repeat(np.arange(len(self)), counts)
         good = ~np.isin(codes, [i for i, each in enumerate(self._names) if not _is_usual(each)])
@@ -111,7 +106,7 @@ class Layout:
         begins = np.where(plain[sample], starts - self.offsets[sample], 0)
         ends = begins + np.where(plain[sample], sizes, 0)
         self._places = np.stack([begins, ends], axis=1).astype(np.int32).tobytes()
-        self._codes = memoryview(codes.astype(np.uint8 if len(self._names) <= 256 else np.int32))
+        self._codes = codes.astype(np.uint8 if len(self._names) <= 256 else np.int32).data
         self._names_of_all = self._of_all(counts, codes)
         return bounds, plain
 
@@ -126,6 +121,11 @@ class Layout:
 def _struct(fields: int) -> Struct:
     """Where so many fields begin and end."""
     return _PLACES[fields] if fields < len(_PLACES) else Struct(f"={2 * fields}i")
+
+
+def _filled(column: pa.Array | pa.ChunkedArray, missing: int) -> np.ndarray:
+    """The numbers of a column, one in the place of those that are missing."""
+    return np.asarray((column.fill_null(missing) if column.null_count else column).to_numpy())
 
 
 def _whole(column: pa.ChunkedArray) -> pa.Array:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import zlib
 from copy import copy
+from functools import partial
 from itertools import islice
 from typing import NamedTuple, Protocol
 
@@ -36,7 +37,8 @@ class Select(Protocol):
     def __call__(self, index: ShardIndex) -> np.ndarray: ...
 
 
-_AT_ONCE = 256  # places that are found in one go, where batches are small
+_AT_ONCE = 1024  # places that are found in one go, where batches are small
+_place = partial(tuple.__new__, Place)  # of a tuple of five
 
 
 class Size(NamedTuple):
@@ -200,7 +202,7 @@ class RankPlaces:
     def _find(self, steps: range) -> None:
         """Find the places of these steps."""
         positions, slots = self._read.several(steps)
-        found = (Place(shard, number, self._epoch) for shard, number in self._stream.find(positions))
+        found = (_place((shard, number, self._epoch, 0, None)) for shard, number in self._stream.find(positions))
         self._ahead = {step: list(islice(found, each)) for step, each in zip(steps, slots, strict=True)}
 
 

@@ -180,7 +180,7 @@ class EpochOrder:
     def __init__(self, lanes: Lanes, seed: int) -> None:
         self.lanes = lanes
         self.seed = seed
-        self._pieces: dict[int, tuple[int, int, np.ndarray]] = {}  # a lane's start, its piece's first draw, the piece
+        self._pieces: dict[int, tuple[int, int, memoryview]] = {}  # a lane's start, its piece's first draw, the piece
 
     def batch(self, t: int) -> np.ndarray:
         """Positions in the epoch's stream of the samples of global batch ``t``, slot by slot."""
@@ -195,10 +195,7 @@ class EpochOrder:
         lane, item = self.lanes.at(numbers)
         if not self.lanes.window:
             return np.asarray(lane * self.lanes.samples // self.lanes.number + item)
-        out = np.empty(len(lane), np.int64)
-        for i, (each, draw) in enumerate(zip(lane.tolist(), item.tolist(), strict=True)):
-            out[i] = self._draw(each, draw)
-        return out
+        return np.array([self._draw(*each) for each in zip(lane.tolist(), item.tolist(), strict=True)], np.int64)
 
     def _draw(self, lane: int, draw: int) -> int:
         start, first, piece = self._pieces.get(lane, _NOTHING)
@@ -208,12 +205,12 @@ class EpochOrder:
             start, end = self.lanes.bounds(lane)
             last = min(first + step, end - start)
             seed = lane_seed(self.seed, lane)
-            piece = window_slice(end - start, self.lanes.window, seed, first, last).astype(np.int32)
+            piece = window_slice(end - start, self.lanes.window, seed, first, last).astype(np.int32).data
             self._pieces[lane] = (start, first, piece)
         return start + int(piece[draw - first])
 
 
-_NOTHING = (0, 0, np.empty(0, np.int32))
+_NOTHING = (0, 0, memoryview(b""))
 
 
 def batch_seed(seed: int, epoch: int) -> int:

@@ -7,7 +7,7 @@ is compared with those. Only what has none, or is no plain sample, or whose head
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import islice
 
@@ -17,7 +17,7 @@ from streampipe.checksum import crc32, headers_crc32
 from streampipe.context import Position, Sample
 from streampipe.errors import CorruptShard, IndexMismatch, ShardError
 from streampipe.index import ShardIndex
-from streampipe.index.layout import Layout
+from streampipe.index.layout import Layout, Row
 from streampipe.index.table import BYTES
 from streampipe.plan.clips import PIECE, numbered
 from streampipe.plan.dataset import Dataset
@@ -157,28 +157,29 @@ class IndexedShard:
             other += step
         return None
 
-    def reach(self, rows: range) -> tuple[int, int]:
-        """Where the bytes of rows are that lie behind each other."""
-        first = self._layout.row(rows[0])
-        return first[0], first[1] if len(rows) == 1 else self._layout.row(rows[-1])[1]
-
-    def following(self, places: Sequence[Place], most: int) -> range:
-        """The rows of the first of some places, and of those that lie right behind it: ``most`` bytes, or one row."""
+    def following(self, places: Sequence[Place], most: int) -> tuple[int, list[Row]]:
+        """The row of the first of some places, and where it and those are that lie right behind it: ``most`` bytes, or
+        one row.
+        """
         shard, first, epoch, part, _ = places[0]
-        row, number, kept = self.row(first), 1, self.kept
-        start, end = self.span(row)
-        if end - start < most and len(places) > 1:
-            rows = self._layout.rows(range(row + 1, min(row + len(places), len(self._layout))))
-            for found, place in zip(rows, islice(places, 1, None), strict=False):
-                if found[0] != end or found[1] - start > most or place[1] != first + number:
-                    break
-                if place[0] != shard or place[2] != epoch or place[3] != part:
-                    break
-                if kept is not None and kept[first + number] != row + number:  # what lies between is not kept
-                    break
-                end = found[1]
-                number += 1
-        return range(row, row + number)
+        layout, kept = self._layout, self.kept
+        row = first if kept is None else int(kept[first])
+        found = [layout.row(row)]
+        start, end = found[0][:2]
+        if len(places) == 1 or places[1].number != first + 1 or places[1].shard != shard or end - start >= most:
+            return row, found
+        rows = layout.rows(range(row + 1, min(row + len(places), len(layout))))
+        for each, place in zip(rows, islice(places, 1, None), strict=False):
+            number = len(found)
+            if each[0] != end or each[1] - start > most or place[1] != first + number:
+                break
+            if place[0] != shard or place[2] != epoch or place[3] != part:
+                break
+            if kept is not None and kept[first + number] != row + number:  # what lies between is not kept
+                break
+            end = each[1]
+            found.append(each)
+        return row, found
 
     def sample(self, row: int, data: Data, epoch: int, views: bool = False) -> Sample:
         """The sample of its bytes; see ``slices``.
@@ -187,33 +188,32 @@ class IndexedShard:
             IndexMismatch: there is another sample at that place.
             CorruptShard: its bytes are not those that the index has a checksum of.
         """
-        found = self.slices(range(row, row + 1), data, epoch, views)[0]
+        found = self.slices(row, [self._layout.row(row)], data, epoch, views)[0]
         if isinstance(found, ShardError):
             raise found
         return as_sample(found)
 
-    def run(self, rows: range, data: bytes, epoch: int, views: bool = False) -> Run | None:
-        """The samples whose bytes ``data`` is, column by column, where all of the shard are plain and have the same
-        fields, and these are as they were indexed; else None, and ``slices`` tells them apart.
+    def run(self, row: int, rows: Sequence[Row], data: bytes, epoch: int, views: bool = False) -> Run | None:
+        """The samples from ``row`` on whose bytes ``data`` is, column by column, where all of the shard are plain and
+        have the same fields, and these are as they were indexed; else None, and ``slices`` tells them apart.
         """
         layout, text = self._layout, self._layout.text
         if layout.usual is None:
             return None
-        starts, ends, sums, key_starts, key_ends = layout.spans(rows)
-        base, whole = starts[0], memoryview(data)
+        starts, ends, sums, key_starts, key_ends, *_ = zip(*rows, strict=True)
+        numbers, base, whole = range(row, row + len(rows)), starts[0], memoryview(data)
         shifts = [start - base for start in starts]
         if layout.of_headers:
-            places = layout.each(rows)
             found = [
                 headers_crc32(whole[shift : end - base], place[::2], place[1::2])
-                for shift, end, place in zip(shifts, ends, places, strict=True)
+                for shift, end, place in zip(shifts, ends, layout.each(numbers), strict=True)
             ]
         else:
             found = [crc32(whole[shift : end - base]) for shift, end in zip(shifts, ends, strict=True)]
         if tuple(found) != sums:
             return None
         keys = [text[start:end] for start, end in zip(key_starts, key_ends, strict=True)]
-        columns = list(zip(*layout.each(rows), strict=True))
+        columns = list(zip(*layout.each(numbers), strict=True))
         for key, shift, first in zip(keys, shifts, columns[0], strict=True):
             if not data.startswith(key + b".", shift + first - BLOCK):
                 return None
@@ -222,11 +222,39 @@ class IndexedShard:
             [given[shift + start : shift + end] for shift, start, end in zip(shifts, *places, strict=True)]
             for places in zip(columns[::2], columns[1::2], strict=True)
         ]
-        positions = [_position((epoch, self.number, row)) for row in rows]
+        positions = [_position((epoch, self.number, each)) for each in numbers]
         return Run([key.decode() for key in keys], [self.shown] * len(rows), positions, layout.usual, fields)
 
-    def slices(self, rows: range, data: Data, epoch: int, views: bool = False) -> list[Sliced | Sample | ShardError]:
-        """The samples whose bytes ``data`` is; an error stands where its sample would.
+    def by_field(self, row: int, where: Row, read: Callable[[int, int], bytes], epoch: int) -> Sliced | None:
+        """A plain sample that is as it was indexed, each field read into its own memory and not cut out of what was
+        read: so large ones are copied once. None: it is none, and ``slices`` says what it is.
+        """
+        at, behind, checksum, key_at, key_end, first, last, plain = where
+        if not plain or checksum < 0:
+            return None
+        layout, key = self._layout, self._layout.text[key_at:key_end]
+        places, fields, done, found = layout.places(first, last), list[bytes](), 0, 0
+        for start, end in zip(places[::2], places[1::2], strict=True):
+            header, field = read(at + done, at + start), read(at + start, at + end)
+            if not fields and not header.startswith(key + b".", len(header) - BLOCK):
+                return None
+            found = crc32(header, found)
+            if not layout.of_headers:
+                found = crc32(field, found)
+            fields.append(field)
+            done = end + (-end & (BLOCK - 1)) if layout.of_headers else end
+        if not layout.of_headers:
+            found = crc32(read(at + done, behind), found)
+        if found != checksum:
+            return None
+        return _sliced(
+            (key.decode(), self.shown, _position((epoch, self.number, row)), layout.names(first, last), fields)
+        )
+
+    def slices(
+        self, row: int, rows: Sequence[Row], data: Data, epoch: int, views: bool = False
+    ) -> list[Sliced | Sample | ShardError]:
+        """The samples from ``row`` on whose bytes ``data`` is; an error stands where its sample would.
 
         Fields are bytes; with ``views`` they may be views of ``data``.
 
@@ -238,12 +266,8 @@ class IndexedShard:
         given = whole if views else data
         copied = not views and type(data) is not bytes  # slices of it are no bytes
         found: list[Sliced | Sample | ShardError] = []
-        base = -1
-        for row, (at, behind, checksum, key_at, key_end, first, last, plain) in zip(
-            rows, layout.rows(rows), strict=True
-        ):
-            if base < 0:
-                base = at
+        base = rows[0][0]
+        for number, (at, behind, checksum, key_at, key_end, first, last, plain) in enumerate(rows, row):
             shift, key = at - base, text[key_at:key_end]
             own = whole[shift : behind - base]
             if checksum >= 0 and not of_headers and crc32(own) != checksum:
@@ -257,13 +281,13 @@ class IndexedShard:
                 or data[name : name + len(key) + 1] != key + b"."  # of an extended header, or of another sample
                 or (of_headers and headers_crc32(own, starts, ends) != checksum)
             ):
-                found.append(self._parsed(row, own, epoch, views))
+                found.append(self._parsed(number, own, epoch, views))
                 continue
             fields = [given[shift + start : shift + end] for start, end in zip(starts, ends, strict=True)]
             if copied:
                 fields = [bytes(each) for each in fields]
             found.append(
-                _sliced((key.decode(), url, _position((epoch, shard, row)), layout.names(first, last), fields))
+                _sliced((key.decode(), url, _position((epoch, shard, number)), layout.names(first, last), fields))
             )
         return found
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -30,6 +31,7 @@ _PLACES = 64  # that are looked at together, where steps have fewer
 _AT_ONCE = 512 << 10
 """Bytes that are read at once where samples lie one behind the other: what a processor keeps near itself. With 128 kB a
 sample of 40 kB costs a fourth more, with 1 MB as much."""
+_LARGE = 128 << 10  # bytes of a sample whose fields are read one by one: smaller ones are copied sooner than asked for
 _FILES = 256
 
 
@@ -51,18 +53,25 @@ class OpenShards:
 
         An error stands where its sample would. Who keeps a view keeps all that was read at once.
         """
+        epoch = places[0].epoch
         try:
             shard, file = self._opened(dataset, places[0])
-            rows = shard.following(places, _AT_ONCE)
-            data = file.watched(*shard.reach(rows), self._disk)
+            row, rows = shard.following(places, _AT_ONCE)
+            start, end = rows[0][0], rows[-1][1]
+            if end - start >= _LARGE and len(rows) == 1 and not views and not shard.of_clips:
+                alone = shard.by_field(row, rows[0], partial(file.watched, tally=self._disk), epoch)
+                if alone is not None:
+                    self._reading.given += 1
+                    return [alone]
+            data = file.watched(start, end, self._disk)
         except ShardError as error:
             return [error] if len(places) == 1 else self.samples(dataset, places[:1], views)
-        run = shard.run(rows, data, places[0].epoch, views) if len(rows) > 1 and not shard.of_clips else None
+        run = shard.run(row, rows, data, epoch, views) if len(rows) > 1 and not shard.of_clips else None
         if run is not None:
             self._reading.given += len(rows)
             return run
-        found = shard.slices(rows, data, places[0].epoch, views)
-        self._reading.given += sum(not isinstance(each, ShardError) for each in found)
+        found = shard.slices(row, rows, data, epoch, views)
+        self._reading.given += sum([not isinstance(each, ShardError) for each in found])
         if not shard.of_clips:
             return found
         return [

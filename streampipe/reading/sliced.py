@@ -37,8 +37,10 @@ class Run:
     def __len__(self) -> int:
         return len(self.keys)
 
-    def __iter__(self) -> Iterator[Sliced]:
-        return map(Sliced, self.keys, self.urls, self.positions, repeat(self.names), zip(*self.fields, strict=True))
+    def __iter__(self) -> Iterator[Sample]:
+        names = ("__key__", "__url__", "__position__", *self.names)
+        values = zip(self.keys, self.urls, self.positions, *self.fields, strict=True)
+        return map(dict, map(zip, repeat(names), values))
 
     def __getitem__(self, which: slice) -> Run:
         fields = [each[which] for each in self.fields]

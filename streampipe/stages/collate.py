@@ -93,7 +93,9 @@ def _column(name: str, values: list[Any], keys: Sequence[Any], pad: Pad | None) 
     first, padded = values[0], pad is not None and name in pad
     if padded:
         values = of_lists(values)
-    if any(isinstance(value, (np.ndarray, torch.Tensor)) for value in values):
+    of_each_type = {type(value): value for value in values}.values()  # mostly one: to ask all of them takes longer
+    arrays = any(isinstance(value, (np.ndarray, torch.Tensor)) for value in of_each_type)
+    if arrays:
         values = [_tensor(name, value, key) for value, key in zip(values, keys, strict=True)]
         if (made := joined(values)) is not None:
             return made
@@ -105,7 +107,7 @@ def _column(name: str, values: list[Any], keys: Sequence[Any], pad: Pad | None) 
             if not isinstance(value, DeferredImage) or value.size != first.size:
                 raise _unlike(name, first, keys[0], value, key)
         return DeferredBatch.of(values, empty)
-    lead = next((i for i, value in enumerate(values) if isinstance(value, torch.Tensor)), None)
+    lead = next((i for i, value in enumerate(values) if isinstance(value, torch.Tensor)), None) if arrays else None
     if lead is None:
         if padded:
             raise StageError(
