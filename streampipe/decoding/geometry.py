@@ -9,7 +9,7 @@ an orientation or a flip turns it, and an image that was decoded at full scale b
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import ceil, floor
 from typing import NamedTuple
 
@@ -73,8 +73,7 @@ _TURNS = {  # by EXIF orientation
 }
 
 
-@dataclass(frozen=True)
-class Cut:
+class Cut(NamedTuple):
     """A box of a stored image, and what becomes of it.
 
     The box need not lie on whole pixels. ``out_height`` and ``out_width`` are before turning.
@@ -109,11 +108,10 @@ class Cut:
     @property
     def at_full_scale(self) -> Cut:
         """The same for an image that is decoded at full scale."""
-        return self if self.eighths == 8 else replace(self, eighths=8)
+        return self if self.eighths == 8 else self._replace(eighths=8)
 
 
-@dataclass(frozen=True)
-class Geometry:
+class Geometry(NamedTuple):
     """How a picture is brought to ``target``: the box of it that is resized, and whether the result is flipped.
 
     Sizes are (height, width). ``size`` and the box are those of the picture as shown, after EXIF orientation.
@@ -223,11 +221,10 @@ def decide(
     ((500, 800), (0, 150))
     """
     zoom = zoom_of(size, target) / share
-    wanted = [edge / zoom for edge in target]
-    step = 8 // _eighths((wanted[0], wanted[1]), target, margin)
-    (top, height), (left, width) = (
-        _place(whole, part, at, step) for whole, part, at in zip(size, wanted, position, strict=True)
-    )
+    rows, columns = target[0] / zoom, target[1] / zoom
+    step = 8 // _eighths((rows, columns), target, margin)
+    top, height = _place(size[0], rows, position[0], step)
+    left, width = _place(size[1], columns, position[1], step)
     return Geometry(size, target, top, left, height, width, flipped, share, rounding)
 
 
@@ -256,8 +253,10 @@ def resized(size: Size, target: Size, rounding: str = "round", share: float = 1.
     ((512, 684), (512, 683))
     """
     zoom = zoom_of(size, target) / share
-    edges = [int(edge * zoom + 1e-9) if rounding == "truncate" else round(edge * zoom) for edge in size]
-    return max(target[0], edges[0]), max(target[1], edges[1])
+    rows, columns = size[0] * zoom, size[1] * zoom
+    if rounding == "truncate":
+        return max(target[0], int(rows + 1e-9)), max(target[1], int(columns + 1e-9))
+    return max(target[0], round(rows)), max(target[1], round(columns))
 
 
 def whole(stored: Size, orientation: int = 1, flipped: bool = False) -> Cut:
@@ -284,5 +283,8 @@ def _eighths(box: tuple[float, float], out: Size, margin: float | None) -> int:
     """The smallest scale, in eighths, at which a box is still ``margin`` times its target."""
     if margin is None:
         return 8
-    enough = margin * max(out[0] / box[0], out[1] / box[1]) * 8
-    return next((k for k in _SCALES if k >= enough - 1e-9), 8)
+    enough = margin * max(out[0] / box[0], out[1] / box[1]) * 8 - 1e-9
+    for eighths in _SCALES:
+        if eighths >= enough:
+            return eighths
+    return 8

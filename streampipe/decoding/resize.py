@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from math import floor
 from typing import Any
 
@@ -25,10 +24,11 @@ FILTERS = {
 """Those of Pillow; an area is what its box filter means."""
 _ALONE = 32767
 """The most numbers that torch works on in one thread: to wake others for an image costs more than it brings."""
-_KERNELS: dict[str, Any] = {
-    "bicubic": torch.ops.aten._upsample_bicubic2d_aa,
-    "bilinear": torch.ops.aten._upsample_bilinear2d_aa,
+_KERNELS: dict[str, Any] = {  # what torch.nn.functional.interpolate calls; by torch.ops a call costs a third more
+    "bicubic": torch._C._nn._upsample_bicubic2d_aa,
+    "bilinear": torch._C._nn._upsample_bilinear2d_aa,
 }
+_AS_IT_IS = Turn()
 
 
 def resize(
@@ -72,14 +72,13 @@ def resize(
     if not (fast and starts_whole and interpolation in _KERNELS) or ignored:
         start = (max(0.0, left - x), max(0.0, top - y))
         return _deliver(_chw(_by_pillow(box, start, (width, height), target, interpolation)), cut.turn, out)
-    in_place = out is not None and not any(cut.turn) and _is_hwc(out)
-    slot = out if in_place and out is not None else _empty((*target, pixels.shape[2]), np.uint8)
-    scales = cut.out_height / height, cut.out_width / width
+    channels, turned = pixels.shape[2], cut.turn != _AS_IT_IS
+    in_place = out is not None and not turned and _is_hwc(out, (*target, channels))
+    slot = out if in_place and out is not None else _empty((*target, channels), np.uint8)
     whole = np.ascontiguousarray(box)  # torch would copy it in several threads, which cost more than they bring
-    _KERNELS[interpolation].out(_chw(whole)[None], target, False, *scales, out=slot[None])
-    if in_place or (out is None and not any(cut.turn)):
-        return slot
-    return _deliver(slot, cut.turn, out)
+    batch = torch.from_numpy(whole[None]).permute(0, 3, 1, 2)
+    _KERNELS[interpolation](batch, target, False, target[0] / height, target[1] / width, out=slot[None])
+    return slot if in_place or (out is None and not turned) else _deliver(slot, cut.turn, out)
 
 
 def turn(image: torch.Tensor, how: Turn) -> torch.Tensor:
@@ -146,7 +145,7 @@ def _on_canvas(
     canvas.copy_(torch.tensor(fill[:channels], dtype=canvas.dtype, device="cpu")[:, None, None].expand(canvas.shape))
     top, left = (height - rows) // 2, (width - columns) // 2
     inner = canvas[:, top : top + rows, left : left + columns]
-    resize(pixels, replace(cut, canvas=None), interpolation, inner, fast)
+    resize(pixels, cut._replace(canvas=None), interpolation, inner, fast)
     return canvas
 
 
@@ -158,5 +157,7 @@ def _chw(pixels: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
-def _is_hwc(image: torch.Tensor) -> bool:
-    return image.permute(1, 2, 0).is_contiguous()
+def _is_hwc(image: torch.Tensor, shape: tuple[int, int, int]) -> bool:
+    """Whether an image lies in memory as height x width x channels of that shape do."""
+    height, width, channels = shape
+    return image.shape == (channels, height, width) and image.stride() == (1, width * channels, channels)

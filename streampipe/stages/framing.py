@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from numbers import Real
 from typing import Any, NamedTuple, TypeVar
@@ -217,7 +217,7 @@ class Framing:
                 geometry = lead.geometry
                 if geometry is not None:
                     self._check_shape(name, sizes[name], geometry)
-                    geometry = replace(geometry, flipped=flipped)
+                    geometry = geometry._replace(flipped=flipped)
                 found[name] = Frame(geometry, flipped, leads=False)
                 continue
             target = self.target(told, name)
