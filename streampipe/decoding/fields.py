@@ -59,6 +59,7 @@ def says_image(name: str) -> bool | None:
     return False if extension in _DECODERS or extension in UNSAFE or extension == "gz" else None
 
 
+@lru_cache(1024)
 def is_mask(name: str) -> bool:
     """Whether a field's name says that its pixels are labels, of which no mean can be taken: ``mask``, ``seg.png``."""
     return not MASKS.isdisjoint(name.lower().split("."))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any
 
 _NUMBERED = re.compile(r"(.+)\.(\d+)\.image", re.DOTALL)
@@ -18,6 +19,7 @@ class Images(list[Any]):
     """
 
 
+@lru_cache(1024)
 def place_of(name: str) -> str:
     """An image's name without its format: what its size, and what was done to it, go by.
 
@@ -55,7 +57,7 @@ def list_of(name: str) -> str | None:
 
 def apart(sample: Mapping[str, Any]) -> Mapping[str, Any]:
     """The sample with each of several images as a field of its own, ``ref.0.image``, in their place."""
-    if not any(type(value) is Images for value in sample.values()):
+    if Images not in map(type, sample.values()):
         return sample
     found: dict[str, Any] = {}
     for name, value in sample.items():
@@ -65,9 +67,9 @@ def apart(sample: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def together(sample: dict[str, Any], whole: Mapping[str, Any]) -> dict[str, Any]:
     """The opposite: fields as in ``whole``, and what was noted of each of several images as a list."""
-    lists = {name: len(value) for name, value in whole.items() if type(value) is Images}
-    if not lists:
+    if Images not in map(type, whole.values()):
         return sample
+    lists = {name: len(value) for name, value in whole.items() if type(value) is Images}
     rest, found = dict(sample), dict[str, Any]()
     for name in whole:
         if name in lists:

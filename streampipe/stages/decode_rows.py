@@ -53,7 +53,7 @@ def decode_rows(
         sample, images, block, number = each
         rows = {name: row for name in images if (row := block.row(name, number)) is not None}
         result = decoder.attempt(sample, rows)
-        if arrays and isinstance(result, dict):
+        if arrays and isinstance(result, dict) and Unread in map(type, result.values()):
             for name, value in result.items():
                 if type(value) is Unread:
                     result[name] = owned(value) if name in replaced else _copied(block, name, number, value)

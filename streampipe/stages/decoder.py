@@ -24,7 +24,7 @@ from streampipe.decoding import (
     is_mask,
     unwrapped,
 )
-from streampipe.decoding.arrays import owned
+from streampipe.decoding.arrays import Unread, owned
 from streampipe.decoding.clip import Clip
 from streampipe.decoding.extensions import extension_of
 from streampipe.decoding.fields import decode_by_name
@@ -143,7 +143,7 @@ class FieldDecoder:
             if isinstance(found, (EncodedImage, EncodedVideo)):
                 images[name] = found
             decoded[name] = found  # an image's place among the fields, until its pixels come
-        if images and self.unread:  # functions of the user's may look at them
+        if images and self.unread and Unread in map(type, decoded.values()):  # functions of the user's may look at them
             decoded = {name: owned(value) for name, value in decoded.items()}
         if images and not self._decode_images(decoded, images, rows or {}):
             counters.add(self.run.stage, TOO_SMALL, 0, key_of(sample))
@@ -155,8 +155,7 @@ class FieldDecoder:
         if not self._own(name):
             if clip is not None and is_video_field(name, data):
                 return EncodedVideo(data, clip, max_pixels=self.max_pixels, memory=self.memory)
-            inner = name.lower().removesuffix(".gz")
-            if inner != name.lower() and not self._own(inner):
+            if name[-3:].lower() == ".gz" and not self._own(name[:-3].lower()):
                 name, data = unwrapped(name, data)
             if is_image_field(name, data, self.codecs):
                 return EncodedImage(data, max_pixels=self.max_pixels, codecs=self.codecs, memory=self.memory)
@@ -167,7 +166,7 @@ class FieldDecoder:
     def _decode_images(self, sample: Sample, images: dict[str, Encoded], rows: Rows) -> bool:
         """Put the images' pixels into the sample, and the record of their geometry; False to drop the sample."""
         framing = self.framing
-        videos = [name for name, image in images.items() if isinstance(image, EncodedVideo)]
+        videos = [name for name, image in images.items() if type(image) is EncodedVideo]
         main = main_video(videos) if videos else main_of(sample, images)
         here = images.get(main)
         if here is not None:

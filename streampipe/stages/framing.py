@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from numbers import Real
 from typing import Any, NamedTuple, TypeVar
 
+import numpy as np
 import torch
 
 from streampipe.context import Run, Sample, where
@@ -65,6 +66,9 @@ class Framed(NamedTuple):
 
     flipped: bool = False
     fields: tuple[str, ...] = ()
+
+
+_NOT_FRAMED = Framed()
 
 
 class Frame(NamedTuple):
@@ -139,6 +143,31 @@ class Framing:
         return MARGIN if self.margin == "default" else self.margin  # type: ignore[return-value]
 
     @cached_property
+    def _sizes(self) -> Mapping[str, OneSize]:
+        """The sizes by field, if these are by field."""
+        return self.size if isinstance(self.size, Mapping) else {}
+
+    @cached_property
+    def _size(self) -> Size | Area | None:
+        """The one size for all, if it is one."""
+        return None if isinstance(self.size, Mapping) else _whole(self.size)
+
+    @cached_property
+    def _interpolations(self) -> Mapping[str, str] | None:
+        """The interpolations by field, if these are by field."""
+        return self.interpolation if isinstance(self.interpolation, Mapping) else None
+
+    @cached_property
+    def _is_idle(self) -> bool:
+        """Whether nothing was asked for that needs a size."""
+        return self.crop == "center" and self.scale == (1.0, 1.0) and not self.flip and self.upscale == "allow"
+
+    @cached_property
+    def _draws(self) -> bool:
+        """Whether anything is random."""
+        return self.crop == "random" or bool(self.flip) or self.scale[0] < self.scale[1]
+
+    @cached_property
     def _choices(self) -> Run:
         """The run that random choices are made in: all framing stages of a chain make the same ones."""
         return self.run.in_stage(_CHOICES)
@@ -146,51 +175,49 @@ class Framing:
     @cached_property
     def _options_by_name(self) -> tuple[Unseen, ...]:
         """The options that may name a field which no sample has. A mask may be made here (``alpha="mask"``)."""
-        size = self.size if isinstance(self.size, Mapping) else {}
-        of_fields = self.interpolation if isinstance(self.interpolation, Mapping) else {}
-        given = (("size", size.keys()), ("interpolation", of_fields.keys() - {"mask"}))
+        of_fields = self._interpolations or {}
+        given = (("size", self._sizes.keys()), ("interpolation", of_fields.keys() - {"mask"}))
         return tuple(unseen(self.run, option, names) for option, names in given if names)
 
     def has_own_size(self, name: str, sample: Mapping[str, Any]) -> bool:
         """Whether a field has a size that is not the main image's: the stage's own, or one that ``bucket`` gave it."""
-        return place_of(name) in others_of(sample) or self._is_named(name)
+        others = others_of(sample)
+        return (bool(others) and place_of(name) in others) or self._is_named(name)
 
     def _is_named(self, name: str) -> bool:
-        return isinstance(self.size, Mapping) and (name in self.size or name.partition(".")[0] in self.size)
+        return bool(self._sizes) and (name in self._sizes or name.partition(".")[0] in self._sizes)
 
     def target(self, sample: Mapping[str, Any], name: str) -> Size | Area | None:
         """The size to reach: the field's or the stage's own, or the one that the sample was given by ``bucket``."""
-        size, others = self.size, others_of(sample)
-        if place_of(name) in others:
+        others = others_of(sample)
+        if others and place_of(name) in others:
             if self._is_named(name):
                 raise ConfigError(
                     f"{self.run.stage}: {name!r} has a size from bucket, and one from size=: leave one of them out"
                 )
             return others[place_of(name)]
-        if isinstance(size, Mapping):
-            if self._is_named(name):
-                return _whole(size[name] if name in size else size[name.partition(".")[0]])
-        elif size is not None:
-            return _whole(size)
+        if self._size is not None:
+            return self._size
+        if self._is_named(name):
+            return _whole(self._sizes[name] if name in self._sizes else self._sizes[name.partition(".")[0]])
         found: Size | None = sample.get("__size__")
-        idle = self.crop == "center" and self.scale == (1.0, 1.0) and not self.flip and self.upscale == "allow"
-        if found is None and not idle and not isinstance(size, Mapping):
+        if found is None and self.size is None and not self._is_idle:
             raise ConfigError(
                 f"{self.run.stage}: crop, flip, scale and upscale need a size to reach; give "
                 f"{self.run.stage}(size=...), or put bucket(...) before it"
             )
         return found
 
-    def row_sizes(self, sample: Mapping[str, Any], names: Iterable[str]) -> dict[str, Size]:
+    def row_sizes(self, sample: Mapping[str, Any], names: Sequence[str]) -> dict[str, Size]:
         """The sizes that a sample's images will have, of those for which that is known before their headers are."""
-        names = list(names)
         if not names or self.mode == "contain":
             return {}
         main = main_of(sample, names)
         lead = main if main in names else None
         found = {}
         for name in names:
-            target = self.target(sample, name if lead is None or self.has_own_size(name, sample) else lead)
+            mine = lead is None or name == lead or self.has_own_size(name, sample)
+            target = self.target(sample, name if mine or lead is None else lead)
             if target is not None and not isinstance(target, Area):
                 found[name] = target
         return found
@@ -256,7 +283,7 @@ class Framing:
 
     def _drawn(self, sample: Sample) -> tuple[float, float, float, float]:
         """Four numbers in [0, 1) of a sample: across, down, whether it is mirrored, and how much is taken of it."""
-        if self.crop == "random" or self.flip or self.scale[0] < self.scale[1]:
+        if self._draws:
             left, top, mirrored, part = self._choices.uniform(sample, 4)
             return left, top, mirrored, part
         return 0.5, 0.5, 1.0, 1.0
@@ -281,21 +308,23 @@ class Framing:
 
     def interpolation_of(self, name: str) -> str:
         """The field's own, by its name or the part before the first dot; nearest for masks; else the stage's."""
-        if isinstance(self.interpolation, Mapping):
-            for each in (name, name.partition(".")[0]):
-                if each in self.interpolation:
-                    return self.interpolation[each]
-            return "nearest" if is_mask(name) else "bicubic"
-        return "nearest" if is_mask(name) else self.interpolation
+        mine = self._interpolations
+        if mine is None:
+            return "nearest" if is_mask(name) else self.interpolation  # type: ignore[return-value]
+        for each in (name, name.partition(".")[0]):
+            if each in mine:
+                return mine[each]
+        return "nearest" if is_mask(name) else "bicubic"
 
     def record(self, sample: Mapping[str, Any], frames: Mapping[str, Frame], main: str, turned: bool = False) -> Sample:
         """The fields that say what was done.
 
         ``turned``: whether EXIF orientation swapped the main image's stored axes.
         """
-        before: Framed = sample.get(FRAMED, Framed())
         made: Sample = {}
-        for name, (geometry, _, leads) in frames.items():
+        flipped = False
+        for name, (geometry, mirrored, leads) in frames.items():
+            flipped = flipped or mirrored
             if not leads or geometry is None:
                 continue
             place = "" if name == main else place_of(name) + "."
@@ -307,10 +336,10 @@ class Framing:
             made[f"{place}crop_top_left"] = crop
             made[f"{place}target_size"] = geometry.result
             if name == main:
-                made["time_ids"] = torch.tensor((*original, *crop, *geometry.result), dtype=torch.int64, device="cpu")
-        if made or any(frame.flipped for frame in frames.values()):
-            flipped = before.flipped or any(frame.flipped for frame in frames.values())
-            made["flipped"] = flipped
+                made["time_ids"] = torch.from_numpy(np.array((*original, *crop, *geometry.result), np.int64))
+        if made or flipped:
+            before: Framed = sample.get(FRAMED) or _NOT_FRAMED
+            made["flipped"] = flipped = before.flipped or flipped
             made[FRAMED] = Framed(flipped, tuple(dict.fromkeys((*before.fields, *frames))))
         return made
 
@@ -325,7 +354,8 @@ class Framing:
 
     def check_json(self, sample: Mapping[str, Any], size: Size) -> None:
         """Count where the json's size is not the image's, neither as shown nor as stored."""
-        found = stated_size(sample.get("json"))
+        facts = sample.get("json")
+        found = None if facts is None else stated_size(facts)
         if found is not None and differs(found, size):
             counters.add(self.run.stage, "json size differs")
 
@@ -348,12 +378,14 @@ def main_of(sample: Mapping[str, Any], more: Iterable[str] = ()) -> str:
     """
     names = set(more)
     for name, value in sample.items():
-        if name.startswith("__") or name in names or type(value) in _NEVER:
+        if type(value) in _NEVER or name in names or name.startswith("__"):
             continue
         encoded = isinstance(value, (bytes, bytearray, memoryview))
         if is_image_field(name, value) if encoded else is_image(value):
             names.add(name)
-    return main_image(name for name in sample if name in names) if names else ""
+    if len(names) <= 1:
+        return names.pop() if names else ""
+    return main_image([name for name in sample if name in names])
 
 
 def passed(results: Iterable[T | StreampipeError], run: Run) -> Iterator[T]:

@@ -44,15 +44,12 @@ class Block:
         self._fields: dict[str, _Memory] = {}
         self._lock = threading.Lock()
 
-    @property
-    def joined(self) -> bool:
-        """Whether a batch has it."""
-        return any(each.joined for each in self._fields.values())
-
-    def shape(self, name: str) -> torch.Size | None:
-        """That of a field's rows; None where it has none yet."""
-        memory = self._fields.get(name)
-        return None if memory is None else memory.like[0]
+    def fits(self, shapes: Mapping[str, tuple[int, ...]]) -> bool:
+        """Whether no batch has it yet, and its rows are of these shapes where there are some."""
+        for name, memory in list(self._fields.items()):  # other threads may begin more
+            if memory.joined or shapes.get(name, memory.like[0]) != memory.like[0]:
+                return False
+        return True
 
     def row(self, name: str, number: int) -> torch.Tensor | None:
         """Where the value of a sample goes, in memory that ends where the row does: torch would make an ``out=`` larger
@@ -62,8 +59,11 @@ class Block:
         if memory is None:
             return None
         shape, strides, dtype = memory.like
-        row = torch.from_numpy(np.ndarray(memory.row_bytes, np.uint8, memory, number * memory.row_bytes))
-        return (row if dtype is torch.uint8 else row.view(dtype)).as_strided(shape, strides)
+        start = number * memory.row_bytes
+        if dtype is torch.uint8:
+            return torch.from_numpy(np.ndarray(shape, np.uint8, memory, start, strides))
+        row = torch.from_numpy(np.ndarray(memory.row_bytes, np.uint8, memory, start))
+        return row.view(dtype).as_strided(shape, strides)
 
     def begin(
         self,
@@ -74,6 +74,8 @@ class Block:
         kind: type = torch.Tensor,
     ) -> None:
         """Make the memory for values of this shape, if a field has none yet. Called from several threads."""
+        if name in self._fields:
+            return
         with self._lock:
             if name not in self._fields and 0 not in shape:
                 self.kinds[name] = kind
@@ -93,12 +95,7 @@ class Rows:
         A new block begins with each batch: also where the last one was joined early, or a sample fits it no more.
         """
         block = self._block
-        if (
-            block is None
-            or block.taken == block.rows
-            or block.joined
-            or any(block.shape(name) not in (None, shape) for name, shape in shapes.items())
-        ):
+        if block is None or block.taken == block.rows or not block.fits(shapes):
             block = self._block = Block(self.size)
         block.taken += 1
         return block, block.taken - 1
