@@ -14,6 +14,7 @@ assigned whole lanes one after the other, which is another order, but still each
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from itertools import count, islice
 from typing import Any, NamedTuple, Protocol
@@ -36,6 +37,7 @@ class Stream(Protocol):
     mean something only in the lanes that they were left in: ``numbers`` (small JSON) say what these were made with
     beside their shape, and ``as_saved`` makes them again, whatever the batch and the readers are now. ``data`` is what
     must be the same. ``together``: the lanes follow from the data, so that one reader may have all of them open.
+    ``reading``: in it this process reads so many lanes at once.
     """
 
     @property
@@ -45,6 +47,7 @@ class Stream(Protocol):
     @property
     def numbers(self) -> dict[str, Any]: ...
     def as_saved(self, places: int, columns: int, numbers: Mapping[str, Any]) -> Stream: ...
+    def reading(self, lanes: int) -> AbstractContextManager[None]: ...
     def __call__(self, run: Run, epoch: int, views: bool = False, at: Sequence[Any] = ()) -> Iterator[Sample]: ...
 
 

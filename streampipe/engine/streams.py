@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -65,6 +65,10 @@ class PlannedStream:
     def most_open(self) -> int:
         """How many shards a reader keeps open for all of its lanes."""
         return max(_OPEN * self.shape.number, open_shards(self.plan))
+
+    def reading(self, lanes: int) -> AbstractContextManager[None]:
+        """Nothing to tell anybody: samples are asked for by place."""
+        return nullcontext()
 
     def __call__(self, run: Run, epoch: int, views: bool = False, at: Sequence[Any] = ()) -> Iterator[Sample]:
         """An epoch of a lane, from the batch and slot of a mark on."""

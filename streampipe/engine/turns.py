@@ -65,19 +65,23 @@ class Turns:
         if self._idle:
             return
         try:
-            for turn in count(self._turn, self._stride):
-                column = turn % len(self._columns)
-                if not any(map(Lane.has_more, self._lanes)):
-                    self._judge()
-                    return
-                item = self._batch(self._mine[column], turn // len(self._columns))
-                moved = Moved(turn + 1, tuple((lane.number, lane.standing) for lane in self._mine[column]))
-                yield item, moved, self._endless or self._has_more(column)
+            with self._work.stream.reading(len(self._lanes)):
+                yield from self._turns()
         finally:
             for lanes in self._mine.values():
                 for lane in lanes:
                     lane.close()
             end_shared(self._run)
+
+    def _turns(self) -> Iterator[tuple[Any, Moved, bool]]:
+        for turn in count(self._turn, self._stride):
+            column = turn % len(self._columns)
+            if not any(map(Lane.has_more, self._lanes)):
+                self._judge()
+                return
+            item = self._batch(self._mine[column], turn // len(self._columns))
+            moved = Moved(turn + 1, tuple((lane.number, lane.standing) for lane in self._mine[column]))
+            yield item, moved, self._endless or self._has_more(column)
 
     def _judge(self) -> None:
         """At the end: a stage that kept nothing of all the samples there are is an error, of a share of them only told.

@@ -28,13 +28,13 @@ _BLOCK = 4096  # keys drawn at once
 _PLACE = 1 << 40  # of a window: what an item takes up at least
 
 
-def window_bytes(lanes: int) -> int:
-    """Bytes that each of so many windows holds at most: one reader of all lanes has all of them.
+def window_bytes(lanes: int, whole: int = _ALL_WINDOWS) -> int:
+    """Bytes that each of so many windows holds at most: one reader of all lanes has all of them, ``whole``.
 
     >>> window_bytes(1) >> 20, window_bytes(64) >> 20
     (256, 16)
     """
-    return min(WINDOW_BYTES, max(1, _ALL_WINDOWS // lanes))
+    return min(WINDOW_BYTES, max(1, whole // lanes))
 
 
 def window_slice(n: int, window: int, seed: int, a: int, b: int) -> np.ndarray:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from streampipe.context import Run
@@ -27,16 +28,17 @@ class Samples(ABC):
     """Samples in the order of an epoch. What stands here is what the least of them can do: be read.
 
     ``parts`` are the pipelines of a mixture. ``shuffle``: how they are shuffled. ``tier`` is what was asked for, None
-    if nothing was. ``open_shards``: how many a lane has open. ``leaves_marks``: a stream goes on behind any sample, by
-    the mark that it left (``run.trail``). ``together``: its lanes follow from the data, so one reader may have all of
-    them open. ``singly``: what it gives are never batches; ``batched``: they always are. ``fields_read``: the fields,
-    where not all are.
+    if nothing was. ``open_shards``: how many a lane has open. ``window_bytes``: what a lane's window holds at most.
+    ``leaves_marks``: a stream goes on behind any sample, by the mark that it left (``run.trail``). ``together``: its
+    lanes follow from the data, so one reader may have all of them open. ``singly``: what it gives are never batches;
+    ``batched``: they always are. ``fields_read``: the fields, where not all are.
     """
 
     parts: Sequence[Any] = ()
     shuffle: Shuffle = Shuffle()
     together: bool = False
     tier: str | None = None
+    window_bytes: int = 0
     singly: bool = False
     batched: bool = False
     open_shards: int = 0
@@ -66,10 +68,9 @@ class Samples(ABC):
         """Into how many streams an epoch can be cut, that follow from the data alone; 0: only one for each reader."""
         return 0
 
-    @property
-    def window_bytes(self) -> int:
-        """What a lane's window holds at most."""
-        return 0
+    def reading(self, lanes: int) -> AbstractContextManager[None]:
+        """In here this process reads so many lanes at the same time."""
+        return nullcontext()
 
     def in_lanes(self, places: int, lanes: int) -> Samples:
         """The same samples for so many lanes, of which ``places`` meet in a batch."""

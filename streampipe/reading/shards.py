@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from copy import copy
 from functools import partial
 from itertools import chain, dropwhile
@@ -71,7 +72,7 @@ class ShardSamples(Samples):
         self._narrow: dict[frozenset[str], ShardSamples] = {}  # by the fields that are read
         self._job = unique()  # as long as this lives, it means the same data: in its copies in workers, too
         self._asked = shuffle.window
-        self._lanes = 1
+        self.window_bytes = self._window_bytes(1)
         self.together = False  # the shards that are left over are shared by readers, sample by sample
 
     @property
@@ -83,26 +84,30 @@ class ShardSamples(Samples):
         """See ``Samples.begin``."""
         self.source.begin()
 
+    def reading(self, lanes: int) -> AbstractContextManager[None]:
+        """See ``Samples.reading``."""
+        windows = lanes * self.window_bytes if self.window else 0
+        return self.source.traffic.lanes(lanes, windows) if self.source.is_remote(self.shards[0]) else nullcontext()
+
     @property
     def streams(self) -> int:
         """As many as shards, where their order is shuffled."""
         return 0 if self.window is None else len(self.shards)
 
-    @property
-    def window_bytes(self) -> int:
-        """What a lane's window holds at most."""
-        return window_bytes(self._lanes)
+    def _window_bytes(self, lanes: int) -> int:
+        """What a lane's window holds at most: together they have half of the memory, reading ahead has the other."""
+        return window_bytes(lanes, self.source.network.memory // 2)
 
     def in_lanes(self, places: int, lanes: int) -> ShardSamples:
         """The same samples for so many lanes, of which ``places`` meet in a batch: a window that was not given follows
         from that.
         """
-        return self._in(lanes, sensible_window(places))
+        return self._in(True, sensible_window(places), self._window_bytes(lanes))
 
-    def _in(self, lanes: int | None, window: int | None) -> ShardSamples:
-        """The same samples for so many lanes that follow from the data, or (None) for readers with a stream each."""
+    def _in(self, together: bool, window: int | None, most: int) -> ShardSamples:
+        """The same samples for lanes that follow from the data, or for readers with a stream each."""
         found = copy(self)
-        found.together, found._lanes = lanes is not None, lanes or 1
+        found.together, found.window_bytes = together, most
         if self.shuffle.chosen:
             found.shuffle = self.shuffle._replace(window=window)
         return found
@@ -110,14 +115,13 @@ class ShardSamples(Samples):
     @property
     def numbers(self) -> dict[str, Any]:
         """How shards are dealt to lanes, and a lane's window."""
-        return {"window": self.window, "together": self.together}
+        return {"window": self.window, "bytes": self.window_bytes, "together": self.together}
 
     def as_saved(self, places: int, columns: int, numbers: Mapping[str, Any]) -> ShardSamples:
         """See ``Samples.as_saved``."""
-        window = numbers.get("window")
-        return self._in(
-            places * columns if numbers.get("together") else None, self.window if window is None else window
-        )
+        window, together = numbers.get("window"), bool(numbers.get("together"))
+        most = numbers.get("bytes") or window_bytes(places * columns if together else 1)  # of an older release
+        return self._in(together, self.window if window is None else window, most)
 
     def only(self, fields: frozenset[str]) -> ShardSamples:
         """See ``Samples.only``."""

@@ -71,7 +71,7 @@ class Buffers:
     """
 
     def __init__(self, most: int) -> None:
-        self._most = most
+        self.most = most
         self._lock = threading.Lock()
         self._known: OrderedDict[int, deque[_Buffer]] = OrderedDict()  # by size, those used last at the end
         self._bytes = 0
@@ -85,7 +85,7 @@ class Buffers:
         with self._lock:  # until it is lent: without a view it is free for the next thread
             found = self._free(whole)
             if found is None:
-                if self._bytes + whole > max(self._most, self._held + self._most // _SLACK):
+                if self._bytes + whole > max(self.most, self._held + self.most // _SLACK):
                     self._drop_free(whole)
                 made = _made(whole)
                 found = made.lend()
@@ -112,7 +112,7 @@ class Buffers:
         for size in list(self._known):
             same = self._known[size]
             for _ in range(len(same)):
-                if self._bytes + room <= self._most:
+                if self._bytes + room <= self.most:
                     break
                 if same[0].lend() is not None:
                     same.popleft()

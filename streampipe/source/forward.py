@@ -63,6 +63,7 @@ class Forward:
         self._begun = False
         self._taken = False  # somebody iterates it
         self._waiting: deque[tuple[Future[list[bytes]], int]] = deque()  # windows, and the budget they took
+        self._own = 0  # bytes of the budget that it has, those of the window that is being used included
         self._known = False  # what the first answer says
         self._asked = begin  # the first byte of the object that was not asked for
         self._window = min(_FIRST, network.window)
@@ -99,11 +100,16 @@ class Forward:
 
     def _submit(self, function: Callable[[], list[bytes]], size: int) -> None:
         """Ask for bytes that were taken of the budget."""
+        self._own += size
         try:
             self._waiting.append((self._traffic.submit(function), size))
         except BaseException:
-            self._traffic.give_back(size)
+            self._give_back(size)
             raise
+
+    def _give_back(self, size: int) -> None:
+        self._own -= size
+        self._traffic.give_back(size)
 
     def __iter__(self) -> Iterator[bytes]:
         self._taken = True
@@ -123,12 +129,12 @@ class Forward:
                 self._more()
                 while chunks:
                     yield chunks.popleft()
-                self._traffic.give_back(size)
+                self._give_back(size)
                 size = 0
             if self._stop.is_set():
                 raise SourceError(f"{redact(self.url)}: it was closed while it was read")
         finally:
-            self._traffic.give_back(size)
+            self._give_back(size)
             self._traffic.stream(-1)
             self.close()
 
@@ -139,26 +145,29 @@ class Forward:
             while self._waiting:
                 future, size = self._waiting.popleft()
                 future.cancel()
-                self._traffic.give_back(size)
+                self._give_back(size)
 
-    def more(self) -> bool:
-        """Ask for as much as the budget allows, if the first answer is there. Whether the whole object is asked for."""
+    def more(self, before: int) -> bool:
+        """Ask for as much as the budget allows, if the first answer is there. Whether the whole object is asked for.
+        ``before``: bytes that those before it in a stream have of the budget.
+        """
         with self._lock:
             if self._taken or not self._begun or self._stop.is_set() or (self._waiting and not self._known):
                 return False
-            return self._ask_more()
+            return self._ask_more(before)
 
     def _more(self) -> None:
         with self._lock:
             done = not self._stop.is_set() and self._ask_more()
-        following = self.then
+        own, following = self._own, self.then
         for _ in range(_FOLLOWING):
             if not done or following is None:
                 return
             following.start()
-            done, following = following.more(), following.then
+            done = following.more(own)
+            own, following = own + following._own, following.then
 
-    def _ask_more(self) -> bool:
+    def _ask_more(self, before: int = 0) -> bool:
         if self._fetch is not None:
             if not self._ended and not self._waiting:
                 self._next_block()
@@ -170,7 +179,7 @@ class Forward:
         while size is not None and self._asked < size:
             self._window = min(2 * self._window, self._network.window, self._traffic.share)
             window = min(self._window, size - self._asked)
-            if not self._traffic.take_ahead(window, needed=not self._waiting):
+            if not self._traffic.take_ahead(window, not self._waiting, before + self._own):
                 return False
             self._ask(window)
         return True

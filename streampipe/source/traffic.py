@@ -6,8 +6,9 @@ import logging
 import os
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
@@ -57,6 +58,8 @@ class Traffic:
         self._held = 0  # bytes of those that wait in the windows of shuffles
         self._told = False  # that they are more than there is memory for
         self._streams = 0  # objects that are read front to back at this moment
+        self._lanes = 0  # that will be, as passes over them have said
+        self._windows = 0  # bytes that the windows of their shuffles may hold
 
     @property
     def _most(self) -> int:
@@ -147,12 +150,15 @@ class Traffic:
                 self._peak = self._taken
             return True
 
-    def take_ahead(self, size: int, needed: bool) -> bool:
-        """The same for what is read front to back: no more on its way than the link needs."""
+    def take_ahead(self, size: int, needed: bool, own: int) -> bool:
+        """The same for what is read front to back, of which a stream has ``own`` bytes: no more on its way than the
+        link needs, and no more for each stream than its share of the memory.
+        """
         with self._lock:
             full = self._taken - self._held + size > self._window + max(
                 self._ahead, self.link.needs
             )  # a window is being used
+            full |= own + size > 2 * self.share
         return self.take(size, needed) if needed or not full else False
 
     def stream(self, more: int) -> None:
@@ -160,18 +166,42 @@ class Traffic:
         with self._lock:
             self._streams += more
 
+    @contextmanager
+    def lanes(self, number: int, windows: int) -> Iterator[None]:
+        """In here so many objects are read front to back at the same time, and windows of shuffles hold so many bytes
+        at most. Who begins first leaves room for the others: lanes are read in turn, so each is used up as slowly as
+        all of them.
+        """
+        with self._lock:
+            self._lanes += number
+            self._windows += windows
+            self.buffers.most = self._left
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._lanes -= number
+                self._windows -= windows
+                self.buffers.most = self._left
+
     @property
     def share(self) -> int:
         """Bytes that a window may have of each object that is read front to back: one is on its way while the one
         before it is used.
         """
-        return max(_LEAST, (self._memory - self._held) // (2 * max(1, self._streams)))
+        return max(_LEAST, self._left // (2 * max(1, self._streams, self._lanes)))
+
+    @property
+    def _left(self) -> int:
+        """Bytes for reading, beside what waits or will wait in windows of shuffles."""
+        return max(0, self._memory - max(self._held, self._windows))
 
     def hold(self, more: int) -> None:
         """So many more bytes, or fewer, wait in the window of a shuffle: reading ahead has so many less."""
         with self._lock:
             self._held += more
             self._taken += more
+            self.buffers.most = self._left
             passed = not self._told and self._held > self._memory
             self._told |= passed
         if passed:

@@ -81,3 +81,38 @@ def test_a_lane_that_ends_takes_from_no_other_what_that_asked_for_ahead(end):
         asked = Counter(each.name for each in server.requests if each.method == "GET")
         assert all(asked[name] == 1 for name in names[1::2])  # those of the other lane
         assert not samples.source._live.coming
+
+
+def test_windows_and_what_is_on_its_way_keep_within_the_memory():
+    memory = 4 << 20
+    shards = {
+        f"{n:02d}.tar": shard([(f"{n:02d}{i:02d}", {"bin": bytes(50_000)}) for i in range(20)]) for n in range(16)
+    }
+    with FaultServer(shards) as server:
+        network = sp.Network(memory=memory, patience=60.5)
+        pipe = sp.stream([server.url(name) for name in shards], shuffle=100, tier="sequential", network=network).batch(
+            16
+        )
+        assert "(2.1 MB)" in pipe.explain()
+        assert len({key for batch in pipe.loader() for key in batch["__key__"]}) == 320
+        traffic = pipe.source.source.traffic
+        assert memory // 4 < traffic._peak <= memory
+        assert traffic._taken == traffic._held == 0
+
+
+def test_a_state_keeps_its_windows_whatever_the_memory_is(tmp_path):
+    path = tmp_path / "a.tar"
+    path.write_bytes(shard([(f"{i:03d}", {"bin": bytes(5_000)}) for i in range(100)]))
+
+    def loader(memory):
+        network = sp.Network(memory=memory)
+        return sp.stream(str(path), shuffle=50, seed=1, tier="sequential", network=network).loader()
+
+    small, large = ([sample["__key__"] for sample in loader(memory)] for memory in (100_000, 10 << 20))
+    assert sorted(small) == sorted(large)
+    assert small != large
+    first = loader(100_000)
+    before = [sample["__key__"] for sample in islice(first, 30)]
+    resumed = loader(10 << 20)
+    resumed.load_state_dict(first.state_dict())
+    assert before + [sample["__key__"] for sample in resumed] == small

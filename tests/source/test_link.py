@@ -42,21 +42,21 @@ def test_the_first_bytes_already_say_something_of_a_rate_and_idle_time_says_noth
 
 def test_what_is_read_ahead_is_what_the_link_needs_and_never_more_than_the_budget():
     traffic = Traffic(Network(window=1 << 20, memory=64 << 20))
-    assert all(traffic.take_ahead(1 << 20, False) for _ in range(5))  # one is used, four are on their way
-    assert not traffic.take_ahead(1 << 20, False)
-    assert traffic.take_ahead(1 << 20, True)
+    assert all(traffic.take_ahead(1 << 20, False, 0) for _ in range(5))  # one is used, four are on their way
+    assert not traffic.take_ahead(1 << 20, False, 0)
+    assert traffic.take_ahead(1 << 20, True, 0)
     traffic.link._latency, traffic.link.rate = 0.1, 40e6
-    assert traffic.take_ahead(1 << 20, False)
+    assert traffic.take_ahead(1 << 20, False, 0)
     traffic.link.rate = 1e12
-    assert sum(traffic.take_ahead(1 << 20, False) for _ in range(100)) == 64 - 7
+    assert sum(traffic.take_ahead(1 << 20, False, 0) for _ in range(100)) == 64 - 7
 
 
 def test_what_a_shuffle_holds_is_not_on_its_way():
     traffic = Traffic(Network(window=1 << 20, memory=64 << 20))
     traffic.hold(56 << 20)
-    assert sum(traffic.take_ahead(1 << 20, False) for _ in range(10)) == 5  # as above
+    assert sum(traffic.take_ahead(1 << 20, False, 0) for _ in range(10)) == 5  # as above
     traffic.link._latency, traffic.link.rate = 0.1, 1e12
-    assert sum(traffic.take_ahead(1 << 20, False) for _ in range(10)) == 3  # no more than there is memory for
+    assert sum(traffic.take_ahead(1 << 20, False, 0) for _ in range(10)) == 3  # no more than there is memory for
 
 
 def test_a_small_object_says_what_the_latency_is_and_nothing_of_the_rate():

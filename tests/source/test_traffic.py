@@ -160,3 +160,19 @@ def test_the_more_streams_there_are_the_smaller_their_windows():
     assert traffic.share == (64 << 20) // 768
     traffic.stream(10_000)
     assert traffic.share == 64 << 10
+
+
+def test_lanes_that_will_come_have_their_share_of_the_memory_from_the_beginning():
+    traffic = Traffic(Network(memory=64 << 20))
+    with traffic.lanes(16, windows=32 << 20):
+        traffic.stream(1)
+        assert traffic.share == 1 << 20
+        assert traffic.buffers.most == 32 << 20
+        assert traffic.take_ahead(1 << 20, needed=False, own=1 << 20)
+        assert not traffic.take_ahead(1 << 20, needed=False, own=2 << 20)
+        assert traffic.take_ahead(1 << 20, needed=True, own=2 << 20)
+        traffic.hold(48 << 20)
+        assert traffic.share == 1 << 19
+        traffic.hold(-48 << 20)
+    assert traffic.share == 32 << 20
+    assert traffic.buffers.most == 64 << 20
