@@ -65,8 +65,8 @@ class Sift:
         return found
 
     def of_folder(self, folder: str, items: list[Item], roots: Sequence[str]) -> Iterable[int | None]:
-        """The same for samples of a folder, whose links may lead into ``roots``. What cannot be read stays: who packs it
-        says what is wrong.
+        """The same for samples of a folder, whose links may lead into ``roots``. What cannot be read stays: whoever
+        packs it says what is wrong.
         """
 
         def read(file: File, name: str) -> bytes:

@@ -27,7 +27,7 @@ class Network:
         longest_wait: the longest pause of our own.
         window: how much of a shard is asked for at once.
         memory: how many bytes a process may have in flight or waiting to be used. Where whole shards are read front to
-            back, the windows of ``shuffle=`` hold half of it at most: with a larger one, large samples are moved further.
+            back, the windows of ``shuffle=`` hold half of it at most: the more it is, the further large samples move.
         requests: how many requests a process may have in flight; more than 32 only where the latency is long.
         gap: how many unneeded bytes between two samples are read rather than asked for separately.
         schemes: URL schemes to allow beside the usual ones.
