@@ -149,8 +149,9 @@ class Counters:
 
     def get(self, name: str, what: str) -> float:
         """The sum of ``what`` under ``name``; 0 if nothing was counted."""
-        self.fold()
-        return self._sums.get((name, what), 0)
+        with _lock.held:  # a loader's sums are away while another thread folds them
+            self.fold()
+            return self._sums.get((name, what), 0)
 
     def fold(self) -> None:
         """Add what the tallies of all threads and the meters have that is new."""
@@ -165,10 +166,9 @@ class Counters:
             for name, tally in [each for thread in threads for each in list(thread.tallies.items())]:
                 for what, amount in tally.new().items():
                     self._sums[name, what] += amount
-                durations, tally.durations = tally.durations, Histogram()
-                slowest, tally.slowest = tally.slowest, []
-                if durations.counts:
-                    self._merge_took({(name, "calls" if tally.calls else "own"): Took(durations, slowest)})
+                took = tally.new_durations()
+                if took.counts:
+                    self._merge_took({(name, "calls" if tally.calls else "own"): Took(took, tally.slowest)})
 
     def _merge_took(self, took: Mapping[tuple[str, str], Took]) -> None:
         for name, (durations, slowest) in took.items():

@@ -2,6 +2,7 @@ import gc
 import threading
 
 from streampipe.counters import Counters, OfLoader, counters, work_for
+from streampipe.observe import Histogram
 
 
 def test_what_a_thread_counts_for_a_loader_is_the_loaders_and_the_processs():
@@ -58,3 +59,49 @@ def test_of_many_examples_the_first_few_are_kept():
     for number in range(50):
         counts.add("filter", "dropped", example=number)
     assert counts.counted().examples["filter", "dropped"] == ["0", "1", "2", "3", "4"]
+
+
+def test_a_sum_that_is_asked_for_while_another_thread_folds_is_never_short():
+    class Between(OfLoader):
+        """Another thread begins to fold as soon as a sum may be read."""
+
+        def fold(self):
+            super().fold()
+            if other is not None and not other.ident:
+                other.start()
+                inside.wait(0.1)
+
+    class Slow:
+        name = "slow"
+
+        def new(self):
+            if threading.current_thread() is other:
+                inside.set()
+                asked.wait(5)
+            return {}
+
+    inside, asked, other = threading.Event(), threading.Event(), None
+    counts = Between()
+    counts.add("here", "calls", 3)
+    counts.fold()
+    counts.with_part(Slow())
+    other = threading.Thread(target=OfLoader.fold, args=(counts,))
+    assert counts.get("here", "calls") == 3
+    asked.set()
+    other.join()
+
+
+def test_a_duration_that_is_added_while_another_thread_folds_is_counted():
+    class Midst(Histogram):
+        def add(self, seconds):
+            counts.fold()
+            super().add(seconds)
+
+    counts = Counters()
+    tally = counts.tally("decode")
+    tally.durations = Midst()
+    for seconds, key in (0.5, "a"), (0.25, "b"):
+        tally.called(0.0, seconds, 0.0, key)
+    took = counts.counted().took["decode", "calls"]
+    assert took.durations.number == 2
+    assert [slow.key for slow in took.slowest] == ["a", "b"]

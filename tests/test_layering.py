@@ -21,6 +21,7 @@ ORDER = [  # each may import from those before it, and from itself
     "observe",
     "counters",
     "rng",
+    "gil",
     "pool",
     "lifeline",
     "unwanted",

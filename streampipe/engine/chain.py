@@ -11,6 +11,7 @@ from typing import Any
 
 from streampipe.context import Mark, Memory, Run, Trail
 from streampipe.errors import ConfigError
+from streampipe.gil import has_gil
 from streampipe.report.summary import READING
 from streampipe.samples import to_bytes
 from streampipe.stages.bucket import Pools, count_batch
@@ -180,8 +181,11 @@ def describe(source: Any, chain: Sequence[AnyStage]) -> str:
 def takes_views(chain: tuple[AnyStage, ...]) -> int | None:
     """Where fields must have become bytes: the number of the first stage that cannot use memoryviews of a shard.
 
-    None if that is the first stage, or if nothing in front of it would gain from views.
+    None if that is the first stage, or if nothing in front of it would gain from views; and without a GIL, because
+    CPython counts the views of a buffer without a lock, and samples of one buffer may be in several threads.
     """
+    if not has_gil():
+        return None
     for i, stage in enumerate(chain):
         traits = traits_of(stage)
         if not traits.views:

@@ -9,6 +9,7 @@ of what it pulled. Two looks at the clock for each item and stage are all it tak
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from streampipe.observe.histogram import Histogram
@@ -60,6 +61,7 @@ class Tally:
     __slots__ = (
         "_flows",
         "_folded",
+        "_told",
         "busy",
         "bytes",
         "calls",
@@ -87,6 +89,7 @@ class Tally:
         self.durations = Histogram()
         self.slowest: list[Slow] = []
         self._folded: tuple[float, ...] = (0,) * len(SUMS)
+        self._told: dict[int, int] = {}  # the counts of ``durations`` when these were asked for last
 
     def opened(self, flow: Flow) -> None:
         """A stream of the stage begins: what goes through it is added when somebody asks, or at its end."""
@@ -135,6 +138,15 @@ class Tally:
         return {what: n - b for what, n, b in zip(SUMS, now, before, strict=True) if n != b}
 
 
-def slowest_of(calls: list[Slow]) -> list[Slow]:
-    """The slowest few of some calls."""
-    return sorted(calls, reverse=True)[:_KEPT]
+    def new_durations(self) -> Histogram:
+        """The durations that were counted since this was asked last. What is written to is never taken away from who
+        writes: another thread may be in the midst of it.
+        """
+        now, before = self.durations.counts.copy(), self._told
+        self._told = now
+        return Histogram({size: n - before.get(size, 0) for size, n in now.items() if n != before.get(size, 0)})
+
+
+def slowest_of(calls: Iterable[Slow]) -> list[Slow]:
+    """The slowest few of some calls, each once."""
+    return sorted(set(calls), reverse=True)[:_KEPT]

@@ -1,7 +1,7 @@
 """Memory that bytes are received into, used again and again: fresh pages cost as much as receiving does.
 
-A buffer is handed out as a view and comes back by itself when nobody holds a view of it any more: a bytearray refuses
-to change its size as long as there is one, and of a mapping each view keeps one array alive.
+A buffer is handed out as a view and comes back by itself when nobody holds a view of it any more: each keeps one array
+alive, and as long as there is an array a bytearray refuses to change its size.
 
 Large buffers are mappings of their own, because a heap keeps what was freed in it: with glibc up to 64 MB for each
 thread that ever had a buffer.
@@ -26,7 +26,7 @@ _SLACK = 16  # a part of what may be kept: after so many more bytes all buffers 
 
 
 class _Buffer(Protocol):
-    def lend(self) -> memoryview | None:
+    def lend(self) -> np.ndarray | None:
         """All of it, if nobody has a view of it."""
 
 
@@ -38,12 +38,12 @@ class _Heaped:
     def __init__(self, size: int) -> None:
         self._memory = bytearray(size)
 
-    def lend(self) -> memoryview | None:
+    def lend(self) -> np.ndarray | None:
         try:
             self._memory.append(self._memory.pop())
         except BufferError:  # somebody holds a view
             return None
-        return memoryview(self._memory)
+        return np.frombuffer(self._memory, np.uint8)
 
 
 class _Mapped:
@@ -55,12 +55,12 @@ class _Mapped:
         self._memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         self._lent: weakref.ref[np.ndarray] | None = None
 
-    def lend(self) -> memoryview | None:
+    def lend(self) -> np.ndarray | None:
         if self._lent is not None and self._lent() is not None:
             return None
         array = np.frombuffer(self._memory, np.uint8)
         self._lent = weakref.ref(array)
-        return memoryview(array)  # type: ignore[arg-type]
+        return array
 
 
 class Buffers:
@@ -80,7 +80,7 @@ class Buffers:
     def take(self, size: int) -> memoryview:
         """Memory of so many bytes, with anything in it."""
         if size < _SMALL:
-            return memoryview(bytearray(size))
+            return _view(np.empty(size, np.uint8))
         whole = _rounded(size)
         with self._lock:  # until it is lent: without a view it is free for the next thread
             found = self._free(whole)
@@ -93,9 +93,9 @@ class Buffers:
                 self._known.setdefault(whole, deque()).append(made)
                 self._known.move_to_end(whole)
                 self._bytes += whole
-            return found[:size]
+            return _view(found[:size])
 
-    def _free(self, size: int) -> memoryview | None:
+    def _free(self, size: int) -> np.ndarray | None:
         same = self._known.get(size)
         if not same:
             return None
@@ -122,6 +122,19 @@ class Buffers:
             if not same:
                 del self._known[size]
         self._held = self._bytes
+
+
+def for_another(view: memoryview, start: int = 0, end: int | None = None) -> memoryview:
+    """A view that another thread may have of what ``take`` gave, while this one has its own.
+
+    CPython counts the views of a buffer that were made of each other, and without a GIL it does so without a lock. One
+    that is made of the array behind them is counted for itself.
+    """
+    return _view(view.obj[start:end])  # type: ignore[index]
+
+
+def _view(array: np.ndarray) -> memoryview:
+    return memoryview(array)  # type: ignore[arg-type]
 
 
 def _made(size: int) -> _Buffer:

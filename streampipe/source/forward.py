@@ -19,6 +19,7 @@ from concurrent.futures import Future
 
 from streampipe.counters import network_wait
 from streampipe.errors import SourceError
+from streampipe.source.buffers import for_another
 from streampipe.source.fetch import Fetch, attempt
 from streampipe.source.http import check_pin
 from streampipe.source.link import Link
@@ -196,7 +197,7 @@ class Forward:
             self._store, self.url, self._network, start, end, self.pin, self._stop, lambda at: (window[at - start :],)
         )
         came = sum(len(piece) for piece in self._traffic.link.timed(fetch))
-        return [window[at : min(came, at + _CHUNK)] for at in range(0, came, _CHUNK)]  # type: ignore[misc]
+        return [for_another(window, at, min(came, at + _CHUNK)) for at in range(0, came, _CHUNK)]  # type: ignore[misc]
 
     def _first(self) -> list[bytes]:
         """The first window, in one chunk; it says what the rest is."""

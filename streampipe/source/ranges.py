@@ -10,6 +10,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from streampipe.errors import SourceError, SourceUnavailable
+from streampipe.source.buffers import for_another
 from streampipe.source.fetch import Fetch, attempt
 from streampipe.source.location import redact
 from streampipe.source.network import Network
@@ -144,7 +145,7 @@ class Ranges:
             """Parts that are there."""
             nonlocal number
             while number < len(parts) and parts[number].end <= until:  # parts of no bytes end where they begin
-                answer.put(number, buffers.popleft() if buffers else _NOTHING)
+                answer.put(number, for_another(buffers.popleft()) if buffers else _NOTHING)
                 number += 1
 
         def memory(at: int) -> list[memoryview]:

@@ -79,3 +79,20 @@ def test_an_unbatched_pass_resumes_behind_each_sample_also_behind_skipped_ones(t
         rest = loader()
         rest.load_state_dict(state)
         assert [sample["__key__"] for sample in rest] == keys[i + 1 :]
+
+
+@pytest.mark.parametrize(("gil", "kind"), [(True, memoryview), (False, bytes)])
+def test_without_a_gil_no_sample_is_a_view_of_what_others_are(tmp_path, monkeypatch, gil, kind):
+    """CPython counts the views of one buffer without a lock then, and decode(threads=) has samples in several threads."""
+    write_shards(tmp_path, [4])
+    monkeypatch.setattr("streampipe.engine.chain.has_gil", lambda: gil)
+    kinds = set()
+
+    @sp.stage(rows="each", state="nothing", views=True)
+    def looking(samples):
+        for sample in samples:
+            kinds.add(type(sample["txt"]))
+            yield sample
+
+    assert len(list(sp.stream(str(tmp_path)).apply(looking()).decode(threads=2))) == 4
+    assert kinds == {kind}

@@ -49,11 +49,31 @@ def test_parts_are_received_into_memory_that_was_used_before(server):
         answer = ranges.ask([Part(start, start + 20_000), Part(start + 30_000, start + 50_000)])
         first, second = bounded(answer.part, 0), bounded(answer.part, 1)
         assert (first, second) == (DATA[start : start + 20_000], DATA[start + 30_000 : start + 50_000])
-        places |= {id(first.obj), id(second.obj)}
+        places |= {first.obj.ctypes.data, second.obj.ctypes.data}
         answer.drop(0)
         answer.drop(1)
         del first, second
     assert len(places) < 8
+
+
+def test_a_part_is_counted_for_itself_and_not_with_views_that_its_thread_still_has(server):
+    """Without a GIL, CPython counts the views of one buffer without a lock: two threads may miscount them."""
+    store, kept = web({}, QUICK), []
+
+    class Keeping:
+        def __getattr__(self, name):
+            return getattr(store, name)
+
+        def get_into(self, url, start, end, pin, memory):
+            return store.get_into(url, start, end, pin, lambda at: kept.append(memory(at)) or kept[-1])
+
+    parts = [Part(0, 20_000), Part(20_000, 400_000)]
+    answer = Ranges(Keeping(), Version(server.url("a.tar")), QUICK, Traffic(QUICK), threading.Event()).ask(parts)
+    found = [bounded(answer.part, number) for number in range(2)]
+    assert found == [DATA[part.start : part.end] for part in parts]
+    counts = {id(each) for views in kept for each in gc.get_referents(*views)}
+    assert counts
+    assert not counts & {id(each) for each in gc.get_referents(*found)}
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

@@ -58,7 +58,7 @@ def test_stages_are_picklable_and_stay_so_after_use(name):
 
 @pytest.mark.parametrize("name", ALL)
 def test_stages_are_lazy_generators(name):
-    extra = {"batch": 12, "shuffle": 6, "map in threads": 4, "own": 12, "filter": 6}
+    extra = {"batch": 12, "shuffle": 6, "map in threads": 16, "own": 12, "filter": 6}
     check_lazy(ALL[name], SAMPLES, ahead=extra.get(name, 1))
 
 
