@@ -137,7 +137,6 @@ class Tally:
         before, self._folded = self._folded, now
         return {what: n - b for what, n, b in zip(SUMS, now, before, strict=True) if n != b}
 
-
     def new_durations(self) -> Histogram:
         """The durations that were counted since this was asked last. What is written to is never taken away from who
         writes: another thread may be in the midst of it.

@@ -83,7 +83,7 @@ def test_an_unbatched_pass_resumes_behind_each_sample_also_behind_skipped_ones(t
 
 @pytest.mark.parametrize(("gil", "kind"), [(True, memoryview), (False, bytes)])
 def test_without_a_gil_no_sample_is_a_view_of_what_others_are(tmp_path, monkeypatch, gil, kind):
-    """CPython counts the views of one buffer without a lock then, and decode(threads=) has samples in several threads."""
+    """CPython counts the views of a buffer without a lock then, and decode(threads=) has samples in several threads."""
     write_shards(tmp_path, [4])
     monkeypatch.setattr("streampipe.engine.chain.has_gil", lambda: gil)
     kinds = set()
