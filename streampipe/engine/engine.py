@@ -49,7 +49,7 @@ class Engine(ABC, Generic[At]):
         """Why batches are not planned ahead; empty if they are."""
 
     @property
-    def told(self) -> Mapping[tuple[str, str], int]:
+    def drops(self) -> Mapping[tuple[str, str], int]:
         """What stages drop of each epoch, and why, as far as it is decided before anything is read."""
         return {}
 

@@ -37,9 +37,9 @@ class IndexedEngine(Engine[Cursor]):
         return ""
 
     @property
-    def told(self) -> Mapping[tuple[str, str], int]:
+    def drops(self) -> Mapping[tuple[str, str], int]:
         """What the plan leaves out."""
-        return self.plan.told
+        return self.plan.drops
 
     def first(self, epoch: int) -> Cursor:
         """The beginning of an epoch."""

@@ -9,7 +9,7 @@ from typing import Any
 from streampipe.context import Consumer, Run
 from streampipe.engine.chain import name_of
 from streampipe.engine.engine import NOTHING, Engine, Level
-from streampipe.engine.lanes import LanePoint, Moved, Shape, Standing, Work, usable
+from streampipe.engine.lanes import LanePoint, LaneState, Moved, Shape, Work, usable
 from streampipe.engine.state import checked_state
 from streampipe.engine.streams import PlannedStream
 from streampipe.engine.turns import Turns, too_few
@@ -58,10 +58,10 @@ class LaneEngine(Engine[LanePoint]):
         return self.reason
 
     @property
-    def told(self) -> Mapping[tuple[str, str], int]:
+    def drops(self) -> Mapping[tuple[str, str], int]:
         """What the plan leaves out, where there is one."""
         stream = self.work.stream
-        return stream.plan.told if isinstance(stream, PlannedStream) else {}
+        return stream.plan.drops if isinstance(stream, PlannedStream) else {}
 
     def first(self, epoch: int) -> LanePoint:
         """The beginning of an epoch."""
@@ -155,7 +155,7 @@ class LaneEngine(Engine[LanePoint]):
                 f"the state is that of rank {of[0]} of {of[1]} alone; rank {rank} of {ranks} needs {len(missing)} "
                 f"lanes of others: load the list of the states of all {of[1]} ranks, or what sp.merge_states gives"
             )
-        standing = {int(lane): Standing(*each) for lane, each in whole["standing"].items()}
+        standing = {int(lane): LaneState(*each) for lane, each in whole["standing"].items()}
         lanes = {lane: standing[lane] for lane in wanted if lane in standing}
         return engine, LanePoint(whole["at"][0], _turn_of(whole, shape, rank, ranks), lanes)
 

@@ -82,7 +82,7 @@ class Tail:
         return through(self.chain, rows, run, self.views, marks, self.before) if self.chain else rows
 
 
-class Standing(NamedTuple):
+class LaneState(NamedTuple):
     """Where a lane stands: in which epoch, how many items of it were yielded, and the mark behind the last one.
 
     Without a mark the lane is replayed from the beginning of the epoch, up to that item.
@@ -98,18 +98,18 @@ class LanePoint(NamedTuple):
 
     epoch: int
     turn: int = 0
-    lanes: Mapping[int, Standing] = {}
+    lanes: Mapping[int, LaneState] = {}
 
-    def standing(self, lane: int) -> Standing:
+    def standing(self, lane: int) -> LaneState:
         """Where a lane stands."""
-        return self.lanes.get(lane) or Standing(self.epoch)
+        return self.lanes.get(lane) or LaneState(self.epoch)
 
 
 class Moved(NamedTuple):
     """What an item changes: the next turn, and where the lanes that it was made of stand."""
 
     turn: int
-    lanes: tuple[tuple[int, Standing], ...] = ()
+    lanes: tuple[tuple[int, LaneState], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -151,9 +151,9 @@ def usable(workers: int, columns: int) -> int:
 class Lane:
     """One lane's items, opened when the first is wanted. What it raises is raised when the item is asked for."""
 
-    def __init__(self, work: Work, number: int, standing: Standing, until: int | None, run: Run) -> None:
+    def __init__(self, work: Work, number: int, standing: LaneState, until: int | None, run: Run) -> None:
         self._items = work.stream_of(number, standing, until, run)
-        self._next: list[tuple[Any, Standing]] = []
+        self._next: list[tuple[Any, LaneState]] = []
         self._error: BaseException | None = None
         self.number = number
         self.standing = standing
@@ -221,7 +221,9 @@ class Work:
         """The same work in the lanes of a state."""
         return replace(self, shape=shape, stream=self.stream.as_saved(shape.places, shape.columns, numbers))
 
-    def stream_of(self, number: int, standing: Standing, until: int | None, run: Run) -> Iterator[tuple[Any, Standing]]:
+    def stream_of(
+        self, number: int, standing: LaneState, until: int | None, run: Run
+    ) -> Iterator[tuple[Any, LaneState]]:
         """A lane's items from where it stands, each with where it stands behind it."""
         me = Consumer(worker=number, num_workers=self.shape.number)
         epoch, given, mark = standing
@@ -241,14 +243,14 @@ class Work:
             before = given
             for item in items:
                 given += 1
-                yield item, Standing(epoch, given, trail.mark if self.exact else None)
+                yield item, LaneState(epoch, given, trail.mark if self.exact else None)
             empty = 0 if given > before else empty + 1
             if empty > _MOST_EMPTY and until is None:
                 counters.add("lanes", f"given up after {_MOST_EMPTY} epochs without an item")
                 return
             epoch, given, mark = epoch + 1, 0, None
 
-    def _over_epochs(self, run: Run, standing: Standing, until: int | None) -> Iterator[tuple[Any, Standing]]:
+    def _over_epochs(self, run: Run, standing: LaneState, until: int | None) -> Iterator[tuple[Any, LaneState]]:
         """The same where pools wait over the ends of epochs: the stages from ``bucket`` on have one instance for all of
         them, those in front of it one for each. The mark is behind what was yielded of all epochs.
         """
@@ -274,4 +276,4 @@ class Work:
             counters.add("lanes", "items replayed", given)
             items = islice(items, given, None)
         for number, item in enumerate(items, given + 1):
-            yield item, Standing(epoch, number, trail.mark if self.exact else None)
+            yield item, LaneState(epoch, number, trail.mark if self.exact else None)

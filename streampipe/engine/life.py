@@ -20,10 +20,10 @@ from streampipe.engine.state import VERSION, checked_state, was_learnt
 from streampipe.errors import ConfigError
 
 
-def told_of(tail: str | None, fixed: bool) -> dict[str, Any]:
+def options_of(tail: str | None, fixed: bool) -> dict[str, Any]:
     """What a loader was told that decides about batches, in its states for ``sp.replay``."""
-    told = {"tail": tail, "fixed_epoch": fixed}
-    return {"loader": {name: value for name, value in told.items() if value}} if tail or fixed else {}
+    options = {"tail": tail, "fixed_epoch": fixed}
+    return {"loader": {name: value for name, value in options.items() if value}} if tail or fixed else {}
 
 
 class Life:
@@ -57,7 +57,7 @@ class Life:
         self.epochs = epochs if steps is None else None
         self.steps = steps
         self.fixed = fixed
-        self.told = told_of(tail, fixed)
+        self.options = options_of(tail, fixed)
         self.rank, self.ranks = rank, ranks
         self.name = 0  # of the pass that runs, or comes next
         self.taken = 0  # items of it that were received
@@ -168,7 +168,7 @@ class Life:
             "epochs": self.epochs,
             "steps": self.steps,
             "batches": self.received_in_all,
-            **self.told,
+            **self.options,
             "ranks": self.ranks,
             **self.engine.state(at, self.rank, self.ranks),
         }

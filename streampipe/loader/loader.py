@@ -22,7 +22,7 @@ from streampipe.engine.engine import Engine
 from streampipe.engine.explain import explain
 from streampipe.engine.interleaved import merge_states
 from streampipe.engine.learnt import learns
-from streampipe.engine.life import Life, told_of
+from streampipe.engine.life import Life, options_of
 from streampipe.engine.plain import refuse_splitters
 from streampipe.engine.state import VERSION, checked_state
 from streampipe.errors import ConfigError
@@ -250,7 +250,7 @@ class Loader(DataLoader[Any]):
         """With what the plan leaves out of each epoch: nobody counts that, and one rank tells it for all."""
         if self._found is not None and self._feed.rank == 0:
             sums = seen.counted.sums
-            sums.update((at, sums.get(at, 0) + number) for at, number in self._found.engine.told.items())
+            sums.update((at, sums.get(at, 0) + number) for at, number in self._found.engine.drops.items())
         return seen
 
     def _facts(self) -> Facts:
@@ -340,7 +340,7 @@ class Loader(DataLoader[Any]):
             return self._found.state()
         epochs = self.pipe.spec.epochs if self.steps_per_epoch is None else None
         new = {"kind": "new", "epoch": self._named, "step": 0, "epochs": epochs, "steps": self.steps_per_epoch}
-        told = told_of(self._tail, self.fixed_epoch)  # and by how many readers: lanes may follow from that
+        told = options_of(self._tail, self.fixed_epoch)  # and by how many readers: lanes may follow from that
         return {"streampipe": VERSION, **new, **told, "ranks": self._feed.world_size, "workers": self.num_workers}
 
     def rewind(self, state: Mapping[str, Any], running: bool) -> None:

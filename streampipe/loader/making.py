@@ -33,7 +33,7 @@ _SOON = 0.25
 """Seconds between the times when a worker sends what only its stages know."""
 
 
-class Duty:
+class TimedItems:
     """Which items are timed: all of them, or every so many-th."""
 
     __slots__ = ("_clock", "_left", "_most", "_usual")
@@ -78,11 +78,11 @@ def made_for(counts: OfLoader, items: Iterator[T]) -> Iterator[T]:
     """The items. While they are made, the thread works for the loader of these counters."""
     tally, trace = counts.tally(READER), counts.trace
     stack, later = tally.stack, 0
-    duty = Duty(stack, _MOST_TRACED if trace else _MOST)
+    timing = TimedItems(stack, _MOST_TRACED if trace else _MOST)
     ended = perf_counter()
     try:
         while True:
-            timed = duty.begin()
+            timed = timing.begin()
             began = perf_counter()
             tally.waiting += began - ended
             work_for(counts)
@@ -93,7 +93,7 @@ def made_for(counts: OfLoader, items: Iterator[T]) -> Iterator[T]:
                 ended = perf_counter()
                 seconds = ended - began
                 if timed:
-                    duty.end(seconds)
+                    timing.end(seconds)
                 if later:
                     tally.busy += seconds
                     if timed:

@@ -116,5 +116,5 @@ def count_buckets(
     tally = ask(shards, finder, sorter, job)
     totals = tally.counts.sum(1, dtype=np.int64)
     whole = Dataset(shards, finder, totals, sorter, Size(tally.wanted, tally.whole))
-    whole.told = said(tally)
+    whole.drops = said(tally)
     return BucketDataset(whole, buckets, tally)

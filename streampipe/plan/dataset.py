@@ -78,7 +78,7 @@ class Dataset:
         self.counts = counts
         self.keep = keep
         self.size = size
-        self.told: dict[tuple[str, str], int] = {}  # what stages drop of each epoch, and why
+        self.drops: dict[tuple[str, str], int] = {}  # what stages drop of each epoch, and why
         self.whole = int(counts.sum())
         self.first, self.last = within(self.whole, first, last)
         self.samples = self.last - self.first
@@ -220,7 +220,7 @@ def count(shards: ShardList, finder: Finder, keep: Keep | None = None, job: str 
     """Count the samples of shards that ``keep`` keeps; raises as ``ask`` does."""
     tally = ask(shards, finder, All() if keep is None else Kept(keep), job)
     found = Dataset(shards, finder, tally.counts[:, 0].astype(np.int64), keep, Size(tally.wanted, tally.whole))
-    found.told = said(tally)
+    found.drops = said(tally)
     return found
 
 

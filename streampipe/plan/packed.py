@@ -51,7 +51,7 @@ class PackDataset:
         self.cost = float(tally.sums.sum())
         totals = self.counts.sum(1, dtype=np.int64)
         self.whole = Dataset(shards, finder, totals, ByClass(packing, keep, ends), Size(tally.wanted, tally.whole))
-        self.whole.told = said(tally)
+        self.whole.drops = said(tally)
         self.samples = self.whole.samples
         self.sample_bytes = self.whole.sample_bytes
         self.left_out = tally.numbers[ABOVE_LIMIT]

@@ -159,11 +159,11 @@ class Plan:
         return Cursor(epoch + low, step - self.length(epoch, low), until)
 
     @property
-    def told(self) -> dict[tuple[str, str], int]:
+    def drops(self) -> dict[tuple[str, str], int]:
         """What stages drop of each epoch, and why, as far as it is decided before anything is read."""
         found: dict[tuple[str, str], int] = {}
-        for told in {id(part): part.told for part in self.dataset.parts()}.values():
-            for at, number in told.items():
+        for drops in {id(part): part.drops for part in self.dataset.parts()}.values():
+            for at, number in drops.items():
                 found[at] = found.get(at, 0) + number
         return found
 

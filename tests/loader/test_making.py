@@ -2,7 +2,7 @@
 
 from streampipe.counters import OfLoader
 from streampipe.loader import making
-from streampipe.loader.making import READER, Duty, made_for
+from streampipe.loader.making import READER, TimedItems, made_for
 from streampipe.observe import Stack
 
 
@@ -10,7 +10,7 @@ def timed(seconds_of_items, monkeypatch, looks=10):
     """Which of the items are timed, where a look costs 1 us and may take 1 % of the time."""
     monkeypatch.setattr(making, "_cost_of_a_look", lambda: 1e-6)
     clock = Stack()
-    duty, found = Duty(clock, 0.01), []
+    duty, found = TimedItems(clock, 0.01), []
     for number, seconds in enumerate(seconds_of_items):
         duty.begin()
         if clock.on:
