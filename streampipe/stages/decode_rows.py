@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
-import numpy as np
 import torch
 
 from streampipe.context import FILLED_IN, Run, Sample
-from streampipe.decoding.arrays import Unread, bytes_of, owned
+from streampipe.decoding.arrays import Unread, owned
 from streampipe.stages.batch import rows_of_batch
 from streampipe.stages.decoder import FieldDecoder
 from streampipe.stages.framing import passed
@@ -67,9 +66,5 @@ def _copied(block: Block, name: str, number: int, value: Unread) -> Any:
 
     It is copied as soon as it was found, while its bytes are near.
     """
-    block.begin(name, value.shape, value.dtype)
-    row = block.row(name, number)
-    if row is None or row.dtype != value.dtype or row.shape != value.shape:
-        return owned(value)
-    bytes_of(row)[:] = np.frombuffer(value.data, np.uint8)
-    return row
+    row = block.put(name, number, value.shape, value.dtype, value.data)
+    return owned(value) if row is None else row

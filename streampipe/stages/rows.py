@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -28,6 +29,7 @@ class _Memory(np.ndarray):
     whole: torch.Tensor
     row_bytes: int
     like: tuple[torch.Size, tuple[int, ...], torch.dtype]  # a row's shape, strides and dtype
+    as_array: tuple[np.dtype[Any], tuple[int, ...]] | None  # the last two as numpy has them, if it does
     joined: bool
 
 
@@ -59,11 +61,22 @@ class Block:
         if memory is None:
             return None
         shape, strides, dtype = memory.like
-        start = number * memory.row_bytes
-        if dtype is torch.uint8:
-            return torch.from_numpy(np.ndarray(shape, np.uint8, memory, start, strides))
-        row = torch.from_numpy(np.ndarray(memory.row_bytes, np.uint8, memory, start))
+        at = number * memory.row_bytes
+        if memory.as_array is not None:
+            kind, steps = memory.as_array
+            return torch.from_numpy(np.ndarray(shape, kind, memory, at, steps))
+        row = torch.from_numpy(np.ndarray(memory.row_bytes, np.uint8, memory, at))
         return row.view(dtype).as_strided(shape, strides)
+
+    def put(self, name: str, number: int, shape: tuple[int, ...], dtype: torch.dtype, data: memoryview) -> Any:
+        """The row of a sample, with these bytes in it; None where a field has values of another kind already."""
+        self.begin(name, shape, dtype)
+        memory = self._fields.get(name)
+        if memory is None or memory.like[0] != shape or memory.like[2] is not dtype:
+            return None
+        at = number * memory.row_bytes
+        memory[at : at + memory.row_bytes] = np.frombuffer(data, np.uint8)
+        return self.row(name, number)
 
     def begin(
         self,
@@ -123,8 +136,11 @@ def _memory(whole: torch.Tensor) -> _Memory:
     flat: Any = torch.empty(0, dtype=torch.uint8, device="cpu")
     flat.set_(whole.untyped_storage(), whole.storage_offset() * whole.element_size(), (size,), (1,))
     memory: _Memory = flat.numpy().view(_Memory)
-    memory.whole, memory.joined = whole, False
+    memory.whole, memory.joined, memory.as_array = whole, False, None
     memory.row_bytes, memory.like = size // len(whole), (whole.shape[1:], whole.stride()[1:], whole.dtype)
+    with suppress(TypeError):  # of a type that numpy does not have
+        kind = torch.empty(0, dtype=whole.dtype, device="cpu").numpy().dtype
+        memory.as_array = kind, tuple(each * kind.itemsize for each in whole.stride()[1:])
     _memories[whole.data_ptr()] = memory
     return memory
 
