@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from streampipe.counters import counters
 from streampipe.errors import ConfigError, SampleError, ShardError, StreampipeError, TooManyErrors
 from streampipe.kinds import checked_class
+from streampipe.locks import ProcessLock
 
 log = logging.getLogger("streampipe")
 
@@ -41,6 +42,7 @@ _MOST = 0.5
 """The share of all that may be skipped at the end of a pass."""
 _FEW = 10
 """Skips below which that share says nothing, unless it is all."""
+_handling = ProcessLock()  # ``@on_error`` handles errors in the threads of a pool
 
 
 @dataclass
@@ -186,7 +188,8 @@ class ErrorPolicy:
 
     def handled_well(self, budget: Budget) -> None:
         """A call that ``@on_error`` watches went well."""
-        self._of(budget).good += 1
+        with _handling:
+            self._of(budget).good += 1
 
     def handled_error(self, error: Exception, budget: Budget) -> None:
         """``@on_error`` handles an error, whatever the mode is.
@@ -194,10 +197,11 @@ class ErrorPolicy:
         Raises:
             TooManyErrors: that is more than its budget allows.
         """
-        tally = self._of(budget)
-        tally.bad += 1
-        tally.last = f"{type(error).__name__}: {error}"
-        self._judge(budget.place, error)
+        with _handling:
+            tally = self._of(budget)
+            tally.bad += 1
+            tally.last = f"{type(error).__name__}: {error}"
+            self._judge(budget.place, error)
 
     def _of(self, budget: Budget) -> _Tally:
         return self._tallies.get(budget.place) or self._tallies.setdefault(budget.place, _Tally(budget=budget))

@@ -22,6 +22,7 @@ ORDER = [  # each may import from those before it, and from itself
     "counters",
     "rng",
     "gil",
+    "locks",
     "pool",
     "lifeline",
     "unwanted",

@@ -10,8 +10,10 @@ from typing import Any, overload
 
 from streampipe.counters import counters
 from streampipe.decorators.wrap import Effect, F, Open, Upstream, decorate, sample_of
+from streampipe.locks import ProcessLock
 
 log = logging.getLogger("streampipe")
+_counting = ProcessLock()  # a function is called in the threads of a pool
 
 
 @overload
@@ -67,8 +69,9 @@ class Logged(Effect):
             raise
 
     def _log(self, text: str, *values: Any) -> None:
-        self.calls += 1
-        if (self.calls - 1) % self.every == 0:
+        with _counting:
+            number, self.calls = self.calls, self.calls + 1
+        if number % self.every == 0:
             log.log(self.level, text, *values)
 
 

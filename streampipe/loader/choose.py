@@ -1,7 +1,8 @@
 """How many threads and workers: a rule for this machine and pipeline, or a short trial of a few, remembered.
 
 What decides is where stages spend their time. Codecs release Python's lock, so threads of one process share them, and
-nothing is handed over; Python code of the user's needs processes. The rule looks at the stages, the trial at the clock.
+nothing is handed over; Python code of the user's needs processes, as long as there is such a lock. The rule looks at
+the stages, the trial at the clock.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any, NamedTuple
 from streampipe.atomic import write_atomic
 from streampipe.engine.chain import describe
 from streampipe.engine.compile import compile
+from streampipe.gil import has_gil
 from streampipe.index.memory import memory
 from streampipe.loader.feed import Crew
 from streampipe.loader.reports import facts_of
@@ -70,21 +72,19 @@ class Choice:
 def rule(facts: Facts) -> Setting:
     """The setting for stages and cores, without trying.
 
-    Stages with threads that run codecs: a thread for each core. A user's code: a worker for each core, where there are
-    more than two. Else one background thread, so that reading goes on while a step runs.
+    Stages with threads that run codecs: a thread for each core. A user's code: without a GIL the same, else a worker
+    for each core, where there are more than two. Else one background thread, so that reading goes on while a step runs.
 
     >>> from streampipe.report import StageFacts
     >>> rule(Facts((StageFacts("decode", can_thread=True),), cores=8))
     Setting(workers=0, threads=8)
-    >>> rule(Facts((StageFacts("map(f)", can_thread=True, python=True),), cores=8))
-    Setting(workers=8, threads=0)
     >>> rule(Facts((), cores=8))
     Setting(workers=0, threads=1)
     """
     if any(stage.can_thread and not stage.python for stage in facts.stages):
         return Setting(0, facts.cores)
     if any(stage.python or stage.foreign for stage in facts.stages) and facts.cores > 2:
-        return Setting(facts.cores, 0)
+        return Setting(facts.cores, 0) if has_gil() else Setting(0, facts.cores)
     return Setting(0, 1)
 
 
@@ -128,8 +128,9 @@ def rate_of(batches: Any, number_of: Callable[[Any], int], seconds: float | None
 
 
 def _place(spec: Spec, facts: Facts, world_size: int) -> Path:
-    """The file in which the choice is remembered: of this pipeline, machine, and number of ranks."""
-    text = json.dumps([describe(spec.source, spec.chain), platform.node(), facts.cores, world_size])
+    """The file in which the choice is remembered: of this pipeline, machine, and number of ranks; and without a GIL."""
+    of = [describe(spec.source, spec.chain), platform.node(), facts.cores, world_size]
+    text = json.dumps(of if has_gil() else [*of, "no GIL"])
     return Path(memory()).parent / "choices" / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from math import ceil, inf
 
+from streampipe.gil import has_gil
 from streampipe.report.summary import READING, StageRow, Summary
 
 _LITTLE = 0.05
@@ -166,7 +167,7 @@ def _how(found: Summary, row: StageRow, number: int) -> str:
     number = ceil(number / found.ranks)
     if found.workers:
         return f"num_workers={ceil(number / max(1, found.threads))}"
-    if (row.python or row.foreign) and _on_processor(row):
+    if (row.python or row.foreign) and _on_processor(row) and has_gil():
         return f"num_workers={number}"
     return f"threads={number}"
 
@@ -179,7 +180,7 @@ def _on_processor(row: StageRow) -> bool:
 def _holds_lock(found: Summary, row: StageRow) -> bool:
     """Whether threads have no more of the processor together than one of them could have."""
     threads = row.threads or (0 if found.workers else found.threads)
-    if threads < 2 or not (row.python or row.foreign) or not _on_processor(row) or found.cores < 2:
+    if threads < 2 or not (row.python or row.foreign) or not _on_processor(row) or found.cores < 2 or not has_gil():
         return False
     return sum(each.cpu_seconds for each in found.stages) < 1.15 * found.making_seconds / found.readers
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from streampipe.atomic import write_atomic
 from streampipe.errors import AccessDenied, ShardMissing, SourceError, SourceUnavailable
+from streampipe.locks import ProcessLock
 from streampipe.source.cache import Cache
 from streampipe.source.download import Download
 from streampipe.source.failures import cause, failure
@@ -29,6 +30,8 @@ from streampipe.unwanted import Stop
 _log = logging.getLogger("streampipe")
 _PAGE = re.compile(rb"\s*(<!doctype\s|<html\b)", re.IGNORECASE)
 _AHEAD = 3  # shards whose first window is asked for before they are wanted
+
+_making = ProcessLock()
 
 
 class _Live:
@@ -80,10 +83,14 @@ class Source:
 
     @property
     def _live(self) -> _Live:
-        if self._now is None or self._now.process != os.getpid():
-            self._remember()
-            self._now = _Live(self)
-        return self._now
+        live = self._now
+        if live is None or live.process != os.getpid():
+            with _making:  # threads that begin at once must agree on versions
+                live = self._now
+                if live is None or live.process != os.getpid():
+                    self._remember()
+                    live = self._now = _Live(self)
+        return live
 
     def is_remote(self, url: str) -> bool:
         """Whether a shard is read through a store."""
@@ -161,10 +168,12 @@ class Source:
         live = self._live
         for old in [each for each, download in list(live.downloads.items()) if download.done]:
             live.downloads.pop(old, None)
-        if url not in live.downloads:
+        found = live.downloads.get(url)
+        if found is None:
             patience = self.network.stall + self.network.longest_wait
-            live.downloads[url] = Download(self.cache, url, lambda at, pin: self._from(url, at, pin), patience)
-        return live.downloads[url]
+            found = Download(self.cache, url, lambda at, pin: self._from(url, at, pin), patience)
+            live.downloads[url] = found  # another thread may let it go at once
+        return found
 
     def settle(self) -> None:
         """At the end of a pass: let copies that are whole get their names before this process may end."""

@@ -7,7 +7,8 @@ import pytest
 
 import streampipe as sp
 from streampipe.errors import ConfigError
-from streampipe.loader.choose import Choice, Setting, choose, rate_of
+from streampipe.loader.choose import Choice, Setting, choose, rate_of, rule
+from streampipe.report import Facts, StageFacts
 from tests.data import write_photos
 
 
@@ -27,6 +28,17 @@ def rates(*settings):
         return 100.0 if setting in settings else 50.0
 
     return measure, asked
+
+
+@pytest.mark.parametrize(("gil", "setting"), [(True, Setting(8, 0)), (False, Setting(0, 8))])
+def test_code_in_python_has_workers_where_threads_take_turns(pipe, monkeypatch, gil, setting):
+    monkeypatch.setattr("streampipe.loader.choose.has_gil", lambda: gil)
+    assert rule(Facts((StageFacts("map(f)", can_thread=True, python=True),), cores=8)) == setting
+    if not gil:
+        measure, _ = rates()
+        choose(pipe.spec, measure)
+        monkeypatch.setattr("streampipe.loader.choose.has_gil", lambda: True)
+        assert not choose(pipe.spec, measure).remembered, "what was found without a GIL says nothing of one with it"
 
 
 def test_the_fastest_is_taken_and_remembered(pipe):

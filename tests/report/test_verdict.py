@@ -60,11 +60,13 @@ def test_threads_that_sleep_need_no_cores():
     assert "threads=4 would feed" in text
 
 
-def test_pythons_lock_is_known_by_threads_that_share_one_processor():
+def test_pythons_lock_is_known_by_threads_that_share_one_processor(monkeypatch):
     row = StageRow("map(f)", own_seconds=18.0, cpu_seconds=9.5, can_thread=True, python=True)
-    _, text = judge(a_run(stages=[row]))
-    assert "Python's lock" in text
-    assert "num_workers=16" in text
+    for gil in True, False:
+        monkeypatch.setattr("streampipe.report.verdict.has_gil", lambda gil=gil: gil)
+        _, text = judge(a_run(stages=[row]))
+        assert ("Python's lock" in text) == gil
+        assert ("num_workers=16" if gil else "threads=") in text
 
 
 def test_idle_workers_and_a_waiting_consumer_mean_the_hand_over():
