@@ -65,9 +65,9 @@ class Bounded:
         self._name, self._size, self._advice = name, size, advice
         with self.sound():
             plain = opened()
-            self.metadata = plain.metadata
-            schema = pa.schema([field.with_type(_plain(field.type)) for field in plain.schema_arrow])
-            self.schema = schema.with_metadata(plain.schema_arrow.metadata)
+            self._reader, self.metadata, schema = plain.reader, plain.metadata, plain.schema_arrow
+            self._paths = [self.metadata.schema.column(i).path for i in range(self.metadata.num_columns)]
+            self.schema = pa.schema([field.with_type(_plain(field.type)) for field in schema], schema.metadata)
 
     def open_columns(self, columns: Collection[str] | None) -> None:
         """Have pyarrow look at the columns of each row group, all or those that are named, without reading a page.
@@ -80,12 +80,11 @@ class Bounded:
             IndexMismatch: the file is damaged.
         """
         with self.sound():
-            chosen = _columns(self.metadata, columns)
+            chosen = self._columns(columns)
             if not chosen:  # rows of no columns are told by a division, by 0 here
                 return
-            reader = self._opened(metadata=self.metadata).reader
             for group in range(self.metadata.num_row_groups):
-                no_rows = reader.iter_batches(0, row_groups=[group], column_indices=chosen, use_threads=False)
+                no_rows = self._reader.iter_batches(0, row_groups=[group], column_indices=chosen, use_threads=False)
                 next(no_rows, None)
 
     def read(
@@ -107,7 +106,7 @@ class Bounded:
                 wanted = [each for each in schema.names if each in chosen]
                 schema = pa.schema([schema.field(each) for each in wanted], metadata=schema.metadata)
             groups = range(self.metadata.num_row_groups) if group is None else [group]
-            found, numbers = [self.metadata.row_group(i) for i in groups], _columns(self.metadata, wanted)
+            found, numbers = [self.metadata.row_group(i) for i in groups], self._columns(wanted)
             chunks = [each.column(i) for each in found for i in numbers]
             said = sum(each.total_uncompressed_size for each in chunks)
             batches, size = [], said if said > most else 0
@@ -129,6 +128,11 @@ class Bounded:
             f"Limits.max_index_bytes if it is meant, or {self._advice}"
         )
 
+    def _columns(self, wanted: Collection[str] | None) -> list[int]:
+        """The numbers of the wanted columns, whose names may hold dots, and of those within them."""
+        paths = enumerate(self._paths)
+        return [i for i, path in paths if wanted is None or path in wanted or path.partition(".")[0] in wanted]
+
     @contextmanager
     def sound(self) -> Iterator[None]:
         """What goes wrong in here is damage of the file."""
@@ -136,12 +140,6 @@ class Bounded:
             yield
         except (pa.ArrowException, OSError, ValueError, LookupError, TypeError, OverflowError) as error:
             raise IndexMismatch(f"{self._name} is damaged ({error}); {self._advice}") from error
-
-
-def _columns(metadata: pq.FileMetaData, wanted: Collection[str] | None) -> list[int]:
-    """The numbers of the wanted columns, whose names may hold dots, and of those within them."""
-    paths = [metadata.schema.column(i).path for i in range(metadata.num_columns)]
-    return [i for i, path in enumerate(paths) if wanted is None or path in wanted or path.partition(".")[0] in wanted]
 
 
 def _texts(

@@ -269,21 +269,21 @@ class IndexedShard:
         base = rows[0][0]
         for number, (at, behind, checksum, key_at, key_end, first, last, plain) in enumerate(rows, row):
             shift, key = at - base, text[key_at:key_end]
-            own = whole[shift : behind - base]
+            own = whole if len(rows) == 1 else whole[shift : behind - base]
             if checksum >= 0 and not of_headers and crc32(own) != checksum:
                 found.append(self._changed(key, at, len(own)))
                 continue
             places = layout.places(first, last) if plain and checksum >= 0 else ()
-            starts, ends = places[::2], places[1::2]
             name = shift + places[0] - BLOCK if places else 0
             if (
                 not places
                 or data[name : name + len(key) + 1] != key + b"."  # of an extended header, or of another sample
-                or (of_headers and headers_crc32(own, starts, ends) != checksum)
+                or (of_headers and headers_crc32(own, places[::2], places[1::2]) != checksum)
             ):
                 found.append(self._parsed(number, own, epoch, views))
                 continue
-            fields = [given[shift + start : shift + end] for start, end in zip(starts, ends, strict=True)]
+            pairs = iter(places)
+            fields = [given[shift + start : shift + end] for start, end in zip(pairs, pairs, strict=True)]
             if copied:
                 fields = [bytes(each) for each in fields]
             found.append(

@@ -82,10 +82,11 @@ class OpenShards:
     def _opened(self, dataset: Dataset, place: Place) -> tuple[IndexedShard, LocalFile]:
         """The shard of a place."""
         at = place.part, place.shard
-        held = self._shards.get(at)
-        shard = held or IndexedShard(dataset, place.shard)
-        file = self._files.get(at) or dataset.finder.source.file(shard.url)
-        assert file is not None  # it is local
+        held, file = self._shards.get(at), self._files.get(at)
+        shard = IndexedShard(dataset, place.shard) if held is None else held
+        if file is None:
+            file = dataset.finder.source.file(shard.url)
+            assert file is not None  # it is local
         if held is None:
             shard.check_end(file)
             counters.add("reading", "shards opened")
@@ -96,8 +97,10 @@ class OpenShards:
 
 def _use(held: OrderedDict[tuple[int, int], T], at: tuple[int, int], value: T, most: int) -> None:
     """Hold a value as the one that was used last, and let go of the first ones."""
+    if at in held:
+        held.move_to_end(at)
+        return
     held[at] = value
-    held.move_to_end(at)
     while len(held) > most:
         held.popitem(last=False)
 

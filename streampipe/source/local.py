@@ -56,8 +56,9 @@ class LocalFile:
         Raises:
             ShardChanged: it has become shorter since.
         """
-        end = min(end, self.size)
-        data = os.pread(self._file, max(0, end - start), start)
+        if not start <= end <= self.size:
+            end = max(start, min(end, self.size))
+        data = os.pread(self._file, end - start, start)
         while len(data) < end - start:  # the kernel gives 2 GB at a time
             more = os.pread(self._file, end - start - len(data), start + len(data))
             if not more:
