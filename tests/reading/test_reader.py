@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given, settings
@@ -99,7 +100,7 @@ def told(sample):
     st.data(),
 )
 def test_samples_that_are_read_together_are_those_that_are_read_alone(sizes, checksums, damage, condition, views, data):
-    with TemporaryDirectory() as folder:
+    with TemporaryDirectory() as folder, patch("streampipe.reading.reader._AT_ONCE", 512 << 10):
         dataset = dataset_of(Path(folder), sizes, checksums, damage, condition)
         every = [Place(k, i, 0) for k in range(2) for i in range(int(dataset.counts[k]))]
         cuts = data.draw(st.lists(st.integers(0, len(every)), max_size=4).map(sorted))
