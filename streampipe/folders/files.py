@@ -12,7 +12,7 @@ from functools import lru_cache
 from json.encoder import encode_basestring_ascii as quoted
 
 from streampipe.errors import SourceError
-from streampipe.folders.names import TEXTS, File, Item
+from streampipe.folders.names import TEXTS, File, Item, Row, Simple
 from streampipe.folders.walk import allowed, leads_out
 from streampipe.source import Source, local_path, redact
 from streampipe.tar import BLOCK, header_bytes
@@ -31,6 +31,21 @@ def packed_size(item: Item) -> int:
         small = plain and len(name) <= _SHORT and file.size < _SMALL  # nearly always: one header, nothing to build
         total += (BLOCK if small else len(header_bytes(name, file.size))) + file.size + -file.size % BLOCK
     return total
+
+
+def packed(key: str, found: Simple, rows: Sequence[Row]) -> tuple[int, str]:
+    """``packed_size`` and ``to_text`` of a simple sample, at a third of their cost."""
+    total, largest, texts = 0, 0, []
+    for name, number in found.places:
+        _, rest, path, size, mtime, _ = rows[number]
+        total += size + -size % BLOCK
+        largest = size if size > largest else largest
+        texts.append(f"{name}\0{path or key + rest}\0{size}\0{mtime}\0")
+    if key.isascii() and len(key) + found.longest < _SHORT and largest < _SMALL:
+        total += BLOCK * len(texts)
+    else:
+        total += sum([len(header_bytes(f"{key}.{name}", rows[number][3])) for name, number in found.places])
+    return total, "\0".join(texts)
 
 
 def digest_of_texts(rows: Iterable[tuple[str, str]]) -> str:

@@ -13,7 +13,6 @@ import sqlite3
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from operator import itemgetter
@@ -21,11 +20,12 @@ from operator import itemgetter
 from streampipe.decoding.extensions import VIDEOS
 from streampipe.decoding.movie import main_picture
 from streampipe.errors import NameCollision, PackError
+from streampipe.folders.blocks import Blocks, Sample
 from streampipe.folders.duplicates import ALIKE, Seen, blocks_of
 from streampipe.folders.facts import cut
-from streampipe.folders.files import from_text, packed_size, to_text
+from streampipe.folders.files import from_text, packed, packed_size, to_text
 from streampipe.folders.layouts import CAPTIONS, PLAIN, Layout, with_caption
-from streampipe.folders.names import File, Found, Incomplete, Item, Row, Taken, extension, folded, group, simple
+from streampipe.folders.names import File, Found, Incomplete, Item, Row, Simple, Taken, extension, folded, group, simple
 from streampipe.folders.remote import RemoteWalk
 from streampipe.folders.walk import Few, Walk, allowed, seen_from
 from streampipe.rng import derive
@@ -42,9 +42,6 @@ CREATE TABLE broken(path BLOB, why TEXT);
 CREATE TABLE same(number INT, path TEXT, first TEXT);
 """
 
-
-_Sample = tuple[str, str | None, int, int, int, str]
-"""A row: key, what it has in common with others (None: the key), place, bytes, those of its main picture, files."""
 Sift = Callable[[str, list[Item], Sequence[str]], Iterable[int | None]]
 """Of a run of a folder's samples, in the order of their keys: the part of the dataset that each belongs to; None: none.
 The folders come last that links may lead into.
@@ -66,6 +63,7 @@ class Listing:
         self.broken = self.left_out = 0
         self.orphans, self.other, self.collisions, self.repeated = Few(), Few(), Few(), Few()
         self.repeated_in: Counter[int] = Counter()  # by part
+        self._blocks: Blocks | None = None  # where the order in which they were found is that of the shards
         self._db = sqlite3.connect("", isolation_level=None)  # a temporary file, in memory as long as it is small
         self._db.text_factory = str
         self._db.executescript("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA temp_store=FILE;" + _SCHEMA)
@@ -93,13 +91,17 @@ class Listing:
 
     def rows(self, start: int = 0, count: int | None = None) -> Iterator[tuple[str, str]]:
         """The same as keys and texts, from which ``from_text`` makes files."""
+        stop = self.samples if count is None else start + count
+        if self._blocks is not None:
+            return ((key, files) for key, _, _, _, _, files in self._blocks.read(start, stop))
         return self._db.execute(
-            "SELECT key, files FROM items WHERE rowid > ? AND rowid <= ? ORDER BY rowid",
-            (start, self.samples if count is None else start + count),
+            "SELECT key, files FROM items WHERE rowid > ? AND rowid <= ? ORDER BY rowid", (start, stop)
         )
 
     def sizes(self) -> Iterator[tuple[int, int]]:
         """Of each its part, and the bytes that it takes in a shard, headers included; in the same order."""
+        if self._blocks is not None:
+            return ((0, size) for size in self._blocks.sizes())
         return self._db.execute("SELECT part, size FROM items ORDER BY rowid")
 
     def why_broken(self) -> Iterator[tuple[str, str]]:
@@ -168,17 +170,22 @@ def scan(
         for role, root in roots.items():
             walks.append((walk(root, partial(_place_beside, role)), seen_from(folder, root)))
         apart = tuple(f"{seen_from(folder, root)}/" for root in roots.values())
-        samples = _samples(listing, _together(listing, walks), case_sensitive, caption, seed, apart)
-        order = _Order()
-        listing._db.executemany("INSERT INTO found VALUES (?, ?, ?, ?, ?, ?, 0)", order.watched(samples))
+        samples = _samples(listing, _together(listing, walks), _Rows(case_sensitive, seed), caption, apart)
+        blocks = Blocks(listing._db, samples)
         listing._db.execute("DROP TABLE files")
-        if not order.of_folds:  # else no two are the same
-            _twins(listing)
-        if sift is not None:
-            _sift(listing, sift)
-        if deduplicate:  # among those that are wanted: one that is not must not stand for one that is
-            _without_repeated(listing, Seen(deduplicate), deduplicate == ALIKE, source)
-        _put_in_order(listing, order.of_keys and seed is None and sift is None and not listing.left_out)
+        as_found = blocks.of_keys and seed is None and sift is None
+        if as_found and blocks.of_folds and not deduplicate:  # no two are the same, and all are where they belong
+            listing._blocks = blocks
+        else:
+            listing._db.executemany("INSERT INTO found VALUES (?, ?, ?, ?, ?, ?, 0)", blocks.read())
+            blocks.drop()
+            if not blocks.of_folds:  # else no two are the same
+                _twins(listing)
+            if sift is not None:
+                _sift(listing, sift)
+            if deduplicate:  # among those that are wanted: one that is not must not stand for one that is
+                _without_repeated(listing, Seen(deduplicate), deduplicate == ALIKE, source)
+            _put_in_order(listing, as_found and not listing.left_out)
         listing._db.execute("COMMIT")
         (listing.broken,) = listing._db.execute("SELECT count(*) FROM broken").fetchone()
     except sqlite3.Error as error:
@@ -268,88 +275,83 @@ def _place_beside(role: str, path: str) -> str | None:
     return f"{path[: -len(ext) - 1]}.{role}.{ext}"
 
 
-@dataclass
-class _Kind:
-    """The samples that have the same fields: their main picture's, how many there are, and the bytes of their files."""
+class _Rows:
+    """Samples as rows of the next table; and how many there are, by the fields that they have."""
 
-    main: str
-    samples: int = 0
-    bytes: int = 0
+    def __init__(self, case_sensitive: bool, seed: int | None) -> None:
+        self._case_sensitive = case_sensitive
+        self._shuffle = None if seed is None else derive(seed, "pack")
+        self._kinds: dict[tuple[str, ...], list[int]] = {}  # samples, and the bytes of their files
 
+    def simple(self, found: Simple, files: Sequence[Row]) -> Sample:
+        """Of one that is simple."""
+        size, text = packed(files[0][0], found, files)
+        return self._row(files[0][0], found.names, sum([file[3] for file in files]), size, files[found.main][3], text)
 
-class _Order:
-    """In which order samples come: those of folders in which names are sorted need no more sorting."""
+    def of(self, item: Item) -> Sample:
+        """Of any."""
+        key, files = item
+        main = files[main_picture(files)].size
+        return self._row(
+            key, tuple(files), sum([file.size for file in files.values()]), packed_size(item), main, to_text(files)
+        )
 
-    def __init__(self) -> None:
-        self.of_keys = self.of_folds = True
+    def _row(self, key: str, names: tuple[str, ...], of_files: int, size: int, main: int, text: str) -> Sample:
+        if (kind := self._kinds.get(names)) is None:
+            kind = self._kinds[names] = [0, 0]
+        kind[0] += 1
+        kind[1] += of_files
+        rank = 0 if self._shuffle is None else derive(self._shuffle, key) >> 1
+        fold = folded(key, self._case_sensitive)
+        return key, (None if fold == key else fold), rank, size, main, text
 
-    def watched(self, samples: Iterable[_Sample]) -> Iterator[_Sample]:
-        """The samples; then it is known whether keys, and what they have in common, always grew."""
-        last_key = last_fold = ""
-        for sample in samples:
-            key, fold, *_ = sample
-            if fold is None:
-                fold = key
-            if fold <= last_fold:
-                self.of_folds = False
-            if key <= last_key:
-                self.of_keys = False
-            last_key, last_fold = key, fold
-            yield sample
+    def count_in(self, listing: Listing) -> None:
+        """Tell a listing what there was."""
+        for names, (samples, of_files) in self._kinds.items():
+            listing.samples += samples
+            listing.bytes += of_files
+            listing.without_caption += samples * CAPTIONS.isdisjoint(names)
+            for name in names:
+                listing.fields[name] = listing.fields.get(name, 0) + samples
 
 
 def _samples(
-    listing: Listing,
-    stems: Iterable[list[Row]],
-    case_sensitive: bool,
-    caption: str | None,
-    seed: int | None,
-    apart: tuple[str, ...],
-) -> Iterator[_Sample]:
+    listing: Listing, stems: Iterable[list[Row]], rows: _Rows, caption: str | None, apart: tuple[str, ...]
+) -> Iterator[Sample]:
     """Of the files of each stem the samples, as rows of the next table; what is wrong is noted. ``apart``: where files
     lie that are no sample by themselves.
     """
-    shuffle = None if seed is None else derive(seed, "pack")
-    finish = None if listing.layout.stays else listing.layout.finish
-    kinds: dict[tuple[str, ...], _Kind] = {}
+    as_they_are = listing.layout.stays and caption is None and not apart
     for files in stems:
-        for found_item in _grouped(listing, files):
-            try:
-                item = found_item if finish is None else finish(found_item)
-            except Incomplete as error:
-                listing.note_broken(error.path, error.why)
-                continue
-            except Taken as error:
-                listing.collisions.add(str(error))
-                continue
-            if item is None or (
-                apart and all(file.path.startswith(apart) for file in item.files.values() if file.path)
-            ):
-                for file in found_item.files.values():
-                    listing.orphans.add(file.path)
-                continue
-            if caption is not None:
-                item = with_caption(item, caption)
-            key, parts = item
-            if (kind := kinds.get(names := tuple(parts))) is None:
-                kind = kinds[names] = _Kind(main_picture(names))
-            kind.samples += 1
-            kind.bytes += sum([file.size for file in parts.values()])
-            rank = 0 if shuffle is None else derive(shuffle, key) >> 1
-            fold = folded(key, case_sensitive)
-            yield key, (None if fold == key else fold), rank, packed_size(item), parts[kind.main].size, to_text(parts)
-    for names, kind in kinds.items():
-        listing.samples += kind.samples
-        listing.bytes += kind.bytes
-        listing.without_caption += kind.samples * CAPTIONS.isdisjoint(names)
-        for name in names:
-            listing.fields[name] = listing.fields.get(name, 0) + kind.samples
+        found = simple(files) if len(files) < 3 else None
+        if found is not None and as_they_are:
+            yield rows.simple(found, files)
+            continue
+        for item in (found.item(files),) if found is not None else _grouped(listing, files):
+            if (finished := _finished(listing, item, caption, apart)) is not None:
+                yield rows.of(finished)
+    rows.count_in(listing)
+
+
+def _finished(listing: Listing, found: Item, caption: str | None, apart: tuple[str, ...]) -> Item | None:
+    """A sample with what its layout says of it; None for one that is none, which is noted."""
+    try:
+        item = found if listing.layout.stays else listing.layout.finish(found)
+    except Incomplete as error:
+        listing.note_broken(error.path, error.why)
+        return None
+    except Taken as error:
+        listing.collisions.add(str(error))
+        return None
+    if item is None or (apart and all(file.path.startswith(apart) for file in item.files.values() if file.path)):
+        for file in found.files.values():
+            listing.orphans.add(file.path)
+        return None
+    return item if caption is None else with_caption(item, caption)
 
 
 def _grouped(listing: Listing, rows: Sequence[Row]) -> Sequence[Item]:
     """The samples of the files of one first part; what is wrong with others is noted."""
-    if len(rows) < 3 and (item := simple(rows)) is not None:
-        return (item,)
     found = [Found(rest, File(path or stem + rest, size, mtime), why) for stem, rest, path, size, mtime, why in rows]
     result = group(rows[0][0], found)
     for path in result.orphans:

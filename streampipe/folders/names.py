@@ -116,34 +116,50 @@ def ending(rest: str) -> str | None:
     return extension(f"_{rest}")
 
 
-@lru_cache(1024)
-def _field(rest: str) -> str | None:
-    """The field that a file is by what follows its name's first part, where that is a mere suffix."""
-    name = rest[1:].lower()
-    return name if name in KNOWN or name in PICTURES else None
+class Simple(NamedTuple):
+    """An image alone or with a caption: its fields in order, with the number of the file that is each, and that of the
+    image.
+    """
+
+    names: tuple[str, ...]
+    places: tuple[tuple[str, int], ...]
+    main: int
+    longest: int  # characters of a name
+
+    def item(self, rows: Sequence[Row]) -> Item:
+        """The sample of such files."""
+        files = {}
+        for name, number in self.places:
+            stem, rest, path, size, mtime, _ = rows[number]
+            files[name] = File(path or stem + rest, size, mtime)
+        return Item(stem, files)
 
 
-def simple(rows: Sequence[Row]) -> Item | None:
+def simple(rows: Sequence[Row]) -> Simple | None:
     """What ``group`` makes of an image alone or with a caption, which nearly all samples are, at a tenth of its cost;
     None where there is more to be said.
     """
-    files: dict[str, File] = {}
-    for stem, rest, path, size, mtime, why in rows:
-        name = _field(rest)
-        if why is not None or name is None or name in files:
-            return None
-        files[name] = File(path or stem + rest, size, mtime)
-    order = _in_order(tuple(files))
-    if order is None or unsafe(stem, ()) is not None:
+    found = _simple(tuple([row[1] for row in rows]))
+    if found is None or unsafe(rows[0][0], ()) is not None:
         return None
-    return Item(stem, {name: files[name] for name in order} if len(order) > 1 else files)
+    for row in rows:
+        if row[5] is not None:
+            return None
+    return found
 
 
 @lru_cache(1024)
-def _in_order(names: tuple[str, ...]) -> tuple[str, ...] | None:
-    """Fields as a sample has them; None where they are not those of one picture, or no shard can hold one of them."""
-    pictures = [name for name in names if name in PICTURES]
-    return None if len(pictures) != 1 or unsafe("a", names) is not None else tuple(sorted(names))
+def _simple(rests: tuple[str, ...]) -> Simple | None:
+    """The same of what follows the first parts of names: None where fields are not those of one picture, or no shard
+    can hold one of them.
+    """
+    names = [rest[1:].lower() for rest in rests]
+    pictures = [number for number, name in enumerate(names) if name in PICTURES]
+    known = all(name in KNOWN or name in PICTURES for name in names) and unsafe("a", names) is None
+    if len(pictures) != 1 or not known or len(set(names)) < len(names):
+        return None
+    places = sorted(zip(names, range(len(names)), strict=True))
+    return Simple(tuple(sorted(names)), tuple(places), pictures[0], max(map(len, names)))
 
 
 def group(stem: str, files: Sequence[Found], images: frozenset[str] = PICTURES) -> Grouped:

@@ -79,26 +79,28 @@ class Walk:
                 run = list(islice(rows, _RUN))
 
     def _rows(self, below: str, entries: Iterable[Any]) -> Iterator[Row]:
-        place, facts = self._place, self._facts
+        place, facts, base = self._place, self._facts, len(below)
         for entry in entries:
             path = below + entry.name
             places = place(path)
             for placed in places if isinstance(places, tuple) else (places,):
-                if placed is None or (dot := first_dot(placed)) < 0 or (ext := ending(placed[dot:])) is None:
+                stays = placed is path
+                dot = path.find(".", base) if stays else -1 if placed is None else first_dot(placed)
+                if placed is None or dot < 0 or (ext := ending(rest := placed[dot:])) is None:
                     if placed != "":
                         self.other.add(path)
                     continue
                 size, mtime, why = facts(path, entry, ext)
                 if size < 0:
                     self.other.add(path)
-                    continue
-                if not path.isascii():
-                    if not _is_text(path):
-                        self._note_broken(path, "its name is no valid text (UTF-8); rename it")
-                        continue
-                    placed = unicodedata.normalize("NFC", placed)
-                    dot = first_dot(placed)
-                yield placed[:dot], placed[dot:], (None if placed == path else path), size, mtime, why
+                elif path.isascii():
+                    yield placed[:dot], rest, (None if stays or placed == path else path), size, mtime, why
+                elif _is_text(path):
+                    composed = unicodedata.normalize("NFC", placed)
+                    dot = first_dot(composed)
+                    yield composed[:dot], composed[dot:], (None if composed == path else path), size, mtime, why
+                else:
+                    self._note_broken(path, "its name is no valid text (UTF-8); rename it")
 
     def _folders(self) -> Iterator[tuple[str, Iterable[Any]]]:
         """One directory after the other, and what is in it and no directory, as the disk has it."""

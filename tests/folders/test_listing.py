@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streampipe.folders import walk
+from streampipe.folders.files import packed, packed_size, to_text
 from streampipe.folders.layouts import PLAIN
 from streampipe.folders.listing import scan
 from streampipe.folders.names import File, Found, group, simple
@@ -77,8 +78,10 @@ def test_samples_are_in_order_and_twins_are_found_whether_or_not_there_is_anythi
 )
 def test_what_is_simple_is_what_all_rules_give(rests, stem, broken):
     rows = [(stem, rest, None, 3, 7, "it is empty" if broken else None) for rest in rests]
-    item = simple(rows)
-    if item is not None:
+    kind = simple(rows)
+    if kind is not None:
+        item = kind.item(rows)
+        assert packed(stem, kind, rows) == (packed_size(item), to_text(item.files))
         files = [Found(rest, File(stem + rest, 3, 7), None) for rest in rests]
         result = group(stem, files)
         assert (result.items, result.orphans, result.collisions, result.broken) == ([item], [], [], [])
@@ -87,6 +90,6 @@ def test_what_is_simple_is_what_all_rules_give(rests, stem, broken):
 
 def test_an_image_with_its_caption_is_simple():
     rows = [("d/a", ".txt", None, 3, 7, None), ("d/a", ".JPG", "x/a.JPG", 4, 8, None)]
-    item = simple(rows)
+    item = simple(rows).item(rows)
     assert item.key == "d/a"
     assert item.files == {"jpg": File("x/a.JPG", 4, 8), "txt": File("d/a.txt", 3, 7)}
