@@ -92,7 +92,7 @@ INSIDE = {  # and in a folder, each file from those before it
     "isobmff matroska animation movie video",
     "reading": "protocol iterable finder members shards sliced indexed tars numbered folder pieces rows parquet arrow "
     "chunks mds litdata formats forward remote wanted pace prefetch reader",
-    "folders": "names walk files facts metadata layouts duplicates remote zips listing",
+    "folders": "names walk files facts metadata layouts duplicates remote zips blocks listing",
     "pack": "split change contents sift catalog supply find output pickles shard job summary work spool run",
     "engine": "engine chain division learnt planning mix batched batches indexed lanes turns streams state interleaved "
     "bounds compile life clock plain explain_reading explain_plan explain",
