@@ -123,7 +123,7 @@ def read_file(
         return file.data.encode()
     if not _is_local(folder):
         return _object(f"{folder}/{file.path}", file, source or Source())
-    path = os.path.join(folder, file.path)
+    path = f"{folder}/{file.path}" if folder[-1:] != "/" else folder + file.path
     size = file.size
     try:
         handle = _opened(path, folder, roots)

@@ -85,20 +85,17 @@ class FilesOf:
         if self.source is not None:
             yield from ordered(self._one, self._items(), THREADS)
             return
-        looked_at = set[str]()
+        inside = set[str]()  # folders that were looked at: none is a link out of this one
         for item in self._items():
-            why = self._strayed(item, looked_at)
-            yield self._one(item) if why is None else why
-
-    def _strayed(self, item: Item, looked_at: set[str]) -> Unreadable | None:
-        """Which of a sample's files lies in what has become a link out of the folder. Each folder is looked at once."""
-        for file in item.files.values():
-            below = file.path.rpartition("/")[0]
-            if below not in looked_at:
-                if (why := leads_out(os.path.join(self.folder, below), self.roots)) is not None:
-                    return Unreadable(os.path.join(self.folder, file.path), f"its folder is {why}")
-                looked_at.add(below)
-        return None
+            for file in item.files.values():
+                below = file.path.rpartition("/")[0]
+                if below not in inside:
+                    if (why := leads_out(os.path.join(self.folder, below), self.roots)) is not None:
+                        yield Unreadable(os.path.join(self.folder, file.path), f"its folder is {why}")
+                        break
+                    inside.add(below)
+            else:
+                yield self._one(item)
 
     def _one(self, item: Item) -> Loaded | Unreadable:
         folder, source, roots = self.folder, self.source, self.roots
