@@ -157,21 +157,21 @@ class IndexedShard:
             other += step
         return None
 
-    def following(self, places: Sequence[Place], most: int) -> tuple[int, list[Row]]:
+    def following(self, places: Sequence[Place], most: int, large: int) -> tuple[int, list[Row]]:
         """The row of the first of some places, and where it and those are that lie right behind it: ``most`` bytes, or
-        one row.
+        one row. One of ``large`` bytes is alone.
         """
         shard, first, epoch, part, _ = places[0]
         layout, kept = self._layout, self.kept
         row = first if kept is None else int(kept[first])
         found = [layout.row(row)]
         start, end = found[0][:2]
-        if len(places) == 1 or places[1].number != first + 1 or places[1].shard != shard or end - start >= most:
+        if len(places) == 1 or places[1].number != first + 1 or places[1].shard != shard or end - start >= large:
             return row, found
         rows = layout.rows(range(row + 1, min(row + len(places), len(layout))))
         for each, place in zip(rows, islice(places, 1, None), strict=False):
             number = len(found)
-            if each[0] != end or each[1] - start > most or place[1] != first + number:
+            if each[0] != end or each[1] - start > most or each[1] - end >= large or place[1] != first + number:
                 break
             if place[0] != shard or place[2] != epoch or place[3] != part:
                 break

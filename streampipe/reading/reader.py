@@ -56,7 +56,7 @@ class OpenShards:
         epoch = places[0].epoch
         try:
             shard, file = self._opened(dataset, places[0])
-            row, rows = shard.following(places, _AT_ONCE)
+            row, rows = shard.following(places, _AT_ONCE, _AT_ONCE if views else _LARGE)
             start, end = rows[0][0], rows[-1][1]
             if end - start >= _LARGE and len(rows) == 1 and not views and not shard.of_clips:
                 alone = shard.by_field(row, rows[0], partial(file.watched, tally=self._disk), epoch)
