@@ -128,6 +128,7 @@ def facts_of(
                 start, end = int(ends[shards[0]] - wanted.samples[shards[0]]), int(ends[shards[-1]])
                 rows = table.slice(start - first, end - start)
                 yield MergedFacts(rows, end - start, names, complete, looked), ends[shards] - start, shards
+            del table, rows  # before the next ones are read
         first = last
 
 
