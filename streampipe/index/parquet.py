@@ -19,7 +19,7 @@ from streampipe.index.unpack import unpack
 
 _ROWS = 4096  # unpacked at once
 _FEW_ROWS = 16
-_MANY_ROWS = 1 << 17  # of numbers alone
+_MANY_ROWS = 1 << 21  # of numbers alone: pieces would be joined once more
 _INDEX = "delete it and run: streampipe index"
 
 

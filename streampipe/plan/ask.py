@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
-from itertools import chain, islice
+from itertools import chain, islice, starmap
 from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -254,7 +254,8 @@ def _from_merged(
         number[wanted.shards] = at
         try:
             facts = facts_of(wanted, finder.source, finder.limits, question.columns)
-            return [(question.find(each, ends), number[shards]) for each, ends, shards in facts]
+            # without a name for each, which would be kept while the next one is read
+            return list(starmap(lambda each, ends, at: (question.find(each, ends), number[at]), facts))
         except Untold:
             return None
         except (IndexMismatch, SourceError) as error:
