@@ -280,7 +280,8 @@ class Loader(DataLoader[Any]):
         return text if self._choice is None else f"{text}\nchosen  {self._choice}"
 
     def __len__(self) -> int:
-        """Batches of a whole pass: of the one that runs, or else of the next one.
+        """Batches of a whole pass: of the one that runs, or else of the next one. Where nothing batches samples, those
+        that a stage will drop count, too.
 
         Raises:
             TypeError: nobody knows: the stream is endless, or its samples are not counted.
