@@ -4,7 +4,7 @@ from streampipe.decoding.budget import MEMORY
 from streampipe.decoding.codec import Codec, Colour, Data, ImageHeader, Pixels, Wanted
 from streampipe.decoding.codecs import BUILT_IN, DEFAULT, Formats, codecs_of, recognise
 from streampipe.decoding.deferred import DeferredBatch, DeferredImage, deferrable
-from streampipe.decoding.fields import decode_field, is_image_field, is_mask, main_image
+from streampipe.decoding.fields import decode_field, is_image_field, is_mask, main_image, says_image
 from streampipe.decoding.geometry import MARGIN, Area, Geometry, Size, contained, decide, resized, zoom_of
 from streampipe.decoding.image import (
     MAX_PIXELS,
@@ -58,6 +58,7 @@ __all__ = [
     "probe",
     "recognise",
     "resized",
+    "says_image",
     "size_of",
     "unwrapped",
     "zoom_of",

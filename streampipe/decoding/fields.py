@@ -44,15 +44,20 @@ def is_image_field(name: str, data: bytes | memoryview, codecs: Iterable[Codec] 
     >>> is_image_field("image", b""), is_image_field("picture", b"")
     (True, False)
     """
-    known = says_image(name)
-    if known or (codecs is not DEFAULT and any(_extension(name) in each.extensions for each in codecs)):
-        return True
-    return known is None and recognise(data, codecs) is not None
+    known = says_image(name, codecs)
+    return known if known is not None else recognise(data, codecs) is not None
+
+
+def says_image(name: str, codecs: Iterable[Codec] = DEFAULT) -> bool | None:
+    """Whether a name says that a field is an image; None: it says nothing."""
+    known = _says_image(name)
+    if known or codecs is DEFAULT:
+        return known
+    return any(_extension(name) in each.extensions for each in codecs) or known
 
 
 @lru_cache(1024)
-def says_image(name: str) -> bool | None:
-    """Whether a name says that a field is an image; None: it says nothing."""
+def _says_image(name: str) -> bool | None:
     extension = _extension(name)
     if extension in IMAGES or extension == "image" or name in RENAMED:
         return True

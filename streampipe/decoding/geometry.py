@@ -268,7 +268,8 @@ def whole(stored: Size, orientation: int = 1, flipped: bool = False) -> Cut:
 
 def extent(start: int, end: float, total: int) -> int:
     """Pixels from ``start`` that a box touches; a hair over a whole number does not count as one more."""
-    return min(max(1, ceil(end - 1e-6) - start), total - start)
+    found, room = max(1, ceil(end - 1e-6) - start), total - start
+    return found if found < room else room
 
 
 def _place(whole: int, part: float, at: float, step: int) -> tuple[int, int]:

@@ -12,7 +12,7 @@ from streampipe.counters import counters
 from streampipe.decoding.budget import MEMORY, budget
 from streampipe.decoding.codec import Codec, Data, ImageHeader, Pixels, Wanted
 from streampipe.decoding.codecs import BUILT_IN, DEFAULT, Formats, codecs_of, recognise
-from streampipe.decoding.geometry import MARGIN, Cut, Geometry, decide, whole
+from streampipe.decoding.geometry import MARGIN, Cut, Geometry, Size, decide, whole
 from streampipe.decoding.icc import array_to_srgb
 from streampipe.decoding.pillow import decode_pillow
 from streampipe.decoding.resize import FILTERS, resize
@@ -63,16 +63,13 @@ class EncodedImage:
         self._codec = codec
         self._memory = memory
         self.header: ImageHeader = codec.header(data)
-        if self.header.width * self.header.height > max_pixels:
+        self.size: Size = self.header.height, self.header.width
+        """(height, width) as shown."""
+        if self.size[0] * self.size[1] > max_pixels:
             raise DecodeError(
                 f"the {self.header.format} image has {self.header.height} x {self.header.width} pixels (height x "
                 f"width; at most {max_pixels} in all are allowed); raise max_pixels if it is meant"
             )
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """(height, width) as shown."""
-        return self.header.height, self.header.width
 
     def cut(self, geometry: Geometry | None, margin: float | None = MARGIN, flipped: bool = False) -> Cut:
         """What a geometry means for this file; None: the whole image as it is, or ``flipped``."""
@@ -179,10 +176,17 @@ def decode_image(
     """
     image = EncodedImage(data, max_pixels=max_pixels, codecs=codecs_of(formats), memory=memory)
     geometry = None if size is None else decide(image.size, size, crop, flip, margin)
-    options: dict[str, Any] = {"icc": icc, "damaged": damaged, "labels": labels, "fast": fast}
-    cut = image.cut(geometry, None if labels else margin)
-    found = image.decode(cut, interpolation=interpolation, background=background, out=out, **options)
-    return delivered(found[0], output)
+    found, _ = image.decode(
+        image.cut(geometry, None if labels else margin),
+        interpolation=interpolation,
+        background=background,
+        out=out,
+        labels=labels,
+        icc=icc,
+        damaged=damaged,
+        fast=fast,
+    )
+    return delivered(found, output)
 
 
 def delivered(image: torch.Tensor, output: str) -> Any:

@@ -66,7 +66,7 @@ def resize(
     box = pixels[y : y + rows, x : x + columns]
     if (rows, columns) == target == (height, width):
         return _deliver(_chw(box), cut.turn, out)
-    starts_whole = abs(left - x) < 1e-6 and abs(top - y) < 1e-6
+    starts_whole = (left == x and top == y) or (abs(left - x) < 1e-6 and abs(top - y) < 1e-6)
     # torch takes equal sizes for nothing to do, also where the box is a fraction of a pixel smaller
     ignored = (rows == target[0] and rows != height) or (columns == target[1] and columns != width)
     if not (fast and starts_whole and interpolation in _KERNELS) or ignored:

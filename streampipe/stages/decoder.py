@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ import torch
 from streampipe.context import Run, Sample, key_of, where
 from streampipe.counters import counters
 from streampipe.decoding import (
+    Codec,
     Colour,
     DeferredImage,
     EncodedImage,
@@ -20,8 +22,9 @@ from streampipe.decoding import (
     decode_field,
     deferrable,
     delivered,
-    is_image_field,
     is_mask,
+    recognise,
+    says_image,
     unwrapped,
 )
 from streampipe.decoding.arrays import Unread, owned
@@ -39,12 +42,37 @@ from streampipe.stages.unseen import unseen
 from streampipe.stages.values import check_choice, check_colour, check_functions, check_names, check_number
 
 Encoded = EncodedImage | EncodedVideo
+_BYTES = (bytes, bytearray, memoryview)
+_MOST = 1024  # names that are remembered: a key with dots can give each sample others
 _CLIP = "__clip__"
 _LEFT = (
     "decode().fit(...) cuts arrays of uint8, uint16 and int32 too, decode(fields=) leaves out what you cut by yourself"
 )
 Decoders = Mapping[str, Callable[[bytes], Any]]
 Rows = Mapping[str, torch.Tensor]
+
+
+class _Kind(NamedTuple):
+    """What a field's name says, and the options say of it."""
+
+    wanted: bool  # it is decoded, if it is bytes
+    own: bool  # by a function of the user's
+    image: bool | None  # None: its content says
+    labels: bool
+
+
+class _Kinds(dict[str, _Kind]):
+    """The kinds of fields by name, each asked once."""
+
+    def __init__(self, ask: Callable[[str], _Kind]) -> None:
+        super().__init__()
+        self._ask = ask
+
+    def __missing__(self, name: str) -> _Kind:
+        if len(self) >= _MOST:
+            self.clear()
+        found = self[name] = self._ask(name)
+        return found
 
 
 class FieldDecoder:
@@ -97,22 +125,24 @@ class FieldDecoder:
         self.memory = memory
         self.decoders = decoders
         self.fields = None if fields is None else frozenset(each for name in fields for each in name.split(";"))
+        self._kinds = _Kinds(partial(_kind, self.fields, decoders, self.codecs))
         self._unseen = None if self.fields is None else unseen(run, "fields", self.fields, any_of=True)
         self.unread = False  # whether arrays may stay in the bytes that they were found in, for who copies them
 
     def image_fields(self, sample: Sample) -> list[str]:
         """The fields of a sample that will become images."""
-        return [
-            name
-            for name, data in sample.items()
-            if self._wanted(name, data) and not self._own(name) and is_image_field(name, data, self.codecs)
-        ]
+        found = []
+        for name, data in sample.items():
+            wanted, own, image, _ = self._kinds[name]
+            if wanted and not own and image is not False and isinstance(data, _BYTES) and self._shows(image, data):
+                found.append(name)
+        return found
 
     def row_sizes(self, sample: Sample) -> dict[str, tuple[int, int]]:
         """The images of a sample that can be written into rows of a batch, and their sizes: 3 x height x width."""
         if self.device is not None or _CLIP in sample:
             return {}
-        names = [name for name in self.image_fields(sample) if not is_mask(name)]
+        names = [name for name in self.image_fields(sample) if not self._kinds[name].labels]
         return self.framing.row_sizes(sample, names)
 
     def attempt(self, sample: Sample, rows: Rows | None = None) -> Any:
@@ -133,7 +163,7 @@ class FieldDecoder:
         images: dict[str, Encoded] = {}
         clip = sample.get(_CLIP)
         for name, data in sample.items():
-            if not self._wanted(name, data):
+            if not self._kinds[name].wanted or not isinstance(data, _BYTES):
                 decoded[name] = bytes(data) if type(data) is memoryview else data
                 continue
             try:
@@ -152,12 +182,14 @@ class FieldDecoder:
 
     def _open(self, name: str, data: Any, clip: Clip | None) -> Any:
         """A field's value; of an image or a video only the header is read."""
-        if not self._own(name):
+        kind = self._kinds[name]
+        if not kind.own:
             if clip is not None and is_video_field(name, data):
                 return EncodedVideo(data, clip, max_pixels=self.max_pixels, memory=self.memory)
-            if name[-3:].lower() == ".gz" and not self._own(name[:-3].lower()):
+            if name[-3:].lower() == ".gz" and not self._kinds[name[:-3].lower()].own:
                 name, data = unwrapped(name, data)
-            if is_image_field(name, data, self.codecs):
+                kind = self._kinds[name]
+            if kind.image is not False and self._shows(kind.image, data):
                 return EncodedImage(data, max_pixels=self.max_pixels, codecs=self.codecs, memory=self.memory)
             if extension_of(name) != "gz":
                 return decode_by_name(name, data, self.unread)
@@ -236,7 +268,7 @@ class FieldDecoder:
         self, name: str, image: EncodedImage, frame: Frame, row: torch.Tensor | None, is_main: bool
     ) -> tuple[Any, Any]:
         interpolation = self.framing.interpolation_of(name)
-        labels = is_mask(name)
+        labels = self._kinds[name].labels
         # The nearest pixel of a smaller scale would be a mean of labels.
         margin = None if labels or interpolation == "nearest" else self.framing.scale_margin
         cut = image.cut(frame.geometry, margin, frame.flipped)
@@ -270,13 +302,15 @@ class FieldDecoder:
             f"stage {self.run.stage!r}, {where(sample)}, field {name!r}: {type(error).__name__}: {error}"
         )
 
-    def _wanted(self, name: str, data: Any) -> bool:
-        if not isinstance(data, (bytes, bytearray, memoryview)) or name.startswith("__"):
-            return False
-        return self.fields is None or name in self.fields or list_of(name) in self.fields
+    def _shows(self, said: bool | None, data: Any) -> bool:
+        """Whether a field is an image: its name has said so, or else its content does."""
+        return said or recognise(data, self.codecs) is not None
 
-    def _own(self, name: str) -> bool:
-        return self.decoders is not None and (name in self.decoders or name.rpartition(".")[2] in self.decoders)
+
+def _kind(fields: Collection[str] | None, decoders: Decoders | None, codecs: tuple[Codec, ...], name: str) -> _Kind:
+    wanted = not name.startswith("__") and (fields is None or name in fields or list_of(name) in fields)
+    own = decoders is not None and (name in decoders or name.rpartition(".")[2] in decoders)
+    return _Kind(wanted, own, says_image(name, codecs), is_mask(name))
 
 
 def _one_frame(pixels: Any) -> Any:

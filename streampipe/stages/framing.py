@@ -269,7 +269,7 @@ class Framing:
             )
         left, top, _, part = drawn
         share = self.scale[0] + (self.scale[1] - self.scale[0]) * part
-        if self._too_small(zoom_of(size, goal) / share):
+        if self.upscale != "allow" and self._too_small(zoom_of(size, goal) / share):
             return None
         position = (top, left) if self.crop == "random" else (0.5, 0.5)
         if callable(self.crop):
@@ -331,12 +331,12 @@ class Framing:
             original = geometry.size
             if name == main and self.original_size == "json":
                 original = self._original(sample, geometry.size, turned)
-            crop = geometry.crop_top_left
+            crop, result = geometry.crop_top_left, geometry.result
             made[f"{place}original_size"] = original
             made[f"{place}crop_top_left"] = crop
-            made[f"{place}target_size"] = geometry.result
+            made[f"{place}target_size"] = result
             if name == main:
-                made["time_ids"] = torch.from_numpy(np.array((*original, *crop, *geometry.result), np.int64))
+                made["time_ids"] = torch.from_numpy(np.array((*original, *crop, *result), np.int64))
         if made or flipped:
             before: Framed = sample.get(FRAMED) or _NOT_FRAMED
             made["flipped"] = flipped = before.flipped or flipped

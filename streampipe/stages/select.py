@@ -42,9 +42,12 @@ def select(
     """
     for sample in samples:
         try:
-            chosen = [find(sample, field, run.stage) for field in fields]
+            chosen = [field if field in sample else find(sample, field, run.stage) for field in fields]
         except StageError as error:
             run.policy.failed(error, run.stage)
             continue
         run.policy.passed(run.stage)
-        yield (metadata_of(sample) if metadata else {}) | {name: sample[name] for name in chosen}
+        kept = metadata_of(sample) if metadata else {}
+        for name in chosen:
+            kept[name] = sample[name]
+        yield kept
