@@ -76,7 +76,7 @@ def resize(
     in_place = out is not None and not turned and _is_hwc(out, (*target, channels))
     slot = out if in_place and out is not None else _empty((*target, channels), np.uint8)
     whole = np.ascontiguousarray(box)  # torch would copy it in several threads, which cost more than they bring
-    batch = torch.from_numpy(whole[None]).permute(0, 3, 1, 2)
+    batch = torch.from_numpy(whole[None].transpose(0, 3, 1, 2))
     _KERNELS[interpolation](batch, target, False, target[0] / height, target[1] / width, out=slot[None])
     return slot if in_place or (out is None and not turned) else _deliver(slot, cut.turn, out)
 

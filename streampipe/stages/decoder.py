@@ -32,7 +32,7 @@ from streampipe.decoding.clip import Clip
 from streampipe.decoding.extensions import extension_of
 from streampipe.decoding.fields import decode_by_name
 from streampipe.decoding.movie import is_video_field, main_video
-from streampipe.decoding.several import apart, list_of, together
+from streampipe.decoding.several import Images, apart, list_of, together
 from streampipe.decoding.video import EncodedVideo
 from streampipe.decorators.skip import SKIP
 from streampipe.errors import ConfigError, DecodeError, SampleError, StageError, StreampipeError
@@ -153,6 +153,8 @@ class FieldDecoder:
             return error
 
     def __call__(self, sample: Sample, rows: Rows | None = None) -> Any:
+        if Images not in map(type, sample.values()):
+            return self._decoded(sample, rows)
         found = self._decoded(apart(sample), rows)
         return found if found is SKIP else together(found, sample)
 

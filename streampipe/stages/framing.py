@@ -137,7 +137,7 @@ class Framing:
         if self.mode != "cover" and (self.crop != "center" or self.scale != (1.0, 1.0)):
             raise ConfigError(f"{stage}: mode={self.mode!r} shows whole pictures, so leave out crop and scale")
 
-    @property
+    @cached_property
     def scale_margin(self) -> float | None:
         """How many times the target a JPEG decoded at a smaller scale must be; None: full scale."""
         return MARGIN if self.margin == "default" else self.margin  # type: ignore[return-value]
