@@ -16,6 +16,8 @@ from streampipe.stages.fields import written
 from streampipe.stages.rows import joined
 
 Batch = dict[str, Any]
+_ALONE = 32768
+"""Numbers below which torch stacks in one thread: by one call, where a copy for each row would cost ten times that."""
 Pad = Mapping[str, float]
 """Fields of unequal lengths, and the value that fills the shorter ones up."""
 
@@ -246,6 +248,8 @@ def _stack(name: str, values: list[Any], keys: Sequence[Any]) -> torch.Tensor:
         out = out.view(len(values), *first.shape)
     else:
         out = empty((len(values), *first.shape), first.dtype, channels_last=is_channels_last(first))
+    if out.numel() < _ALONE and all(each.is_cpu and not each.requires_grad for each in values):
+        return torch.stack(values, out=out)
     for row, value in zip(out, values, strict=True):
         fill(row, value)
     return out
