@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import NamedTuple, ParamSpec, Protocol, TypeVar
 
+from streampipe.locks import ProcessLock
 from streampipe.observe import Histogram, Slow, Span, Stack, Tally, Trace
 from streampipe.observe.tally import slowest_of
 
@@ -25,14 +26,7 @@ Counts = dict[tuple[str, str], float]
 _EXAMPLES = 5
 
 
-class _Lock:
-    """One for all counters of a process, because a loader's and the process's are changed together."""
-
-    def __init__(self) -> None:
-        self.held = threading.RLock()  # a finalizer that the collector runs may want it in the same thread
-
-
-_lock = _Lock()
+_lock = ProcessLock()  # one for all counters, because a loader's and the process's are changed together
 
 
 class Took(NamedTuple):
@@ -149,13 +143,13 @@ class Counters:
 
     def get(self, name: str, what: str) -> float:
         """The sum of ``what`` under ``name``; 0 if nothing was counted."""
-        with _lock.held:  # a loader's sums are away while another thread folds them
+        with _lock:  # a loader's sums are away while another thread folds them
             self.fold()
             return self._sums.get((name, what), 0)
 
     def fold(self) -> None:
         """Add what the tallies of all threads and the meters have that is new."""
-        with _lock.held:
+        with _lock:
             for part in self._parts:
                 for what, amount in part.new().items():
                     self._sums[part.name, what] += amount
@@ -182,7 +176,7 @@ class Counters:
 
     def counted(self) -> Counted:
         """A copy of all that was counted."""
-        with _lock.held:
+        with _lock:
             self.fold()
             took = {name: Took(Histogram(t.durations.counts), list(t.slowest)) for name, t in self._took.items()}
             spans = self.trace.spans if self.trace else []
@@ -190,7 +184,7 @@ class Counters:
 
     def take(self, fold: bool = True) -> Counted:
         """All that was counted, and start again from nothing. Without ``fold``, what only the tallies know stays."""
-        with _lock.held:
+        with _lock:
             if fold:
                 self.fold()
             taken = Counted(dict(self._sums), self._examples, self._took, self.trace.take() if self.trace else [])
@@ -199,7 +193,7 @@ class Counters:
 
     def merge(self, counted: Counted) -> None:
         """Add what another process took."""
-        with _lock.held:
+        with _lock:
             for where, amount in counted.sums.items():
                 self._sums[where] += amount
             for where, examples in counted.examples.items():
@@ -218,8 +212,7 @@ class OfProcess(Counters):
         self._loaders: weakref.WeakSet[OfLoader] = weakref.WeakSet()
 
     def forked(self) -> None:
-        """In a forked child: the parent's loaders are not here, nor is the thread that may have held the lock."""
-        _lock.held = threading.RLock()
+        """In a forked child: the parent's loaders are not here."""
         self._loaders = weakref.WeakSet()
         work_for(None)
 
@@ -260,7 +253,7 @@ class OfLoader(Counters):
 
     def fold(self) -> None:
         """Add what is new here and to the sum of the process."""
-        with _lock.held:
+        with _lock:
             before, took = self._sums, self._took
             self._sums, self._took = defaultdict(int), {}
             super().fold()
